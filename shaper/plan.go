@@ -1,0 +1,223 @@
+package shaper
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Root is the qdisc at the root of a device, as the kernel has it.
+type Root struct {
+	Kind    string // "" or "noqueue" where there is none
+	Major   uint16
+	Default uint16 // minor of HTB's default class
+}
+
+// State is what one device holds, in the words of Tree.
+type State struct {
+	Root     Root
+	Classes  []Class
+	Queues   []Queue
+	Classify bool // netguard's filter spreads packets over the classes
+}
+
+// Own tells whether the root qdisc is netguard's: HTB under netguard's handle.
+func (s State) Own() bool { return s.Root.Kind == "htb" && s.Root.Major == RootMajor }
+
+// Foreign tells whether somebody else put a qdisc there. The kernel's own
+// default has no handle.
+func (s State) Foreign() bool { return s.Root.Major != 0 && !s.Own() }
+
+// Endpoint is what the kernel holds for one endpoint.
+type Endpoint struct {
+	Veth State // what the container receives: the root of the host veth
+	// IFB is the device that the container's packets are led through, so that
+	// they can be queued; nil where there is none.
+	IFB *State
+	// Redirect tells that the host veth's ingress leads to IFB.
+	Redirect bool
+	// IngressQdisc tells that the host veth has an ingress qdisc, Stranger that
+	// it, or a filter in it, is somebody else's.
+	IngressQdisc, Stranger bool
+}
+
+// Device names a device of an endpoint.
+type Device uint8
+
+const (
+	Veth Device = iota
+	IFB
+)
+
+// Op is one kind of change to the kernel.
+type Op uint8
+
+const (
+	AddIFB Op = iota
+	DeleteIFB
+	AddRoot
+	DeleteRoot
+	AddClass
+	ChangeClass
+	AddQueue
+	ChangeQueue
+	ReplaceQueue
+	AddClassifier
+	AddIngress // the ingress qdisc on the veth
+	DeleteIngress
+	AddRedirect
+)
+
+// Step is one change. Class and Queue say what is added or changed.
+type Step struct {
+	Op      Op
+	Device  Device
+	Default uint16 // AddRoot
+	Class   Class
+	Queue   Queue
+}
+
+// Wish is what an endpoint should have; a nil tree means no limit.
+type Wish struct {
+	Ingress, Egress *Tree
+}
+
+// Diff gives the steps that lead from what the kernel has to what it should
+// have: additions in an order in which nothing is led where it is not expected,
+// changes in place, and nothing at all where both are the same. A qdisc of
+// somebody else's gets no step; Conflicts names it.
+func Diff(have Endpoint, want Wish) []Step {
+	steps := device(Veth, have.Veth, want.Ingress)
+	if have.Stranger {
+		return steps
+	}
+	if want.Egress == nil {
+		if have.IngressQdisc && (have.Redirect || have.IFB != nil) {
+			steps = append(steps, Step{Op: DeleteIngress})
+		}
+		if have.IFB != nil {
+			steps = append(steps, Step{Op: DeleteIFB})
+		}
+		return steps
+	}
+	var ifb State
+	if have.IFB == nil {
+		steps = append(steps, Step{Op: AddIFB})
+	} else {
+		ifb = *have.IFB
+	}
+	steps = append(steps, device(IFB, ifb, want.Egress)...)
+	if !have.IngressQdisc {
+		steps = append(steps, Step{Op: AddIngress})
+	}
+	if !have.Redirect || have.IFB == nil {
+		steps = append(steps, Step{Op: AddRedirect})
+	}
+	return steps
+}
+
+// Conflicts tells in which directions somebody else's qdisc stands where
+// netguard's should be.
+func Conflicts(have Endpoint, want Wish) (ingress, egress bool) {
+	ingress = want.Ingress != nil && have.Veth.Foreign()
+	egress = want.Egress != nil && (have.Stranger || have.IFB != nil && have.IFB.Foreign())
+	return ingress, egress
+}
+
+func device(dev Device, have State, want *Tree) []Step {
+	switch {
+	case have.Foreign():
+		return nil
+	case want == nil && have.Own():
+		return []Step{{Op: DeleteRoot, Device: dev}}
+	case want == nil:
+		return nil
+	}
+	var steps []Step
+	if !have.Own() || !have.alike(want) {
+		if have.Own() {
+			steps = append(steps, Step{Op: DeleteRoot, Device: dev})
+		}
+		steps = append(steps, Step{Op: AddRoot, Device: dev, Default: want.Default})
+		have = State{}
+	}
+	for _, c := range want.Classes {
+		i := slices.IndexFunc(have.Classes, func(h Class) bool { return h.Minor == c.Minor })
+		if i < 0 {
+			steps = append(steps, Step{Op: AddClass, Device: dev, Class: c})
+		} else if have.Classes[i] != c {
+			steps = append(steps, Step{Op: ChangeClass, Device: dev, Class: c})
+		}
+	}
+	for _, q := range want.Queues {
+		i := slices.IndexFunc(have.Queues, func(h Queue) bool { return h.Class == q.Class })
+		switch {
+		case i < 0:
+			steps = append(steps, Step{Op: AddQueue, Device: dev, Queue: q})
+		case have.Queues[i].Kind != q.Kind:
+			steps = append(steps, Step{Op: ReplaceQueue, Device: dev, Queue: q})
+		case !have.Queues[i].same(q):
+			steps = append(steps, Step{Op: ChangeQueue, Device: dev, Queue: q})
+		}
+	}
+	if want.Classify && !have.Classify {
+		steps = append(steps, Step{Op: AddClassifier, Device: dev})
+	}
+	return steps
+}
+
+// alike tells whether a tree can be changed into another in place: HTB's default
+// class cannot be changed, and a class too many would hold packets that no limit
+// counts.
+func (s State) alike(want *Tree) bool {
+	if s.Root.Default != want.Default || s.Classify && !want.Classify {
+		return false
+	}
+	for _, c := range s.Classes {
+		i := slices.IndexFunc(want.Classes, func(w Class) bool { return w.Minor == c.Minor })
+		if i < 0 || want.Classes[i].Parent != c.Parent {
+			return false
+		}
+	}
+	return true
+}
+
+// same compares two queues by what the kernel shows again. CoDel keeps its times
+// in units of 1.024 us.
+func (q Queue) same(w Queue) bool {
+	if q.Kind != w.Kind || q.Limit != w.Limit {
+		return false
+	}
+	switch q.Kind {
+	case "tbf":
+		return q.Rate == w.Rate && q.Buffer == w.Buffer
+	case "fq_codel":
+		return near(q.Target, w.Target)
+	}
+	return true
+}
+
+func near(a, b uint32) bool { return max(a, b)-min(a, b) <= 2 }
+
+var opNames = map[Op]string{
+	AddIFB: "add IFB", DeleteIFB: "delete IFB", AddRoot: "add root qdisc", DeleteRoot: "delete root qdisc",
+	AddClass: "add class", ChangeClass: "change class", AddQueue: "add queue", ChangeQueue: "change queue",
+	ReplaceQueue: "replace queue", AddClassifier: "add classifier", AddIngress: "add ingress qdisc",
+	DeleteIngress: "delete ingress qdisc", AddRedirect: "add redirect",
+}
+
+// String names a step as a log line would.
+func (s Step) String() string {
+	at := "veth"
+	if s.Device == IFB {
+		at = "IFB"
+	}
+	switch s.Op {
+	case AddClass, ChangeClass:
+		return fmt.Sprintf("%s %x:%x (%v) on %s", opNames[s.Op], RootMajor, s.Class.Minor, Rate(s.Class.Rate*8), at)
+	case AddQueue, ChangeQueue, ReplaceQueue:
+		return fmt.Sprintf("%s %s under %x:%x on %s", opNames[s.Op], s.Queue.Kind, RootMajor, s.Queue.Class, at)
+	case AddRoot, DeleteRoot, AddClassifier:
+		return opNames[s.Op] + " on " + at
+	}
+	return opNames[s.Op]
+}

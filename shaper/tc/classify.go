@@ -1,0 +1,128 @@
+package tc
+
+import (
+	"encoding/binary"
+	"hash/crc32"
+
+	"golang.org/x/net/bpf"
+
+	"netguard/shaper"
+)
+
+// Offsets in an Ethernet frame, which is what a classifier sees on both devices.
+const (
+	etherType  = 12
+	ip4Frag    = 20
+	ip4Proto   = 23
+	ip4Src     = 26
+	ip4Dst     = 30
+	ip4Start   = 14
+	ip6Next    = 20
+	ip6Src     = 22
+	ip6Dst     = 38
+	ip6Payload = 54
+)
+
+// golden spreads flows over the top bits of a 32-bit product (Knuth's
+// multiplicative hash).
+const golden = 0x9e3779b1
+
+// classifier names the class of each packet: small packets, and whatever is not
+// IP, have one of their own; the rest go by a hash of addresses, protocol and
+// ports. Fragments have no ports, so a fragmented flow is hashed by addresses
+// alone and stays in order.
+//
+// It is classic BPF, which the kernel checks, compiles and bounds, and which
+// needs no bpf(2) and none of its privileges. The value that it returns is the
+// class (cls_bpf without direct action).
+func classifier() (program, error) {
+	root := uint32(shaper.RootMajor) << 16
+	small := bpf.RetConstant{Val: root | shaper.SmallMinor}
+	ports := func(load bpf.Instruction) []bpf.Instruction {
+		// A holds the protocol; scratch 0 gathers the hash.
+		return []bpf.Instruction{
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 6, SkipTrue: 3},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 17, SkipTrue: 2},
+			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 132, SkipTrue: 1},
+			bpf.Jump{Skip: 4},
+			load, // source and destination port
+			bpf.LoadScratch{Dst: bpf.RegX, N: 0},
+			bpf.ALUOpX{Op: bpf.ALUOpXor},
+			bpf.StoreScratch{Src: bpf.RegA, N: 0},
+		}
+	}
+	fold := func(offsets ...uint32) []bpf.Instruction {
+		out := []bpf.Instruction{bpf.LoadConstant{Dst: bpf.RegA, Val: 0}, bpf.StoreScratch{Src: bpf.RegA, N: 0}}
+		for _, off := range offsets {
+			out = append(out,
+				bpf.LoadScratch{Dst: bpf.RegX, N: 0},
+				bpf.LoadAbsolute{Off: off, Size: 4},
+				bpf.ALUOpX{Op: bpf.ALUOpAdd},
+				bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: golden},
+				bpf.StoreScratch{Src: bpf.RegA, N: 0})
+		}
+		return out
+	}
+	finish := []bpf.Instruction{
+		bpf.LoadScratch{Dst: bpf.RegA, N: 0},
+		bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: golden},
+		bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 24},
+		bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: shaper.FlowClasses},
+		bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: root | shaper.FlowMinor},
+		bpf.RetA{},
+	}
+
+	v4 := fold(ip4Src, ip4Dst)
+	v4ports := ports(bpf.LoadIndirect{Off: ip4Start, Size: 4})
+	v4 = append(v4,
+		bpf.LoadAbsolute{Off: ip4Frag, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x3fff, SkipTrue: uint8(2 + len(v4ports))},
+		bpf.LoadMemShift{Off: ip4Start},
+		bpf.LoadAbsolute{Off: ip4Proto, Size: 1})
+	v4 = append(append(v4, v4ports...), finish...)
+
+	v6 := fold(ip6Src, ip6Src+4, ip6Src+8, ip6Src+12, ip6Dst, ip6Dst+4, ip6Dst+8, ip6Dst+12)
+	v6 = append(v6, bpf.LoadAbsolute{Off: ip6Next, Size: 1})
+	v6 = append(append(v6, ports(bpf.LoadAbsolute{Off: ip6Payload, Size: 4})...), finish...)
+
+	all := []bpf.Instruction{
+		bpf.LoadExtension{Num: bpf.ExtLen},
+		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: shaper.SmallPacket, SkipFalse: 3},
+		bpf.LoadAbsolute{Off: etherType, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x0800, SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x86dd, SkipTrue: uint8(1 + len(v4))},
+		small,
+	}
+	return assemble(append(append(all, v4...), v6...))
+}
+
+// everything matches each packet and leaves it to the filter's action.
+func everything() (program, error) {
+	return assemble([]bpf.Instruction{bpf.RetConstant{Val: 1<<32 - 1}})
+}
+
+// program is a filter's code, and the handle that the filter has for it. The
+// handle tells a filter of netguard's from others, and the filter of an older
+// netguard from this one's.
+type program struct {
+	code   []byte // struct sock_filter, as the kernel reads it
+	handle uint32
+}
+
+func assemble(instructions []bpf.Instruction) (program, error) {
+	raw, err := bpf.Assemble(instructions)
+	if err != nil {
+		return program{}, err
+	}
+	var p program
+	for _, ins := range raw {
+		p.code = binary.NativeEndian.AppendUint16(p.code, ins.Op)
+		p.code = append(p.code, ins.Jt, ins.Jf)
+		p.code = binary.NativeEndian.AppendUint32(p.code, ins.K)
+	}
+	p.handle = shaper.RootMajor<<16 | crc32.ChecksumIEEE(p.code)>>16
+	return p, nil
+}
+
+// ours tells whether a filter is netguard's, of whatever version.
+func ours(handle uint32) bool { return handle>>16 == shaper.RootMajor }

@@ -1,0 +1,124 @@
+package tc
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	vish "github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// ifbPrefix and the ifindex of the host veth make the name of an IFB, so
+	// that it is found again and an orphan is known as one.
+	ifbPrefix = "ngifb"
+	// group marks netguard's IFBs ("NG") and tells them from anybody's that has
+	// a similar name; doomed is where IFBs go to be deleted together. The
+	// kernel deletes a thousand of one group in the time of a few single ones.
+	group  = 0x4e47
+	doomed = 0x4e48
+	// queueLen is the kernel's own for an IFB; zero would lose every packet.
+	queueLen = 32
+)
+
+func ifbName(veth int) string { return ifbPrefix + strconv.Itoa(veth) }
+
+// ifbs lists netguard's IFBs by the ifindex of the veth that they serve.
+func (d *Driver) ifbs() (map[int]vish.Link, error) {
+	links, err := d.links.LinkList()
+	if err != nil {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	out := map[int]vish.Link{}
+	for _, l := range links {
+		if veth, ok := serves(l); ok {
+			out[veth] = l
+		}
+	}
+	return out, nil
+}
+
+func serves(l vish.Link) (veth int, ok bool) {
+	digits, named := strings.CutPrefix(l.Attrs().Name, ifbPrefix)
+	g := l.Attrs().Group
+	if !named || l.Type() != "ifb" || g != group && g != doomed {
+		return 0, false
+	}
+	veth, err := strconv.Atoi(digits)
+	return veth, err == nil
+}
+
+func (d *Driver) ifb(veth int) (vish.Link, error) {
+	l, err := d.links.LinkByName(ifbName(veth))
+	if err != nil {
+		return nil, fmt.Errorf("find %s: %w", ifbName(veth), err)
+	}
+	if _, ok := serves(l); !ok {
+		return nil, fmt.Errorf("%s is not netguard's: remove or rename that device", ifbName(veth))
+	}
+	return l, nil
+}
+
+func (d *Driver) addIFB(veth int, vethName string) error {
+	attrs := vish.NewLinkAttrs()
+	attrs.Name, attrs.Group, attrs.TxQLen = ifbName(veth), group, queueLen
+	attrs.Alias = "netguard: what " + vethName + " sends"
+	attrs.Flags |= 1 // net.FlagUp: made and set up in one message
+	link := &vish.Ifb{LinkAttrs: attrs}
+	if err := d.links.LinkAdd(link); err != nil {
+		return fmt.Errorf("add %s: %w", attrs.Name, err)
+	}
+	if err := d.links.LinkSetAlias(link, attrs.Alias); err != nil {
+		return fmt.Errorf("name %s: %w", attrs.Name, err)
+	}
+	return nil
+}
+
+func (d *Driver) deleteIFB(veth int) error {
+	l, err := d.ifb(veth)
+	if err != nil {
+		if errors.As(err, &vish.LinkNotFoundError{}) {
+			return nil
+		}
+		return err
+	}
+	return unless(gone, d.links.LinkDel(l))
+}
+
+// Sweep deletes the IFBs whose veth is not to be kept, all of them at once, and
+// tells how many they were. Their qdiscs go with them.
+func (d *Driver) Sweep(keep func(veth int) bool) (int, error) {
+	ifbs, err := d.ifbs()
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for veth, l := range ifbs {
+		if keep(veth) {
+			continue
+		}
+		if err := d.links.LinkSetGroup(l, doomed); err != nil && !gone(err) {
+			return n, fmt.Errorf("mark %s for deletion: %w", l.Attrs().Name, err)
+		}
+		n++
+	}
+	if n == 0 {
+		return 0, nil
+	}
+	if err := d.deleteGroup(); err != nil {
+		return 0, fmt.Errorf("delete IFBs: %w", err)
+	}
+	return n, nil
+}
+
+// deleteGroup deletes every link of the group of the doomed.
+func (d *Driver) deleteGroup() error {
+	msg := make([]byte, unix.SizeofIfInfomsg)
+	attr := make([]byte, 8)
+	netlinkOrder.PutUint16(attr[0:], 8)
+	netlinkOrder.PutUint16(attr[2:], unix.IFLA_GROUP)
+	netlinkOrder.PutUint32(attr[4:], doomed)
+	return unless(gone, d.request(unix.RTM_DELLINK, append(msg, attr...)))
+}

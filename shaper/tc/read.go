@@ -1,0 +1,283 @@
+package tc
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"netguard/shaper"
+)
+
+// Attribute numbers of include/uapi/linux/{rtnetlink,pkt_sched,pkt_cls}.h.
+// Reading is done here and not with go-tc, whose dumps fail as a whole when any
+// device of the host has a qdisc that it does not know.
+const (
+	tcaKind    = 1
+	tcaOptions = 2
+	tcaStats2  = 7
+
+	statsBasic   = 1
+	statsQueue   = 3
+	statsPackets = 8
+
+	htbParms, htbInit, htbRate64, htbCeil64 = 1, 2, 6, 7
+	tbfParms, tbfRate64                     = 1, 4
+	codelTarget, codelLimit                 = 1, 2
+
+	bpfAct      = 1
+	actOption   = 2
+	mirredParms = 2
+)
+
+// sizeofTcMsg is the size of struct tcmsg.
+const sizeofTcMsg = 20
+
+// message is one answer of a tc dump.
+type message struct {
+	ifindex              int
+	handle, parent, info uint32
+	kind                 string
+	options, stats       []byte
+}
+
+// dump asks for all objects of a type. The kernel lists qdiscs of every device
+// (it has no filter for them), classes and filters of just the one named.
+// Single objects are never asked for: the kernel sends that answer to every
+// listener of the host, netguard's own watch among them.
+func (d *Driver) dump(typ uint16, ifindex int, parent uint32) ([]message, error) {
+	head := make([]byte, sizeofTcMsg)
+	netlinkOrder.PutUint32(head[4:], uint32(ifindex))
+	netlinkOrder.PutUint32(head[12:], parent)
+	answers, err := d.read.Execute(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | netlink.Dump},
+		Data:   head,
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]message, 0, len(answers))
+	for _, a := range answers {
+		m, err := parse(a.Data)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, m)
+	}
+	return out, nil
+}
+
+func parse(data []byte) (message, error) {
+	if len(data) < sizeofTcMsg {
+		return message{}, fmt.Errorf("parse tc message: %d bytes are too few", len(data))
+	}
+	m := message{
+		ifindex: int(int32(netlinkOrder.Uint32(data[4:]))),
+		handle:  netlinkOrder.Uint32(data[8:]),
+		parent:  netlinkOrder.Uint32(data[12:]),
+		info:    netlinkOrder.Uint32(data[16:]),
+	}
+	err := attributes(data[sizeofTcMsg:], func(typ uint16, b []byte) error {
+		switch typ {
+		case tcaKind:
+			m.kind = strings.TrimRight(string(b), "\x00")
+		case tcaOptions:
+			m.options = b
+		case tcaStats2:
+			m.stats = b
+		}
+		return nil
+	})
+	return m, err
+}
+
+func attributes(data []byte, each func(uint16, []byte) error) error {
+	ad, err := netlink.NewAttributeDecoder(data)
+	if err != nil {
+		return fmt.Errorf("parse tc attributes: %w", err)
+	}
+	for ad.Next() {
+		if err := each(ad.Type(), ad.Bytes()); err != nil {
+			return err
+		}
+	}
+	return ad.Err()
+}
+
+// u32 reads the word at an offset of a structure, zero where it is too short.
+func u32(b []byte, at int) uint32 {
+	if len(b) < at+4 {
+		return 0
+	}
+	return netlinkOrder.Uint32(b[at:])
+}
+
+// qdiscs are the qdiscs of every device of the namespace, by ifindex.
+type qdiscs map[int][]message
+
+func (d *Driver) qdiscs() (qdiscs, error) {
+	all, err := d.dump(unix.RTM_GETQDISC, 0, 0)
+	if err != nil {
+		return nil, fmt.Errorf("list qdiscs: %w", err)
+	}
+	out := qdiscs{}
+	for _, m := range all {
+		out[m.ifindex] = append(out[m.ifindex], m)
+	}
+	return out, nil
+}
+
+// state reads what stands at the root of a device and below it.
+func (d *Driver) state(ifindex int, on []message) (shaper.State, error) {
+	var s shaper.State
+	for _, m := range on {
+		if m.parent == rootParent {
+			s.Root = shaper.Root{Kind: m.kind, Major: uint16(m.handle >> 16)}
+			if m.kind == "htb" {
+				err := attributes(m.options, func(typ uint16, b []byte) error {
+					if typ == htbInit {
+						s.Root.Default = uint16(u32(b, 8))
+					}
+					return nil
+				})
+				if err != nil {
+					return s, err
+				}
+			}
+		}
+		if m.parent>>16 == shaper.RootMajor {
+			q, err := queueOf(m)
+			if err != nil {
+				return s, err
+			}
+			s.Queues = append(s.Queues, q)
+		}
+	}
+	if !s.Own() {
+		s.Queues = nil
+		return s, nil
+	}
+	classes, err := d.dump(unix.RTM_GETTCLASS, ifindex, 0)
+	if err != nil {
+		return s, fmt.Errorf("list classes of device %d: %w", ifindex, err)
+	}
+	for _, m := range classes {
+		if m.kind != "htb" || m.handle>>16 != shaper.RootMajor {
+			continue
+		}
+		c, err := classOf(m)
+		if err != nil {
+			return s, err
+		}
+		s.Classes = append(s.Classes, c)
+	}
+	filters, err := d.dump(unix.RTM_GETTFILTER, ifindex, shaper.RootMajor<<16)
+	if err != nil {
+		return s, fmt.Errorf("list filters of device %d: %w", ifindex, err)
+	}
+	for _, m := range filters {
+		s.Classify = s.Classify || m.kind == "bpf" && m.handle == d.flows.handle
+	}
+	return s, nil
+}
+
+func classOf(m message) (shaper.Class, error) {
+	c := shaper.Class{Minor: uint16(m.handle)}
+	if m.parent != rootParent {
+		c.Parent = uint16(m.parent)
+	}
+	err := attributes(m.options, func(typ uint16, b []byte) error {
+		switch typ {
+		case htbParms: // struct tc_htb_opt: two tc_ratespec of 12 bytes, then words
+			c.Rate, c.Ceil = max(c.Rate, uint64(u32(b, 8))), max(c.Ceil, uint64(u32(b, 20)))
+			c.Burst, c.Cburst, c.Quantum, c.Prio = u32(b, 24), u32(b, 28), u32(b, 32), u32(b, 40)
+		case htbRate64:
+			c.Rate = netlinkOrder.Uint64(b)
+		case htbCeil64:
+			c.Ceil = netlinkOrder.Uint64(b)
+		}
+		return nil
+	})
+	return c, err
+}
+
+func queueOf(m message) (shaper.Queue, error) {
+	q := shaper.Queue{Class: uint16(m.parent), Kind: m.kind}
+	if m.kind == "sfq" { // struct tc_sfq_qopt
+		q.Quantum, q.Limit = u32(m.options, 0), u32(m.options, 8)
+		return q, nil
+	}
+	if m.kind != "tbf" && m.kind != "fq_codel" {
+		return q, nil
+	}
+	err := attributes(m.options, func(typ uint16, b []byte) error {
+		switch {
+		case m.kind == "tbf" && typ == tbfParms: // struct tc_tbf_qopt
+			q.Rate, q.Limit, q.Buffer = max(q.Rate, uint64(u32(b, 8))), u32(b, 24), u32(b, 28)
+		case m.kind == "tbf" && typ == tbfRate64:
+			q.Rate = netlinkOrder.Uint64(b)
+		case m.kind == "fq_codel" && typ == codelTarget:
+			q.Target = u32(b, 0)
+		case m.kind == "fq_codel" && typ == codelLimit:
+			q.Limit = u32(b, 0)
+		}
+		return nil
+	})
+	return q, err
+}
+
+// redirectOf gives the device that a filter's action redirects to.
+func redirectOf(m message) (target int, err error) {
+	if m.kind != "bpf" || m.options == nil {
+		return 0, nil
+	}
+	err = attributes(m.options, func(typ uint16, b []byte) error {
+		if typ != bpfAct {
+			return nil
+		}
+		return attributes(b, func(_ uint16, act []byte) error {
+			return attributes(act, func(typ uint16, b []byte) error {
+				if typ != actOption {
+					return nil
+				}
+				return attributes(b, func(typ uint16, b []byte) error {
+					if typ == mirredParms { // struct tc_mirred: tc_gen of 5 words, eaction, ifindex
+						target = int(u32(b, 24))
+					}
+					return nil
+				})
+			})
+		})
+	})
+	return target, err
+}
+
+// Counters are what passed the root of a device since it was made.
+type Counters struct {
+	Bytes, Packets, Drops, Backlog uint64 // Backlog in bytes
+}
+
+func countersOf(m message) (Counters, error) {
+	var c Counters
+	var packets64 uint64
+	err := attributes(m.stats, func(typ uint16, b []byte) error {
+		switch typ {
+		case statsBasic:
+			if len(b) < 12 {
+				return errors.New("parse tc statistics: too short")
+			}
+			c.Bytes, c.Packets = netlinkOrder.Uint64(b), uint64(u32(b, 8))
+		case statsQueue:
+			c.Backlog, c.Drops = uint64(u32(b, 4)), uint64(u32(b, 8))
+		case statsPackets:
+			if len(b) >= 8 {
+				packets64 = netlinkOrder.Uint64(b)
+			}
+		}
+		return nil
+	})
+	c.Packets = max(c.Packets, packets64)
+	return c, err
+}

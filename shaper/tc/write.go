@@ -1,0 +1,222 @@
+package tc
+
+import (
+	"errors"
+	"fmt"
+
+	gotc "github.com/florianl/go-tc"
+	vish "github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"netguard/shaper"
+)
+
+const (
+	ingressParent = 0xffff0000 // ffff:, where ingress filters hang
+	ingressSlot   = 0xfffffff1 // TC_H_INGRESS
+	allProtocols  = 0x0300     // ETH_P_ALL in network order
+	priority      = 1
+	// linkEthernet tells the kernel that lengths are whole frames, so that no
+	// rate table need be sent (TC_LINKLAYER_ETHERNET).
+	linkEthernet = 1
+)
+
+// ErrOccupied says that somebody else's qdisc stands where one was to be added.
+var ErrOccupied = errors.New("another qdisc is in place")
+
+// Apply carries out the steps for the endpoint behind a host veth, in order. It
+// stops at the first failure; what was done before stays, and a fresh Diff
+// continues from there.
+func (d *Driver) Apply(veth int, vethName string, steps []shaper.Step) error {
+	for _, s := range steps {
+		if err := d.step(veth, vethName, s); err != nil {
+			return fmt.Errorf("%s: %w", s, err)
+		}
+	}
+	return nil
+}
+
+func (d *Driver) step(veth int, vethName string, s shaper.Step) error {
+	switch s.Op {
+	case shaper.AddIFB:
+		return d.addIFB(veth, vethName)
+	case shaper.DeleteIFB:
+		return d.deleteIFB(veth)
+	case shaper.AddIngress:
+		err := d.write.Qdisc().Add(&gotc.Object{Msg: gotc.Msg{Family: unix.AF_UNSPEC, Ifindex: uint32(veth),
+			Handle: ingressParent, Parent: ingressSlot}, Attribute: gotc.Attribute{Kind: "ingress"}})
+		return occupied(err)
+	case shaper.DeleteIngress:
+		return d.deleteQdisc(veth, ingressParent, ingressSlot)
+	case shaper.AddRedirect:
+		return d.addRedirect(veth)
+	}
+	dev := veth
+	if s.Device == shaper.IFB {
+		link, err := d.ifb(veth)
+		if err != nil {
+			return err
+		}
+		dev = link.Attrs().Index
+	}
+	return d.treeStep(dev, s)
+}
+
+func (d *Driver) treeStep(dev int, s shaper.Step) error {
+	msg := gotc.Msg{Family: unix.AF_UNSPEC, Ifindex: uint32(dev)}
+	const root = uint32(shaper.RootMajor) << 16
+	switch s.Op {
+	case shaper.AddRoot:
+		msg.Handle, msg.Parent = root, rootParent
+		return occupied(d.write.Qdisc().Add(&gotc.Object{Msg: msg, Attribute: gotc.Attribute{Kind: "htb",
+			Htb: &gotc.Htb{Init: &gotc.HtbGlob{Version: 3, Rate2Quantum: 10, Defcls: uint32(s.Default)}}}}))
+	case shaper.DeleteRoot:
+		return d.deleteQdisc(dev, root, rootParent)
+	case shaper.AddClass, shaper.ChangeClass:
+		// Without NLM_F_EXCL: a class that is there is changed in place.
+		return d.write.Class().Replace(class(msg, s.Class))
+	case shaper.AddQueue:
+		return d.addQueue(msg, s.Queue)
+	case shaper.ChangeQueue:
+		return d.changeQueue(msg, s.Queue)
+	case shaper.ReplaceQueue:
+		if err := d.deleteQdisc(dev, uint32(s.Queue.Handle())<<16, root|uint32(s.Queue.Class)); err != nil {
+			return err
+		}
+		return d.addQueue(msg, s.Queue)
+	case shaper.AddClassifier:
+		msg.Parent = root
+		return d.addFilter(msg, d.flows, nil)
+	}
+	return fmt.Errorf("unknown operation %d", s.Op)
+}
+
+func class(msg gotc.Msg, c shaper.Class) *gotc.Object {
+	const root = uint32(shaper.RootMajor) << 16
+	msg.Handle, msg.Parent = root|uint32(c.Minor), root|uint32(c.Parent)
+	if c.Parent == 0 {
+		msg.Parent = root
+	}
+	htb := &gotc.Htb{Parms: &gotc.HtbOpt{
+		Rate: rateSpec(c.Rate), Ceil: rateSpec(c.Ceil),
+		Buffer: c.Burst, Cbuffer: c.Cburst, Quantum: c.Quantum, Prio: c.Prio,
+	}}
+	if c.Rate >= 1<<32 {
+		htb.Rate64 = &c.Rate
+	}
+	if c.Ceil >= 1<<32 {
+		htb.Ceil64 = &c.Ceil
+	}
+	return &gotc.Object{Msg: msg, Attribute: gotc.Attribute{Kind: "htb", Htb: htb}}
+}
+
+func rateSpec(bytes uint64) gotc.RateSpec {
+	return gotc.RateSpec{Linklayer: linkEthernet, Rate: uint32(min(bytes, 1<<32-1))}
+}
+
+func (d *Driver) addQueue(msg gotc.Msg, q shaper.Queue) error {
+	if q.Kind == "tbf" {
+		return d.links.QdiscAdd(tbf(msg.Ifindex, q))
+	}
+	return d.write.Qdisc().Add(queue(msg, q))
+}
+
+func (d *Driver) changeQueue(msg gotc.Msg, q shaper.Queue) error {
+	if q.Kind == "tbf" {
+		return d.links.QdiscChange(tbf(msg.Ifindex, q))
+	}
+	return d.write.Qdisc().Change(queue(msg, q))
+}
+
+func tbf(dev uint32, q shaper.Queue) *vish.Tbf {
+	return &vish.Tbf{
+		QdiscAttrs: vish.QdiscAttrs{LinkIndex: int(dev), Handle: uint32(q.Handle()) << 16,
+			Parent: uint32(shaper.RootMajor)<<16 | uint32(q.Class)},
+		Rate: q.Rate, Limit: q.Limit, Buffer: q.Buffer,
+	}
+}
+
+func queue(msg gotc.Msg, q shaper.Queue) *gotc.Object {
+	msg.Handle, msg.Parent = uint32(q.Handle())<<16, uint32(shaper.RootMajor)<<16|uint32(q.Class)
+	attr := gotc.Attribute{Kind: q.Kind}
+	switch q.Kind {
+	case "fq_codel":
+		attr.FqCodel = &gotc.FqCodel{Target: &q.Target, Interval: &q.Interval, Limit: &q.Limit,
+			Quantum: &q.Quantum, MemoryLimit: &q.Memory}
+	case "sfq":
+		attr.Sfq = &gotc.Sfq{V0: gotc.SfqQopt{Quantum: q.Quantum, PerturbPeriod: 10, Limit: q.Limit}}
+	}
+	return &gotc.Object{Msg: msg, Attribute: attr}
+}
+
+// addRedirect leads everything that arrives from the container to its IFB.
+func (d *Driver) addRedirect(veth int) error {
+	link, err := d.ifb(veth)
+	if err != nil {
+		return err
+	}
+	msg := gotc.Msg{Family: unix.AF_UNSPEC, Ifindex: uint32(veth), Parent: ingressParent}
+	return d.addFilter(msg, d.upload, &gotc.Action{
+		Kind: "mirred",
+		Mirred: &gotc.Mirred{Parms: &gotc.MirredParam{
+			Action:  gotc.ActStolen,
+			Eaction: 1, // TCA_EGRESS_REDIR
+			IfIndex: uint32(link.Attrs().Index),
+		}},
+	})
+}
+
+// addFilter adds a filter and then removes those of other versions of netguard:
+// the kernel asks the newest first, so that there is no moment without one.
+func (d *Driver) addFilter(msg gotc.Msg, p program, action *gotc.Action) error {
+	ops := uint16(len(p.code) / 8)
+	msg.Handle, msg.Info = p.handle, priority<<16|allProtocols
+	err := d.write.Filter().Replace(&gotc.Object{Msg: msg, Attribute: gotc.Attribute{Kind: "bpf",
+		BPF: &gotc.Bpf{Ops: &p.code, OpsLen: &ops, Action: action}}})
+	if err != nil {
+		return err
+	}
+	filters, err := d.dump(unix.RTM_GETTFILTER, int(msg.Ifindex), msg.Parent)
+	if err != nil {
+		return fmt.Errorf("list filters: %w", err)
+	}
+	for _, m := range filters {
+		if m.kind != "bpf" || !ours(m.handle) || m.handle == p.handle {
+			continue
+		}
+		old := make([]byte, sizeofTcMsg)
+		netlinkOrder.PutUint32(old[4:], msg.Ifindex)
+		netlinkOrder.PutUint32(old[8:], m.handle)
+		netlinkOrder.PutUint32(old[12:], msg.Parent)
+		netlinkOrder.PutUint32(old[16:], m.info)
+		if err := unless(gone, d.request(unix.RTM_DELTFILTER, old)); err != nil {
+			return fmt.Errorf("delete an older version's filter: %w", err)
+		}
+	}
+	return nil
+}
+
+func occupied(err error) error {
+	if errors.Is(err, unix.EEXIST) {
+		return ErrOccupied
+	}
+	return err
+}
+
+// unless drops an error that says that there is nothing left to do.
+func unless(fine func(error) bool, err error) error {
+	if err != nil && fine(err) {
+		return nil
+	}
+	return err
+}
+
+// deleteQdisc deletes a qdisc by its handle alone, whatever its kind; one that
+// is not there is fine. (go-tc insists on a kind's parameters here.)
+func (d *Driver) deleteQdisc(dev int, handle, parent uint32) error {
+	msg := make([]byte, sizeofTcMsg)
+	netlinkOrder.PutUint32(msg[4:], uint32(dev))
+	netlinkOrder.PutUint32(msg[8:], handle)
+	netlinkOrder.PutUint32(msg[12:], parent)
+	return unless(gone, d.request(unix.RTM_DELQDISC, msg))
+}

@@ -1,0 +1,194 @@
+package shaper
+
+import (
+	"fmt"
+	"math/bits"
+)
+
+// Leaf names the kind of queue under the limit. All of them keep a saturated
+// limit from filling a long queue; which one is used depends on the kernel.
+type Leaf string
+
+const (
+	FQCodel Leaf = "fq_codel" // one leaf that schedules flows and manages their queues
+	SFQ     Leaf = "sfq"      // one leaf that schedules flows
+	Hashed  Leaf = "hashed"   // one class for small packets and one for each hash of flows
+)
+
+// Handles are functions of what they serve, so that an agent that starts again
+// recognises its own tree. RootMajor is "NG".
+const (
+	RootMajor  = 0x4e47
+	RootMinor  = 0x1
+	SmallMinor = 0x2
+	FlowMinor  = 0x10
+	// FlowClasses is how many hashed classes flows are spread over: enough that
+	// a bulk flow rarely shares its queue, few enough that the one packet each
+	// may send ahead of the limit when it wakes does not add up.
+	FlowClasses = 8
+	leafMajor   = 0x4e00 // leaf qdiscs are leafMajor + the minor of their class
+)
+
+// SmallPacket is the greatest frame, in bytes, that goes to the class for small
+// packets: acknowledgements, DNS, handshakes, voice. They pass the bulk queues.
+const SmallPacket = 256
+
+const (
+	frameHeader = 14                   // Ethernet
+	vlanTag     = 4                    // room in a segment for one
+	superPacket = 64<<10 + frameHeader // what TSO, GSO and GRO build
+	// tick is the unit, in nanoseconds, in which the kernel takes bursts
+	// (PSCHED_SHIFT in include/net/pkt_sched.h).
+	tick = 64
+	// segmentBelow is the rate under which a super-packet takes more than two
+	// milliseconds on the wire and is cut into its segments before it is queued.
+	segmentBelow = 256 * Mbit
+	// queueTime is how long a bulk queue may be, unless ten packets are more.
+	queueTime = 50 // a fiftieth of a second, 20 ms
+)
+
+// Class is one HTB class. Rates are in bytes a second, bursts in kernel ticks.
+type Class struct {
+	Minor, Parent uint16 // parent 0: the qdisc itself
+	Rate, Ceil    uint64
+	Burst, Cburst uint32
+	Quantum, Prio uint32
+}
+
+// Queue is the qdisc of a leaf class.
+type Queue struct {
+	Class uint16 // minor of the class it hangs under
+	Kind  string // "tbf", "fq_codel" or "sfq"
+	Limit uint32 // tbf: bytes; fq_codel, sfq: packets
+
+	// tbf, used as a queue counted in bytes which cuts super-packets into their
+	// segments. Rate is so high that it never holds a packet back.
+	Rate   uint64
+	Buffer uint32 // ticks; Rate x Buffer is the greatest packet not cut
+
+	// fq_codel
+	Target, Interval, Memory, Quantum uint32 // us, us, bytes, bytes
+}
+
+// Handle is the qdisc's own major number.
+func (q Queue) Handle() uint16 { return leafMajor + q.Class }
+
+// Tree is everything that shapes one direction of one endpoint.
+type Tree struct {
+	Leaf     Leaf
+	Default  uint16 // minor of the class for what no filter names
+	Classes  []Class
+	Queues   []Queue
+	Classify bool // a filter spreads packets over the classes
+	// Burst is how many bytes may pass beyond rate x time, all classes together.
+	Burst Size
+}
+
+// Build gives the tree for a limit on a link with the given MTU. A burst that is
+// zero is derived: a millisecond of the rate, and never less than two packets.
+func Build(lim Limit, mtu int, leaf Leaf) (Tree, error) {
+	frame := uint64(mtu + frameHeader)
+	rate := lim.Rate.bytesPerSecond()
+	if rate == 0 {
+		return Tree{}, fmt.Errorf("build tree: rate %v is less than a byte a second", lim.Rate)
+	}
+	t := Tree{Leaf: leaf, Default: RootMinor}
+	largest := uint64(superPacket)
+	quantum := uint32(superPacket)
+	if leaf == Hashed && lim.Rate < segmentBelow {
+		largest, quantum = frame, uint32(frame)
+	}
+	// What can pass ahead of the root class: each class that is at rest may
+	// send once before its tokens are gone.
+	small := max(rate/2/1000, SmallPacket)
+	ahead := largest
+	if leaf == Hashed {
+		ahead += FlowClasses*largest + small + SmallPacket
+	}
+	burst := max(rate/1000, 2*frame)
+	if lim.Burst != 0 {
+		burst = max(uint64(lim.Burst), ahead+2*frame) - ahead
+	}
+	ticks, err := Ticks(burst, rate)
+	if err != nil {
+		return Tree{}, fmt.Errorf("build tree for %v: %w", lim.Rate, err)
+	}
+	t.Burst = Size(burst + ahead)
+	t.Classes = []Class{{Minor: RootMinor, Rate: rate, Ceil: rate, Burst: ticks, Cburst: ticks, Quantum: superPacket}}
+	if leaf != Hashed {
+		t.Queues = []Queue{scheduler(leaf, rate, frame)}
+		return t, nil
+	}
+	t.Default, t.Classify = SmallMinor, true
+	t.addLeaf(SmallMinor, max(rate/2, 1), small, quantum, queue(rate, frame, largest))
+	for i := range uint16(FlowClasses) {
+		t.addLeaf(FlowMinor+i, max(rate/2/FlowClasses, 1), 0, quantum, queue(rate, frame, largest))
+	}
+	return t, nil
+}
+
+// addLeaf hangs a class with a guaranteed rate and its queue under the root
+// class. A burst that a leaf cannot have at its rate is cut, not refused: it is
+// netguard's own choice.
+func (t *Tree) addLeaf(minor uint16, rate, burst uint64, quantum uint32, q Queue) {
+	root := t.Classes[0]
+	ticks := uint32(1)
+	if n, err := Ticks(burst, rate); err == nil {
+		ticks = max(n, 1)
+	}
+	t.Classes = append(t.Classes, Class{Minor: minor, Parent: RootMinor, Rate: rate, Ceil: root.Ceil,
+		Burst: ticks, Cburst: root.Cburst, Quantum: quantum})
+	q.Class = minor
+	t.Queues = append(t.Queues, q)
+}
+
+// queue is a byte queue of 20 ms, or of ten packets where that is longer:
+// shorter ones lock small senders out.
+func queue(rate, frame, largest uint64) Queue {
+	limit := max(rate/queueTime, 10*frame)
+	q := Queue{Kind: "tbf", Limit: uint32(min(limit, 1<<31))}
+	if largest <= frame {
+		// One tick at this rate is just the greatest frame.
+		q.Buffer, q.Rate = 1, (frame+vlanTag)*1e9/tick
+		return q
+	}
+	// Far from one super-packet, so that none is cut or held back.
+	q.Buffer, q.Rate = 64, 1e12
+	return q
+}
+
+func scheduler(leaf Leaf, rate, frame uint64) Queue {
+	q := Queue{Class: RootMinor, Kind: string(leaf)}
+	if leaf == SFQ {
+		// Packets, since sfq counts nothing else; super-packets count as one.
+		q.Limit = uint32(min(max(rate/queueTime/frame, 16), 127))
+		q.Quantum = uint32(frame)
+		return q
+	}
+	// CoDel's target must leave room for a packet and a half on the wire.
+	q.Target = uint32(max(5000, 1500000*frame/rate))
+	q.Interval = max(100000, 2*q.Target)
+	q.Limit, q.Quantum = 10240, uint32(frame)
+	q.Memory = uint32(min(max(rate/4, 1<<20), 32<<20))
+	return q
+}
+
+// Ticks is how long a burst of bytes takes at a rate in bytes a second, in
+// kernel ticks. It refuses what does not fit the kernel's 32 bits rather than
+// letting it wrap, as tc does.
+func Ticks(bytes, rate uint64) (uint32, error) {
+	if rate == 0 {
+		return 0, fmt.Errorf("a burst needs a rate")
+	}
+	const most = 1<<32 - 1
+	hi, lo := bits.Mul64(bytes, 1e9)
+	var ns uint64
+	if hi < rate {
+		ns, _ = bits.Div64(hi, lo, rate)
+	}
+	if hi >= rate || ns/tick > most {
+		return 0, fmt.Errorf("a burst of %d bytes takes more than the %d s that the kernel can count at this rate: make it smaller",
+			bytes, most*tick/1_000_000_000)
+	}
+	return uint32(ns / tick), nil
+}
