@@ -1,0 +1,286 @@
+package link
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"syscall"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Watch fills the table and keeps it up to date until ctx ends; then it returns
+// ctx's error. It calls wake, which must not block, each time the hint grew: the
+// first time when the table is complete. Any other error means that netlink
+// itself failed. It can be run once.
+func (t *Table) Watch(ctx context.Context, wake func()) error {
+	// Closing the socket is what ends a blocked read.
+	stop := context.AfterFunc(ctx, t.events.Close)
+	defer stop()
+	if err := t.list(ctx); err != nil {
+		return err
+	}
+	wake()
+	for {
+		messages, from, err := t.events.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, unix.ENOBUFS):
+			t.log.Warn("netlink messages were lost; listing all links again")
+			if err := t.list(ctx); err != nil {
+				return err
+			}
+			wake()
+			continue
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return fmt.Errorf("receive link messages: %w", err)
+		case from.Pid != nl.PidKernel:
+			continue
+		}
+		dirty := false
+		for _, m := range messages {
+			dirty = t.message(m) || dirty
+		}
+		if dirty {
+			wake()
+		}
+	}
+}
+
+// list reads all links and replaces the table by them.
+func (t *Table) list(ctx context.Context) error {
+	t.refresh.Lock()
+	defer t.refresh.Unlock()
+	var links []netlink.Link
+	var err error
+	// A dump during which links came or went says that it may have holes.
+	// After some tries its answer is used all the same: the messages about
+	// those changes wait in the subscription.
+	for range 5 {
+		links, err = t.ask.LinkList()
+		if !errors.Is(err, netlink.ErrDumpInterrupted) || ctx.Err() != nil {
+			break
+		}
+	}
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return fmt.Errorf("list links: %w", err)
+	}
+	interrupted := err != nil
+	t.mu.Lock()
+	here := make(map[int]struct{}, len(links))
+	for _, l := range links {
+		a := l.Attrs()
+		here[a.Index] = struct{}{}
+		// The lost messages may have been about a veth that went and
+		// another one that took its index. The container cannot change
+		// the MAC of the host's end.
+		if v, ok := t.veths[a.Index]; ok && !bytes.Equal(v.MAC, a.HardwareAddr) {
+			delete(t.veths, a.Index)
+		}
+	}
+	if !interrupted {
+		for index := range t.veths {
+			if _, ok := here[index]; !ok {
+				delete(t.veths, index)
+			}
+		}
+	}
+	clear(t.bridges)
+	clear(t.ifbs)
+	clear(t.peers)
+	t.hint.all()
+	t.mu.Unlock()
+	for _, l := range links {
+		t.store(l)
+	}
+	for _, l := range links {
+		t.pin(l.Attrs().Index)
+	}
+	return nil
+}
+
+// message applies one message and says whether the hint grew.
+func (t *Table) message(m syscall.NetlinkMessage) bool {
+	t.refresh.Lock()
+	defer t.refresh.Unlock()
+	switch m.Header.Type {
+	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTCLASS, unix.RTM_DELTCLASS,
+		unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
+		if len(m.Data) < nl.SizeofTcMsg {
+			return false
+		}
+		return t.mark(int(nl.DeserializeTcMsg(m.Data).Ifindex))
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
+	default:
+		return false
+	}
+	if len(m.Data) < unix.SizeofIfInfomsg {
+		return false
+	}
+	info := nl.DeserializeIfInfomsg(m.Data)
+	index := int(info.Index)
+	if info.Family == unix.AF_BRIDGE {
+		// A bridge port's flags. Master and carrier come in a message
+		// of their own.
+		return t.known(index) && t.mark(index)
+	}
+	l, err := netlink.LinkDeserialize((*unix.NlMsghdr)(&m.Header), m.Data)
+	switch {
+	case err != nil:
+		t.log.Warn("link message cannot be read", "ifindex", index, "error", err)
+	case !watched(l):
+		return false
+	}
+	if m.Header.Type == unix.RTM_DELLINK {
+		return t.removed(index)
+	}
+	t.follow(index)
+	return t.mark(index)
+}
+
+// removed takes a link out, unless another one has its index by now. When it
+// was the other end of a port, it moved to another namespace, which the kernel
+// tells in no message about the port before the carrier comes up; so the port
+// is read again.
+func (t *Table) removed(index int) bool {
+	t.mu.Lock()
+	port, isPeer := t.peers[index]
+	t.mu.Unlock()
+	was := t.remove(index)
+	t.follow(index)
+	if isPeer {
+		t.follow(port)
+		was = t.mark(port)
+	}
+	return was
+}
+
+// reread asks for a link and stores the answer. A message is no more than the
+// reason to ask: after a list the messages of the time before it still arrive,
+// and would put back what was.
+func (t *Table) reread(index int) error {
+	l, err := t.ask.LinkByIndex(index)
+	var gone netlink.LinkNotFoundError
+	switch {
+	case errors.As(err, &gone):
+		t.remove(index)
+		return nil
+	case err != nil:
+		return err
+	}
+	t.store(l)
+	t.pin(index)
+	return nil
+}
+
+// follow is reread for messages. What could not be read is left to the next
+// message, and to the consumer, who is told to look at everything.
+func (t *Table) follow(index int) {
+	if err := t.reread(index); err != nil {
+		t.log.Warn("link cannot be read", "ifindex", index, "error", err)
+		t.mu.Lock()
+		t.hint.all()
+		t.mu.Unlock()
+	}
+}
+
+// remove takes a link out of the table and says whether it was in it.
+func (t *Table) remove(index int) bool {
+	was := t.known(index)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.veths, index)
+	delete(t.bridges, index)
+	delete(t.ifbs, index)
+	delete(t.peers, index)
+	if was {
+		t.hint.add(index)
+	}
+	return was
+}
+
+// watched says whether the table is about links of this kind.
+func watched(l netlink.Link) bool {
+	switch l.Type() {
+	case "bridge", "ifb", "veth":
+		return true
+	}
+	return false
+}
+
+// store puts what the kernel says of a link in the table, if it is watched.
+func (t *Table) store(l netlink.Link) {
+	a := l.Attrs()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch l.Type() {
+	case "bridge":
+		t.bridges[a.Index] = a.Name
+		return
+	case "ifb":
+		t.ifbs[a.Index] = struct{}{}
+		return
+	case "veth":
+	default:
+		return
+	}
+	v := t.veths[a.Index]
+	if v == nil {
+		t.seen++
+		v = &Port{Index: a.Index, Seen: t.seen}
+		t.veths[a.Index] = v
+	}
+	v.Name, v.Master, v.MTU = a.Name, a.MasterIndex, a.MTU
+	v.MAC = a.HardwareAddr
+	v.PeerIndex, v.NSID = a.ParentIndex, a.NetNsID
+	v.Up = a.Flags&net.FlagUp != 0 && a.OperState == netlink.OperUp
+	if v.NSID < 0 && v.PeerIndex != 0 && v.Master != 0 {
+		t.peers[v.PeerIndex] = v.Index
+	}
+}
+
+// pin asks for the MAC of a veth's peer, unless it is pinned, and pins it if it
+// is final.
+func (t *Table) pin(index int) {
+	t.mu.Lock()
+	v, ok := t.veths[index]
+	if !ok || v.Pinned || v.NSID < 0 || v.PeerIndex == 0 || v.Master == 0 {
+		t.mu.Unlock()
+		return
+	}
+	peer, nsid := v.PeerIndex, v.NSID
+	t.mu.Unlock()
+	mac, up, err := t.peer(index, peer, nsid)
+	if err != nil {
+		// The peer is on its way out or elsewhere; the message about
+		// that follows.
+		t.log.Debug("peer of a bridge port is not to be had", "ifindex", index, "error", err)
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	v.PeerMAC, v.Pinned = mac, up
+}
+
+func (t *Table) mark(index int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.hint.add(index)
+	return true
+}
+
+func (t *Table) known(index int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, veth := t.veths[index]
+	_, bridge := t.bridges[index]
+	_, ifb := t.ifbs[index]
+	return veth || bridge || ifb
+}
