@@ -1,0 +1,90 @@
+package shaper_test
+
+import (
+	"strings"
+	"testing"
+
+	"netguard/shaper"
+)
+
+func TestParseRate(t *testing.T) {
+	for in, want := range map[string]shaper.Rate{
+		"50mbit": 50 * shaper.Mbit, "1.5Gbit": 1500 * shaper.Mbit, "64KBIT": 64 * shaper.Kbit,
+		"100tbit": 100 * shaper.Tbit, "1MB/s": 8 * shaper.Mbit, "1KiB/s": 8192, "2000bit": 2 * shaper.Kbit,
+	} {
+		if got, err := shaper.ParseRate(in); err != nil || got != want {
+			t.Errorf("ParseRate(%q) = %v, %v; want %v", in, got, err, want)
+		}
+	}
+	for in, says := range map[string]string{
+		"": "empty", "10": "no unit", "10mbps": "bits a second to everybody else", "0mbit": "zero",
+		"-1mbit": "negative", "101tbit": "above the greatest", "1bit": "below the least",
+		"1e3mbit": "unknown unit", "1.2.3mbit": "not a decimal number", "1KB/s": "kB/s",
+	} {
+		if got, err := shaper.ParseRate(in); err == nil || !strings.Contains(err.Error(), says) {
+			t.Errorf("ParseRate(%q) = %v, %v; want an error that says %q", in, got, err, says)
+		}
+	}
+}
+
+func FuzzParseRate(f *testing.F) {
+	for _, s := range []string{"50mbit", "1.5gbit", "1KiB/s", "", "-1", "0.0000001tbit"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		r, err := shaper.ParseRate(s)
+		if err != nil {
+			return
+		}
+		if r < shaper.MinRate || r > shaper.MaxRate {
+			t.Fatalf("ParseRate(%q) = %d is out of bounds", s, r)
+		}
+		if again, err := shaper.ParseRate(r.String()); err != nil || again != r {
+			t.Fatalf("%q reads as %d, is written %q, and reads again as %d, %v", s, r, r, again, err)
+		}
+	})
+}
+
+func TestParseSize(t *testing.T) {
+	if got, err := shaper.ParseSize("256KiB"); err != nil || got != 256*shaper.KiB {
+		t.Errorf("256KiB = %d, %v", got, err)
+	}
+	for _, in := range []string{"", "0kB", "5GiB", "256", "256KB", "-1kB", "256kbit"} {
+		if got, err := shaper.ParseSize(in); err == nil {
+			t.Errorf("ParseSize(%q) = %d, want an error", in, got)
+		}
+	}
+}
+
+func TestResolve(t *testing.T) {
+	decode := func(kv ...string) shaper.Declaration {
+		labels := map[string]string{}
+		for i := 0; i < len(kv); i += 2 {
+			labels[kv[i]] = kv[i+1]
+		}
+		return shaper.Decode(labels, "backend")
+	}
+	const egress = "netguard.egress.rate"
+	for name, c := range map[string]struct {
+		op       shaper.Operator
+		declared []shaper.Declaration
+		want     shaper.Rate
+	}{
+		"nothing_declared_is_unlimited":       {want: 0},
+		"a_label_counts":                      {declared: []shaper.Declaration{decode(egress, "5mbit")}, want: 5 * shaper.Mbit},
+		"a_wrong_label_falls_to_one_megabit":  {declared: []shaper.Declaration{decode(egress, "5mbps")}, want: shaper.Mbit},
+		"a_wrong_label_falls_to_the_default":  {op: shaper.Operator{Default: [2]shaper.Rate{0, 3 * shaper.Mbit}}, declared: []shaper.Declaration{decode(egress, "x")}, want: 3 * shaper.Mbit},
+		"a_cap_holds_without_a_label":         {op: shaper.Operator{Max: [2]shaper.Rate{0, 3 * shaper.Mbit}}, declared: []shaper.Declaration{decode()}, want: 3 * shaper.Mbit},
+		"a_label_cannot_exceed_the_cap":       {op: shaper.Operator{Max: [2]shaper.Rate{0, 3 * shaper.Mbit}}, declared: []shaper.Declaration{decode(egress, "5mbit")}, want: 3 * shaper.Mbit},
+		"a_network_of_its_own_wins":           {declared: []shaper.Declaration{decode(egress, "5mbit", "netguard.network.backend.egress.rate", "7mbit")}, want: 7 * shaper.Mbit},
+		"another_network_does_not_count":      {declared: []shaper.Declaration{decode(egress, "5mbit", "netguard.network.other.egress.rate", "7mbit")}, want: 5 * shaper.Mbit},
+		"the_lowest_of_those_that_share_wins": {declared: []shaper.Declaration{decode(egress, "5mbit"), decode(egress, "2mbit"), decode()}, want: 2 * shaper.Mbit},
+		"a_typing_error_fails_closed":         {declared: []shaper.Declaration{decode("netguard.egres.rate", "5mbit")}, want: shaper.Mbit},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if got := c.op.Resolve(c.declared...).Limit[shaper.Egress].Rate; got != c.want {
+				t.Errorf("egress = %v, want %v", got, c.want)
+			}
+		})
+	}
+}
