@@ -1,0 +1,180 @@
+// Package config is the operator's word: /etc/netguard/netguard.yaml, and the
+// flags that override it.
+//
+// It promises that a Config it returns is valid, whatever the file held, and
+// that a file with faults gives all of them at once, each with its line, its
+// column, the value that was written and what was meant.
+package config
+
+import (
+	"bytes"
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"netguard/shaper"
+)
+
+// The places that hold when nothing else is said.
+const (
+	DefaultPath      = "/etc/netguard/netguard.yaml"
+	DefaultPolicyDir = "/etc/netguard/policies"
+	DefaultSocket    = "/run/netguard/netguard.sock"
+	DefaultMetrics   = "127.0.0.1:9477"
+)
+
+// MaxBytes bounds the file, so that a wrong path does not fill the memory.
+const MaxBytes = 1 << 20
+
+// Config is a valid configuration. Get one from Load, Parse or Default.
+type Config struct {
+	Exclude Globs // networks that netguard leaves alone
+	// Limits are the defaults and caps of bandwidth; no default is above its cap.
+	Limits shaper.Operator
+	// AllowOptOut says that the label netguard.enabled=false counts.
+	AllowOptOut bool
+	Socket      string // absolute path of the control socket
+	Metrics     string // host:port of the Prometheus listener; "" is none
+	DockerHost  string // URL; "" leaves it to DOCKER_HOST and Docker's own default
+	PolicyDir   string // absolute path
+	Log         Log
+}
+
+// Log says how the agent logs.
+type Log struct {
+	Level  slog.Level
+	Format Format
+}
+
+// Format is how a log line is written.
+type Format string
+
+const (
+	Text Format = "text"
+	JSON Format = "json"
+)
+
+// Handler gives the slog handler that writes as the configuration says.
+func (l Log) Handler(w io.Writer) slog.Handler {
+	opts := &slog.HandlerOptions{Level: l.Level}
+	if l.Format == JSON {
+		return slog.NewJSONHandler(w, opts)
+	}
+	return slog.NewTextHandler(w, opts)
+}
+
+// Globs are patterns of names: * stands for any characters, ? for one, [a-z]
+// for a range.
+type Globs []string
+
+// Match tells whether one of the patterns fits the whole name.
+func (g Globs) Match(name string) bool {
+	return slices.ContainsFunc(g, func(pattern string) bool {
+		ok, err := path.Match(pattern, name)
+		return ok && err == nil // Parse refuses patterns that have an error
+	})
+}
+
+// Default is the configuration of a host without a file.
+func Default() Config {
+	return Config{
+		Socket:    DefaultSocket,
+		Metrics:   DefaultMetrics,
+		PolicyDir: DefaultPolicyDir,
+		Log:       Log{Level: slog.LevelInfo, Format: Text},
+	}
+}
+
+// Load reads a file. A file that is not there gives the defaults, unless the
+// operator named it, which explicit says. Faults in the file come as Faults.
+func Load(name string, explicit bool) (Config, error) {
+	data, err := read(name)
+	if errors.Is(err, fs.ErrNotExist) && !explicit {
+		return Default(), nil
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("read configuration: %w", err)
+	}
+	return Parse(data, name)
+}
+
+func read(name string) ([]byte, error) {
+	// Opening a FIFO would wait for its writer.
+	if info, err := os.Stat(name); err != nil {
+		return nil, err
+	} else if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file: name the YAML file itself", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// Parse reads the text of a configuration. The name stands in its faults. An
+// error is always Faults.
+func Parse(data []byte, name string) (Config, error) {
+	if len(data) > MaxBytes {
+		return Config{}, Faults{{Place: Place{File: name}, Text: fmt.Sprintf("the file is larger than %d bytes: is it the right one?", MaxBytes)}}
+	}
+	d := decoder{file: name}
+	var r raw
+	if root := d.document(bytes.NewReader(data)); root != nil {
+		d.fill(root, "", r.fields(&d))
+	}
+	c := d.convert(r)
+	if len(d.faults) > 0 {
+		slices.SortStableFunc(d.faults, func(a, b Fault) int {
+			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+		})
+		return Config{}, d.faults
+	}
+	return c, nil
+}
+
+// Place is where something stands in a file, counted from 1; a Line of zero is
+// the file as a whole.
+type Place struct {
+	File         string
+	Line, Column int
+}
+
+func (p Place) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// Fault is one thing that is wrong, and what was meant.
+type Fault struct {
+	Place
+	Text string
+}
+
+func (f Fault) Error() string { return f.Place.String() + ": " + f.Text }
+
+// Faults are all that is wrong with a configuration, in the order of the file.
+type Faults []Fault
+
+// Error lists the faults, one a line.
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i := range f {
+		lines[i] = f[i].Error()
+	}
+	return strings.Join(lines, "\n")
+}

@@ -1,0 +1,165 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"path"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"netguard/shaper"
+)
+
+// maxSocket is the longest path that fits sun_path with its closing zero.
+const maxSocket = 107
+
+// convert makes the typed configuration out of what was written.
+func (d *decoder) convert(r raw) Config {
+	c := Default()
+	for _, w := range r.exclude {
+		if err := checkGlob(w.text); err != nil {
+			d.fault(w.at, "%s: %v", w.key, err)
+			continue
+		}
+		c.Exclude = append(c.Exclude, w.text)
+	}
+	for dir, pair := range [2][2]word{
+		shaper.Ingress: {r.defaults.ingress, r.max.ingress},
+		shaper.Egress:  {r.defaults.egress, r.max.egress},
+	} {
+		c.Limits.Default[dir] = d.rate(pair[0])
+		c.Limits.Max[dir] = d.rate(pair[1])
+		if def, most := c.Limits.Default[dir], c.Limits.Max[dir]; most != 0 && def > most {
+			d.fault(pair[0].at, "%s is %v, above %s, which is %v (line %d): lower the one or raise the other",
+				pair[0].key, def, pair[1].key, most, pair[1].at.Line)
+		}
+	}
+	if w := r.allowOptOut; w.set() {
+		switch w.text {
+		case "true", "false":
+			c.AllowOptOut = w.text == "true"
+		default:
+			d.fault(w.at, "%s is %q: it is true or false", w.key, clip(w.text))
+		}
+	}
+	d.text(r.socket, &c.Socket, checkSocket)
+	d.text(r.metrics, &c.Metrics, checkMetrics)
+	d.text(r.dockerHost, &c.DockerHost, checkDockerHost)
+	d.text(r.policyDir, &c.PolicyDir, checkPath)
+	if w := r.logLevel; w.set() {
+		level, ok := levels[w.text]
+		if !ok {
+			d.fault(w.at, "%s is %q: it is debug, info, warn or error", w.key, clip(w.text))
+		}
+		c.Log.Level = level
+	}
+	d.text(r.logFormat, (*string)(&c.Log.Format), checkFormat)
+	return c
+}
+
+var levels = map[string]slog.Level{
+	"debug": slog.LevelDebug, "info": slog.LevelInfo, "warn": slog.LevelWarn, "error": slog.LevelError,
+}
+
+func (d *decoder) rate(w word) shaper.Rate {
+	if !w.set() {
+		return 0
+	}
+	rate, err := shaper.ParseRate(w.text)
+	if err != nil {
+		d.fault(w.at, "%s: %v", w.key, err)
+	}
+	return rate
+}
+
+func (d *decoder) text(w word, to *string, check func(string) error) {
+	if !w.set() {
+		return
+	}
+	if err := check(w.text); err != nil {
+		d.fault(w.at, "%s is %q: %v", w.key, clip(w.text), err)
+		return
+	}
+	*to = w.text
+}
+
+func checkGlob(s string) error {
+	if s == "" {
+		return fmt.Errorf("the pattern is empty: write the name of a network, * stands for any characters")
+	}
+	if _, err := path.Match(s, ""); err != nil {
+		return fmt.Errorf("pattern %q cannot be read: a [ has no ], or a \\ stands at the end", clip(s))
+	}
+	return nil
+}
+
+func checkPath(s string) error {
+	if !filepath.IsAbs(s) || strings.ContainsRune(s, 0) {
+		return fmt.Errorf("write an absolute path, one that starts with /")
+	}
+	return nil
+}
+
+func checkSocket(s string) error {
+	if err := checkPath(s); err != nil {
+		return err
+	}
+	if strings.HasSuffix(s, "/") {
+		return fmt.Errorf("this is a directory: name the socket in it, such as %snetguard.sock", s)
+	}
+	if len(s) > maxSocket {
+		return fmt.Errorf("the path of a unix socket has at most %d bytes, this one has %d", maxSocket, len(s))
+	}
+	return nil
+}
+
+func checkMetrics(s string) error {
+	if s == "" {
+		return nil
+	}
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("write an address and a port, such as %s, or \"\" for none", DefaultMetrics)
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return fmt.Errorf("the port %q is not a number from 1 to 65535", clip(port))
+	}
+	if host != "" && host != "localhost" && net.ParseIP(host) == nil {
+		return fmt.Errorf("%q is not an IP address of this host", clip(host))
+	}
+	return nil
+}
+
+func checkDockerHost(s string) error {
+	if s == "" {
+		return nil
+	}
+	const want = "write unix:///var/run/docker.sock, or tcp:// and a host and port"
+	u, err := url.Parse(s)
+	if err != nil {
+		return fmt.Errorf("this is not a URL: %s", want)
+	}
+	switch u.Scheme {
+	case "unix":
+		if u.Host != "" || checkPath(u.Path) != nil {
+			return fmt.Errorf("a unix URL has three slashes and an absolute path: %s", want)
+		}
+	case "tcp", "http", "https":
+		if u.Host == "" {
+			return fmt.Errorf("the URL names no host: %s", want)
+		}
+	default:
+		return fmt.Errorf("its scheme is %q: %s", clip(u.Scheme), want)
+	}
+	return nil
+}
+
+func checkFormat(s string) error {
+	if Format(s) != Text && Format(s) != JSON {
+		return fmt.Errorf("it is text or json")
+	}
+	return nil
+}

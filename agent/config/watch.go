@@ -1,0 +1,138 @@
+package config
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+)
+
+// settle is how long the burst of events of one save is gathered. An editor
+// truncates, writes, renames and sets modes within a few milliseconds.
+const settle = 50 * time.Millisecond
+
+// Watch calls changed each time that the file may say something else, until ctx
+// ends; then it returns ctx's error. It calls it once at the start, so that an
+// edit between the first Load and the watch is not lost. The file, its directory
+// and the directories above need not exist yet; editors that replace the file
+// and symbolic links that are swapped (as for mounted config maps) are seen.
+// changed must not block. Any other error means that the kernel refused to watch.
+func Watch(ctx context.Context, name string, log *slog.Logger, changed func()) error {
+	name, err := filepath.Abs(name)
+	if err != nil {
+		return fmt.Errorf("watch configuration: %w", err)
+	}
+	fsw, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch configuration: %w (is fs.inotify.max_user_instances used up?)", err)
+	}
+	defer fsw.Close()
+	if err := aim(fsw, name); err != nil {
+		return err
+	}
+	last := look(name)
+	changed()
+	var settled <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case _, ok := <-fsw.Events:
+			if !ok {
+				return errors.New("watch configuration: the watch ended")
+			}
+		case err, ok := <-fsw.Errors:
+			if !ok {
+				return errors.New("watch configuration: the watch ended")
+			}
+			// Events were lost; what they told is seen by looking.
+			log.Warn("watch configuration", "file", name, "error", err)
+		case <-settled:
+			settled = nil
+			if err := aim(fsw, name); err != nil {
+				return err
+			}
+			if now := look(name); now != last {
+				last = now
+				changed()
+			}
+			continue
+		}
+		if settled == nil {
+			settled = time.After(settle)
+		}
+	}
+}
+
+// aim watches the directories on which the file's content depends: its own (or
+// the nearest above that exists), and each one that a symbolic link on the way
+// leads to. It repeats until nothing came to be meanwhile.
+func aim(fsw *fsnotify.Watcher, name string) error {
+	for range 10 {
+		want := places(name)
+		have := map[string]bool{}
+		for _, dir := range fsw.WatchList() {
+			have[dir] = true
+			if !want[dir] {
+				// It may be gone already, which is why it is not wanted.
+				_ = fsw.Remove(dir)
+			}
+		}
+		added := false
+		for _, dir := range slices.Sorted(maps.Keys(want)) {
+			if have[dir] {
+				continue
+			}
+			added = true
+			if err := fsw.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("watch configuration: watch %s: %w", dir, err)
+			}
+		}
+		if !added {
+			return nil
+		}
+	}
+	return nil
+}
+
+// places follows the file through its symbolic links.
+func places(name string) map[string]bool {
+	dirs := map[string]bool{}
+	for range 16 {
+		dirs[nearest(filepath.Dir(name))] = true
+		target, err := os.Readlink(name)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(name), target)
+		}
+		name = target
+	}
+	// The directory itself may be reached through links (..data of config maps).
+	if real, err := filepath.EvalSymlinks(name); err == nil {
+		dirs[filepath.Dir(real)] = true
+	}
+	return dirs
+}
+
+func nearest(dir string) string {
+	for {
+		if info, err := os.Stat(dir); err == nil && info.IsDir() {
+			return dir
+		}
+		up := filepath.Dir(dir)
+		if up == dir {
+			return dir
+		}
+		dir = up
+	}
+}
