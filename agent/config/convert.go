@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"netguard/shaper"
 )
@@ -97,8 +98,11 @@ func checkGlob(s string) error {
 }
 
 func checkPath(s string) error {
-	if !filepath.IsAbs(s) || strings.ContainsRune(s, 0) {
+	if !filepath.IsAbs(s) {
 		return fmt.Errorf("write an absolute path, one that starts with /")
+	}
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		return fmt.Errorf("the path has a control character in it")
 	}
 	return nil
 }

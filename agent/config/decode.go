@@ -149,7 +149,7 @@ func (d *decoder) fill(n *yaml.Node, prefix string, fields []field) {
 			continue
 		}
 		if line, ok := seen[k.Value]; ok {
-			d.fault(at, "%s is there twice, first in line %d: keep one", join(prefix, clip(k.Value)), line)
+			d.fault(at, "the key %q is there twice, first in line %d: keep one", join(prefix, clip(k.Value)), line)
 			continue
 		}
 		seen[k.Value] = at.Line
@@ -198,7 +198,7 @@ func (d *decoder) list(words *[]word) func(*yaml.Node, string) {
 			return
 		}
 		if n.Kind != yaml.SequenceNode {
-			d.fault(d.place(n), "%s is %s: it is a list, write [%s]", key, describe(n), clip(n.Value))
+			d.fault(d.place(n), "%s is %s: it is a list, write [a, b]", key, describe(n))
 			return
 		}
 		for i, item := range n.Content {
@@ -225,7 +225,7 @@ func describe(n *yaml.Node) string {
 	case yaml.MappingNode:
 		return "a mapping"
 	case yaml.AliasNode:
-		return fmt.Sprintf("the alias *%s, which is not read here", clip(n.Value))
+		return fmt.Sprintf("the alias %q, which is not read here", "*"+clip(n.Value))
 	}
 	return "something else"
 }
