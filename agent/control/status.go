@@ -1,0 +1,99 @@
+// Package control is the agent's API on a unix socket, HTTP and JSON, and the
+// client that the command line uses. The types here are the contract of
+// `netguard status -o json`: fields are added, never renamed or taken away.
+package control
+
+import "time"
+
+// Status is what the agent enforces, verified against the kernel when it was
+// asked for.
+type Status struct {
+	Mode   string `json:"mode" yaml:"mode"` // enforce or monitor
+	Docker Docker `json:"docker" yaml:"docker"`
+	// InSync says that the kernel holds what the agent wants, for every endpoint.
+	InSync     bool      `json:"in_sync" yaml:"in_sync"`
+	VerifiedAt time.Time `json:"verified_at" yaml:"verified_at"`
+	// Findings are faults of the host or of the configuration, each with its
+	// remedy. Those of one endpoint are in its own list.
+	Findings  []string   `json:"findings" yaml:"findings"`
+	Shaper    Shaper     `json:"shaper" yaml:"shaper"`
+	Endpoints []Endpoint `json:"endpoints" yaml:"endpoints"`
+}
+
+// Docker is the engine that is observed.
+type Docker struct {
+	Version  string `json:"version" yaml:"version"`   // "" until it was reached
+	Firewall string `json:"firewall" yaml:"firewall"` // iptables or nftables
+	// Connected says that the engine's events are being followed.
+	Connected bool `json:"connected" yaml:"connected"`
+}
+
+// Shaper is what the kernel offers for bandwidth limits.
+type Shaper struct {
+	Leaf    string   `json:"leaf" yaml:"leaf"`                           // fq_codel, sfq or hashed
+	Missing []string `json:"missing,omitempty" yaml:"missing,omitempty"` // better ones that the kernel lacks
+}
+
+// The states of an endpoint.
+const (
+	Admitted    = "admitted"    // all that is wanted for it is in the kernel
+	Quarantined = "quarantined" // it can neither send nor receive
+	Pending     = "pending"     // not all that is wanted for it is in the kernel yet
+	Unmanaged   = "unmanaged"   // netguard does nothing about it; Reason says why
+)
+
+// Endpoint is one container on one network.
+type Endpoint struct {
+	Container string `json:"container" yaml:"container"` // name
+	ID        string `json:"id" yaml:"id"`
+	// SharedBy names the other containers that live in the same network
+	// namespace: their labels count here too, the lower limit wins.
+	SharedBy   []string   `json:"shared_by,omitempty" yaml:"shared_by,omitempty"`
+	Network    string     `json:"network" yaml:"network"`
+	Bridge     string     `json:"bridge" yaml:"bridge"`
+	Veth       string     `json:"veth" yaml:"veth"`
+	MAC        string     `json:"mac" yaml:"mac"`
+	IPv4       string     `json:"ipv4" yaml:"ipv4"`
+	IPv6       string     `json:"ipv6" yaml:"ipv6"`
+	State      string     `json:"state" yaml:"state"`
+	Reason     string     `json:"reason" yaml:"reason"`
+	Findings   []string   `json:"findings,omitempty" yaml:"findings,omitempty"`
+	Policy     Policies   `json:"policy" yaml:"policy"`
+	Ingress    Traffic    `json:"ingress" yaml:"ingress"`
+	Egress     Traffic    `json:"egress" yaml:"egress"`
+	Denied     uint64     `json:"denied" yaml:"denied"`
+	Violations Violations `json:"violations" yaml:"violations"`
+}
+
+// Wrong tells whether the endpoint is not as it was declared.
+func (e Endpoint) Wrong() bool {
+	return e.State == Pending || e.State == Quarantined || len(e.Findings) > 0
+}
+
+// Policies names the policies that isolate an endpoint, by direction.
+type Policies struct {
+	Ingress []string `json:"ingress" yaml:"ingress"`
+	Egress  []string `json:"egress" yaml:"egress"`
+}
+
+// Traffic is one direction of an endpoint, as the container sees it.
+type Traffic struct {
+	RateBPS    uint64 `json:"rate_bps" yaml:"rate_bps"`       // bits a second; 0: unlimited
+	BurstBytes uint64 `json:"burst_bytes" yaml:"burst_bytes"` // most that passes beyond rate x time
+	// Source is where the rate comes from: a label's name, default, max or
+	// fallback; "" without a limit.
+	Source  string `json:"source,omitempty" yaml:"source,omitempty"`
+	Bytes   uint64 `json:"bytes" yaml:"bytes"`
+	Packets uint64 `json:"packets" yaml:"packets"`
+	Drops   uint64 `json:"drops" yaml:"drops"` // frames that did not fit the queue
+}
+
+// Violations counts the frames that the guard refused, by kind.
+type Violations struct {
+	MAC       uint64 `json:"mac" yaml:"mac"`
+	ARP       uint64 `json:"arp" yaml:"arp"`
+	IP        uint64 `json:"ip" yaml:"ip"`
+	ND        uint64 `json:"nd" yaml:"nd"`
+	Ethertype uint64 `json:"ethertype" yaml:"ethertype"`
+	DHCP      uint64 `json:"dhcp" yaml:"dhcp"`
+}

@@ -1,0 +1,139 @@
+package docker
+
+import (
+	"cmp"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+)
+
+const (
+	optionBridge = "com.docker.network.bridge.name"
+	optionICC    = "com.docker.network.bridge.enable_icc"
+
+	sharedMode = "container:"
+)
+
+func newContainer(s container.Summary) Container {
+	c := Container{
+		ID:          s.ID,
+		Labels:      s.Labels,
+		State:       string(s.State),
+		NetworkMode: s.HostConfig.NetworkMode,
+	}
+	for _, n := range s.Names {
+		// Links add names with a second slash ("/web/db").
+		if n = strings.TrimPrefix(n, "/"); !strings.Contains(n, "/") {
+			c.Name = n
+			break
+		}
+	}
+	// What the engine calls the mode that nobody chose.
+	if c.NetworkMode == "default" || c.NetworkMode == "" {
+		c.NetworkMode = network.NetworkBridge
+	}
+	for _, p := range s.Ports {
+		if p.PublicPort == 0 {
+			continue // exposed, not published
+		}
+		ip, _ := netip.ParseAddr(p.IP)
+		c.Ports = append(c.Ports, Published{ip.WithZone(""), p.PublicPort, p.PrivatePort, p.Type})
+	}
+	slices.SortFunc(c.Ports, func(a, b Published) int {
+		return cmp.Or(cmp.Compare(a.ContainerPort, b.ContainerPort), strings.Compare(a.Proto, b.Proto),
+			a.HostIP.Compare(b.HostIP), cmp.Compare(a.HostPort, b.HostPort))
+	})
+	c.Ports = slices.Compact(c.Ports)
+	return c
+}
+
+func newNetwork(i network.Inspect) Network {
+	n := Network{
+		ID:        i.ID,
+		Name:      i.Name,
+		Driver:    i.Driver,
+		Scope:     i.Scope,
+		Internal:  i.Internal,
+		IPv6:      i.EnableIPv6,
+		Endpoints: make(map[string]Attachment, len(i.Containers)),
+	}
+	if n.Driver == network.NetworkBridge {
+		n.Bridge = bridgeOf(i)
+		// The driver takes what it cannot parse as an error and a missing
+		// option as yes.
+		icc, err := strconv.ParseBool(i.Options[optionICC])
+		n.ICC = icc || err != nil
+	}
+	for id, r := range i.Containers {
+		n.Endpoints[id] = newAttachment(r)
+	}
+	for _, c := range i.IPAM.Config {
+		if p, err := netip.ParsePrefix(c.Subnet); err == nil {
+			n.Subnets = append(n.Subnets, p.Masked())
+		}
+		if a := parseAddr(c.Gateway); a.IsValid() {
+			n.Gateways = append(n.Gateways, a)
+		}
+	}
+	return n
+}
+
+func bridgeOf(i network.Inspect) string {
+	switch {
+	case i.Options[optionBridge] != "":
+		return i.Options[optionBridge]
+	case i.Name == network.NetworkBridge: // no other may have this name
+		return "docker0"
+	case len(i.ID) < 12:
+		return ""
+	}
+	return "br-" + i.ID[:12]
+}
+
+func newAttachment(r network.EndpointResource) Attachment {
+	a := Attachment{EndpointID: r.EndpointID, IPv4: parseAddr(r.IPv4Address), IPv6: parseAddr(r.IPv6Address)}
+	if m, err := net.ParseMAC(r.MacAddress); err == nil {
+		a.MAC = m
+	}
+	return a
+}
+
+// parseAddr takes an address with or without a prefix length: Docker writes
+// both. It is the zero Addr for anything else.
+func parseAddr(s string) netip.Addr {
+	host, _, _ := strings.Cut(s, "/")
+	a, _ := netip.ParseAddr(host)
+	return a
+}
+
+// shared returns the container whose network namespace c shares, by the ID,
+// name or start of the ID that its mode gives.
+func (v View) shared(c Container) string {
+	ref, ok := strings.CutPrefix(c.NetworkMode, sharedMode)
+	if !ok || ref == "" {
+		return ""
+	}
+	if _, ok := v.Containers[ref]; ok {
+		return ref
+	}
+	byPrefix := ""
+	ambiguous := false
+	for id, o := range v.Containers {
+		if o.Name == ref {
+			return id
+		}
+		if strings.HasPrefix(id, ref) {
+			ambiguous = byPrefix != ""
+			byPrefix = id
+		}
+	}
+	if ambiguous {
+		return ""
+	}
+	return byPrefix
+}

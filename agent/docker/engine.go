@@ -1,0 +1,162 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/client"
+)
+
+const (
+	// callTimeout bounds each request to the engine.
+	callTimeout = 10 * time.Second
+	// sandboxTimeout is short: the container is said to run, so that nothing
+	// holds its lock for long.
+	sandboxTimeout = 2 * time.Second
+)
+
+var (
+	// ErrUnreachable says that the engine does not answer.
+	ErrUnreachable = errors.New("docker engine cannot be reached")
+	// ErrNoSandbox says that a container has no network namespace (now).
+	ErrNoSandbox = errors.New("container has no sandbox")
+)
+
+// Engine observes one Docker engine. Its methods may be called by several
+// goroutines.
+type Engine struct {
+	host string
+	log  *slog.Logger
+	// The times of Watch; tests shorten them.
+	pingEvery, pingTimeout time.Duration
+
+	reading sync.Mutex // one Refresh at a time
+
+	mu     sync.Mutex // guards what follows
+	client *client.Client
+	hint   Hint
+	view   View
+}
+
+// New returns an observer of the engine at host, such as
+// unix:///var/run/docker.sock (the default). It does not connect yet. A TCP
+// host's certificates are taken from DOCKER_CERT_PATH.
+func New(host string, log *slog.Logger) (*Engine, error) {
+	if host == "" {
+		host = client.DefaultDockerHost
+	}
+	e := &Engine{
+		host: host, log: log,
+		pingEvery: 10 * time.Second, pingTimeout: 5 * time.Second,
+		view: View{Containers: map[string]Container{}, Networks: map[string]Network{}, Firewall: defaultFirewall},
+	}
+	c, err := e.newClient()
+	if err != nil {
+		return nil, err
+	}
+	return e, c.Close()
+}
+
+func (e *Engine) newClient() (*client.Client, error) {
+	c, err := client.NewClientWithOpts(client.WithTLSClientConfigFromEnv(), client.WithHost(e.host))
+	if err != nil {
+		return nil, fmt.Errorf("use docker host %q: %w (expected unix:///PATH or tcp://HOST:PORT)", e.host, err)
+	}
+	return c, nil
+}
+
+// Close drops the connections. Watch must have returned.
+func (e *Engine) Close() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.client == nil {
+		return nil
+	}
+	c := e.client
+	e.client = nil
+	return c.Close()
+}
+
+// View returns what was read last.
+func (e *Engine) View() View {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.view
+}
+
+// TakeHint returns what the events named since the last call, and forgets it.
+func (e *Engine) TakeHint() Hint {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	h := e.hint
+	e.hint = Hint{}
+	return h
+}
+
+// Sandbox returns the path of a running container's network namespace. It must
+// only be called for a container that runs: for one that is starting it takes
+// until the timeout (2 s). The error is ErrNoSandbox when the container is gone,
+// or has no namespace of its own.
+func (e *Engine) Sandbox(ctx context.Context, container string) (string, error) {
+	c, err := e.connected(ctx)
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, sandboxTimeout)
+	defer cancel()
+	i, err := c.ContainerInspect(ctx, container)
+	switch {
+	case errdefs.IsNotFound(err):
+		return "", fmt.Errorf("inspect container %s: %w", container, ErrNoSandbox)
+	case err != nil:
+		return "", fmt.Errorf("inspect container %s: %w", container, err)
+	case i.NetworkSettings == nil || i.NetworkSettings.SandboxKey == "":
+		return "", fmt.Errorf("inspect container %s: %w", container, ErrNoSandbox)
+	}
+	return i.NetworkSettings.SandboxKey, nil
+}
+
+// connected returns the client, and makes one if there is none.
+func (e *Engine) connected(ctx context.Context) (*client.Client, error) {
+	e.mu.Lock()
+	c := e.client
+	e.mu.Unlock()
+	if c != nil {
+		return c, nil
+	}
+	return e.connect(ctx)
+}
+
+// connect makes a new client, so that the API version is agreed upon anew: the
+// engine that comes back after a restart may be another one. The client's own
+// negotiation would do that only once, and would settle for the oldest version
+// if just then the engine answers with an error.
+func (e *Engine) connect(ctx context.Context) (*client.Client, error) {
+	c, err := e.newClient()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, e.pingTimeout)
+	defer cancel()
+	ping, err := c.Ping(ctx)
+	if err == nil && ping.APIVersion == "" {
+		err = errors.New("the answer names no API version")
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%w at %s: %w", ErrUnreachable, e.host, err), c.Close())
+	}
+	c.NegotiateAPIVersionPing(ping)
+	e.mu.Lock()
+	old := e.client
+	e.client = c
+	e.mu.Unlock()
+	if old != nil {
+		return c, old.Close() // its idle connections
+	}
+	return c, nil
+}

@@ -1,0 +1,240 @@
+package docker
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"strings"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/client"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// maxByID is how many containers are asked for by ID; beyond it, listing
+	// all is cheaper for the engine.
+	maxByID = 64
+	// inspectors is how many networks are inspected at a time.
+	inspectors = 4
+
+	defaultFirewall = "iptables"
+)
+
+// Refresh reads what the hint names and returns the view with it. After an
+// error the view is the last good one, and what the hint named is in the next
+// TakeHint again. A container or network that does not exist (any more) is no
+// error: the view has it not.
+func (e *Engine) Refresh(ctx context.Context, h Hint) (View, error) {
+	e.reading.Lock()
+	defer e.reading.Unlock()
+	v := e.View()
+	if h.Empty() {
+		return v, nil
+	}
+	next, err := e.read(ctx, v, h)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err != nil {
+		e.hint.Merge(h)
+		return v, err
+	}
+	e.view = next
+	return next, nil
+}
+
+func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
+	c, err := e.connected(ctx)
+	if err != nil {
+		return v, err
+	}
+	r := reader{client: c, View: v}
+	if h.Full {
+		if err := r.about(ctx); err != nil {
+			// Status only, and /info asks storage drivers: no reason
+			// to be blind.
+			e.log.Warn("docker engine does not tell its version and firewall", "error", err)
+		}
+		return r.View, r.all(ctx)
+	}
+	return r.View, r.named(ctx, h)
+}
+
+// reader makes one view out of another. It clones a map before it writes to it,
+// since the old view has been handed out.
+type reader struct {
+	View
+	client           *client.Client
+	ownCons, ownNets bool
+}
+
+// about reads which engine it is.
+func (r *reader) about(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	i, err := r.client.Info(ctx)
+	if err != nil {
+		return fmt.Errorf("read engine info: %w", err)
+	}
+	r.Version = i.ServerVersion
+	r.Firewall = defaultFirewall
+	if i.FirewallBackend != nil && i.FirewallBackend.Driver != "" {
+		// "iptables+firewalld" filters with iptables.
+		r.Firewall, _, _ = strings.Cut(i.FirewallBackend.Driver, "+")
+	}
+	return nil
+}
+
+// all reads everything. Containers come first, so that those found in networks
+// but not in the list are the new ones.
+func (r *reader) all(ctx context.Context) error {
+	if err := r.containers(ctx, nil); err != nil {
+		return err
+	}
+	ctx2, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	list, err := r.client.NetworkList(ctx2, network.ListOptions{})
+	if err != nil {
+		return fmt.Errorf("list networks: %w", err)
+	}
+	ids := make(map[string]struct{}, len(list))
+	for _, n := range list {
+		ids[n.ID] = struct{}{}
+	}
+	r.Networks, r.ownNets = make(map[string]Network, len(list)), true
+	if err := r.networks(ctx, ids); err != nil {
+		return err
+	}
+	return r.strangers(ctx, ids, nil)
+}
+
+// named reads what a hint names. Networks come first: their answer is the one
+// that is waited for.
+func (r *reader) named(ctx context.Context, h Hint) error {
+	if err := r.networks(ctx, h.Networks); err != nil {
+		return err
+	}
+	if len(h.Containers) > 0 {
+		if err := r.containers(ctx, h.Containers); err != nil {
+			return err
+		}
+	}
+	return r.strangers(ctx, h.Networks, h.Containers)
+}
+
+// networks inspects networks and puts them in the view, or takes them out.
+func (r *reader) networks(ctx context.Context, ids map[string]struct{}) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	if !r.ownNets {
+		r.Networks, r.ownNets = maps.Clone(r.Networks), true
+	}
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(inspectors)
+	for id := range ids {
+		g.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, callTimeout)
+			defer cancel()
+			i, err := r.client.NetworkInspect(ctx, id, network.InspectOptions{})
+			if err != nil && !errdefs.IsNotFound(err) {
+				return fmt.Errorf("inspect network %s: %w", id, err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				delete(r.Networks, id)
+			} else {
+				r.Networks[id] = newNetwork(i)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// strangers lists the containers that are attached to these networks and not
+// known, other than those that were just asked for.
+func (r *reader) strangers(ctx context.Context, networks, asked map[string]struct{}) error {
+	ids := map[string]struct{}{}
+	for n := range networks {
+		for id := range r.Networks[n].Endpoints {
+			_, known := r.Containers[id]
+			_, was := asked[id]
+			if !known && !was && isID(id) {
+				ids[id] = struct{}{}
+			}
+		}
+	}
+	if len(ids) == 0 {
+		return nil
+	}
+	return r.containers(ctx, ids)
+}
+
+// containers lists containers, all for nil, and puts them in the view; those
+// that are not in the answer are taken out.
+func (r *reader) containers(ctx context.Context, ids map[string]struct{}) error {
+	o := container.ListOptions{All: true}
+	full := ids == nil || len(ids) > maxByID
+	if !full {
+		o.Filters = filters.NewArgs()
+		for id := range ids {
+			o.Filters.Add("id", id)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	list, err := r.client.ContainerList(ctx, o)
+	if err != nil {
+		return fmt.Errorf("list containers: %w", err)
+	}
+	before := r.Containers
+	switch {
+	case full:
+		r.Containers, r.ownCons = make(map[string]Container, len(list)), true
+	case !r.ownCons:
+		r.Containers, r.ownCons = maps.Clone(before), true
+	}
+	changed := make(map[string]Container, len(list)) // as they were
+	for id := range ids {
+		delete(r.Containers, id)
+	}
+	for _, s := range list {
+		changed[s.ID] = before[s.ID]
+		r.Containers[s.ID] = newContainer(s)
+	}
+	r.share(changed)
+	return nil
+}
+
+// share resolves whose namespace containers share. While a container runs that
+// stays as it was when it started, also when the other one gets a new name, so
+// it is resolved when it is listed and did not run before.
+func (r *reader) share(was map[string]Container) {
+	for id, c := range r.Containers {
+		if !strings.HasPrefix(c.NetworkMode, sharedMode) {
+			continue
+		}
+		old, listed := was[id]
+		switch _, exists := r.Containers[old.SandboxOf]; {
+		case !listed && c.SandboxOf != "":
+			continue
+		case listed && exists && old.Running() && c.Running():
+			c.SandboxOf = old.SandboxOf
+		default:
+			c.SandboxOf = r.shared(c)
+		}
+		r.Containers[id] = c
+	}
+}
+
+// isID tells a container's ID from the name of an endpoint that has none.
+func isID(s string) bool {
+	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
+}

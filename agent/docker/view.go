@@ -1,0 +1,82 @@
+// Package docker observes a Docker engine: which containers there are, with
+// their labels, and which networks, with who is attached to them. It is the only
+// importer of github.com/docker/docker/client.
+//
+// It promises that an event is never more than a hint to read again: what a
+// View holds was read from the API. A View that was handed out does not change.
+// It never inspects a container that may be starting, since the engine holds
+// the container's lock for as long as the start takes; networks and the list of
+// containers answer at once, before the container's first instruction.
+package docker
+
+import (
+	"net"
+	"net/netip"
+)
+
+// View is what an engine has, as it was read last.
+type View struct {
+	Version    string               // of the engine, "" until it was read
+	Firewall   string               // the engine's firewall backend: "iptables" or "nftables"
+	Containers map[string]Container // by ID
+	Networks   map[string]Network   // by ID
+}
+
+// Container is a container that exists, running or not.
+type Container struct {
+	ID, Name string
+	Labels   map[string]string
+	State    string // created, running, paused, restarting, removing, exited, dead
+	// NetworkMode is how it was created: the name or ID of a network, host,
+	// none, or container:X.
+	NetworkMode string
+	// SandboxOf is the ID of the container whose network namespace it shares,
+	// "" for one of its own.
+	SandboxOf string
+	Ports     []Published
+}
+
+// Published is a port of a container that is reachable through the host.
+type Published struct {
+	HostIP        netip.Addr // 0.0.0.0 or :: for every address
+	HostPort      uint16
+	ContainerPort uint16
+	Proto         string // tcp, udp or sctp
+}
+
+// Network is a network of the engine.
+type Network struct {
+	ID, Name string
+	Driver   string // bridge, host, null, macvlan, ipvlan, overlay, or a plugin's
+	Scope    string // local or swarm
+	Bridge   string // name of the device, for the driver bridge
+	Internal bool
+	IPv6     bool
+	ICC      bool // containers of it may reach each other
+	Subnets  []netip.Prefix
+	Gateways []netip.Addr
+	// Endpoints are the attachments by container ID. Attachments that belong
+	// to no container (a swarm's load balancer) are under their name.
+	Endpoints map[string]Attachment
+}
+
+// Attachment is a container's endpoint on a network, as the engine declares it.
+type Attachment struct {
+	EndpointID string
+	MAC        net.HardwareAddr // nil if the network gives none
+	IPv4, IPv6 netip.Addr       // invalid where there is none
+}
+
+// attached lists the networks on which a container has an endpoint.
+func (v View) attached(container string) []string {
+	var ids []string
+	for id, n := range v.Networks {
+		if _, ok := n.Endpoints[container]; ok {
+			ids = append(ids, id)
+		}
+	}
+	return ids
+}
+
+// Running tells whether the container's processes exist.
+func (c Container) Running() bool { return c.State == "running" || c.State == "paused" }

@@ -1,0 +1,142 @@
+package docker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/docker/docker/client"
+)
+
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 5 * time.Second
+)
+
+var errSilent = errors.New("engine does not answer a ping")
+
+// Watch collects hints from the engine's events until ctx ends, and returns
+// ctx's error and no other: an engine that is not there (yet) is tried again,
+// every 100 ms to 5 s. Whenever a stream begins, the hint is full. It calls wake,
+// which must not block, each time the hint grew.
+func (e *Engine) Watch(ctx context.Context, wake func()) error {
+	wait := minBackoff
+	reported := false
+	for {
+		began := time.Now()
+		err := e.stream(ctx, wake, func() {
+			e.log.Info("watching docker engine", "host", e.host)
+			reported = false
+		})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		// Not before the stream lasted: an engine that breaks each one
+		// at once must not be asked for everything ten times a second.
+		if time.Since(began) > maxBackoff {
+			wait = minBackoff
+		}
+		pause := wait/2 + rand.N(wait/2) // so that many do not ask at once
+		wait = min(2*wait, maxBackoff)
+		if !reported {
+			reported = true // once for each absence
+			e.log.Warn("docker engine is not watched; trying again until it is", "host", e.host, "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(pause):
+		}
+	}
+}
+
+// stream subscribes, and collects hints until the stream breaks.
+func (e *Engine) stream(ctx context.Context, wake, began func()) error {
+	c, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	// The engine answers before it subscribes us. What happens in between
+	// is replayed for the sake of Since.
+	f := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType)), filters.Arg("type", string(events.NetworkEventType)))
+	for _, a := range watched {
+		f.Add("event", string(a))
+	}
+	now := time.Now()
+	late := time.AfterFunc(callTimeout, func() { cancel(errSilent) })
+	messages, errs := c.Events(ctx, events.ListOptions{
+		Since:   fmt.Sprintf("%d.%09d", now.Unix(), now.Nanosecond()),
+		Filters: f,
+	})
+	inTime := late.Stop()
+	var pinger sync.WaitGroup
+	defer func() {
+		cancel(nil)
+		for range errs { // closed when the client's goroutine ends
+		}
+		pinger.Wait()
+	}()
+	// A failed subscription has said so by now.
+	select {
+	case err := <-errs:
+		return e.broken(ctx, err)
+	default:
+	}
+	if !inTime {
+		return e.broken(ctx, errSilent)
+	}
+	began()
+	e.note(func(h *Hint, _ View) { h.all() })
+	wake()
+	pinger.Go(func() { e.ping(ctx, c, cancel) })
+	for {
+		select {
+		case m := <-messages:
+			e.note(func(h *Hint, v View) { h.note(m, v) })
+			wake()
+		case err := <-errs:
+			return e.broken(ctx, err)
+		}
+	}
+}
+
+func (e *Engine) note(add func(*Hint, View)) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	add(&e.hint, e.view)
+}
+
+// broken explains why a stream ended.
+func (e *Engine) broken(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	return fmt.Errorf("read docker events: %w", err)
+}
+
+// ping finds out whether the engine at the other end of a silent stream still
+// lives, and cancels the stream otherwise.
+func (e *Engine) ping(ctx context.Context, c *client.Client, cancel context.CancelCauseFunc) {
+	tick := time.NewTicker(e.pingEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		one, done := context.WithTimeout(ctx, e.pingTimeout)
+		_, err := c.Ping(one)
+		done()
+		if err != nil {
+			cancel(fmt.Errorf("%w within %v: %w", errSilent, e.pingTimeout, err))
+			return
+		}
+	}
+}
