@@ -1,0 +1,127 @@
+package remains
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// registry holds one file for each engine. It is on a tmpfs, as are the
+// namespaces and processes that it tells of: a reboot clears them together.
+const registry = "/run/netguard-test"
+
+// Record lists what one engine has on the machine.
+type Record struct {
+	// Name is unique among the engines that live.
+	Name  string
+	Owner Owner
+	// Dir is the engine's directory, with everything mounted below it.
+	Dir string
+	// Netns are the names of its network namespaces, below /run/netns.
+	Netns []string
+	// Cgroup is the parent of its containers' cgroups, without a slash.
+	Cgroup string
+}
+
+func (r Record) path() string { return filepath.Join(registry, r.Name+".json") }
+
+// Write puts the record on file. Call it before making what it lists.
+func (r Record) Write() error {
+	raw, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode record %s: %w", r.Name, err)
+	}
+	if err := os.MkdirAll(registry, 0o700); err != nil {
+		return fmt.Errorf("create registry: %w", err)
+	}
+	// Half a record would never be swept: write beside, then rename.
+	if err := os.WriteFile(r.path()+".new", raw, 0o600); err != nil {
+		return fmt.Errorf("write record: %w", err)
+	}
+	if err := os.Rename(r.path()+".new", r.path()); err != nil {
+		return fmt.Errorf("write record: %w", err)
+	}
+	return nil
+}
+
+// Sweep removes what dead owners left behind, and returns the names of their
+// engines. It waits for a sweep that another process is at.
+func Sweep() ([]string, error) {
+	return sweep(func(o Owner) bool { return !o.Alive() })
+}
+
+// SweepOwner removes what the owner with this process id left behind. Call it
+// when that process is known to be ending.
+func SweepOwner(pid int) ([]string, error) {
+	return sweep(func(o Owner) bool { return o.PID == pid || !o.Alive() })
+}
+
+func sweep(dead func(Owner) bool) ([]string, error) {
+	unlock, err := lock()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	// The registry goes with its last record; whoever waits for the lock then
+	// holds one of a file that is gone, and finds nothing to do.
+	defer os.Remove(registry)
+	defer unlock()
+
+	files, err := filepath.Glob(filepath.Join(registry, "*.json"))
+	if err != nil {
+		return nil, fmt.Errorf("list records: %w", err)
+	}
+	var swept []string
+	var faults []error
+	for _, file := range files {
+		raw, err := os.ReadFile(file)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // its owner was quicker
+		}
+		var r Record
+		if err == nil {
+			err = json.Unmarshal(raw, &r)
+		}
+		if err == nil && r.Name != strings.TrimSuffix(filepath.Base(file), ".json") {
+			err = fmt.Errorf("it names %q", r.Name)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("read record %s: %w", file, err))
+			continue
+		}
+		if !dead(r.Owner) {
+			continue
+		}
+		if err := r.Remove(false); err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		swept = append(swept, r.Name)
+	}
+	return swept, errors.Join(faults...)
+}
+
+// lock takes the registry's lock; its file lives only while it is held.
+func lock() (unlock func(), err error) {
+	path := filepath.Join(registry, "lock")
+	if _, err := os.Stat(registry); err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open lock: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("take lock %s: %w", path, err)
+	}
+	return func() { os.Remove(path); f.Close() }, nil
+}

@@ -1,0 +1,158 @@
+package remains
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	netnsDir   = "/run/netns"
+	cgroupRoot = "/sys/fs/cgroup"
+)
+
+// Remove ends every process of the engine, and removes its mounts, cgroups,
+// namespaces and files, and at last the record. With keep the directory's files
+// stay, for a person to look at. Removing twice is removing once.
+func (r Record) Remove(keep bool) error {
+	if err := r.killAll(); err != nil {
+		return err // what follows would fail too, and less clearly
+	}
+	sockets := r.shimSockets()
+	var faults []error
+	note := func(err error) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			faults = append(faults, err)
+		}
+	}
+	note(r.unmount())
+	note(r.removeCgroups())
+	for _, name := range r.Netns {
+		path := filepath.Join(netnsDir, name)
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && err != unix.EINVAL && err != unix.ENOENT {
+			note(fmt.Errorf("unmount %s: %w", path, err))
+		}
+		note(os.Remove(path))
+	}
+	os.Remove(netnsDir) // when we made it and it is empty
+	for _, socket := range sockets {
+		note(os.Remove(socket))
+		os.Remove(filepath.Dir(socket))
+	}
+	if !keep {
+		note(os.RemoveAll(r.Dir))
+	}
+	if len(faults) > 0 {
+		return fmt.Errorf("remove engine %s: %w", r.Name, errors.Join(faults...))
+	}
+	note(os.Remove(r.path()))
+	os.Remove(registry)
+	return errors.Join(faults...)
+}
+
+// shimSockets lists the sockets of containerd's shims. They live in
+// /run/containerd/s under hashed names, and a shim that is killed leaves its
+// own; the bundle's "address" file is where the name is written.
+func (r Record) shimSockets() []string {
+	var found []string
+	filepath.WalkDir(r.Dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil // best effort: it vanished while we looked
+		}
+		switch rel, _ := filepath.Rel(r.Dir, path); {
+		case d.IsDir() && rel == "data":
+			return filepath.SkipDir // container file systems
+		case d.IsDir() && d.Name() == "rootfs":
+			return filepath.SkipDir
+		case d.Name() == "address":
+			raw, err := os.ReadFile(path)
+			socket := strings.TrimPrefix(strings.TrimSpace(string(raw)), "unix://")
+			if err == nil && strings.HasPrefix(socket, "/run/containerd/s/") {
+				found = append(found, socket)
+			}
+		}
+		return nil
+	})
+	return found
+}
+
+// unmount takes down what is mounted below the directory, the last first.
+func (r Record) unmount() error {
+	points, err := MountsBelow(r.Dir)
+	if err != nil {
+		return err
+	}
+	for i := len(points) - 1; i >= 0; i-- {
+		if err := unix.Unmount(points[i], unix.MNT_DETACH); err != nil && err != unix.EINVAL && err != unix.ENOENT {
+			return fmt.Errorf("unmount %s: %w", points[i], err)
+		}
+	}
+	return nil
+}
+
+// MountsBelow lists the mount points at or below dir, in the order in which
+// they were mounted.
+func MountsBelow(dir string) ([]string, error) {
+	raw, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("list mounts: %w", err)
+	}
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	var points []string
+	for line := range strings.Lines(string(raw)) {
+		fields := strings.Fields(line)
+		if len(fields) < 5 {
+			continue
+		}
+		if point := unescape.Replace(fields[4]); point == dir || strings.HasPrefix(point, dir+"/") {
+			points = append(points, point)
+		}
+	}
+	return points, nil
+}
+
+// cgroups lists the directories of the engine's cgroup and those below it, the
+// deepest last: one tree for each hierarchy of version 1, or the one of version 2.
+func (r Record) cgroups() []string {
+	roots, _ := filepath.Glob(filepath.Join(cgroupRoot, "*", r.Cgroup))
+	roots = append(roots, filepath.Join(cgroupRoot, r.Cgroup))
+	seen := map[string]bool{}
+	var dirs []string
+	for _, root := range roots {
+		// /sys/fs/cgroup/cpu may be a link to cpu,cpuacct.
+		root, err := filepath.EvalSymlinks(root)
+		if err != nil || seen[root] {
+			continue
+		}
+		seen[root] = true
+		filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && d.IsDir() {
+				dirs = append(dirs, path)
+			}
+			return nil
+		})
+	}
+	return dirs
+}
+
+func (r Record) removeCgroups() error {
+	dirs := r.cgroups()
+	for i := len(dirs) - 1; i >= 0; i-- {
+		// A cgroup is busy for a moment after its last process has ended, and
+		// version 1 tells nobody when that is over.
+		err := unix.Rmdir(dirs[i])
+		for limit := time.Now().Add(3 * time.Second); err == unix.EBUSY && time.Now().Before(limit); err = unix.Rmdir(dirs[i]) {
+			time.Sleep(5 * time.Millisecond)
+		}
+		if err != nil && err != unix.ENOENT {
+			return fmt.Errorf("remove cgroup %s: %w", dirs[i], err)
+		}
+	}
+	return nil
+}
