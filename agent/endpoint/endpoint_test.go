@@ -1,0 +1,138 @@
+package endpoint
+
+import (
+	"net"
+	"strings"
+	"testing"
+
+	"netguard/agent/docker"
+	"netguard/agent/link"
+)
+
+var macA, macB = net.HardwareAddr{2, 66, 0, 0, 0, 1}, net.HardwareAddr{2, 66, 0, 0, 0, 2}
+
+// scene is a bridge network "n" with the given containers attached, all running.
+func scene(macs map[string]net.HardwareAddr, ports ...link.Port) Observation {
+	v := docker.View{Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}
+	n := docker.Network{ID: "n", Name: "backend", Driver: "bridge", Bridge: "br0", Endpoints: map[string]docker.Attachment{}}
+	for id, mac := range macs {
+		v.Containers[id] = docker.Container{ID: id, Name: id, State: "running"}
+		n.Endpoints[id] = docker.Attachment{MAC: mac}
+	}
+	v.Networks["n"] = n
+	for i := range ports {
+		ports[i].MasterName = "br0"
+	}
+	return Observation{View: v, Ports: ports, Fresh: map[string]uint64{"n": 100}}
+}
+
+func portOf(t *testing.T, es []Endpoint, name string) uint64 {
+	t.Helper()
+	for _, e := range es {
+		if e.Container.Name == name {
+			if e.Port == nil {
+				return 0
+			}
+			return e.Port.Seen
+		}
+	}
+	t.Fatalf("no endpoint of %s in %v", name, es)
+	return 0
+}
+
+func TestJoin(t *testing.T) {
+	t.Run("finds_a_port_by_the_MAC_that_docker_declared", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA, "b": macB},
+			link.Port{Seen: 7, NSID: 1, PeerMAC: macB}, link.Port{Seen: 8, NSID: 2, PeerMAC: macA})
+		es := Join(o, Operator{}, Bindings{})
+		if a, b := portOf(t, es, "a"), portOf(t, es, "b"); a != 8 || b != 7 {
+			t.Errorf("a has port %d, b %d; want 8 and 7", a, b)
+		}
+	})
+	t.Run("believes_no_MAC_of_a_container_that_ran_unwatched", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA, "b": macB},
+			link.Port{Seen: 1, NSID: 1, PeerMAC: macB}, link.Port{Seen: 2, NSID: 2, PeerMAC: macA}) // they swapped
+		o.Old, o.Sandboxes = 2, map[string]int{"a": 1, "b": 2}
+		es := Join(o, Operator{}, Bindings{})
+		if a, b := portOf(t, es, "a"), portOf(t, es, "b"); a != 1 || b != 2 {
+			t.Errorf("a has port %d, b %d; want 1 and 2", a, b)
+		}
+	})
+	t.Run("waits_for_a_view_that_is_newer_than_the_port", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"dead": macA}, link.Port{Seen: 101, NSID: 1, PeerMAC: macA})
+		if p := portOf(t, Join(o, Operator{}, Bindings{}), "dead"); p != 0 {
+			t.Errorf("the dead container was given port %d of its address's heir", p)
+		}
+	})
+	t.Run("keeps_a_binding_whatever_the_container_says_later", func(t *testing.T) {
+		bound := Bindings{}
+		o := scene(map[string]net.HardwareAddr{"a": macA, "b": macB}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA}, link.Port{Seen: 2, NSID: 2, PeerMAC: macB})
+		Join(o, Operator{}, bound)
+		o.Ports[0].PeerMAC, o.Ports[1].PeerMAC = macB, macA
+		es := Join(o, Operator{}, bound)
+		if a, b := portOf(t, es, "a"), portOf(t, es, "b"); a != 1 || b != 2 {
+			t.Errorf("a has port %d, b %d; want 1 and 2", a, b)
+		}
+	})
+	t.Run("forgets_a_binding_with_its_port_or_its_attachment", func(t *testing.T) {
+		bound := Bindings{}
+		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA})
+		Join(o, Operator{}, bound)
+		o.Ports = []link.Port{{Seen: 2, NSID: 3, PeerMAC: macA, MasterName: "br0"}}
+		if p := portOf(t, Join(o, Operator{}, bound), "a"); p != 2 {
+			t.Errorf("after its restart a has port %d, want 2", p)
+		}
+		delete(o.View.Networks["n"].Endpoints, "a")
+		if es := Join(o, Operator{}, bound); len(es) != 0 || len(bound) != 0 {
+			t.Errorf("a was disconnected; endpoints %v, bindings %v", es, bound)
+		}
+	})
+	t.Run("takes_neither_of_two_ports_with_one_MAC", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA}, link.Port{Seen: 2, NSID: 2, PeerMAC: macA})
+		if p := portOf(t, Join(o, Operator{}, Bindings{}), "a"); p != 0 {
+			t.Errorf("a has port %d, want none", p)
+		}
+	})
+	t.Run("takes_no_port_of_another_bridge", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA})
+		o.Ports[0].MasterName = "virbr0"
+		if p := portOf(t, Join(o, Operator{}, Bindings{}), "a"); p != 0 {
+			t.Errorf("a has port %d, want none", p)
+		}
+	})
+	t.Run("says_why_it_leaves_an_endpoint_alone", func(t *testing.T) {
+		for driver, word := range map[string]string{"host": "host's own", "null": "no network", "macvlan": "macvlan", "ipvlan": "ipvlan", "overlay": "overlay", "weave": `"weave"`} {
+			o := scene(map[string]net.HardwareAddr{"a": macA})
+			n := o.View.Networks["n"]
+			n.Driver, n.Bridge = driver, ""
+			o.View.Networks["n"] = n
+			if es := Join(o, Operator{}, Bindings{}); len(es) != 1 || !strings.Contains(es[0].Unmanaged, word) {
+				t.Errorf("driver %s: %v", driver, es)
+			}
+		}
+		o := scene(map[string]net.HardwareAddr{"a": macA})
+		if es := Join(o, Operator{Exclude: []string{"back*"}}, Bindings{}); es[0].Unmanaged == "" {
+			t.Error("an excluded network is managed")
+		}
+	})
+	t.Run("lets_a_label_opt_out_only_where_the_operator_permits", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA})
+		c := o.View.Containers["a"]
+		c.Labels = map[string]string{Label: "false"}
+		o.View.Containers["a"] = c
+		if e := Join(o, Operator{}, Bindings{})[0]; e.Unmanaged != "" || len(e.Faults) != 1 {
+			t.Errorf("without permission: unmanaged %q, faults %v", e.Unmanaged, e.Faults)
+		}
+		if e := Join(o, Operator{AllowOptOut: true}, Bindings{})[0]; e.Unmanaged == "" || len(e.Faults) != 0 {
+			t.Errorf("with permission: unmanaged %q, faults %v", e.Unmanaged, e.Faults)
+		}
+	})
+	t.Run("names_those_who_share_a_namespace", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA})
+		o.View.Containers["s"] = docker.Container{ID: "s", Name: "sidecar", State: "running", SandboxOf: "a"}
+		o.View.Containers["x"] = docker.Container{ID: "x", Name: "stopped", State: "exited", SandboxOf: "a"}
+		if e := Join(o, Operator{}, Bindings{})[0]; len(e.Sharers) != 1 || e.Sharers[0].Name != "sidecar" {
+			t.Errorf("sharers %v", e.Sharers)
+		}
+	})
+}
