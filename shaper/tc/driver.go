@@ -75,20 +75,47 @@ func (d *Driver) Close() {
 type Snapshot struct {
 	d      *Driver
 	qdiscs qdiscs
+	links  map[int]vish.Link // by ifindex
 	ifbs   map[int]vish.Link // by the ifindex of the veth they serve
 }
 
-// Snapshot lists the qdiscs and the IFBs of the namespace.
+// Snapshot lists the qdiscs and the links of the namespace.
 func (d *Driver) Snapshot() (*Snapshot, error) {
 	q, err := d.qdiscs()
 	if err != nil {
 		return nil, err
 	}
-	ifbs, err := d.ifbs()
+	list, err := d.linkList()
 	if err != nil {
 		return nil, err
 	}
-	return &Snapshot{d: d, qdiscs: q, ifbs: ifbs}, nil
+	s := &Snapshot{d: d, qdiscs: q, links: make(map[int]vish.Link, len(list)), ifbs: ifbsOf(list)}
+	for _, l := range list {
+		s.links[l.Attrs().Index] = l
+	}
+	return s, nil
+}
+
+// Touched tells whether anything of netguard's is on a veth.
+func (s *Snapshot) Touched(veth int) bool {
+	if _, ok := s.ifbs[veth]; ok {
+		return true
+	}
+	for _, m := range s.qdiscs[veth] {
+		if m.parent == rootParent && m.handle == shaper.RootMajor<<16 {
+			return true
+		}
+	}
+	return false
+}
+
+// IFB gives the ifindex of the device that a veth's packets are led through, 0
+// where there is none.
+func (s *Snapshot) IFB(veth int) int {
+	if l, ok := s.ifbs[veth]; ok {
+		return l.Attrs().Index
+	}
+	return 0
 }
 
 // Endpoint reads what the kernel holds for the endpoint behind a host veth.
@@ -149,9 +176,15 @@ func (s *Snapshot) ingress(veth, ifb int, e *shaper.Endpoint) error {
 }
 
 // Counters gives what passed an endpoint in both directions, from the same
-// moment as the Snapshot.
+// moment as the Snapshot: where it is shaped, since it is, and by the frame on
+// the wire; elsewhere what the veth has counted.
 func (s *Snapshot) Counters(veth int) ([2]Counters, error) {
 	var out [2]Counters
+	if l, ok := s.links[veth]; ok && l.Attrs().Statistics != nil {
+		st := l.Attrs().Statistics
+		out[shaper.Ingress] = Counters{Bytes: st.TxBytes, Packets: st.TxPackets, Drops: st.TxDropped}
+		out[shaper.Egress] = Counters{Bytes: st.RxBytes, Packets: st.RxPackets, Drops: st.RxDropped}
+	}
 	devices := [2]int{veth, 0}
 	if link, ok := s.ifbs[veth]; ok {
 		devices[shaper.Egress] = link.Attrs().Index

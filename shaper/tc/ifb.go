@@ -27,17 +27,36 @@ func ifbName(veth int) string { return ifbPrefix + strconv.Itoa(veth) }
 
 // ifbs lists netguard's IFBs by the ifindex of the veth that they serve.
 func (d *Driver) ifbs() (map[int]vish.Link, error) {
-	links, err := d.links.LinkList()
+	links, err := d.linkList()
 	if err != nil {
-		return nil, fmt.Errorf("list links: %w", err)
+		return nil, err
 	}
+	return ifbsOf(links), nil
+}
+
+func ifbsOf(links []vish.Link) map[int]vish.Link {
 	out := map[int]vish.Link{}
 	for _, l := range links {
 		if veth, ok := serves(l); ok {
 			out[veth] = l
 		}
 	}
-	return out, nil
+	return out
+}
+
+// linkList lists the links. A list during which links came or went may have
+// holes; after some tries it is used all the same.
+func (d *Driver) linkList() (links []vish.Link, err error) {
+	for range 5 {
+		links, err = d.links.LinkList()
+		if !errors.Is(err, vish.ErrDumpInterrupted) {
+			break
+		}
+	}
+	if err != nil && !errors.Is(err, vish.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list links: %w", err)
+	}
+	return links, nil
 }
 
 func serves(l vish.Link) (veth int, ok bool) {
