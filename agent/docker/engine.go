@@ -41,6 +41,8 @@ type Engine struct {
 	client *client.Client
 	hint   Hint
 	view   View
+	// watching says that a stream of events is being read.
+	watching bool
 }
 
 // New returns an observer of the engine at host, such as
@@ -87,6 +89,19 @@ func (e *Engine) View() View {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.view
+}
+
+// Watching tells whether the engine's events are being followed.
+func (e *Engine) Watching() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.watching
+}
+
+func (e *Engine) setWatching(yes bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.watching = yes
 }
 
 // TakeHint returns what the events named since the last call, and forgets it.

@@ -23,7 +23,7 @@ var errSilent = errors.New("engine does not answer a ping")
 // Watch collects hints from the engine's events until ctx ends, and returns
 // ctx's error and no other: an engine that is not there (yet) is tried again,
 // every 100 ms to 5 s. Whenever a stream begins, the hint is full. It calls wake,
-// which must not block, each time the hint grew.
+// which must not block, each time the hint grew, and when a stream broke.
 func (e *Engine) Watch(ctx context.Context, wake func()) error {
 	wait := minBackoff
 	reported := false
@@ -36,6 +36,7 @@ func (e *Engine) Watch(ctx context.Context, wake func()) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
+		wake()
 		// Not before the stream lasted: an engine that breaks each one
 		// at once must not be asked for everything ten times a second.
 		if time.Since(began) > maxBackoff {
@@ -92,6 +93,8 @@ func (e *Engine) stream(ctx context.Context, wake, began func()) error {
 		return e.broken(ctx, errSilent)
 	}
 	began()
+	e.setWatching(true)
+	defer e.setWatching(false)
 	e.note(func(h *Hint, _ View) { h.all() })
 	wake()
 	pinger.Go(func() { e.ping(ctx, c, cancel) })

@@ -161,6 +161,13 @@ func (t *Table) Snapshot() []Port {
 	return ports
 }
 
+// Seen returns the number of the link that was first seen last.
+func (t *Table) Seen() uint64 {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.seen
+}
+
 // Bridges returns the ifindex of each bridge by name. The caller owns it.
 func (t *Table) Bridges() map[string]int {
 	t.mu.Lock()
