@@ -1,0 +1,54 @@
+package netpolicy
+
+import "net/netip"
+
+// Endpoint is one container on one network.
+type Endpoint struct {
+	Workload
+	// Shared are the other containers that live in its network namespace. A
+	// policy that is about one of them is about the endpoint.
+	Shared  []Workload
+	Network string // name
+	// Addrs are all addresses that it sends from, the first of each family
+	// being the one that Docker gave it. The link-local one is one of them: it
+	// reaches every neighbour on the bridge.
+	Addrs []netip.Addr
+	// Extra are the addresses of netguard.guard.allow. One that is another
+	// endpoint's own is not believed.
+	Extra []netip.Addr
+	// Managed says that the network is one that netguard manages and that the
+	// container has not opted out: only then does a policy's select, or a peer by
+	// name or label, see it. An address of any other counts for "not external".
+	Managed bool
+	// Published are the ports through which the host leads to it.
+	Published []Publish
+}
+
+// Workload is a container as policies see it.
+type Workload struct {
+	ID, Name         string
+	Project, Service string // of Docker Compose, "" without
+	Labels           map[string]string
+}
+
+// Publish is a port of an endpoint that is reachable through the host.
+type Publish struct {
+	HostIP   netip.Addr // unspecified: every address of its family; invalid: of both
+	HostPort uint16
+	Port     uint16 // the container's own
+	Proto    Protocol
+}
+
+// State is what holds an endpoint.
+type State struct {
+	Container, ID, Network string
+	// Policies name those that isolate it, by direction.
+	Policies [2][]string
+	// Locked says why it is closed both ways whatever policies allow: a fault of
+	// its label, or of a policy that is about it. "" if it is not.
+	Locked string
+}
+
+// Isolated tells whether policy closes the endpoint in a direction but for what
+// it lists.
+func (s State) Isolated(d Direction) bool { return s.Locked != "" || len(s.Policies[d]) > 0 }

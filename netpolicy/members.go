@@ -1,0 +1,109 @@
+package netpolicy
+
+import (
+	"cmp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+func compareMembers(a, b Member) int {
+	return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()),
+		cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port))
+}
+
+// String is the member as ipset writes it: 192.0.2.1, 10.0.0.0/8, or
+// 0.0.0.0/1,tcp:80.
+func (m Member) String() string {
+	var b strings.Builder
+	if m.Prefix.IsSingleIP() {
+		b.WriteString(m.Prefix.Addr().String())
+	} else {
+		b.WriteString(m.Prefix.String())
+	}
+	if m.Proto != 0 {
+		b.WriteString("," + m.Proto.String() + ":" + strconv.Itoa(int(m.Port)))
+	}
+	return b.String()
+}
+
+func (p Protocol) String() string {
+	switch p {
+	case AnyProtocol:
+		return "any"
+	case ICMP:
+		return "icmp"
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case ICMPv6:
+		return "icmpv6"
+	case SCTP:
+		return "sctp"
+	}
+	return strconv.Itoa(int(p))
+}
+
+// HasPorts tells whether packets of the protocol carry ports that a policy can
+// name.
+func (p Protocol) HasPorts() bool { return p == TCP || p == UDP || p == SCTP }
+
+// DiffMembers gives the members to add to and to delete from a set that has
+// some, so that it has those that are wanted. Neither list need be sorted.
+func DiffMembers(have, want []Member) (add, del []Member) {
+	had := make(map[Member]bool, len(have))
+	for _, m := range have {
+		had[m] = true
+	}
+	for _, m := range want {
+		if !had[m] {
+			add = append(add, m)
+			had[m] = true
+		}
+	}
+	wanted := make(map[Member]bool, len(want))
+	for _, m := range want {
+		wanted[m] = true
+	}
+	for _, m := range have {
+		if !wanted[m] {
+			del = append(del, m)
+			wanted[m] = true
+		}
+	}
+	slices.SortFunc(add, compareMembers)
+	slices.SortFunc(del, compareMembers)
+	return add, del
+}
+
+// Change is one step on the way from the members that there are to those that
+// are wanted.
+type Change struct {
+	Set     string
+	Kind    Kind
+	Delete  bool // else the members are added
+	Members []Member
+}
+
+// Changes gives the steps that bring the sets of a family to what is wanted, by
+// what each has now; a set that have does not know is one that is empty. First
+// comes what closes, then what opens, so that no connection passes in between
+// that passes neither before nor after.
+func (f *Family) Changes(have map[string][]Member) []Change {
+	var steps [4][]Change
+	for _, s := range f.Sets {
+		add, del := DiffMembers(have[s.Name], s.Members)
+		first, last := 2, 1 // what opens: delete, then add
+		if s.Closes {
+			first, last = 0, 3
+		}
+		if len(add) > 0 {
+			steps[first] = append(steps[first], Change{Set: s.Name, Kind: s.Kind, Members: add})
+		}
+		if len(del) > 0 {
+			steps[last] = append(steps[last], Change{Set: s.Name, Kind: s.Kind, Delete: true, Members: del})
+		}
+	}
+	return slices.Concat(steps[:]...)
+}

@@ -1,0 +1,113 @@
+package netpolicy
+
+import (
+	"crypto/sha256"
+	"encoding/base32"
+	"strings"
+)
+
+// Names are made of a fixed prefix, letters of our own and a hash, never of a
+// user's text. ipset allows 31 bytes for a set's name, iptables 28 for a
+// chain's.
+const (
+	SetPrefix4  = "ng4-"
+	SetPrefix6  = "ng6-"
+	ChainPrefix = "NG-"
+
+	generationLen = 12 // 60 bits
+	setHashLen    = 16 // 80 bits
+)
+
+// What a set is about, as a letter of its name.
+const (
+	letterSelect     = "s" // containers of a selector, in an allow
+	letterDeny       = "d" // containers of a selector, in a deny
+	letterNet        = "n" // a CIDR peer
+	letterContainers = "c" // all containers
+	letterIsolated   = "i" // endpoints that a stage closes
+	letterPublished  = "p" // published ports
+)
+
+// The chains of each path: a code that stands in their names. The first is the
+// entry.
+const (
+	codeForward      = "F"
+	codeInput        = "I"
+	codePublished    = "P" // from Input, towards a published port
+	codeOutput       = "O"
+	codeEgress       = "E"
+	codeEgressLabel  = "EL"
+	codeIngress      = "I"
+	codeIngressLabel = "IL"
+)
+
+var lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
+
+// digest is a hash of parts: two lists of parts that differ anywhere differ in
+// it, wherever the one part ends and the next begins.
+func digest(length int, parts ...string) string {
+	h := sha256.New()
+	var size [8]byte
+	for _, p := range parts {
+		for i := range size {
+			size[i] = byte(len(p) >> (8 * i))
+		}
+		h.Write(size[:])
+		h.Write([]byte(p))
+	}
+	return lower.EncodeToString(h.Sum(nil))[:length]
+}
+
+func setPrefix(ipv6 bool) string {
+	if ipv6 {
+		return SetPrefix6
+	}
+	return SetPrefix4
+}
+
+// contentSet names a set by what it is about: the same for every policy and
+// every generation that means the same.
+func contentSet(ipv6 bool, letter string, content ...string) string {
+	return setPrefix(ipv6) + letter + "-" + digest(setHashLen, content...)
+}
+
+// scopedSet names a set of one generation.
+func scopedSet(ipv6 bool, letter, what, generation string) string {
+	return setPrefix(ipv6) + letter + what + "-" + generation
+}
+
+func chainName(path, stage, generation string) string {
+	return ChainPrefix + path + stage + "-" + generation
+}
+
+// OwnsSet tells whether a set of this name can only be one of a rule set's.
+func OwnsSet(name string) bool {
+	for _, prefix := range []string{SetPrefix4, SetPrefix6} {
+		rest, ok := strings.CutPrefix(name, prefix)
+		if !ok {
+			continue
+		}
+		kind, hash, ok := strings.Cut(rest, "-")
+		return ok && len(kind) > 0 && len(kind) <= 3 && strings.Trim(kind, "abcdefghijklmnopqrstuvwxyz") == "" &&
+			(hashed(hash, setHashLen) || hashed(hash, generationLen))
+	}
+	return false
+}
+
+// OwnsChain tells whether a chain of this name can only be one of a rule set's,
+// and of which generation.
+func OwnsChain(name string) (generation string, ok bool) {
+	rest, ok := strings.CutPrefix(name, ChainPrefix)
+	if !ok {
+		return "", false
+	}
+	code, hash, ok := strings.Cut(rest, "-")
+	if !ok || len(code) == 0 || len(code) > 3 || strings.Trim(code, "EFILOP") != "" || !hashed(hash, generationLen) {
+		return "", false
+	}
+	return hash, true
+}
+
+func hashed(s string, length int) bool {
+	return len(s) == length && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz234567") == ""
+}

@@ -1,0 +1,258 @@
+package netpolicy
+
+import "net/netip"
+
+// RuleSet is what a packet filter shall hold, in words that are no filter's own:
+// sets of addresses, and chains of rules with verdicts. Nothing in it accepts;
+// it drops, or returns to whoever called it.
+//
+// # What a driver does with it
+//
+// Ahead of everything here, and not part of it, a driver lets pass what belongs
+// to a connection that exists (established, related), after it has refused the
+// connections that a change of policy cut. In IPv6 it then returns neighbour
+// discovery (types 133 to 137) and multicast listener messages (130, 131, 132,
+// 143): they are never policy's business. What is left, the first packet of a
+// connection, goes to the entry chain of its path (see Path).
+//
+// # Membership and rules
+//
+// A container that comes or goes changes the members of sets and nothing else,
+// unless its label brings a policy that no other container has: names of sets
+// and chains stay, rules stay, Generation stays. A policy that comes, goes or
+// changes gives another Generation, which is a hash of the rules of both
+// families and of nothing else; chains, and the sets whose meaning depends on
+// all policies at once (Set.Scoped), carry it in their names. Two rule sets with
+// one Generation therefore have the same chains, and sets with the same names
+// and kinds; DiffMembers gives what to do for each. For another Generation a
+// driver fills the sets that are new or changed, writes the new chains next to
+// the old ones, changes the jumps to the entry chains, and then removes what only
+// the old ones used.
+//
+// Order matters when members change, so that nothing is open for a moment that
+// is closed before and after: Changes gives them in a good order.
+type RuleSet struct {
+	// Generation is a hash of the rules, not of the members. It has
+	// generationLen letters and digits.
+	Generation string
+	V4, V6     Family
+	// States tells for each endpoint what holds it, in the order of the input.
+	States []State
+}
+
+// Families lists both, to range over.
+func (r *RuleSet) Families() [2]*Family { return [2]*Family{&r.V4, &r.V6} }
+
+// Family is the part of a rule set for one version of IP.
+type Family struct {
+	IPv6 bool
+	// Entry names the chain that a packet of each path starts at.
+	Entry [3]string
+	// Sets are sorted by name. A set without members is there all the same.
+	Sets []Set
+	// Chains are in the order in which they can be written: a chain that others
+	// go to stands before them.
+	Chains []Chain
+}
+
+// Path is a hook of the host at which the first packet of a connection is
+// judged.
+type Path uint8
+
+const (
+	// Forward is container to container and container to the world and back,
+	// routed, or bridged where the bridge hands its frames over.
+	Forward Path = iota
+	// Input is whatever reaches the host, except by the loopback device: the
+	// host's own connections to itself are no part of it. A driver calls the
+	// entry chain with "not in by lo".
+	Input
+	// Output is the host to a container, docker-proxy included.
+	Output
+)
+
+func (p Path) String() string {
+	return [...]string{"forward", "input", "output"}[p]
+}
+
+// Kind is what the members of a set are.
+type Kind uint8
+
+const (
+	// Addrs holds single addresses (ipset: hash:ip). A member's prefix is a /32
+	// or a /128.
+	Addrs Kind = iota
+	// Nets holds prefixes that do not overlap, none of them a /0: exceptions
+	// are cut out already, so that there is no need of "nomatch" (ipset:
+	// hash:net). Its members never change: the name is a hash of them.
+	Nets
+	// Published holds ports of the host: a prefix of the host's addresses, a
+	// protocol and a port (ipset: hash:net,port). None is a /0: all addresses
+	// are two /1. It is matched with address and port of the destination
+	// (ipset: dst,dst), for any protocol that has ports.
+	Published
+)
+
+func (k Kind) String() string {
+	return [...]string{"addrs", "nets", "published"}[k]
+}
+
+// Set is a named set of members of one kind and one family.
+type Set struct {
+	Name string
+	Kind Kind
+	// Scoped says that the name carries the generation, since what the members
+	// mean depends on all policies: such a set is never shared with another
+	// generation. Any other set may be, and then has the same members in both.
+	Scoped bool
+	// Closes says that a member more denies more; of any other set, that it
+	// allows more.
+	Closes bool
+	// About says for people what the set is: "containers with service=api".
+	// It is a stranger's text, already bounded; no name is made of it.
+	About string
+	// Members are sorted, without duplicates.
+	Members []Member
+}
+
+// Member is a member of a set. Proto and Port are zero unless the set's kind is
+// Published.
+type Member struct {
+	Prefix netip.Prefix
+	Proto  Protocol
+	Port   uint16
+}
+
+// Chain is a list of rules; the first that matches decides. Each chain ends with
+// a rule that matches everything, so that none is ever left at its end.
+type Chain struct {
+	Name  string
+	Rules []Rule
+}
+
+// Rule is a verdict for the packets that all of its matches fit.
+type Rule struct {
+	// Sets are at most two, and at most one a side.
+	Sets []SetMatch
+	// Proto is zero for every protocol. It is never ICMP in IPv6 or ICMPv6 in
+	// IPv4.
+	Proto Protocol
+	// Ports are destination ports; none is every port. They are sorted, do not
+	// touch, and fit one multiport match of iptables: at most 15 numbers, of
+	// which a range takes two.
+	Ports []PortRange
+	// ICMPType is the type for Proto ICMP or ICMPv6, or AnyICMPType.
+	ICMPType int16
+
+	Verdict Verdict
+	// Goto names the chain to go on in, for the verdict Goto.
+	Goto string
+
+	Origin Origin
+}
+
+// SetMatch asks whether the source or the destination of a packet is in a set,
+// or is not.
+type SetMatch struct {
+	Set  string
+	Side Side
+	Not  bool
+}
+
+// Side is an end of a packet.
+type Side uint8
+
+const (
+	Src Side = iota
+	Dst
+)
+
+func (s Side) String() string {
+	if s == Dst {
+		return "dst"
+	}
+	return "src"
+}
+
+// Protocol is an IP protocol by its number; zero is every protocol.
+type Protocol uint8
+
+const (
+	AnyProtocol Protocol = 0
+	ICMP        Protocol = 1
+	TCP         Protocol = 6
+	UDP         Protocol = 17
+	ICMPv6      Protocol = 58
+	SCTP        Protocol = 132
+)
+
+// AnyICMPType is every type of ICMP.
+const AnyICMPType int16 = -1
+
+// PortRange is the ports from First to Last, both included.
+type PortRange struct{ First, Last uint16 }
+
+// Verdict is what becomes of a packet.
+type Verdict uint8
+
+const (
+	// Drop refuses the packet.
+	Drop Verdict = iota
+	// Return gives the packet back to whoever called the entry chain: policy
+	// has nothing against it.
+	Return
+	// Goto goes on in another chain for good (iptables: -g), so that Return
+	// there means the same as here.
+	Goto
+)
+
+func (v Verdict) String() string {
+	return [...]string{"drop", "return", "goto"}[v]
+}
+
+// Origin tells where a rule comes from. Counters and explanations go by it.
+type Origin struct {
+	Stage Stage
+	// Policy is the policy's name, or "" for a rule that no policy wrote: the
+	// way from one stage to the next, or the Drop at the end of a stage, for
+	// what no policy there allows.
+	Policy string
+	// Direction is the direction of the policy's rule, Index its place in the
+	// list (netguard's "ingress[2]"), counted from zero.
+	Direction Direction
+	Index     int
+}
+
+// Stage is a part of the way through a path. A connection passes all of them, in
+// this order; those of the direction that a path lacks are left out.
+type Stage uint8
+
+const (
+	Guardrail    Stage = iota // deny of any policy
+	FileEgress                // egress of the sender, by the operator's files
+	LabelEgress               // egress of the sender, by its own label
+	FileIngress               // ingress of the receiver, by the operator's files
+	LabelIngress              // ingress of the receiver, by its own label
+)
+
+func (s Stage) String() string {
+	return [...]string{"deny", "egress", "label egress", "ingress", "label ingress"}[s]
+}
+
+// Direction is a direction of traffic as the container sees it.
+type Direction uint8
+
+const (
+	Ingress Direction = iota // what reaches the container
+	Egress                   // what the container sends
+)
+
+// Directions lists both, in the order in which they are shown.
+var Directions = [2]Direction{Ingress, Egress}
+
+func (d Direction) String() string {
+	if d == Egress {
+		return "egress"
+	}
+	return "ingress"
+}
