@@ -1,0 +1,154 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/url"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrUnreachable says that nobody answers at the socket.
+var ErrUnreachable = errors.New("agent cannot be reached")
+
+const (
+	// answerTimeout leaves the agent its own limits for reading the kernel.
+	answerTimeout = 20 * time.Second
+	maxAnswer     = 64 << 20
+	// maxQuery leaves room for the other headers in maxHeader.
+	maxQuery = maxHeader / 2
+)
+
+// Client asks the agent. It holds no connection between two questions.
+type Client struct {
+	socket string
+	http   http.Client
+	most   int64 // bytes of an answer
+}
+
+// NewClient makes a client of the agent at the socket.
+func NewClient(socket string) *Client {
+	return &Client{socket: socket, most: maxAnswer, http: http.Client{
+		Timeout: answerTimeout,
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+				return new(net.Dialer).DialContext(ctx, "unix", socket)
+			},
+		},
+	}}
+}
+
+// Status asks what is enforced, for the containers that are named or for all.
+// The error is ErrUnreachable, ErrUnknownContainer, or what the agent says.
+func (c *Client) Status(ctx context.Context, names ...string) (Status, error) {
+	query := url.Values{"container": names}.Encode()
+	if len(query) > maxQuery {
+		all, err := c.Status(ctx)
+		if err != nil {
+			return Status{}, err
+		}
+		some, err := all.Filter(names)
+		some.fill()
+		return some, err
+	}
+	var s Status
+	if err := c.get(ctx, "/v1/status", query, &s); err != nil {
+		return Status{}, err
+	}
+	s.fill()
+	return s, nil
+}
+
+// Version asks which netguard runs there.
+func (c *Client) Version(ctx context.Context) (Version, error) {
+	var v Version
+	err := c.get(ctx, "/v1/version", "", &v)
+	return v, err
+}
+
+// get asks and decodes. Keys that are not known are a newer agent's.
+func (c *Client) get(ctx context.Context, path, query string, to any) error {
+	u := url.URL{Scheme: "http", Host: "netguard", Path: path, RawQuery: query}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return fmt.Errorf("ask agent: %w", err)
+	}
+	response, err := c.http.Do(request)
+	if err != nil {
+		return c.unreachable(ctx, err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, c.most+1))
+	if err != nil {
+		return c.unreachable(ctx, err)
+	}
+	if int64(len(text)) > c.most {
+		return fmt.Errorf("read answer of %s: it is larger than %d bytes: is it a netguard agent?", c.socket, c.most)
+	}
+	if response.StatusCode != http.StatusOK {
+		return c.refused(response.Status, text)
+	}
+	if err := json.Unmarshal(text, to); err != nil {
+		return fmt.Errorf("read answer of %s: %w (is it a netguard agent?)", c.socket, err)
+	}
+	return nil
+}
+
+// refused is the agent's own word, as an error.
+func (c *Client) refused(status string, text []byte) error {
+	var f fault
+	if err := json.Unmarshal(text, &f); err != nil || f.Error == "" {
+		return fmt.Errorf("read answer of %s: %.100q (is it a netguard agent?)", c.socket, status)
+	}
+	switch f.Code {
+	case codeUnknownContainer:
+		return &told{f.Error, ErrUnknownContainer}
+	case codeStopping:
+		return &told{fmt.Sprintf("%v at %s: %s", ErrUnreachable, c.socket, f.Error), ErrUnreachable}
+	case codeUnknownRequest:
+		return fmt.Errorf("%s: it is another version than this command (%s): restart it", f.Error, c.socket)
+	}
+	return fmt.Errorf("agent at %s: %s", c.socket, f.Error)
+}
+
+// told is a sentinel in the words of the agent.
+type told struct {
+	text string
+	is   error
+}
+
+func (t *told) Error() string { return t.text }
+func (t *told) Unwrap() error { return t.is }
+
+// unreachable says why nobody answers, and what to do.
+func (c *Client) unreachable(ctx context.Context, err error) error {
+	if ctx.Err() != nil && !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return fmt.Errorf("ask agent: %w", ctx.Err())
+	}
+	const start = "start it with `systemctl start netguard`, or name its socket with --socket"
+	var why string
+	var timeout net.Error
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		why = "permission denied: run this as root (sudo)"
+	case errors.Is(err, fs.ErrNotExist):
+		why = "the socket is not there: is the agent running? " + start
+	case errors.Is(err, unix.ECONNREFUSED):
+		why = "nobody listens, the agent that made the socket is dead: " + start
+	case errors.As(err, &timeout) && timeout.Timeout():
+		why = "it does not answer in time: see its log (journalctl -u netguard)"
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, unix.ECONNRESET), errors.Is(err, unix.EPIPE):
+		why = "it closed the connection before its answer was complete: it stopped, or has too much to do: try again"
+	default:
+		why = err.Error()
+	}
+	return fmt.Errorf("%w at %s: %s", ErrUnreachable, c.socket, why)
+}

@@ -1,0 +1,96 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"netguard/agent/config"
+)
+
+// ErrUnknownContainer says that a name has no endpoint.
+var ErrUnknownContainer = errors.New("no endpoint of a container")
+
+// Filter keeps the endpoints of the containers that are named: by name, by that
+// of a container in the same network namespace, or by the beginning of an id
+// where no name is equal. Without names it keeps all. A name without an endpoint
+// is ErrUnknownContainer. What is said of the host stays.
+func (s Status) Filter(names []string) (Status, error) {
+	if len(names) == 0 {
+		return s, nil
+	}
+	keep := make([]bool, len(s.Endpoints))
+	var missing []string
+	for _, name := range names {
+		found := s.mark(keep, func(e Endpoint) bool {
+			plain := strings.TrimPrefix(name, "/") // as `docker inspect` writes it
+			return e.Container == plain || slices.Contains(e.SharedBy, plain)
+		})
+		found = found || name != "" && s.mark(keep, func(e Endpoint) bool {
+			return strings.HasPrefix(e.ID, strings.ToLower(name))
+		})
+		if !found {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) > 0 {
+		return Status{}, s.unknown(missing)
+	}
+	var kept []Endpoint
+	for i, e := range s.Endpoints {
+		if keep[i] {
+			kept = append(kept, e)
+		}
+	}
+	s.Endpoints = kept
+	return s, nil
+}
+
+func (s Status) mark(keep []bool, is func(Endpoint) bool) (found bool) {
+	for i, e := range s.Endpoints {
+		if is(e) {
+			keep[i], found = true, true
+		}
+	}
+	return found
+}
+
+// unknown says what was probably meant. Comparing is dear, and nobody reads
+// more than a few.
+func (s Status) unknown(names []string) error {
+	const most = 3
+	var known []string
+	for _, e := range s.Endpoints {
+		known = append(append(known, e.Container), e.SharedBy...)
+	}
+	var texts []string
+	for _, name := range names[:min(most, len(names))] {
+		text := fmt.Sprintf("%.64q", name)
+		if near := config.Nearest(name, known); near != "" {
+			text += fmt.Sprintf(" (did you mean %q?)", near)
+		}
+		texts = append(texts, text)
+	}
+	if more := len(names) - most; more > 0 {
+		texts = append(texts, fmt.Sprintf("%d more", more))
+	}
+	return fmt.Errorf("%w %s: `netguard status` without names lists those there are", ErrUnknownContainer, strings.Join(texts, ", "))
+}
+
+// fill makes the lists that are never absent from the contract's JSON empty
+// instead of null.
+func (s *Status) fill() {
+	fill(&s.Findings)
+	fill(&s.Endpoints)
+	for i := range s.Endpoints {
+		fill(&s.Endpoints[i].Policy.Ingress)
+		fill(&s.Endpoints[i].Policy.Egress)
+	}
+}
+
+func fill[T any](list *[]T) {
+	if *list == nil {
+		*list = []T{}
+	}
+}

@@ -1,0 +1,152 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+)
+
+// Source knows what is enforced. Status reads the kernel; it returns soon after
+// its context ends, and may be called by several at a time.
+type Source interface {
+	Status(ctx context.Context) (Status, error)
+}
+
+// What one client can make the agent hold or wait for.
+const (
+	maxConns   = 32
+	maxHeader  = 64 << 10 // the names of `netguard status $(docker ps -q)` are in it
+	maxBody    = 1 << 20
+	maxReading = 4 // how many may have the kernel read at a time
+)
+
+type timeouts struct {
+	header, source, reply, stop time.Duration
+}
+
+var usual = timeouts{header: 5 * time.Second, source: 10 * time.Second, reply: 5 * time.Second, stop: 2 * time.Second}
+
+// Server answers at the control socket.
+type Server struct {
+	socket   string
+	source   Source
+	version  string
+	log      *slog.Logger
+	timeouts timeouts
+	reading  chan struct{} // a slot each
+	ready    chan struct{}
+	at       *place
+
+	mu       sync.Mutex
+	stopped  bool // no request begins any more
+	requests sync.WaitGroup
+}
+
+// NewServer makes a server; version is what it answers to /v1/version.
+func NewServer(socket string, source Source, version string, log *slog.Logger) *Server {
+	return &Server{
+		socket: socket, source: source, version: version, log: log,
+		timeouts: usual,
+		reading:  make(chan struct{}, maxReading),
+		ready:    make(chan struct{}),
+	}
+}
+
+// String names the task.
+func (s *Server) String() string { return "control socket " + s.socket }
+
+// Ready is closed when the server answers.
+func (s *Server) Ready() <-chan struct{} { return s.ready }
+
+// Listen takes the socket, so that an agent can know that it is the only one
+// before it touches the kernel. Requests wait until Serve. The error is ErrInUse
+// when another agent lives there. Close, or Serve's end, gives the socket back.
+func (s *Server) Listen() error {
+	if s.at != nil {
+		return nil
+	}
+	at, err := listen(s.socket)
+	if err != nil {
+		return err
+	}
+	s.at = at
+	return nil
+}
+
+// Close gives back a socket that was taken with Listen and never served.
+func (s *Server) Close() error {
+	if s.at == nil {
+		return nil
+	}
+	at := s.at
+	s.at = nil
+	return at.release()
+}
+
+// Serve answers until ctx ends, and returns ctx's error then. The socket's file
+// is gone and no request is being answered when it returns. It can be called once.
+func (s *Server) Serve(ctx context.Context) error {
+	if err := s.Listen(); err != nil {
+		return err
+	}
+	defer func() {
+		if err := s.Close(); err != nil {
+			s.log.Warn("control socket is left behind", "error", err)
+		}
+	}()
+	server := &http.Server{
+		Handler:           s.count(http.MaxBytesHandler(s.routes(), maxBody)),
+		ReadHeaderTimeout: s.timeouts.header,
+		ReadTimeout:       2 * s.timeouts.header,
+		// Once an answer is there, reply.write gives the client less.
+		WriteTimeout:   2*s.timeouts.header + s.timeouts.source + s.timeouts.reply,
+		MaxHeaderBytes: maxHeader,
+		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+		BaseContext:    func(net.Listener) context.Context { return ctx },
+	}
+	// Connecting to a unix socket costs nothing, an idle connection does.
+	server.SetKeepAlivesEnabled(false)
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(Limit(s.at, maxConns)) }()
+	close(s.ready)
+	var failed error
+	select {
+	case <-ctx.Done():
+		soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeouts.stop)
+		defer cancel()
+		server.Shutdown(soon) // those who do not end in time are cut off
+		server.Close()
+		<-ended
+	case err := <-ended:
+		failed = fmt.Errorf("serve control socket %s: %w", s.socket, err)
+		server.Close()
+	}
+	s.mu.Lock()
+	s.stopped = true
+	s.mu.Unlock()
+	s.requests.Wait()
+	if failed != nil {
+		return failed
+	}
+	return ctx.Err()
+}
+
+// count lets Serve wait for the requests, whose connections http.Server can
+// close but whose goroutines it does not wait for.
+func (s *Server) count(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		s.mu.Lock()
+		if s.stopped {
+			s.mu.Unlock()
+			return
+		}
+		s.requests.Add(1)
+		s.mu.Unlock()
+		defer s.requests.Done()
+		next.ServeHTTP(w, r)
+	})
+}
