@@ -1,0 +1,175 @@
+// Package agent is netguard's daemon: it watches Docker and the kernel, decides
+// what every endpoint should have, brings the kernel to it, and says so.
+//
+// Data goes one way: observe (docker, link), snapshot (endpoint.Join), desired,
+// diff with what the kernel has, apply, read back. Events are never more than a
+// reason to look. One goroutine writes to the kernel. What was written stays
+// when the agent ends, however it ends; the next one adopts it.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"sync"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sync/errgroup"
+
+	"netguard/agent/config"
+	"netguard/agent/control"
+	"netguard/agent/docker"
+	"netguard/agent/link"
+	"netguard/agent/metrics"
+	"netguard/shaper/tc"
+)
+
+// Options are what the command line says.
+type Options struct {
+	ConfigPath     string // of the configuration file
+	ConfigExplicit bool   // the operator named it, so it must exist
+	Overrides      config.Overrides
+	Mode           string // enforce or monitor
+	Version        string
+	Log            io.Writer
+}
+
+// load reads the configuration and puts the flags over it.
+func (o Options) load() (config.Config, error) {
+	cfg, err := config.Load(o.ConfigPath, o.ConfigExplicit)
+	if err != nil {
+		return config.Config{}, err
+	}
+	return cfg.With(o.Overrides)
+}
+
+// Run runs the agent in the network namespace of the calling process until ctx
+// ends. The error says why it could not start or go on; an ended ctx is none.
+func Run(ctx context.Context, o Options) error {
+	cfg, err := o.load()
+	if err != nil {
+		return err
+	}
+	log := slog.New(cfg.Log.Handler(o.Log))
+	s := &settings{}
+	s.now.Store(&cfg)
+
+	links, err := link.New(log)
+	if err != nil {
+		return fmt.Errorf("watch links: %w", err)
+	}
+	defer links.Close()
+	engine, err := docker.New(cfg.DockerHost, log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = engine.Close() }() // nothing is lost with it
+	reader, err := tc.Open()
+	if err != nil {
+		return err
+	}
+	defer reader.Close()
+	driver, err := tc.Open()
+	if err != nil {
+		return err
+	}
+	defer driver.Close()
+
+	view := &observer{engine: engine, links: links, log: log, wakeup: newWake()}
+	reconcile := newLoop(log, driver, links, view, s)
+	view.notify = reconcile.wakeup.call
+	status := &statusReader{mode: o.Mode, loop: reconcile, engine: engine, settings: s, driver: reader}
+	server := control.NewServer(cfg.Socket, status, o.Version, log)
+	// The socket first: it keeps a second agent from writing anything.
+	if err := server.Listen(); err != nil {
+		return err
+	}
+	features, err := driver.Probe()
+	if err != nil {
+		server.Close()
+		return err
+	}
+	reconcile.features = features
+	log.Info("netguard agent starts", "version", o.Version, "mode", o.Mode, "socket", cfg.Socket,
+		"leaf", features.Leaf, "missing", strings.Join(features.Missing, ","))
+	return tasks(ctx, o, cfg, s, parts{links, engine, view, reconcile, status, server}, log)
+}
+
+// parts are what the agent's tasks are made of.
+type parts struct {
+	links  *link.Table
+	engine *docker.Engine
+	view   *observer
+	loop   *loop
+	status *statusReader
+	server *control.Server
+}
+
+// tasks runs everything that lasts until one fails or ctx ends.
+func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p parts, log *slog.Logger) error {
+	g, run := errgroup.WithContext(ctx)
+	start := func(name string, task func(context.Context) error) {
+		g.Go(func() error {
+			err := task(run)
+			if err != nil && !errors.Is(err, context.Canceled) {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			return err
+		})
+	}
+	listed := make(chan struct{})
+	var once sync.Once
+	start("watch links", func(ctx context.Context) error {
+		return p.links.Watch(ctx, func() {
+			once.Do(func() { close(listed) })
+			p.loop.wakeup.call()
+			p.view.wakeup.call()
+		})
+	})
+	start("watch docker", func(ctx context.Context) error { return p.engine.Watch(ctx, p.view.wakeup.call) })
+	afterwards := func(task func(context.Context) error) func(context.Context) error {
+		return func(ctx context.Context) error {
+			select {
+			case <-listed:
+				return task(ctx)
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+	start("observe docker", afterwards(p.view.run))
+	start("reconcile", afterwards(p.loop.run))
+	start("serve control socket", p.server.Serve)
+	if cfg.Metrics != "" {
+		start("serve metrics", metrics.New(cfg.Metrics, p.status, log).Serve)
+	}
+	start("watch configuration", func(ctx context.Context) error {
+		return config.Watch(ctx, o.ConfigPath, log, func() {
+			if s.reload(o, log) {
+				p.loop.wakeup.call()
+			}
+		})
+	})
+	start("notify systemd", afterwards(notify(log)))
+	err := g.Wait()
+	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
+	if ctx.Err() != nil {
+		log.Info("netguard agent stops; what is enforced stays enforced")
+		return nil
+	}
+	return err
+}
+
+// notify tells systemd that the agent is ready: its socket answers and it
+// follows the kernel. It does not wait for Docker, which may be ordered after.
+func notify(log *slog.Logger) func(context.Context) error {
+	return func(context.Context) error {
+		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {
+			log.Warn("systemd cannot be notified", "error", err)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,90 @@
+package agent
+
+import (
+	"strings"
+	"testing"
+
+	"netguard/agent/config"
+	"netguard/agent/docker"
+	"netguard/agent/endpoint"
+	"netguard/agent/link"
+	"netguard/shaper"
+)
+
+func container(labels ...string) docker.Container {
+	c := docker.Container{Name: "web", Labels: map[string]string{}}
+	for i := 0; i < len(labels); i += 2 {
+		c.Labels[labels[i]] = labels[i+1]
+	}
+	return c
+}
+
+func TestDesired(t *testing.T) {
+	one := func(e endpoint.Endpoint, cfg config.Config) desire {
+		e.Network.Name = "backend"
+		return desired([]endpoint.Endpoint{e}, cfg, shaper.Hashed)[0]
+	}
+	port := &link.Port{MTU: 1500}
+	t.Run("shapes_both_directions_from_labels", func(t *testing.T) {
+		d := one(endpoint.Endpoint{Port: port, Container: container("netguard.ingress.rate", "50mbit", "netguard.egress.rate", "10mbit")}, config.Config{})
+		if d.wish.Ingress == nil || d.wish.Egress == nil || d.wish.Egress.Classes[0].Rate != 10e6/8 || len(d.faults) > 0 {
+			t.Errorf("%+v", d)
+		}
+	})
+	t.Run("wishes_for_nothing_without_a_limit", func(t *testing.T) {
+		if d := one(endpoint.Endpoint{Port: port, Container: container()}, config.Config{}); !d.form().empty() {
+			t.Errorf("%+v", d.form())
+		}
+	})
+	t.Run("leaves_unmanaged_endpoints_alone", func(t *testing.T) {
+		d := one(endpoint.Endpoint{Port: port, Unmanaged: "excluded", Container: container("netguard.egress.rate", "10mbit")}, config.Config{})
+		if d.wish != (shaper.Wish{}) {
+			t.Errorf("%+v", d.wish)
+		}
+	})
+	t.Run("counts_the_labels_of_those_who_share_the_namespace", func(t *testing.T) {
+		d := one(endpoint.Endpoint{Port: port, Container: container("netguard.egress.rate", "10mbit"),
+			Sharers: []docker.Container{container("netguard.egress.rate", "3mbit")}}, config.Config{})
+		if got := d.limits.Limit[shaper.Egress].Rate; got != 3*shaper.Mbit {
+			t.Errorf("egress %v, want the lower one", got)
+		}
+	})
+	t.Run("says_what_is_wrong_with_a_label", func(t *testing.T) {
+		d := one(endpoint.Endpoint{Port: port, Container: container("netguard.egress.rate", "10mbps")}, config.Config{})
+		if len(d.faults) != 1 || !strings.Contains(d.faults[0], `netguard.egress.rate="10mbps"`) || d.wish.Egress == nil {
+			t.Errorf("faults %q, wish %+v", d.faults, d.wish)
+		}
+	})
+	t.Run("falls_back_to_a_derived_burst_where_the_kernel_cannot_count_the_label's", func(t *testing.T) {
+		d := one(endpoint.Endpoint{Port: port, Container: container("netguard.egress.rate", "64kbit", "netguard.egress.burst", "4000MiB")}, config.Config{})
+		if len(d.faults) != 1 || d.wish.Egress == nil {
+			t.Errorf("faults %q, wish %+v", d.faults, d.wish)
+		}
+	})
+	t.Run("keeps_its_form_when_only_the_source_of_a_limit_changes", func(t *testing.T) {
+		label := one(endpoint.Endpoint{Port: port, Container: container("netguard.egress.rate", "10mbit")}, config.Config{})
+		byDefault := one(endpoint.Endpoint{Port: port}, config.Config{Limits: shaper.Operator{Default: [2]shaper.Rate{0, 10 * shaper.Mbit}}})
+		if label.form() != byDefault.form() {
+			t.Errorf("%+v and %+v", label.form(), byDefault.form())
+		}
+	})
+}
+
+func TestStrangers(t *testing.T) {
+	known := observed{fresh: map[string]uint64{"n": 5}}
+	known.view.Networks = map[string]docker.Network{"n": {ID: "n", Bridge: "br0"}}
+	for name, c := range map[string]struct {
+		port link.Port
+		want bool
+	}{
+		"a_port_newer_than_the_view_has_its_network_read": {link.Port{MasterName: "br0", Seen: 6}, true},
+		"a_port_that_the_view_knew_does_not":              {link.Port{MasterName: "br0", Seen: 5}, false},
+		"a_port_of_somebody_else's_bridge_does_not":       {link.Port{MasterName: "virbr0", Seen: 6}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if h := strangers(known, []link.Port{c.port}); h.Empty() == c.want {
+				t.Errorf("hint %+v", h)
+			}
+		})
+	}
+}

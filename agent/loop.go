@@ -1,0 +1,294 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"netguard/agent/endpoint"
+	"netguard/agent/link"
+	"netguard/shaper"
+	"netguard/shaper/tc"
+)
+
+const (
+	// verifyEvery repairs what nobody told about.
+	verifyEvery = 30 * time.Second
+	// verifySoon gathers the kernel's messages about one change, netguard's own
+	// among them, before the kernel is read.
+	verifySoon = 100 * time.Millisecond
+	// verifyShare keeps reading the kernel below this part of the time, on
+	// hosts where it takes long.
+	verifyShare = 10
+
+	minFailing = time.Second
+	maxFailing = 30 * time.Second
+)
+
+// loop is the one goroutine that writes to the kernel.
+type loop struct {
+	log      *slog.Logger
+	driver   *tc.Driver
+	features tc.Features // set before run
+	links    *link.Table
+	observer *observer
+	settings *settings
+	wakeup   wake
+
+	bound endpoint.Bindings
+	// applied is what was written last for a port, by link.Port.Seen.
+	applied map[uint64]form
+	failing map[uint64]failure // ports that could not be written, by link.Port.Seen
+	check   check
+	told    map[endpoint.Key]string // what was logged last about an endpoint
+
+	state atomic.Pointer[state]
+}
+
+// check says what is to be compared with the kernel, and when.
+type check struct {
+	at    time.Time
+	all   bool
+	links map[int]struct{} // by ifindex, of veths and IFBs
+	took  time.Duration    // the last one
+}
+
+func (c *check) within(d time.Duration) {
+	c.by(time.Now().Add(max(d, verifyShare*c.took)))
+}
+
+// by is within, for a moment that was set before.
+func (c *check) by(at time.Time) {
+	if c.at.IsZero() || at.Before(c.at) {
+		c.at = at
+	}
+}
+
+// mark has a link looked at.
+func (c *check) mark(index int) {
+	if c.links == nil {
+		c.links = map[int]struct{}{}
+	}
+	c.links[index] = struct{}{}
+}
+
+// failure is why a port is not as desired, and when it is tried again.
+type failure struct {
+	err   error
+	until time.Time
+	wait  time.Duration
+}
+
+func (l *loop) fail(seen uint64, err error) {
+	f := l.failing[seen]
+	f.wait = min(max(2*f.wait, minFailing), maxFailing)
+	f.err, f.until = err, time.Now().Add(f.wait)
+	l.failing[seen] = f
+}
+
+// state is what the last pass came to.
+type state struct {
+	desires  []desire
+	errs     map[endpoint.Key]error // why the kernel could not be brought to it
+	observed observed
+}
+
+func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
+	return &loop{log: log, driver: driver, links: links, observer: observer, settings: s,
+		wakeup: newWake(), bound: endpoint.Bindings{}, applied: map[uint64]form{}, told: map[endpoint.Key]string{}, failing: map[uint64]failure{},
+		check: check{all: true}}
+}
+
+// run reconciles until ctx ends. What is in the kernel stays there.
+func (l *loop) run(ctx context.Context) error {
+	for {
+		l.pass()
+		timer := time.NewTimer(time.Until(l.check.at))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-l.wakeup:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// pass brings the kernel to what is desired now.
+func (l *loop) pass() {
+	seen := l.observer.current() // before the ports: they may only be newer
+	if h := l.links.TakeHint(); !h.Empty() {
+		l.check.all = l.check.all || h.Full
+		for index := range h.Links {
+			l.check.mark(index)
+		}
+		l.check.within(verifySoon)
+	}
+	ports := l.links.Snapshot()
+	cfg := l.settings.config()
+	endpoints := endpoint.Join(endpoint.Observation{View: seen.view, Ports: ports, Fresh: seen.fresh,
+		Sandboxes: seen.sandboxes, Old: seen.old}, endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}, l.bound)
+	s := &state{desires: desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, observed: seen}
+	if seen.complete { // before that nobody knows whose the ports are
+		l.apply(s, ports)
+	} else {
+		l.check.within(verifyEvery)
+	}
+	for i := range s.desires {
+		if d := &s.desires[i]; d.Port != nil && d.Unmanaged == "" {
+			if f, ok := l.failing[d.Port.Seen]; ok {
+				s.errs[d.Key] = f.err
+			}
+		}
+	}
+	l.tell(s)
+	l.state.Store(s)
+}
+
+// apply writes what changed, and compares with the kernel what is due.
+func (l *loop) apply(s *state, ports []link.Port) {
+	wanted := make(map[uint64]*desire, len(s.desires))
+	for i := range s.desires {
+		d := &s.desires[i]
+		if d.Port == nil || d.Unmanaged != "" {
+			continue
+		}
+		wanted[d.Port.Seen] = d
+		have, known := l.applied[d.Port.Seen]
+		switch want := d.form(); {
+		case known && have == want:
+		case !known && d.Port.Seen > s.observed.old:
+			// Nobody can have put anything on a port this new: there is
+			// no need to read, and every reason to be quick.
+			l.quick(d, want)
+		default:
+			l.check.mark(d.Port.Index)
+			l.check.at = time.Now()
+		}
+	}
+	here := make(map[uint64]struct{}, len(ports))
+	for _, p := range ports {
+		here[p.Seen] = struct{}{}
+		if f, was := l.applied[p.Seen]; was && !f.empty() && wanted[p.Seen] == nil {
+			l.check.mark(p.Index)
+			l.check.at = time.Now()
+		}
+	}
+	for seen := range l.failing {
+		if _, ok := here[seen]; !ok {
+			delete(l.failing, seen)
+		}
+	}
+	for seen, f := range l.applied {
+		if _, ok := here[seen]; !ok {
+			delete(l.applied, seen)
+			if f.limit[shaper.Egress].Rate != 0 {
+				l.check.within(verifySoon) // its IFB is an orphan
+			}
+		}
+	}
+	if l.check.all || !time.Now().Before(l.check.at) {
+		l.verify(s, ports, wanted)
+	}
+}
+
+// quick shapes a port that has nothing yet.
+func (l *loop) quick(d *desire, want form) {
+	if want.empty() {
+		l.applied[d.Port.Seen] = want
+		return
+	}
+	err := l.driver.Apply(d.Port.Index, d.Port.Name, shaper.Diff(shaper.Endpoint{}, d.wish))
+	if err != nil { // the port has something after all, or is gone
+		l.check.mark(d.Port.Index)
+		l.check.at = time.Now()
+		return
+	}
+	l.applied[d.Port.Seen] = want
+	l.check.mark(d.Port.Index) // read back
+	l.check.within(verifySoon)
+}
+
+// verify compares with the kernel, and repairs.
+func (l *loop) verify(s *state, ports []link.Port, wanted map[uint64]*desire) {
+	began := time.Now()
+	due := l.check
+	l.check = check{at: began.Add(verifyEvery)}
+	defer func() { l.check.took = time.Since(began) }()
+	// With nothing named the timer has run out: look at all.
+	due.all = due.all || len(due.links) == 0
+	snapshot, err := l.driver.Snapshot()
+	if err != nil {
+		l.log.Error("kernel cannot be read", "error", err)
+		l.check.all = true
+		l.check.by(began.Add(minFailing))
+		return
+	}
+	keep := map[int]bool{} // veths whose IFB has a use
+	for i := range ports {
+		p := &ports[i]
+		_, veth := due.links[p.Index]
+		_, ifb := due.links[snapshot.IFB(p.Index)]
+		d := wanted[p.Seen]
+		keep[p.Index] = d != nil && d.wish.Egress != nil
+		if d == nil && !snapshot.Touched(p.Index) || !due.all && !veth && !ifb {
+			continue
+		}
+		f, failed := l.failing[p.Seen]
+		if !failed || !began.Before(f.until) {
+			err := l.repair(snapshot, p, d)
+			if err == nil {
+				delete(l.failing, p.Seen)
+				continue
+			}
+			if !failed || f.err.Error() != err.Error() {
+				l.log.Error("port cannot be shaped; trying again until it can", "veth", p.Name, "error", err)
+			}
+			l.fail(p.Seen, err)
+		}
+		l.check.mark(p.Index)
+		l.check.by(l.failing[p.Seen].until)
+	}
+	n, err := l.driver.Sweep(func(veth int) bool { return keep[veth] })
+	switch {
+	case err != nil:
+		l.log.Error("IFBs without a port cannot be deleted", "error", err)
+	case n > 0:
+		l.log.Debug("deleted IFBs without a port", "count", n)
+	}
+}
+
+// repair brings one port to what is desired for it; d is nil where nothing is.
+func (l *loop) repair(snapshot *tc.Snapshot, p *link.Port, d *desire) error {
+	have, err := snapshot.Endpoint(p.Index)
+	if err != nil {
+		return err
+	}
+	var wish shaper.Wish
+	var want form
+	if d != nil {
+		wish, want = d.wish, d.form()
+	}
+	steps := shaper.Diff(have, wish)
+	was, known := l.applied[p.Seen]
+	if d != nil {
+		l.applied[p.Seen] = want // also when it fails: from here on only verify tries
+	}
+	if err := l.driver.Apply(p.Index, p.Name, steps); err != nil {
+		if _, gone := l.links.Resolve(p.Index); errors.Is(gone, link.ErrNotFound) {
+			return nil // its end is the next message
+		}
+		return err
+	}
+	if len(steps) > 0 && known && was == want && d != nil {
+		l.log.Warn("shaping was changed by somebody else; restored", "container", d.Container.Name,
+			"network", d.Network.Name, "veth", p.Name, "steps", steps)
+	}
+	if d == nil {
+		delete(l.applied, p.Seen)
+	}
+	return nil
+}

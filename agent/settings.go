@@ -1,0 +1,48 @@
+package agent
+
+import (
+	"fmt"
+	"log/slog"
+	"reflect"
+	"strings"
+	"sync/atomic"
+
+	"netguard/agent/config"
+)
+
+// settings is the configuration in force.
+type settings struct {
+	now   atomic.Pointer[config.Config]
+	fault atomic.Pointer[string] // why the last edit is not (all) in force; nil if it is
+}
+
+func (s *settings) config() config.Config { return *s.now.Load() }
+
+// reload reads the file again and tells whether something changed. A file that
+// cannot be read leaves the old configuration in force.
+func (s *settings) reload(o Options, log *slog.Logger) bool {
+	old := s.config()
+	cfg, err := o.load()
+	if err != nil {
+		text := fmt.Sprintf("the configuration cannot be read, the one before stays in force: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
+		if was := s.fault.Load(); was == nil || *was != text {
+			log.Error("configuration cannot be read; the one before stays in force", "error", err)
+		}
+		s.fault.Store(&text)
+		return false
+	}
+	// What was opened at the start stays as it is.
+	started := old
+	started.Exclude, started.Limits, started.AllowOptOut = cfg.Exclude, cfg.Limits, cfg.AllowOptOut
+	s.fault.Store(nil)
+	if !reflect.DeepEqual(started, cfg) {
+		text := fmt.Sprintf("%s changes what is only read at the start (socket, metrics, docker_host, policy_dir, log): restart the agent for that", o.ConfigPath)
+		s.fault.Store(&text)
+	}
+	if reflect.DeepEqual(started, old) {
+		return false
+	}
+	s.now.Store(&started)
+	log.Info("configuration read again", "file", o.ConfigPath)
+	return true
+}

@@ -1,0 +1,145 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"netguard/agent/control"
+	"netguard/agent/docker"
+	"netguard/shaper"
+	"netguard/shaper/tc"
+)
+
+// statusReader answers what is enforced, from the kernel at the time of asking.
+// It has a driver of its own, so that asking never waits for writing.
+type statusReader struct {
+	mode     string
+	loop     *loop
+	engine   *docker.Engine
+	settings *settings
+
+	mu     sync.Mutex // one reading at a time
+	driver *tc.Driver
+}
+
+// Status implements control.Source.
+func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return control.Status{}, err
+	}
+	s := r.loop.state.Load()
+	if s == nil {
+		s = &state{}
+	}
+	out := control.Status{
+		Mode: r.mode,
+		Docker: control.Docker{Version: s.observed.view.Version, Firewall: s.observed.view.Firewall,
+			Connected: r.engine.Watching()},
+		Shaper:    control.Shaper{Leaf: string(r.loop.features.Leaf), Missing: r.loop.features.Missing},
+		Findings:  []string{},
+		Endpoints: make([]control.Endpoint, 0, len(s.desires)),
+		InSync:    true,
+	}
+	snapshot, err := r.driver.Snapshot()
+	if err != nil {
+		return control.Status{}, fmt.Errorf("read kernel: %w", err)
+	}
+	out.VerifiedAt = time.Now().UTC()
+	for i := range s.desires {
+		e := r.endpoint(&s.desires[i], s, snapshot)
+		if e.State == control.Pending {
+			out.InSync = false
+		}
+		out.Endpoints = append(out.Endpoints, e)
+	}
+	if !out.Docker.Connected {
+		out.Findings = append(out.Findings, "docker does not answer: what is enforced stays enforced, and new containers are not seen until it does; is dockerd running?")
+	} else if s.observed.err != nil {
+		out.Findings = append(out.Findings, fmt.Sprintf("docker cannot be read: %v", s.observed.err))
+	}
+	if !s.observed.complete {
+		out.InSync = false
+	}
+	if fault := r.settings.fault.Load(); fault != nil {
+		out.Findings = append(out.Findings, *fault)
+	}
+	return out, nil
+}
+
+func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot) control.Endpoint {
+	e := control.Endpoint{
+		Container: d.Container.Name, ID: d.Key.Container, Network: d.Network.Name, Bridge: d.Network.Bridge,
+		MAC: d.Attachment.MAC.String(), State: control.Admitted, Reason: d.Unmanaged, Findings: d.faults,
+		Policy:  control.Policies{Ingress: []string{}, Egress: []string{}},
+		Ingress: traffic(d, shaper.Ingress), Egress: traffic(d, shaper.Egress),
+	}
+	for _, c := range d.Sharers {
+		e.SharedBy = append(e.SharedBy, c.Name)
+	}
+	if d.Attachment.IPv4.IsValid() {
+		e.IPv4 = d.Attachment.IPv4.String()
+	}
+	if d.Attachment.IPv6.IsValid() {
+		e.IPv6 = d.Attachment.IPv6.String()
+	}
+	if d.Port != nil {
+		e.Veth = d.Port.Name
+		if c, err := snapshot.Counters(d.Port.Index); err == nil {
+			e.Ingress.Bytes, e.Ingress.Packets, e.Ingress.Drops = c[shaper.Ingress].Bytes, c[shaper.Ingress].Packets, c[shaper.Ingress].Drops
+			e.Egress.Bytes, e.Egress.Packets, e.Egress.Drops = c[shaper.Egress].Bytes, c[shaper.Egress].Packets, c[shaper.Egress].Drops
+		}
+	}
+	if d.Unmanaged != "" {
+		e.State = control.Unmanaged
+		return e
+	}
+	if why := pending(d, s, snapshot); why != "" {
+		e.State, e.Reason = control.Pending, why
+	}
+	return e
+}
+
+func traffic(d *desire, dir shaper.Direction) control.Traffic {
+	lim := d.limits.Limit[dir]
+	t := control.Traffic{RateBPS: uint64(lim.Rate), Source: lim.Source}
+	tree := d.wish.Ingress
+	if dir == shaper.Egress {
+		tree = d.wish.Egress
+	}
+	if tree != nil {
+		t.BurstBytes = uint64(tree.Burst)
+	}
+	return t
+}
+
+// pending says what of an endpoint's wish the kernel does not hold, and what to
+// do about it; "" if it holds all.
+func pending(d *desire, s *state, snapshot *tc.Snapshot) string {
+	if d.Port == nil {
+		return fmt.Sprintf("its port on bridge %q is not found: if it does not appear in a second, does the agent run in another network namespace than dockerd?", d.Network.Bridge)
+	}
+	have, err := snapshot.Endpoint(d.Port.Index)
+	if err != nil {
+		return fmt.Sprintf("the kernel cannot be read: %v", err)
+	}
+	in, out := shaper.Conflicts(have, d.wish)
+	switch {
+	case in:
+		return fmt.Sprintf("another program's %s qdisc stands at the root of %s, so ingress is not limited: if nothing needs it, remove it with tc qdisc del dev %s root",
+			have.Veth.Root.Kind, d.Port.Name, d.Port.Name)
+	case out:
+		return fmt.Sprintf("another program's filter or qdisc stands at the ingress of %s, so egress is not limited: if nothing needs it, remove it with tc qdisc del dev %s ingress",
+			d.Port.Name, d.Port.Name)
+	}
+	if err := s.errs[d.Key]; err != nil {
+		return fmt.Sprintf("the kernel refused: %v", err)
+	}
+	if steps := shaper.Diff(have, d.wish); len(steps) > 0 {
+		return fmt.Sprintf("the kernel does not hold the limit now (%v is missing): it is put back in a moment", steps[0])
+	}
+	return ""
+}
