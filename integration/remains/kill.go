@@ -61,8 +61,7 @@ func await(processes []unix.PollFd, atMost time.Duration) {
 }
 
 // Processes lists the living processes of the engine: those in one of its
-// network namespaces, those of its containers, and the engine's own
-// (they name its directory).
+// network namespaces, those of its containers, and those that carry its mark.
 func (r Record) Processes() ([]int, error) {
 	entries, err := os.ReadDir("/proc")
 	if err != nil {
@@ -85,8 +84,15 @@ func (r Record) owns(pid int, spaces []string) bool {
 	if space, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", pid)); err == nil && slices.Contains(spaces, space) {
 		return true
 	}
+	if env, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid)); err == nil {
+		for entry := range strings.SplitSeq(string(env), "\x00") {
+			if entry == r.Mark() {
+				return true
+			}
+		}
+	}
 	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
-	if err != nil {
+	if err != nil || r.Cgroup == "" {
 		return false
 	}
 	for line := range strings.Lines(string(raw)) {

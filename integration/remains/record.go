@@ -25,14 +25,42 @@ type Record struct {
 	Dir string
 	// Netns are the names of its network namespaces, below /run/netns.
 	Netns []string
-	// Cgroup is the parent of its containers' cgroups, without a slash.
+	// Cgroup is the parent of its containers' cgroups, without a slash. It may
+	// be empty: there are none.
 	Cgroup string
 }
 
+// prefix begins everything that is on record: a record that was damaged must
+// not name the machine's own directories and cgroups.
+const prefix = "ngt-"
+
 func (r Record) path() string { return filepath.Join(registry, r.Name+".json") }
+
+// Mark is an entry for the environment of every process that belongs to the
+// engine: by it those are found that are in none of its namespaces and cgroups.
+func (r Record) Mark() string { return "NETGUARD_TEST_ENGINE=" + r.Name }
+
+func (r Record) check() error {
+	names := append([]string{r.Name, filepath.Base(r.Dir)}, r.Netns...)
+	if r.Cgroup != "" {
+		names = append(names, r.Cgroup)
+	}
+	for _, name := range names {
+		if !strings.HasPrefix(name, prefix) || strings.Contains(name, "/") {
+			return fmt.Errorf("check record %q: %q does not begin with %q", r.Name, name, prefix)
+		}
+	}
+	if !filepath.IsAbs(r.Dir) || filepath.Clean(r.Dir) != r.Dir {
+		return fmt.Errorf("check record %q: directory %q is not a plain absolute path", r.Name, r.Dir)
+	}
+	return nil
+}
 
 // Write puts the record on file. Call it before making what it lists.
 func (r Record) Write() error {
+	if err := r.check(); err != nil {
+		return err
+	}
 	raw, err := json.Marshal(r)
 	if err != nil {
 		return fmt.Errorf("encode record %s: %w", r.Name, err)

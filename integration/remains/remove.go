@@ -21,6 +21,9 @@ const (
 // namespaces and files, and at last the record. With keep the directory's files
 // stay, for a person to look at. Removing twice is removing once.
 func (r Record) Remove(keep bool) error {
+	if err := r.check(); err != nil {
+		return err
+	}
 	if err := r.killAll(); err != nil {
 		return err // what follows would fail too, and less clearly
 	}
@@ -45,6 +48,7 @@ func (r Record) Remove(keep bool) error {
 		note(os.Remove(socket))
 		os.Remove(filepath.Dir(socket))
 	}
+	removePluginDir()
 	if !keep {
 		note(os.RemoveAll(r.Dir))
 	}
@@ -80,6 +84,15 @@ func (r Record) shimSockets() []string {
 		return nil
 	})
 	return found
+}
+
+// removePluginDir takes away /run/docker/plugins, which every dockerd makes there
+// whatever its exec root, unless another dockerd has more below /run/docker.
+func removePluginDir() {
+	entries, err := os.ReadDir("/run/docker")
+	if err == nil && len(entries) == 1 && entries[0].Name() == "plugins" && os.Remove("/run/docker/plugins") == nil {
+		os.Remove("/run/docker")
+	}
 }
 
 // unmount takes down what is mounted below the directory, the last first.
@@ -120,6 +133,9 @@ func MountsBelow(dir string) ([]string, error) {
 // cgroups lists the directories of the engine's cgroup and those below it, the
 // deepest last: one tree for each hierarchy of version 1, or the one of version 2.
 func (r Record) cgroups() []string {
+	if r.Cgroup == "" {
+		return nil
+	}
 	roots, _ := filepath.Glob(filepath.Join(cgroupRoot, "*", r.Cgroup))
 	roots = append(roots, filepath.Join(cgroupRoot, r.Cgroup))
 	seen := map[string]bool{}

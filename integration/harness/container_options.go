@@ -1,0 +1,141 @@
+package harness
+
+import (
+	"net/netip"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+	"github.com/docker/go-connections/nat"
+)
+
+// ContainerOption changes how a container is made.
+type ContainerOption func(*wish)
+
+// wish is what a container shall be.
+type wish struct {
+	config   container.Config
+	host     container.HostConfig
+	networks []attachment
+	mac      string
+	err      error
+}
+
+// attachment is one network that a container is on.
+type attachment struct {
+	network string
+	config  network.EndpointSettings
+}
+
+// On puts the container on a network, with these addresses if any. It may be
+// given several times; the first network is there before the container starts,
+// and so are the others.
+func On(name string, addresses ...string) ContainerOption {
+	return func(w *wish) { w.networks = append(w.networks, attach(name, addresses)) }
+}
+
+func attach(name string, addresses []string) attachment {
+	a := attachment{network: name}
+	for _, address := range addresses {
+		if a.config.IPAMConfig == nil {
+			a.config.IPAMConfig = &network.EndpointIPAMConfig{}
+		}
+		if ip, err := netip.ParseAddr(address); err == nil && ip.Is6() {
+			a.config.IPAMConfig.IPv6Address = address
+		} else {
+			a.config.IPAMConfig.IPv4Address = address
+		}
+	}
+	return a
+}
+
+// WithMAC gives the container this MAC address on its first network.
+func WithMAC(mac string) ContainerOption {
+	return func(w *wish) { w.mac = mac }
+}
+
+// Sharing puts the container into the network namespace of another.
+func Sharing(c *Container) ContainerOption {
+	return func(w *wish) { w.host.NetworkMode = container.NetworkMode("container:" + c.ID) }
+}
+
+// OnHostNetwork puts the container into the network namespace of the engine's host.
+func OnHostNetwork() ContainerOption {
+	return func(w *wish) { w.host.NetworkMode = "host" }
+}
+
+// From chooses the image; [Probe] is the one without it.
+func From(image string) ContainerOption {
+	return func(w *wish) { w.config.Image = image }
+}
+
+// Doing gives the container's command: a verb of /probe and its arguments.
+// Without it the container does nothing until it is stopped.
+func Doing(verb string, args ...string) ContainerOption {
+	return func(w *wish) { w.config.Cmd = append([]string{verb}, args...) }
+}
+
+// Running replaces the entry point: it runs a program of the image.
+func Running(program string, args ...string) ContainerOption {
+	return func(w *wish) { w.config.Entrypoint, w.config.Cmd = []string{program}, args }
+}
+
+// Label sets a label.
+func Label(key, value string) ContainerOption {
+	return func(w *wish) { w.config.Labels[key] = value }
+}
+
+// Labels sets labels.
+func Labels(labels map[string]string) ContainerOption {
+	return func(w *wish) {
+		for key, value := range labels {
+			w.config.Labels[key] = value
+		}
+	}
+}
+
+// Service says what Docker Compose would: the container's project and service.
+func Service(project, service string) ContainerOption {
+	return Labels(map[string]string{
+		"com.docker.compose.project": project,
+		"com.docker.compose.service": service,
+	})
+}
+
+// Cap adds capabilities, such as NET_ADMIN.
+func Cap(names ...string) ContainerOption {
+	return func(w *wish) { w.host.CapAdd = append(w.host.CapAdd, names...) }
+}
+
+// Privileged gives the container everything.
+func Privileged() ContainerOption {
+	return func(w *wish) { w.host.Privileged = true }
+}
+
+// Restarting sets the restart policy: always, unless-stopped or on-failure.
+func Restarting(policy string) ContainerOption {
+	return func(w *wish) {
+		w.host.RestartPolicy = container.RestartPolicy{Name: container.RestartPolicyMode(policy)}
+	}
+}
+
+// Publish publishes a port, as docker run --publish does: "8080:80/tcp".
+func Publish(spec string) ContainerOption {
+	return func(w *wish) {
+		ports, bindings, err := nat.ParsePortSpecs([]string{spec})
+		if err != nil {
+			w.err = err
+			return
+		}
+		for port := range ports {
+			w.config.ExposedPorts[port] = struct{}{}
+		}
+		for port, b := range bindings {
+			w.host.PortBindings[port] = append(w.host.PortBindings[port], b...)
+		}
+	}
+}
+
+// Tuned changes what there is no other option for.
+func Tuned(f func(*container.Config, *container.HostConfig)) ContainerOption {
+	return func(w *wish) { f(&w.config, &w.host) }
+}

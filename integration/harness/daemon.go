@@ -1,0 +1,210 @@
+package harness
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// daemon is the running dockerd.
+type daemon struct {
+	cmd   *exec.Cmd
+	ended chan struct{}
+}
+
+// dockerdBinary is the engine under test: NETGUARD_TEST_DOCKERD, or PATH's. One
+// in another directory finds its own containerd, runc and docker-proxy there.
+func dockerdBinary() string {
+	if path := os.Getenv("NETGUARD_TEST_DOCKERD"); path != "" {
+		return path
+	}
+	return "dockerd"
+}
+
+// dockerdMajor returns the first number of the engine's version.
+var dockerdMajor = sync.OnceValues(func() (int, error) {
+	out, err := exec.Command(dockerdBinary(), "--version").Output()
+	if err != nil {
+		return 0, fmt.Errorf("ask dockerd for its version: %w (install docker.io, or name a binary in NETGUARD_TEST_DOCKERD)", err)
+	}
+	m := regexp.MustCompile(`version (\d+)\.`).FindSubmatch(out)
+	if m == nil {
+		return 0, fmt.Errorf("ask dockerd for its version: it says %q", out)
+	}
+	return strconv.Atoi(string(m[1]))
+})
+
+func (e *Engine) daemonFlags() ([]string, error) {
+	major, err := dockerdMajor()
+	if err != nil {
+		return nil, err
+	}
+	flags := []string{
+		"--config-file", e.path("daemon.json"),
+		"--data-root", e.path("data"),
+		"--exec-root", e.path("exec"),
+		"--pidfile", e.path("dockerd.pid"),
+		"--host", e.Host(),
+		"--cgroup-parent", "/" + e.record.Cgroup,
+		// systemd would put the containers where the record does not look.
+		"--exec-opt", "native.cgroupdriver=cgroupfs",
+	}
+	if e.set.ipv6 {
+		flags = append(flags, "--ipv6", "--fixed-cidr-v6", "fd00:d0c::/64", "--ip6tables")
+		if major < 27 {
+			flags = append(flags, "--experimental")
+		}
+	}
+	return append(flags, e.set.flags...), nil
+}
+
+func (e *engine) writeDaemonConfig() error {
+	config := map[string]any{}
+	if e.set.config != "" {
+		if err := json.Unmarshal([]byte(e.set.config), &config); err != nil {
+			return fmt.Errorf("read daemon.json: %w", err)
+		}
+	}
+	if major, err := dockerdMajor(); err != nil {
+		return err
+	} else if major < 23 {
+		// Otherwise a key is written to /etc/docker. There is no flag for it.
+		config["deprecated-key-path"] = e.path("key.json")
+	}
+	raw, err := json.Marshal(config)
+	if err == nil {
+		err = os.WriteFile(e.path("daemon.json"), raw, 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("write daemon.json: %w", err)
+	}
+	return nil
+}
+
+// StartDaemon starts dockerd with the data that it had, and waits until it is
+// ready.
+func (e *Engine) StartDaemon() {
+	e.tb.Helper()
+	e.must(e.startDaemon(), "start dockerd")
+}
+
+func (e *Engine) startDaemon() error {
+	flags, err := e.daemonFlags()
+	if err != nil {
+		return err
+	}
+	if err := e.writeDaemonConfig(); err != nil {
+		return err
+	}
+	log, err := os.OpenFile(e.path("dockerd.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	defer log.Close()
+	n, err := listenNotify(e.path("dockerd.ready"))
+	if err != nil {
+		return err
+	}
+	defer n.close()
+
+	binary := dockerdBinary()
+	cmd := e.Command(context.Background(), binary, flags...)
+	cmd.Env = append(cmd.Env, n.env(),
+		// It would tell the machine's firewalld about the bridges in here.
+		"DBUS_SYSTEM_BUS_ADDRESS=unix:path="+e.path("no-dbus"))
+	if dir, _, found := cutLast(binary, "/"); found {
+		cmd.Env = append(cmd.Env, "PATH="+strings.Join(append(e.binDirs(), dir, os.Getenv("PATH")), ":"))
+	}
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = ownSession()
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	d := &daemon{cmd: cmd, ended: make(chan struct{})}
+	go func() {
+		cmd.Wait()
+		close(d.ended)
+	}()
+	e.daemon = d
+	select {
+	case <-n.ready:
+		return nil
+	case <-d.ended:
+		return fmt.Errorf("it ended with %v:\n%s", cmd.ProcessState, tail(e.path("dockerd.log"), 20))
+	case <-time.After(2 * patience):
+		return fmt.Errorf("it is not ready after %v:\n%s", 2*patience, tail(e.path("dockerd.log"), 20))
+	case <-e.tb.Context().Done():
+		return e.tb.Context().Err()
+	}
+}
+
+func (e *Engine) binDirs() []string {
+	if e.set.legacy {
+		return []string{e.path("bin")}
+	}
+	return nil
+}
+
+// StopDaemon asks dockerd to end (SIGTERM), and waits for that. Without
+// --live-restore it stops its containers first.
+func (e *Engine) StopDaemon() {
+	e.tb.Helper()
+	e.endDaemon(syscall.SIGTERM)
+}
+
+// KillDaemon ends dockerd as a crash does. Its containers run on.
+func (e *Engine) KillDaemon() {
+	e.tb.Helper()
+	e.endDaemon(syscall.SIGKILL)
+}
+
+// RestartDaemon stops dockerd and starts it again.
+func (e *Engine) RestartDaemon() {
+	e.tb.Helper()
+	e.StopDaemon()
+	e.StartDaemon()
+}
+
+func (e *Engine) endDaemon(s syscall.Signal) {
+	e.tb.Helper()
+	if e.daemon == nil {
+		e.tb.Fatalf("end dockerd of %s: it does not run", e.name)
+	}
+	if err := e.daemon.cmd.Process.Signal(s); err != nil {
+		e.tb.Fatalf("end dockerd of %s: %v", e.name, err)
+	}
+	select {
+	case <-e.daemon.ended:
+	case <-time.After(2 * patience):
+		e.tb.Fatalf("dockerd of %s does not end %v after %v", e.name, 2*patience, s)
+	}
+	e.daemon = nil
+}
+
+// DaemonLog returns what dockerd has logged.
+func (e *Engine) DaemonLog() string { return tail(e.path("dockerd.log"), 1<<20) }
+
+// tail returns the last lines of a file, for a failure's message.
+func tail(path string, lines int) string {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	all := strings.Split(strings.TrimRight(string(raw), "\n"), "\n")
+	return strings.Join(all[max(0, len(all)-lines):], "\n")
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}

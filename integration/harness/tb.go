@@ -1,0 +1,102 @@
+package harness
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+)
+
+// TB is what the harness needs of a test. Every testing.TB is one; a program
+// gets one from [Program].
+type TB interface {
+	Helper()
+	Name() string
+	Logf(format string, args ...any)
+	Errorf(format string, args ...any)
+	Fatalf(format string, args ...any)
+	Failed() bool
+	Cleanup(func())
+	Context() context.Context
+}
+
+// Program runs f as a test runs, but for a program: what is logged goes to
+// standard error, an interrupt ends the context, and everything is cleaned up
+// before it returns the exit code.
+func Program(name string, f func(TB)) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	p := &program{name: name, ctx: ctx}
+	p.run(func() { f(p) })
+	for {
+		p.mu.Lock()
+		n := len(p.cleanups)
+		if n == 0 {
+			p.mu.Unlock()
+			break
+		}
+		last := p.cleanups[n-1]
+		p.cleanups = p.cleanups[:n-1]
+		p.mu.Unlock()
+		p.run(last)
+	}
+	if p.Failed() {
+		return 1
+	}
+	return 0
+}
+
+type program struct {
+	name   string
+	ctx    context.Context
+	failed atomic.Bool
+
+	mu       sync.Mutex
+	cleanups []func()
+}
+
+// run calls f in a goroutine of its own, which Fatalf ends. After a panic what
+// was made is still cleaned up.
+func (p *program) run(f func()) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer func() {
+			if r := recover(); r != nil {
+				stack := make([]byte, 16<<10)
+				p.Errorf("panic: %v\n%s", r, stack[:runtime.Stack(stack, false)])
+			}
+		}()
+		f()
+	}()
+	<-done
+}
+
+func (p *program) Helper()                  {}
+func (p *program) Name() string             { return p.name }
+func (p *program) Failed() bool             { return p.failed.Load() }
+func (p *program) Context() context.Context { return p.ctx }
+
+func (p *program) Logf(format string, args ...any) {
+	fmt.Fprintf(os.Stderr, format+"\n", args...)
+}
+
+func (p *program) Errorf(format string, args ...any) {
+	p.failed.Store(true)
+	p.Logf(format, args...)
+}
+
+func (p *program) Fatalf(format string, args ...any) {
+	p.Errorf(format, args...)
+	runtime.Goexit()
+}
+
+func (p *program) Cleanup(f func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cleanups = append(p.cleanups, f)
+}

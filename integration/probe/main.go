@@ -1,0 +1,91 @@
+// Command probe is what runs in the containers of the integration tests: it
+// serves, connects, pings, floods and listens, one verb for each. It is static
+// and needs nothing else in its image.
+//
+// What a verb finds out it prints to standard output, as JSON where a test
+// reads it. Exit code 1 means that the thing tried did not work, 2 wrong usage.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+)
+
+// verbs take their arguments and run until they are done or the context ends
+// (SIGTERM, SIGINT).
+var verbs = map[string]struct {
+	usage string
+	run   func(ctx context.Context, args []string) error
+}{
+	"pause":   {"pause", pause},
+	"serve":   {"serve (tcp|udp ADDR...)...", serve},
+	"connect": {"connect tcp|udp ADDR [TIMEOUT]", connect},
+	"chat":    {"chat tcp|udp ADDR [INTERVAL [TIMEOUT]]", chat},
+	"ping":    {"ping ADDR [COUNT [TIMEOUT]]", ping},
+	"blast":   {"blast tcp|udp ADDR DURATION [SIZE]", blast},
+	"sink":    {"sink tcp|udp ADDR [INTERVAL]", sink},
+	"rtt":     {"rtt ADDR COUNT INTERVAL [LAST]", rtt},
+	"frame":   {"frame send|flood|listen IFACE ...", frame},
+}
+
+var (
+	// errUsage: the arguments are wrong.
+	errUsage = errors.New("wrong usage")
+	// errNo: it did not work, and that was printed.
+	errNo = errors.New("no")
+)
+
+func main() {
+	os.Exit(run(os.Args[1:]))
+}
+
+func run(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	if len(args) == 0 {
+		return usage()
+	}
+	verb, ok := verbs[args[0]]
+	if !ok {
+		return usage()
+	}
+	switch err := verb.run(ctx, args[1:]); {
+	case err == nil:
+		return 0
+	case errors.Is(err, errNo):
+		return 1
+	case errors.Is(err, errUsage):
+		fmt.Fprintln(os.Stderr, "probe:", err, "-- usage: probe", verb.usage)
+		return 2
+	default:
+		fmt.Fprintln(os.Stderr, "probe:", err)
+		return 1
+	}
+}
+
+func usage() int {
+	var lines []string
+	for _, v := range verbs {
+		lines = append(lines, v.usage)
+	}
+	slices.Sort(lines)
+	for _, line := range lines {
+		fmt.Fprintln(os.Stderr, "probe", line)
+	}
+	return 2
+}
+
+// print writes one line of JSON.
+func print(value any) {
+	raw, err := json.Marshal(value)
+	if err != nil {
+		panic(err) // only of our own types
+	}
+	os.Stdout.Write(append(raw, '\n'))
+}

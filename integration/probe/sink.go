@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// sunk is what came in one interval, or in all (Total).
+type sunk struct {
+	// AtMS is the interval's end, or the last arrival, after the first arrival.
+	AtMS  float64 `json:"at_ms"`
+	Bytes int64   `json:"bytes"`
+	Reads int64   `json:"reads"` // UDP: packets
+	// GapMS is the greatest time between two arrivals.
+	GapMS float64 `json:"gap_ms"`
+	Total bool    `json:"total,omitempty"`
+	// First is the first arrival's time, in nanoseconds since 1970.
+	First int64 `json:"first_unix_ns,omitempty"`
+}
+
+// sink takes all that comes, prints a line for each interval in which it came,
+// and the total when it is ended. It prints "sinking" when it listens.
+func sink(ctx context.Context, args []string) error {
+	a := arguments{rest: args}
+	protocol, addr := a.oneOf("protocol", "tcp", "udp"), a.text("address")
+	m := meter{interval: a.duration("interval", 100*time.Millisecond)}
+	if err := a.done(); err != nil {
+		return err
+	}
+	listen := sinkTCP
+	if protocol == "udp" {
+		listen = sinkUDP
+	}
+	if err := listen(ctx, addr, &m); err != nil {
+		return err
+	}
+	fmt.Println(`{"sinking":true}`)
+	tick := time.NewTicker(m.interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			if s, ok := m.turn(); ok {
+				print(s)
+			}
+		case <-ctx.Done():
+			if s, ok := m.turn(); ok {
+				print(s)
+			}
+			print(m.total())
+			return nil
+		}
+	}
+}
+
+func sinkTCP(ctx context.Context, addr string, m *meter) error {
+	l, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	context.AfterFunc(ctx, func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				drain(conn, m)
+			}()
+		}
+	}()
+	return nil
+}
+
+func sinkUDP(ctx context.Context, addr string, m *meter) error {
+	conn, err := net.ListenPacket("udp", addr)
+	if err != nil {
+		return err
+	}
+	// Losses shall be the network's, not this socket's.
+	if raw, err := conn.(*net.UDPConn).SyscallConn(); err == nil {
+		raw.Control(func(fd uintptr) {
+			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) != nil {
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<20)
+			}
+		})
+	}
+	context.AfterFunc(ctx, func() { conn.Close() })
+	go drain(conn.(*net.UDPConn), m)
+	return nil
+}
+
+func drain(conn interface{ Read([]byte) (int, error) }, m *meter) {
+	buf := make([]byte, 128<<10)
+	for {
+		n, err := conn.Read(buf)
+		if n > 0 {
+			m.add(n)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// meter counts arrivals.
+type meter struct {
+	interval time.Duration
+
+	mu          sync.Mutex
+	first, last time.Time
+	now, all    sunk
+}
+
+func (m *meter) add(n int) {
+	at := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.first.IsZero() {
+		m.first, m.last = at, at
+	}
+	gap := ms(at.Sub(m.last))
+	m.last = at
+	for _, s := range []*sunk{&m.now, &m.all} {
+		s.Bytes += int64(n)
+		s.Reads++
+		s.GapMS = max(s.GapMS, gap)
+	}
+}
+
+// turn ends an interval.
+func (m *meter) turn() (sunk, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.now
+	m.now = sunk{}
+	s.AtMS = ms(time.Since(m.first))
+	return s, s.Reads > 0
+}
+
+func (m *meter) total() sunk {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := m.all
+	s.Total = true
+	if !m.first.IsZero() {
+		s.AtMS, s.First = ms(m.last.Sub(m.first)), m.first.UnixNano()
+	}
+	return s
+}
