@@ -4,10 +4,10 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
-	"sync"
 	"time"
+
+	"netguard/agent/control/httpd"
 )
 
 // Source knows what is enforced. Status reads the kernel; it returns soon after
@@ -40,10 +40,6 @@ type Server struct {
 	reading  chan struct{} // a slot each
 	ready    chan struct{}
 	at       *place
-
-	mu       sync.Mutex
-	stopped  bool // no request begins any more
-	requests sync.WaitGroup
 }
 
 // NewServer makes a server; version is what it answers to /v1/version.
@@ -99,54 +95,18 @@ func (s *Server) Serve(ctx context.Context) error {
 		}
 	}()
 	server := &http.Server{
-		Handler:           s.count(http.MaxBytesHandler(s.routes(), maxBody)),
+		Handler:           http.MaxBytesHandler(s.routes(), maxBody),
 		ReadHeaderTimeout: s.timeouts.header,
 		ReadTimeout:       2 * s.timeouts.header,
-		// Once an answer is there, reply.write gives the client less.
+		// Once an answer is there, reply gives the client less.
 		WriteTimeout:   2*s.timeouts.header + s.timeouts.source + s.timeouts.reply,
 		MaxHeaderBytes: maxHeader,
 		ErrorLog:       slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
-		BaseContext:    func(net.Listener) context.Context { return ctx },
 	}
-	// Connecting to a unix socket costs nothing, an idle connection does.
-	server.SetKeepAlivesEnabled(false)
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(Limit(s.at, maxConns)) }()
-	close(s.ready)
-	var failed error
-	select {
-	case <-ctx.Done():
-		soon, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.timeouts.stop)
-		defer cancel()
-		server.Shutdown(soon) // those who do not end in time are cut off
-		server.Close()
-		<-ended
-	case err := <-ended:
-		failed = fmt.Errorf("serve control socket %s: %w", s.socket, err)
-		server.Close()
+	close(s.ready) // the kernel takes connections since Listen
+	err := httpd.Serve(ctx, server, s.at, httpd.Bounds{Conns: maxConns, Stop: s.timeouts.stop})
+	if ctx.Err() == nil {
+		return fmt.Errorf("serve control socket %s: %w", s.socket, err)
 	}
-	s.mu.Lock()
-	s.stopped = true
-	s.mu.Unlock()
-	s.requests.Wait()
-	if failed != nil {
-		return failed
-	}
-	return ctx.Err()
-}
-
-// count lets Serve wait for the requests, whose connections http.Server can
-// close but whose goroutines it does not wait for.
-func (s *Server) count(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		if s.stopped {
-			s.mu.Unlock()
-			return
-		}
-		s.requests.Add(1)
-		s.mu.Unlock()
-		defer s.requests.Done()
-		next.ServeHTTP(w, r)
-	})
+	return err
 }

@@ -1,14 +1,14 @@
-package control
+package httpd
 
 import (
 	"net"
 	"sync"
 )
 
-// Limit bounds the connections that are open at a time. When there are n, the
+// limit bounds the connections that are open at a time. When there are n, the
 // next one closes the oldest: a client that holds its connections without end
 // takes nothing from the others, who need theirs for milliseconds.
-func Limit(l net.Listener, n int) net.Listener {
+func limit(l net.Listener, n int) net.Listener {
 	return &limiter{Listener: l, most: n}
 }
 
