@@ -1,0 +1,206 @@
+package netpolicy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// convert makes the typed policy of a document. It is valid if no fault was
+// found.
+func (d *decoder) convert(r rawPolicy) Policy {
+	p := Policy{at: r.at, description: r.description.text}
+	p.name = d.policyName(r)
+	if len(p.description) > maxText {
+		d.fault(r.description.at, "description is %d bytes long: at most %d are read", len(p.description), maxText)
+	}
+	if r.sel.at.Line == 0 {
+		d.fault(r.at, "policy %s does not say whom it is about: add select, {} is every container", quoted(p.name))
+	}
+	if r.sel.project.text == "*" {
+		d.fault(r.sel.project.at, "select.project is %q: leave it out for every project", "*")
+	}
+	p.sel = d.toSelector(r.sel, "")
+	home := p.sel.project
+	if r.rules[Ingress].at.Line+r.rules[Egress].at.Line+r.denyAt.Line == 0 {
+		d.fault(r.at, "policy %s does nothing: add ingress, egress or deny", quoted(p.name))
+	}
+	total := 0
+	for _, dir := range Directions {
+		p.isolates[dir] = r.rules[dir].at.Line != 0
+		for _, raw := range r.rules[dir].list {
+			p.rules[dir] = append(p.rules[dir], d.toRule(raw, home))
+		}
+		total += cost(p.rules[dir])
+	}
+	for _, raw := range r.deny {
+		dn := deny{d.toRule(raw.rule, home), raw.direction, raw.index}
+		p.deny = append(p.deny, dn)
+		total += cost([]rule{dn.rule})
+	}
+	if total > maxFileCost {
+		d.fault(r.at, "policy %s becomes %d rules (peers times ports): at most %d are made of one", quoted(p.name), total, maxFileCost)
+	}
+	return p
+}
+
+func quoted(name string) string {
+	if name == "" {
+		return "without a name"
+	}
+	return `"` + clip(name) + `"`
+}
+
+func (d *decoder) policyName(r rawPolicy) string {
+	name := r.name.text
+	switch {
+	case !r.named:
+		d.fault(r.at, "the policy has no name: add name, it stands in status, logs and explanations")
+	case !r.name.set():
+	case name == "" || len(name) > maxPolicyName:
+		d.fault(r.name.at, "name is %d bytes long: write from 1 to %d", len(name), maxPolicyName)
+	case strings.IndexFunc(name, func(c rune) bool { return !nameRune(c) }) >= 0 || strings.ContainsAny(name[:1], "._-"):
+		d.fault(r.name.at, "name %q: write letters, digits, and . _ - between them", clip(name))
+	}
+	return name
+}
+
+// toSelector makes a selector. A project that is left out is home; "*" is any,
+// and none.
+func (d *decoder) toSelector(r rawSelector, home string) Selector {
+	s := Selector{project: home}
+	for _, w := range []struct {
+		word
+		to    *string
+		check func(string) error
+	}{
+		{r.project, &s.project, checkName}, {r.service, &s.service, checkName},
+		{r.container, &s.container, checkGlob}, {r.network, &s.network, checkName},
+	} {
+		if !w.set() {
+			continue
+		}
+		if w.to == &s.project && w.text == "*" {
+			s.project = ""
+			continue
+		}
+		if w.to == &s.container && w.text == "" {
+			d.fault(w.at, "%s is empty: write a name or a pattern, or leave the key out", w.key)
+			continue
+		}
+		if err := w.check(w.text); err != nil {
+			d.fault(w.at, "%s: %v", w.key, err)
+			continue
+		}
+		*w.to = w.text
+	}
+	for _, l := range r.labels {
+		s.labels = append(s.labels, d.toLabel(l))
+	}
+	slices.SortFunc(s.labels, func(a, b labelMatch) int { return strings.Compare(a.key, b.key) })
+	return s
+}
+
+func (d *decoder) toLabel(l rawLabel) labelMatch {
+	switch {
+	case l.key.text == "":
+		d.fault(l.key.at, "%s: a label without a name", l.key.key)
+	case len(l.key.text) > maxLabelKey:
+		d.fault(l.key.at, "%s: the name of a label is %d bytes long: at most %d are read", l.key.key, len(l.key.text), maxLabelKey)
+	case len(l.value.text) > maxLabelValue:
+		d.fault(l.value.at, "%s is %d bytes long: at most %d are read", l.value.key, len(l.value.text), maxLabelValue)
+	case l.value.text != "*" && strings.Contains(l.value.text, "*"):
+		d.fault(l.value.at, `%s is %q: a label's value is compared as it stands, only "*" alone means any`, l.value.key, clip(l.value.text))
+	}
+	if l.value.text == "*" {
+		return labelMatch{key: l.key.text, present: true}
+	}
+	return labelMatch{key: l.key.text, value: l.value.text}
+}
+
+func (d *decoder) toRule(r rawRule, home string) rule {
+	var out rule
+	for _, p := range r.peers {
+		out.peers = append(out.peers, d.toPeer(p, home))
+	}
+	var specs []portSpec
+	for _, w := range r.ports {
+		s, err := parsePort(w.text)
+		if err != nil {
+			d.fault(w.at, "%s is %v", w.key, err)
+			continue
+		}
+		specs = append(specs, s)
+	}
+	out.ports = newPorts(specs)
+	return out
+}
+
+func (d *decoder) toPeer(r rawPeer, home string) peer {
+	containers := r.project.set() || r.service.set() || r.container.set() || r.network.set() || len(r.labels) > 0
+	kinds := 0
+	for _, is := range []bool{containers, r.cidr.set(), r.entity.set()} {
+		if is {
+			kinds++
+		}
+	}
+	if kinds > 1 {
+		d.fault(r.at, "%s names containers, a cidr or an entity, one of them: make each an item of its own", r.key)
+	}
+	if r.exceptAt.Line != 0 && !r.cidr.set() {
+		d.fault(r.exceptAt, "%s has except without cidr: say what it is an exception from", r.key)
+	}
+	switch {
+	case r.entity.set():
+		return d.toEntity(r.entity)
+	case r.cidr.set():
+		return d.toCIDR(r)
+	}
+	return peer{kind: peerContainers, sel: d.toSelector(r.rawSelector, home)}
+}
+
+func (d *decoder) toEntity(w word) peer {
+	var names []string
+	for _, e := range entities {
+		if e.name == w.text {
+			return peer{kind: e.kind}
+		}
+		names = append(names, e.name)
+	}
+	if near := nearest(w.text, names); near != "" {
+		d.fault(w.at, "%s is %q: did you mean %s?", w.key, clip(w.text), near)
+	} else {
+		d.fault(w.at, "%s is %q: it is host, external (neither a container nor the host) or any", w.key, clip(w.text))
+	}
+	return peer{}
+}
+
+func (d *decoder) toCIDR(r rawPeer) peer {
+	prefix, err := parsePrefix(r.cidr.text)
+	if err != nil {
+		d.fault(r.cidr.at, "%s is %v", r.cidr.key, err)
+	}
+	var except []netip.Prefix
+	for _, w := range r.except {
+		e, err2 := parsePrefix(w.text)
+		switch {
+		case err2 != nil:
+			d.fault(w.at, "%s is %v", w.key, err2)
+		case err != nil:
+		case e == prefix:
+			d.fault(w.at, "%s is all of %s: nothing would be left", w.key, prefix)
+		case e.Bits() < prefix.Bits() || !prefix.Overlaps(e):
+			d.fault(w.at, "%s is %s, which is not inside of %s", w.key, e, prefix)
+		default:
+			except = append(except, e)
+		}
+	}
+	if err != nil {
+		return peer{}
+	}
+	c := newCIDR(prefix, except)
+	if len(c.prefixes) == 0 {
+		d.fault(r.exceptAt, "%s: the exceptions leave nothing of %s", r.key, prefix)
+	}
+	return peer{kind: peerNet, net: c}
+}

@@ -1,0 +1,65 @@
+package netpolicy
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"unicode"
+)
+
+// Place is where something stands in a text, counted from 1. The file is that of
+// a policy, or the name of a label; a Line of zero is the text as a whole.
+type Place struct {
+	File         string
+	Line, Column int
+}
+
+func (p Place) String() string {
+	if p.Line == 0 {
+		return p.File
+	}
+	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+}
+
+// Fault is one thing that is wrong, and what was meant.
+type Fault struct {
+	Place
+	Text string
+}
+
+func (f Fault) Error() string { return f.Place.String() + ": " + f.Text }
+
+// Faults are all that is wrong with a text, in its order.
+type Faults []Fault
+
+// Error lists the faults, one a line.
+func (f Faults) Error() string {
+	lines := make([]string, len(f))
+	for i := range f {
+		lines[i] = f[i].Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+func (f Faults) sort() {
+	slices.SortStableFunc(f, func(a, b Fault) int {
+		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
+	})
+}
+
+// clip keeps a value from filling a log line, or from writing on a terminal
+// what is no letter.
+func clip(s string) string {
+	const most = 64
+	end := ""
+	if len(s) > most {
+		s, end = s[:most], "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "")) + end
+}

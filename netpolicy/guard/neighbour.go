@@ -1,0 +1,118 @@
+package guard
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// neighbourProtocol marks the neighbour entries that are netguard's, as "proto
+// 110" (NDA_PROTOCOL, Linux 5.0).
+const neighbourProtocol = 110
+
+// ndaProtocol is NDA_PROTOCOL.
+const ndaProtocol = 12
+
+// neighbourKey is where a neighbour entry stands.
+type neighbourKey struct {
+	bridge int
+	addr   netip.Addr
+}
+
+func family(a netip.Addr) uint8 {
+	if a.Is4() {
+		return unix.AF_INET
+	}
+	return unix.AF_INET6
+}
+
+// neighbours lists netguard's own permanent entries.
+func (r rtnl) neighbours() (map[neighbourKey]MAC, error) {
+	out := map[neighbourKey]MAC{}
+	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		var answers []netlink.Message
+		var err error
+		for range 5 {
+			answers, err = r.send(unix.RTM_GETNEIGH, netlink.Dump, ndmsg(fam, 0, 0, 0), nil)
+			if !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			continue // a kernel without IPv6
+		}
+		if err != nil {
+			return nil, fmt.Errorf("list neighbours: %w", err)
+		}
+		for _, a := range answers {
+			if err := parseNeighbour(a.Data, out); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+func parseNeighbour(data []byte, into map[neighbourKey]MAC) error {
+	if len(data) < sizeofNdMsg {
+		return fmt.Errorf("parse neighbour: %d bytes are too few", len(data))
+	}
+	if binary.NativeEndian.Uint16(data[8:])&unix.NUD_PERMANENT == 0 {
+		return nil
+	}
+	ad, err := netlink.NewAttributeDecoder(data[sizeofNdMsg:])
+	if err != nil {
+		return fmt.Errorf("parse neighbour: %w", err)
+	}
+	key := neighbourKey{bridge: int(int32(binary.NativeEndian.Uint32(data[4:])))}
+	var mac MAC
+	ours := false
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.NDA_DST:
+			key.addr, _ = netip.AddrFromSlice(ad.Bytes())
+		case unix.NDA_LLADDR:
+			if b := ad.Bytes(); len(b) == len(mac) {
+				mac = MAC(b)
+			}
+		case ndaProtocol:
+			ours = ad.Uint8() == neighbourProtocol
+		}
+	}
+	if err := ad.Err(); err != nil {
+		return fmt.Errorf("parse neighbour: %w", err)
+	}
+	if ours && key.addr.IsValid() {
+		into[key] = mac
+	}
+	return nil
+}
+
+// addNeighbour makes the host believe an address to be at a MAC for good.
+func (r rtnl) addNeighbour(k neighbourKey, mac MAC) error {
+	_, err := r.send(unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create|netlink.Replace,
+		ndmsg(family(k.addr), k.bridge, unix.NUD_PERMANENT, 0), func(ae *netlink.AttributeEncoder) {
+			ae.Bytes(unix.NDA_DST, k.addr.AsSlice())
+			ae.Bytes(unix.NDA_LLADDR, mac[:])
+			ae.Uint8(ndaProtocol, neighbourProtocol)
+		})
+	if err != nil {
+		return fmt.Errorf("add neighbour %s: %w", k.addr, err)
+	}
+	return nil
+}
+
+// deleteNeighbour removes an entry; one that is not there is fine.
+func (r rtnl) deleteNeighbour(k neighbourKey) error {
+	_, err := r.send(unix.RTM_DELNEIGH, netlink.Acknowledge, ndmsg(family(k.addr), k.bridge, 0, 0), func(ae *netlink.AttributeEncoder) {
+		ae.Bytes(unix.NDA_DST, k.addr.AsSlice())
+	})
+	if err != nil && !gone(err) {
+		return fmt.Errorf("delete neighbour %s: %w", k.addr, err)
+	}
+	return nil
+}

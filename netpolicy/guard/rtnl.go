@@ -1,0 +1,76 @@
+package guard
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// patience bounds each answer of the kernel: netlink answers at once, unless the
+// answer was lost.
+const patience = 10 * time.Second
+
+// rtnl is a socket for bridge ports, FDB entries and neighbours.
+type rtnl struct{ conn *netlink.Conn }
+
+func openRtnl() (rtnl, error) {
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return rtnl{}, fmt.Errorf("open netlink: %w", err)
+	}
+	// With the kernel's own words in errors, and with filters that it does not
+	// understand refused instead of ignored (Linux 4.20); older kernels know
+	// neither.
+	_ = c.SetOption(netlink.ExtendedAcknowledge, true)
+	_ = c.SetOption(netlink.GetStrictCheck, true)
+	return rtnl{c}, nil
+}
+
+func (r rtnl) send(typ uint16, flags netlink.HeaderFlags, head []byte, attrs func(*netlink.AttributeEncoder)) ([]netlink.Message, error) {
+	ae := netlink.NewAttributeEncoder()
+	if attrs != nil {
+		attrs(ae)
+	}
+	body, err := ae.Encode()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return nil, err
+	}
+	return r.conn.Execute(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | flags},
+		Data:   append(head, body...),
+	})
+}
+
+// ifinfomsg is struct ifinfomsg for one device, or for all with index 0.
+func ifinfomsg(family uint8, index int) []byte {
+	b := make([]byte, unix.SizeofIfInfomsg)
+	b[0] = family
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	return b
+}
+
+// sizeofNdMsg is the size of struct ndmsg.
+const sizeofNdMsg = 12
+
+func ndmsg(family uint8, index int, state uint16, flags uint8) []byte {
+	b := make([]byte, sizeofNdMsg)
+	b[0] = family
+	binary.NativeEndian.PutUint32(b[4:], uint32(index))
+	binary.NativeEndian.PutUint16(b[8:], state)
+	b[10] = flags
+	return b
+}
+
+// gone tells that an object, or the device that it is on, is not there (any
+// more). The bridge says EINVAL of a device that is no port.
+func gone(err error) bool {
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) ||
+		errors.Is(err, unix.ENXIO)
+}

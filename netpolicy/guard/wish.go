@@ -1,0 +1,130 @@
+package guard
+
+import "net/netip"
+
+// Mode says what becomes of a frame that is refused.
+type Mode int
+
+const (
+	// Enforce drops it.
+	Enforce Mode = iota
+	// Monitor counts it and lets it pass. Nothing that could change traffic
+	// is set: ports, FDB and neighbours stay as they were.
+	Monitor
+)
+
+func (m Mode) String() string {
+	if m == Monitor {
+		return "monitor"
+	}
+	return "enforce"
+}
+
+// Storm limits the broadcast and multicast frames of each port. Unknown unicast
+// needs no limit: it is not flooded.
+type Storm struct {
+	Rate  uint64 // frames a second; 0 is no limit
+	Burst uint32 // frames beyond it that pass at once
+}
+
+// DefaultStorm is far above what ARP, ND and mDNS need.
+var DefaultStorm = Storm{Rate: 1000, Burst: 2000}
+
+// Options hold for all ports.
+type Options struct {
+	Mode  Mode
+	Storm Storm
+	// Mark is set (or-ed) on each frame that passed, so that later hooks, such
+	// as iptables' FORWARD chain, can refuse what the guard has not seen: a port
+	// that came while no agent was running. 0 sets none.
+	Mark uint32
+	// Open lets frames pass between the ports of the wish and ports that it
+	// does not name. Without it they are refused.
+	Open bool
+}
+
+// Port is one port of a managed bridge.
+type Port struct {
+	Index      int    // of the host's veth
+	Name       string // of the host's veth, for messages
+	Bridge     int    // ifindex
+	BridgeName string
+	MAC        MAC        // of the container's end
+	IPv4, IPv6 netip.Addr // invalid where there is none; the link-local address is implied
+	Gateways   []netip.Addr
+	// Allow are further addresses of its own, by its label. It never takes an
+	// address that is another port's or a gateway's.
+	Allow Allow
+	// Guarded is false for a port that is not a container's (an uplink that the
+	// operator attached): it is left alone, and may talk to all.
+	Guarded bool
+	// Admitted is false while not every rule for the port is in the kernel: it
+	// can neither send nor receive.
+	Admitted bool
+}
+
+// Wish is all that is wanted of the kernel.
+type Wish struct {
+	Options
+	Ports []Port
+}
+
+// Look says what may have changed in the kernel since the last Apply, beyond
+// what the wish itself changes; nothing else is read again. (The table is checked
+// each time: that is one message.)
+type Look struct {
+	Full  bool
+	Links map[int]struct{} // ifindexes
+}
+
+// Everything looks at all.
+var Everything = Look{Full: true}
+
+// State is what became of a port of the wish.
+type State string
+
+const (
+	Admitted    State = "admitted"    // guarded, and as wished in the kernel
+	Quarantined State = "quarantined" // it can neither send nor receive
+	Trusted     State = "trusted"     // not guarded by wish
+	Gone        State = "gone"        // no port of its bridge (any more)
+	Pending     State = "pending"     // not as wished
+)
+
+// Violations count the frames that were refused, by kind. In Monitor mode they
+// passed all the same.
+type Violations struct {
+	MAC        uint64 // the sender's MAC is not the port's
+	ARP        uint64
+	IP         uint64 // the source address is not the port's; no header that could be read; an IGMP query
+	ND         uint64 // neighbour discovery, router advertisements, an MLD query
+	DHCP       uint64 // a server's answer, or a client's question with another's MAC
+	Ethertype  uint64 // neither IPv4 nor IPv6 nor ARP: VLAN tags and LLC among them
+	Storm      uint64 // broadcast and multicast beyond the limit
+	Quarantine uint64 // sent while not admitted; no violation
+}
+
+// Total is the sum of all kinds of violation.
+func (v Violations) Total() uint64 {
+	return v.MAC + v.ARP + v.IP + v.ND + v.DHCP + v.Ethertype + v.Storm
+}
+
+// PortReport is what is true of one port.
+type PortReport struct {
+	State State
+	// Faults say what is wrong, each with its remedy.
+	Faults     []string
+	Violations Violations
+}
+
+// Report is what the kernel holds.
+type Report struct {
+	Ports map[int]PortReport // by ifindex, one for each port of the wish
+	// Strangers counts the frames that were refused between ports of the wish
+	// and ports that it does not name, since the rule set was made.
+	Strangers uint64
+	// Changes counts what Apply changed, or what Read found to be otherwise.
+	Changes int
+	// Drift says what Apply or Read found changed by somebody else.
+	Drift []string
+}

@@ -1,0 +1,120 @@
+package netpolicy
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+const (
+	labelPrefix  = "netguard."
+	labelIngress = "netguard.ingress"
+	labelEgress  = "netguard.egress"
+	labelEnabled = "netguard.enabled"
+	labelAllow   = "netguard.guard.allow"
+)
+
+var policyLabels = [2]string{Ingress: labelIngress, Egress: labelEgress}
+
+// Claims tells whether a label is a policy, so that it is this package's to read
+// or to refuse.
+func Claims(label string) bool { return label == labelIngress || label == labelEgress }
+
+// knownLabels are those with a name of their own, to guess what a misspelt one
+// was meant to be.
+var knownLabels = []string{
+	labelIngress, labelEgress, labelEnabled, labelAllow,
+	"netguard.ingress.rate", "netguard.egress.rate", "netguard.ingress.burst", "netguard.egress.burst",
+}
+
+// claimed tells whether somebody reads a label, or refuses it with words of his
+// own. Whatever is about bandwidth is the shaper's.
+func claimed(label string) bool {
+	if slices.Contains(knownLabels, label) {
+		return true
+	}
+	rest, ok := strings.CutPrefix(label, labelPrefix)
+	return ok && (strings.HasPrefix(rest, "ingress.") || strings.HasPrefix(rest, "egress.") || strings.HasPrefix(rest, "network.") ||
+		strings.HasSuffix(rest, ".rate") || strings.HasSuffix(rest, ".burst"))
+}
+
+// Strays finds labels that were meant for netguard and that nobody reads: those
+// that start with netguard. and are none of its labels, and those that are a
+// letter or two away from one that restricts. A container that has one is not
+// as safe as its owner thinks.
+func Strays(labels map[string]string) Faults {
+	var faults Faults
+	for _, name := range slices.Sorted(maps.Keys(labels)) {
+		if len(name) > maxLabelKey || claimed(name) {
+			continue
+		}
+		near := nearest(name, knownLabels)
+		own := strings.HasPrefix(strings.ToLower(name), labelPrefix)
+		if !own && (near == "" || distance(strings.ToLower(name), near) > 2) {
+			continue
+		}
+		text := "there is no such label: the labels are " + strings.Join(knownLabels, ", ")
+		if near != "" {
+			text = fmt.Sprintf("there is no such label: did you mean %s?", near)
+		}
+		faults = append(faults, Fault{Place{File: "label " + clip(name)}, text})
+		if len(faults) == maxFaults {
+			break
+		}
+	}
+	return faults
+}
+
+// labelPolicy is what one container's labels say.
+type labelPolicy struct {
+	isolates [2]bool
+	rules    [2][]rule
+}
+
+// readLabels decodes the policies in a container's labels. If there are faults,
+// what it returns is not to be used.
+func readLabels(w *Workload) (labelPolicy, Faults) {
+	var p labelPolicy
+	faults := Strays(w.Labels)
+	for _, dir := range Directions {
+		if text, ok := w.Labels[policyLabels[dir]]; ok {
+			rules, wrong := parseLabel(policyLabels[dir], text, dir, w.Project)
+			p.isolates[dir], p.rules[dir] = true, rules
+			faults = append(faults, wrong...)
+		}
+	}
+	return p, faults
+}
+
+// LabelFaults finds what is wrong with the policies in a container's labels, and
+// labels that were meant to be some. A container with a fault is closed.
+func LabelFaults(w Workload) Faults {
+	_, faults := readLabels(&w)
+	return faults
+}
+
+// parseLabel reads the list of rules in a label's value.
+func parseLabel(name, text string, dir Direction, project string) ([]rule, Faults) {
+	at := "label " + name
+	d := decoder{file: at}
+	if len(text) > MaxLabelBytes {
+		d.fault(Place{File: at}, "the value is larger than %d bytes: put the policy in a file", MaxLabelBytes)
+		return nil, d.faults
+	}
+	roots, whole := d.documents([]byte(text), 1)
+	if whole && len(roots) == 0 {
+		d.fault(Place{File: at, Line: 1, Column: 1}, "it has no value: write [] to allow nothing, or remove the label")
+	}
+	var rules []rule
+	for _, root := range roots {
+		d.items(root, name, maxRules, func(item *node, key string) {
+			rules = append(rules, d.toRule(d.rule(item, strings.TrimPrefix(key, labelPrefix), dir), project))
+		})
+	}
+	if n := cost(rules); n > maxLabelCost {
+		d.fault(Place{File: at, Line: 1, Column: 1}, "it becomes %d rules (peers times ports): at most %d are made of a label, put the policy in a file", n, maxLabelCost)
+	}
+	d.faults.sort()
+	return rules, d.faults
+}

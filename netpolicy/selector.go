@@ -1,0 +1,124 @@
+package netpolicy
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Selector tells containers from each other; all that it names must fit. The
+// zero Selector fits every container.
+type Selector struct {
+	project, service string
+	container        string // glob
+	network          string
+	labels           []labelMatch // sorted by key
+}
+
+type labelMatch struct {
+	key, value string
+	present    bool // any value will do
+}
+
+// Matches tells whether the selector fits an endpoint: its container, or another
+// that lives in the same network namespace, and its network. It does not ask
+// whether the endpoint is managed.
+func (s Selector) Matches(e *Endpoint) bool {
+	if s.network != "" && s.network != e.Network {
+		return false
+	}
+	return s.fits(&e.Workload) || slices.ContainsFunc(e.Shared, func(w Workload) bool { return s.fits(&w) })
+}
+
+func (s Selector) fits(w *Workload) bool {
+	if s.project != "" && s.project != w.Project || s.service != "" && s.service != w.Service {
+		return false
+	}
+	if s.container != "" && !globMatch(s.container, w.Name) {
+		return false
+	}
+	for _, l := range s.labels {
+		if v, ok := w.Labels[l.key]; !ok || !l.present && v != l.value {
+			return false
+		}
+	}
+	return true
+}
+
+func (s Selector) equal(o Selector) bool { return s.String() == o.String() }
+
+// String is the selector as it stands in a file, and differs for any two that
+// are not the same: "service=api project=shop", "every container" for {}.
+func (s Selector) String() string {
+	var words []string
+	for _, w := range [...]struct{ key, value string }{
+		{"project", s.project}, {"service", s.service}, {"container", s.container}, {"network", s.network},
+	} {
+		if w.value != "" {
+			words = append(words, w.key+"="+w.value) // names have no spaces in them
+		}
+	}
+	for _, l := range s.labels {
+		if l.present {
+			words = append(words, fmt.Sprintf("label %q", l.key))
+		} else {
+			words = append(words, fmt.Sprintf("label %q=%q", l.key, l.value))
+		}
+	}
+	if len(words) == 0 {
+		return "every container"
+	}
+	return strings.Join(words, " ")
+}
+
+// globMatch tells whether a pattern that checkGlob let pass fits the whole name.
+func globMatch(pattern, name string) bool {
+	ok, err := path.Match(pattern, name)
+	return ok && err == nil
+}
+
+// checkGlob refuses patterns that cannot be read, or that no container's name
+// fits. Its cost, and that of matching, is bounded by the length.
+func checkGlob(pattern string) error {
+	switch {
+	case len(pattern) > maxName:
+		return fmt.Errorf("pattern of %d bytes: at most %d are read", len(pattern), maxName)
+	case strings.HasPrefix(pattern, "/"):
+		return fmt.Errorf("pattern %q: write the name without the / at its start", clip(pattern))
+	}
+	if _, err := path.Match(pattern, ""); err != nil {
+		return fmt.Errorf("pattern %q cannot be read: a [ has no ], or a \\ stands at the end", clip(pattern))
+	}
+	if i := strings.IndexFunc(pattern, func(r rune) bool { return !nameRune(r) && !strings.ContainsRune(`*?[]^\`, r) }); i >= 0 {
+		return fmt.Errorf("pattern %q: no container's name has %q in it", clip(pattern), firstRune(pattern[i:]))
+	}
+	return nil
+}
+
+// checkName refuses what is not the name of a project, a service or a network.
+func checkName(name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("it is empty: write a name, or leave the key out")
+	case len(name) > maxName:
+		return fmt.Errorf("a name of %d bytes: at most %d are read", len(name), maxName)
+	case strings.ContainsAny(name, "*?["):
+		return fmt.Errorf("%q is a pattern: only container takes one", clip(name))
+	}
+	if i := strings.IndexFunc(name, func(r rune) bool { return !nameRune(r) }); i >= 0 {
+		return fmt.Errorf("%q: a name is letters, digits, and . _ -, without %q", clip(name), firstRune(name[i:]))
+	}
+	return nil
+}
+
+func nameRune(r rune) bool {
+	return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-", r)
+}
+
+func firstRune(s string) string {
+	for _, r := range s {
+		return string(r)
+	}
+	return ""
+}
