@@ -79,9 +79,10 @@ func (s Status) unknown(names []string) error {
 }
 
 // fill makes the lists that are never absent from the contract's JSON empty
-// instead of null.
+// instead of null. It writes to a copy: the source may hand the same to others.
 func (s *Status) fill() {
 	fill(&s.Findings)
+	s.Endpoints = slices.Clone(s.Endpoints)
 	fill(&s.Endpoints)
 	for i := range s.Endpoints {
 		fill(&s.Endpoints[i].Policy.Ingress)

@@ -79,12 +79,11 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	// A series that comes twice makes Prometheus lose the whole scrape. A name
 	// is there twice for a moment when a container replaces another.
 	seen := make(map[[2]string]bool, len(s.Endpoints))
-	for i := range s.Endpoints {
-		e := &s.Endpoints[i]
+	for _, e := range s.Endpoints { // copies: the source may hand the same to others
 		e.Container, e.Network = strings.ToValidUTF8(e.Container, "?"), strings.ToValidUTF8(e.Network, "?")
 		if key := [2]string{e.Container, e.Network}; !seen[key] {
 			seen[key] = true
-			w.endpoint(e)
+			w.endpoint(&e)
 		}
 	}
 }
