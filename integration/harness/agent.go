@@ -251,3 +251,10 @@ func lastLines(text string, lines int) string {
 	all := bytes.Split([]byte(text), []byte("\n"))
 	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
 }
+
+// For returns the agent for a subtest, which it fails.
+func (a *Agent) For(tb TB) *Agent {
+	own := *a
+	own.e = a.e.For(tb)
+	return &own
+}

@@ -62,8 +62,8 @@ func (e *Engine) TryCreate(name string, options ...ContainerOption) (*Container,
 		w.host.NetworkMode = container.NetworkMode(first.network)
 		endpoints.EndpointsConfig[first.network] = &first.config
 	}
-	// Those before 1.44 take the MAC from here, later ones from the endpoint.
-	w.config.MacAddress = w.mac //nolint:staticcheck
+	//lint:ignore SA1019 engines before API 1.44 read it here, later ones in the endpoint
+	w.config.MacAddress = w.mac
 	made, err := e.Client.ContainerCreate(ctx, &w.config, &w.host, &endpoints, nil, name)
 	if err != nil {
 		return nil, err

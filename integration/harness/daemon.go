@@ -12,6 +12,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // daemon is the running dockerd.
@@ -138,9 +140,9 @@ func (e *Engine) startDaemon() error {
 	case <-n.ready:
 		return nil
 	case <-d.ended:
-		return fmt.Errorf("it ended with %v:\n%s", cmd.ProcessState, tail(e.path("dockerd.log"), 20))
+		return fmt.Errorf("it ended with %v:\n%s", cmd.ProcessState, e.logTail(20))
 	case <-time.After(2 * patience):
-		return fmt.Errorf("it is not ready after %v:\n%s", 2*patience, tail(e.path("dockerd.log"), 20))
+		return fmt.Errorf("it is not ready after %v:\n%s", 2*patience, e.logTail(20))
 	case <-e.tb.Context().Done():
 		return e.tb.Context().Err()
 	}
@@ -164,6 +166,30 @@ func (e *Engine) StopDaemon() {
 func (e *Engine) KillDaemon() {
 	e.tb.Helper()
 	e.endDaemon(syscall.SIGKILL)
+	e.must(e.forgetContainerd(), "end containerd of %s", e.name)
+}
+
+// forgetContainerd waits for the end of the containerd of a dockerd that was
+// killed; it dies with it. Where the machine's init is slow to collect it, the
+// next dockerd would take the zombie for a living one, and wait for it in vain.
+func (e *engine) forgetContainerd() error {
+	file := e.path("exec", "containerd", "containerd.pid")
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		return nil // it uses the machine's containerd
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(raw)))
+	if err != nil {
+		return fmt.Errorf("read %s: %w", file, err)
+	}
+	if fd, err := unix.PidfdOpen(pid, 0); err == nil {
+		defer unix.Close(fd)
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(patience.Milliseconds()))
+		if n == 0 && err == nil {
+			return fmt.Errorf("process %d still runs after %v", pid, patience)
+		}
+	}
+	return os.Remove(file)
 }
 
 // RestartDaemon stops dockerd and starts it again.
@@ -190,16 +216,28 @@ func (e *Engine) endDaemon(s syscall.Signal) {
 }
 
 // DaemonLog returns what dockerd has logged.
-func (e *Engine) DaemonLog() string { return tail(e.path("dockerd.log"), 1<<20) }
+func (e *Engine) DaemonLog() string {
+	e.tb.Helper()
+	raw, err := os.ReadFile(e.path("dockerd.log"))
+	e.must(err, "read dockerd's log")
+	return string(raw)
+}
 
-// tail returns the last lines of a file, for a failure's message.
-func tail(path string, lines int) string {
-	raw, err := os.ReadFile(path)
+// logTail returns the last lines of dockerd's log, for a failure's message,
+// without the many that tell nothing.
+func (e *engine) logTail(lines int) string {
+	raw, err := os.ReadFile(e.path("dockerd.log"))
 	if err != nil {
 		return err.Error()
 	}
-	all := strings.Split(strings.TrimRight(string(raw), "\n"), "\n")
-	return strings.Join(all[max(0, len(all)-lines):], "\n")
+	var telling []string
+	for line := range strings.Lines(string(raw)) {
+		if !strings.Contains(line, "module=grpc") && !strings.Contains(line, "msg=\"loading plugin") &&
+			!strings.Contains(line, "msg=\"skip loading plugin") && !strings.Contains(line, "msg=serving...") {
+			telling = append(telling, line)
+		}
+	}
+	return strings.Join(telling[max(0, len(telling)-lines):], "")
 }
 
 func cutLast(s, sep string) (before, after string, found bool) {

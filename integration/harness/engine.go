@@ -64,7 +64,7 @@ func Start(tb TB, options ...Option) *Engine {
 	}
 	tb.Cleanup(func() {
 		if tb.Failed() {
-			tb.Logf("dockerd of %s, the last lines of its log:\n%s", e.name, tail(e.path("dockerd.log"), 40))
+			tb.Logf("dockerd of %s, the last lines of its log:\n%s", e.name, e.logTail(40))
 		}
 		if handle.Client != nil {
 			handle.Client.Close()

@@ -66,7 +66,9 @@ func (s settings) iptables(e *Engine) error {
 	if _, err := exec.LookPath("xtables-legacy-multi"); err != nil {
 		return fmt.Errorf("find legacy iptables: %w (install iptables)", err)
 	}
-	e.env = append(e.env, "PATH="+e.path("bin")+":"+os.Getenv("PATH"))
+	e.env = append(e.env, "PATH="+e.path("bin")+":"+os.Getenv("PATH"),
+		// Otherwise a file stays in /run, and the engines wait for each other.
+		"XTABLES_LOCKFILE="+e.path("xtables.lock"))
 	return nil
 }
 

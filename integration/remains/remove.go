@@ -46,7 +46,8 @@ func (r Record) Remove(keep bool) error {
 	os.Remove(netnsDir) // when we made it and it is empty
 	for _, socket := range sockets {
 		note(os.Remove(socket))
-		os.Remove(filepath.Dir(socket))
+		os.Remove(filepath.Dir(socket)) // where nobody else's shim has one
+		os.Remove("/run/containerd")
 	}
 	removePluginDir()
 	if !keep {

@@ -1,0 +1,105 @@
+package integration
+
+import (
+	"strings"
+	"testing"
+
+	"netguard/agent/control"
+	. "netguard/integration/harness"
+)
+
+func TestConfiguration(t *testing.T) {
+	t.Parallel()
+	e := Start(t)
+	a := e.Agent(Config("limits: {default: {egress: 20mbit}, max: {egress: 50mbit}}\n"))
+	e.Network("net")
+	e.Network("legacy")
+	plain := e.Run("plain", On("net"))
+	greedy := e.Run("greedy", On("net"), Label(egressRate, "1gbit"))
+	modest := e.Run("modest", On("net"), Label(egressRate, "5mbit"))
+	old := e.Run("old", On("legacy"), Label(egressRate, "5mbit"))
+
+	t.Run("defaults_and_caps_hold", func(t *testing.T) {
+		a.AwaitStatus("all are limited", func(s control.Status) bool {
+			return limited(plain, "net", 0, 20e6)(s) && limited(greedy, "net", 0, 50e6)(s) && limited(modest, "net", 0, 5e6)(s) && limited(old, "legacy", 0, 5e6)(s)
+		})
+		if r := a.CLI("status", "greedy"); r.Code != 1 || !strings.Contains(r.Stdout, "cap") {
+			t.Errorf("status of one that wants more than its cap: %s", r)
+		}
+	})
+	t.Run("an_edit_binds_running_containers", func(t *testing.T) {
+		a.WriteConfig("networks: {exclude: [leg*]}\nlimits: {default: {egress: 30mbit}}\n")
+		a.AwaitStatus("the edit is in force", func(s control.Status) bool {
+			o, _ := Endpoint(s, old, "legacy")
+			return limited(plain, "net", 0, 30e6)(s) && limited(greedy, "net", 0, 1e9)(s) && limited(modest, "net", 0, 5e6)(s) &&
+				o.State == control.Unmanaged && len(ifbs(e)) == 3
+		})
+	})
+	t.Run("a_bad_edit_changes_nothing_and_is_reported", func(t *testing.T) {
+		a.WriteConfig("limits: {default: {egress: 30mbps}}\nlimit: 3\n")
+		s := a.AwaitStatus("the fault is reported", func(s control.Status) bool { return len(s.Findings) == 1 })
+		for _, word := range []string{"netguard.yaml:1:", "30mbps", "netguard.yaml:2:1", "did you mean limits"} {
+			if !strings.Contains(s.Findings[0], word) {
+				t.Errorf("the finding does not say %q: %s", word, s.Findings[0])
+			}
+		}
+		if !limited(plain, "net", 0, 30e6)(s) {
+			t.Errorf("the limit before is not in force: %+v", s.Endpoints)
+		}
+		a.WriteConfig("limits: {default: {egress: 40mbit}}\n")
+		a.AwaitStatus("the fault is gone", func(s control.Status) bool { return len(s.Findings) == 0 && limited(plain, "net", 0, 40e6)(s) })
+	})
+	t.Run("an_agent_does_not_start_with_a_bad_file", func(t *testing.T) {
+		bad := e.For(t).NewAgent(Config("limits: 3\n"))
+		bad.Launch()
+		if r := bad.Process().Wait(); r.Code != 2 || !strings.Contains(r.Stderr, "netguard.yaml:1:9") {
+			t.Errorf("it ended with %s", r)
+		}
+	})
+}
+
+func TestLabels(t *testing.T) {
+	t.Parallel()
+	e := Start(t)
+	a := e.Agent(Config("limits: {default: {ingress: 20mbit}}\n"))
+	e.Network("net")
+	t.Run("a_wrong_label_means_the_default_or_a_megabit_and_says_so", func(t *testing.T) {
+		e := e.For(t)
+		c := e.Run("wrong", On("net"), Label(ingressRate, "10mbps"), Label(egressRate, "ten"))
+		right := e.Run("right", On("net"), Label(egressRate, "10mbit"))
+		a.AwaitStatus("they are limited", func(s control.Status) bool {
+			return limited(c, "net", 20e6, 1e6)(s) && limited(right, "net", 20e6, 10e6)(s)
+		})
+		r := a.CLI("status", "wrong")
+		if r.Code != 1 {
+			t.Errorf("exit code %d, want 1", r.Code)
+		}
+		for _, word := range []string{`netguard.ingress.rate="10mbps"`, `netguard.egress.rate="ten"`, "bits a second to everybody else"} {
+			if !strings.Contains(strings.Join(strings.Fields(r.Stdout), " "), word) {
+				t.Errorf("status does not say %q:\n%s", word, r.Stdout)
+			}
+		}
+		a.AwaitLog(`10mbps`)
+		if r := a.CLI("status", "right"); !r.OK() {
+			t.Errorf("the neighbour of a wrong one: %s", r)
+		}
+	})
+	t.Run("the_slowest_and_the_fastest_rates_work", func(t *testing.T) {
+		e := e.For(t)
+		slow := e.Run("slow", On("net"), Label(egressRate, "64kbit"), Label(ingressRate, "64kbit"))
+		fast := e.Run("fast", On("net"), Label(egressRate, "40gbit"), Label(ingressRate, "100tbit"))
+		a.AwaitStatus("both are limited", func(s control.Status) bool {
+			return limited(slow, "net", 64e3, 64e3)(s) && limited(fast, "net", 100e12, 40e9)(s)
+		})
+	})
+	t.Run("odd_names_and_values_harm_nobody", func(t *testing.T) {
+		e := e.For(t)
+		n := e.Network("Odd_Name.with-all", BridgeName("br.odd-1"))
+		c := e.Run("a_b.c-D", On(n.Name), Label("netguard.network.Odd_Name.with-all.egress.rate", "3mbit"),
+			Label("netguard.egress.burst", "\x1b[31m; rm -rf /"), Label("x", strings.Repeat("y", 1<<20)))
+		a.AwaitStatus("it is limited", limited(c, n.Name, 20e6, 3e6))
+		if r := a.CLI("status", c.Name); strings.Contains(r.Stdout, "\x1b") {
+			t.Errorf("an escape reached the terminal: %q", r.Stdout)
+		}
+	})
+}
