@@ -3,13 +3,9 @@ package harness
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
-	"time"
-
-	"netguard/agent/control"
 )
 
 // AgentOption changes how the agent is started.
@@ -37,12 +33,17 @@ type Agent struct {
 	// ConfigFile, PolicyDir and Socket are its paths.
 	ConfigFile, PolicyDir, Socket string
 
-	e        *Engine
+	e *Engine
+	*agent
+}
+
+// agent is what all handles of one agent share.
+type agent struct {
 	dir      string
 	config   string
 	policies map[string]string
 	flags    []string
-	process  *Process
+	runs     []*process // the last one is the running one
 }
 
 // Agent builds netguard, starts its agent and waits until it says that it is
@@ -71,8 +72,7 @@ func (e *Engine) NewAgent(options ...AgentOption) *Agent {
 		PolicyDir:  filepath.Join(dir, "policies"),
 		Socket:     filepath.Join(dir, "sock"),
 		e:          e,
-		dir:        dir,
-		policies:   map[string]string{},
+		agent:      &agent{dir: dir, policies: map[string]string{}},
 	}
 	for _, o := range options {
 		o(a)
@@ -83,11 +83,21 @@ func (e *Engine) NewAgent(options ...AgentOption) *Agent {
 		a.WritePolicy(file, yaml)
 	}
 	e.tb.Cleanup(func() {
-		if a.process != nil && e.tb.Failed() {
-			e.tb.Logf("the agent's log, its last lines:\n%s", lastLines(a.process.Stderr(), 100))
+		if !e.tb.Failed() {
+			return
+		}
+		for i, run := range a.runs {
+			e.tb.Logf("run %d of %d of the agent, the last lines of its log:\n%s", i+1, len(a.runs), lastLines(run.Stderr(), 60))
 		}
 	})
 	return a
+}
+
+// For returns the same agent for a subtest.
+func (a *Agent) For(tb TB) *Agent {
+	scoped := *a
+	scoped.e = a.e.For(tb)
+	return &scoped
 }
 
 // WriteConfig replaces the configuration file.
@@ -125,23 +135,23 @@ func (a *Agent) arguments() []string {
 func (a *Agent) Start() {
 	a.e.tb.Helper()
 	ready := a.Launch()
+	ctx, cancel := a.e.ctx()
+	defer cancel()
 	select {
 	case <-ready:
-	case <-a.process.Ended():
-		a.e.tb.Fatalf("the agent ended before it was ready: %s", a.process.Wait())
-	case <-time.After(patience):
-		a.e.tb.Fatalf("the agent is not ready after %v; its log:\n%s", patience, a.process.Stderr())
-	case <-a.e.tb.Context().Done():
-		a.e.tb.Fatalf("start agent: %v", a.e.tb.Context().Err())
+	case <-a.Process().Ended():
+		a.e.tb.Fatalf("the agent ended before it was ready: %s", a.Process().Wait())
+	case <-ctx.Done():
+		a.e.tb.Fatalf("the agent is not ready: %v; its log:\n%s", ctx.Err(), a.Log())
 	}
 }
 
 // Launch starts the agent and returns a channel that is closed when it is ready.
 func (a *Agent) Launch() <-chan struct{} {
 	a.e.tb.Helper()
-	if a.process != nil {
+	if len(a.runs) > 0 {
 		select {
-		case <-a.process.Ended():
+		case <-a.Process().Ended():
 		default:
 			a.e.tb.Fatalf("start agent: it runs already")
 		}
@@ -157,7 +167,7 @@ func (a *Agent) Launch() <-chan struct{} {
 	cmd.SysProcAttr = ownSession()
 	p, err := start(a.e.tb, cmd)
 	a.e.must(err, "start agent")
-	a.process = p
+	a.runs = append(a.runs, p.process)
 	go func() {
 		<-p.Ended()
 		n.close()
@@ -165,29 +175,35 @@ func (a *Agent) Launch() <-chan struct{} {
 	return n.ready
 }
 
-// Process is the agent's process.
-func (a *Agent) Process() *Process { return a.process }
+// Process is the agent's process, of its last start.
+func (a *Agent) Process() *Process {
+	a.e.tb.Helper()
+	if len(a.runs) == 0 {
+		a.e.tb.Fatalf("the agent was not started")
+	}
+	return &Process{tb: a.e.tb, process: a.runs[len(a.runs)-1]}
+}
 
 // Log returns what the agent has logged since it was started last.
-func (a *Agent) Log() string { return a.process.Stderr() }
+func (a *Agent) Log() string { return a.Process().Stderr() }
 
 // AwaitLog waits until the agent has logged a line with this text since it was
 // started last, and returns the line.
 func (a *Agent) AwaitLog(text string) string {
 	a.e.tb.Helper()
-	return a.process.AwaitLine(text)
+	return a.Process().AwaitLine(text)
 }
 
 // Stop ends the agent as systemd does (SIGTERM). It must exit with code 0.
 func (a *Agent) Stop() {
 	a.e.tb.Helper()
-	if r := a.process.Stop(); !r.OK() {
+	if r := a.Process().Stop(); !r.OK() {
 		a.e.tb.Errorf("the agent should end well: %s", r)
 	}
 }
 
 // Kill ends the agent at once (SIGKILL).
-func (a *Agent) Kill() { a.process.Kill() }
+func (a *Agent) Kill() { a.Process().Kill() }
 
 // Restart stops the agent and starts it again.
 func (a *Agent) Restart() {
@@ -202,59 +218,7 @@ func (a *Agent) CLI(args ...string) Result {
 	return a.e.Try(a.Binary, append(args, a.arguments()...)...)
 }
 
-// Status returns what `netguard status -o json` says.
-func (a *Agent) Status() control.Status {
-	a.e.tb.Helper()
-	s, err := a.status()
-	if err != nil {
-		a.e.tb.Fatalf("%v", err)
-	}
-	return s
-}
-
-func (a *Agent) status() (control.Status, error) {
-	a.e.tb.Helper()
-	r := a.CLI("status", "-o", "json")
-	if r.Code > 1 || r.Code < 0 { // 1: somebody is not as declared
-		return control.Status{}, fmt.Errorf("ask for status: %s", r)
-	}
-	var s control.Status
-	if err := json.Unmarshal([]byte(r.Stdout), &s); err != nil {
-		return control.Status{}, fmt.Errorf("decode status: %w: %s", err, r)
-	}
-	return s, nil
-}
-
-// AwaitStatus asks for the status until it is as wanted, and returns it. What
-// names the wish in the failure's message.
-func (a *Agent) AwaitStatus(what string, wanted func(control.Status) bool) control.Status {
-	a.e.tb.Helper()
-	var last control.Status
-	var err error
-	for limit := time.Now().Add(patience); time.Now().Before(limit); {
-		if last, err = a.status(); err == nil && wanted(last) {
-			return last
-		}
-		// The control API has no stream of changes to wait for.
-		select {
-		case <-time.After(20 * time.Millisecond):
-		case <-a.e.tb.Context().Done():
-			a.e.tb.Fatalf("wait until %s: %v", what, a.e.tb.Context().Err())
-		}
-	}
-	text, _ := json.MarshalIndent(last, "", "  ")
-	a.e.tb.Fatalf("not true after %v: %s\nerror: %v\nstatus: %s", patience, what, err, text)
-	return last
-}
-
 func lastLines(text string, lines int) string {
 	all := bytes.Split([]byte(text), []byte("\n"))
 	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
-}
-
-// For returns the agent for a subtest, which it fails.
-func (a *Agent) For(tb TB) *Agent {
-	own := *a
-	own.e = a.e.For(tb)
-	return &own
 }

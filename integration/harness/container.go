@@ -81,7 +81,7 @@ func (e *Engine) TryCreate(name string, options ...ContainerOption) (*Container,
 }
 
 func (c *Container) discard() {
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := c.e.ctx()
 	defer cancel()
 	err := c.e.Client.ContainerRemove(ctx, c.ID, container.RemoveOptions{Force: true})
 	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsConflict(err) {

@@ -136,15 +136,15 @@ func (e *Engine) startDaemon() error {
 		close(d.ended)
 	}()
 	e.daemon = d
+	ctx, cancel := e.ctx()
+	defer cancel()
 	select {
 	case <-n.ready:
 		return nil
 	case <-d.ended:
 		return fmt.Errorf("it ended with %v:\n%s", cmd.ProcessState, e.logTail(20))
-	case <-time.After(2 * patience):
-		return fmt.Errorf("it is not ready after %v:\n%s", 2*patience, e.logTail(20))
-	case <-e.tb.Context().Done():
-		return e.tb.Context().Err()
+	case <-ctx.Done():
+		return fmt.Errorf("it is not ready: %w\n%s", ctx.Err(), e.logTail(20))
 	}
 }
 

@@ -135,9 +135,7 @@ func (e *engine) path(elem ...string) string {
 }
 
 // ctx bounds a call to the engine.
-func (n Netns) ctx() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(n.tb.Context(), patience)
-}
+func (n Netns) ctx() (context.Context, context.CancelFunc) { return limited(n.tb) }
 
 // must ends the test when err is not nil.
 func (n Netns) must(err error, format string, args ...any) {

@@ -16,7 +16,7 @@ import (
 // to its end. [Container.Inside] is quicker where only the network matters.
 func (c *Container) Exec(command ...string) Result {
 	c.e.tb.Helper()
-	ctx, cancel := context.WithCancel(c.e.tb.Context())
+	ctx, cancel := context.WithTimeout(life(c.e.tb), longest)
 	defer cancel()
 	made, err := c.e.Client.ContainerExecCreate(ctx, c.ID, container.ExecOptions{
 		Cmd: command, AttachStdout: true, AttachStderr: true,

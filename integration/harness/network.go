@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"context"
 	"net/netip"
 	"strings"
 
@@ -82,7 +81,7 @@ func (e *Engine) Network(name string, options ...NetworkOption) *Network {
 	e.must(err, "create network %s", name)
 	if e.scoped {
 		e.tb.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
+			ctx, cancel := e.ctx()
 			defer cancel()
 			if err := e.Client.NetworkRemove(ctx, made.ID); err != nil && !errdefs.IsNotFound(err) {
 				e.tb.Errorf("remove network %s: %v", name, err)

@@ -1,7 +1,6 @@
 package harness
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,13 +8,16 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"sync"
 	"syscall"
 	"time"
 )
 
-// patience is how long anything may take that a test waits for.
-const patience = 30 * time.Second
+const (
+	// patience is how long anything may take that a test waits for.
+	patience = 30 * time.Second
+	// longest is how long a program may run that a test waits for.
+	longest = 5 * time.Minute
+)
 
 func ownSession() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
 
@@ -47,11 +49,17 @@ func (r Result) Into(value any) error {
 // Try runs a program in the namespace to its end, whatever that is.
 func (n Netns) Try(name string, args ...string) Result {
 	n.tb.Helper()
-	p, err := n.spawn(name, args...)
+	ctx, cancel := context.WithTimeout(life(n.tb), longest)
+	defer cancel()
+	p, err := start(n.tb, n.Command(ctx, name, args...))
 	if err != nil {
 		n.tb.Fatalf("%v", err)
 	}
-	return p.Wait()
+	r := p.Wait()
+	if ctx.Err() != nil {
+		n.tb.Fatalf("ended by force: %v: %s", ctx.Err(), r)
+	}
+	return r
 }
 
 // Output runs a program in the namespace and returns its standard output. It
@@ -68,30 +76,29 @@ func (n Netns) Output(name string, args ...string) string {
 // Spawn starts a program in the namespace. It is ended when the test is over.
 func (n Netns) Spawn(name string, args ...string) *Process {
 	n.tb.Helper()
-	p, err := n.spawn(name, args...)
+	p, err := start(n.tb, n.Command(context.Background(), name, args...))
 	if err != nil {
 		n.tb.Fatalf("%v", err)
 	}
 	return p
 }
 
-func (n Netns) spawn(name string, args ...string) (*Process, error) {
-	return start(n.tb, n.Command(context.Background(), name, args...))
-}
-
 // Process is a program that runs.
 type Process struct {
-	tb      TB
-	name    string
-	cmd     *exec.Cmd
-	out     *output
-	errOut  *output
-	ended   chan struct{}
-	waitErr error
+	tb TB
+	*process
+}
+
+type process struct {
+	name   string
+	cmd    *exec.Cmd
+	out    *output
+	errOut *output
+	ended  chan struct{}
 }
 
 func start(tb TB, cmd *exec.Cmd) (*Process, error) {
-	p := &Process{tb: tb, cmd: cmd, out: newOutput(), errOut: newOutput(), ended: make(chan struct{})}
+	p := &process{cmd: cmd, out: newOutput(), errOut: newOutput(), ended: make(chan struct{})}
 	p.name = strings.Join(cmd.Args, " ")
 	if _, after, ok := strings.Cut(p.name, " -- "); ok {
 		p.name = after
@@ -103,14 +110,18 @@ func start(tb TB, cmd *exec.Cmd) (*Process, error) {
 		return nil, fmt.Errorf("start %s: %w", p.name, err)
 	}
 	go func() {
-		p.waitErr = cmd.Wait()
+		cmd.Wait() // its error is in the ProcessState
 		p.out.close()
 		p.errOut.close()
 		close(p.ended)
 	}()
-	tb.Cleanup(func() { p.Kill() })
-	return p, nil
+	handle := &Process{tb: tb, process: p}
+	tb.Cleanup(func() { handle.Kill() })
+	return handle, nil
 }
+
+// For returns the same process for a subtest.
+func (p *Process) For(tb TB) *Process { return &Process{tb: tb, process: p.process} }
 
 // PID returns the process id. nsenter becomes the program that it starts, so
 // that it is the program's.
@@ -126,6 +137,7 @@ func (p *Process) Signal(s os.Signal) {
 
 // Kill ends the process at once, and waits for that.
 func (p *Process) Kill() Result {
+	p.tb.Helper()
 	p.Signal(os.Kill)
 	return p.Wait()
 }
@@ -144,106 +156,49 @@ func (p *Process) Stop() Result {
 }
 
 // Ended is closed when the process has ended.
-func (p *Process) Ended() <-chan struct{} { return p.ended }
+func (p *process) Ended() <-chan struct{} { return p.ended }
 
 // Wait waits for the process's end.
-func (p *Process) Wait() Result {
+func (p *process) Wait() Result {
 	<-p.ended
 	return Result{Command: p.name, Stdout: p.out.String(), Stderr: p.errOut.String(), Code: p.cmd.ProcessState.ExitCode()}
 }
 
 // Stdout returns what the process has printed until now.
-func (p *Process) Stdout() string { return p.out.String() }
+func (p *process) Stdout() string { return p.out.String() }
 
 // Stderr returns what the process has printed to its standard error until now.
-func (p *Process) Stderr() string { return p.errOut.String() }
+func (p *process) Stderr() string { return p.errOut.String() }
 
 // AwaitLine waits until the process has printed a line with this text, to
 // either output, and returns the line.
 func (p *Process) AwaitLine(text string) string {
 	p.tb.Helper()
-	limit := time.After(patience)
+	ctx, cancel := limited(p.tb)
+	defer cancel()
 	for {
 		// Taken before looking: what is printed in between closes them.
 		more, moreErr := p.out.more(), p.errOut.more()
+		over := false
+		select {
+		case <-p.ended: // looked at before the output, which is then complete
+			over = true
+		default:
+		}
 		for _, o := range []*output{p.out, p.errOut} {
 			if line, ok := o.find(text); ok {
 				return line
 			}
 		}
+		if over {
+			p.tb.Fatalf("ended without printing %q: %s", text, p.Wait())
+		}
 		select {
 		case <-more:
 		case <-moreErr:
 		case <-p.ended:
-			for _, o := range []*output{p.out, p.errOut} {
-				if line, ok := o.find(text); ok {
-					return line
-				}
-			}
-			p.tb.Fatalf("ended without printing %q: %s", text, p.Wait())
-		case <-limit:
-			p.tb.Fatalf("%s has not printed %q for %v\nstdout: %s\nstderr: %s", p.name, text, patience, p.out, p.errOut)
-		case <-p.tb.Context().Done():
-			p.tb.Fatalf("wait for %q of %s: %v", text, p.name, p.tb.Context().Err())
+		case <-ctx.Done():
+			p.tb.Fatalf("%s has not printed %q: %v\nstdout: %s\nstderr: %s", p.name, text, ctx.Err(), p.out, p.errOut)
 		}
 	}
-}
-
-// output keeps what a process prints, and tells when there is more.
-type output struct {
-	mu     sync.Mutex
-	buf    bytes.Buffer
-	change chan struct{}
-	closed bool
-}
-
-// maxOutput bounds what is kept of a process that never stops printing.
-const maxOutput = 16 << 20
-
-func newOutput() *output { return &output{change: make(chan struct{})} }
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.buf.Len()+len(b) > maxOutput {
-		o.buf.Next(maxOutput / 2)
-	}
-	o.buf.Write(b)
-	close(o.change)
-	o.change = make(chan struct{})
-	return len(b), nil
-}
-
-func (o *output) close() {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.closed = true
-}
-
-func (o *output) more() <-chan struct{} {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.change
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buf.String()
-}
-
-// find returns the first whole line that has the text; the last line counts
-// when the process has ended.
-func (o *output) find(text string) (string, bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	for line := range strings.Lines(o.buf.String()) {
-		if !strings.HasSuffix(line, "\n") && !o.closed {
-			break
-		}
-		if line = strings.TrimSuffix(line, "\n"); strings.Contains(line, text) {
-			return line, true
-		}
-	}
-	return "", false
 }

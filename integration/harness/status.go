@@ -1,6 +1,56 @@
 package harness
 
-import "netguard/agent/control"
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"netguard/agent/control"
+)
+
+// Status returns what `netguard status -o json` says.
+func (a *Agent) Status() control.Status {
+	a.e.tb.Helper()
+	s, err := a.status()
+	if err != nil {
+		a.e.tb.Fatalf("%v", err)
+	}
+	return s
+}
+
+func (a *Agent) status() (control.Status, error) {
+	a.e.tb.Helper()
+	r := a.CLI("status", "-o", "json")
+	if r.Code > 1 || r.Code < 0 { // 1: somebody is not as declared
+		return control.Status{}, fmt.Errorf("ask for status: %s", r)
+	}
+	var s control.Status
+	if err := json.Unmarshal([]byte(r.Stdout), &s); err != nil {
+		return control.Status{}, fmt.Errorf("decode status: %w: %s", err, r)
+	}
+	return s, nil
+}
+
+// AwaitStatus asks for the status until it is as wanted, and returns it. What
+// names the wish in the failure's message.
+func (a *Agent) AwaitStatus(what string, wanted func(control.Status) bool) control.Status {
+	a.e.tb.Helper()
+	ctx, cancel := a.e.ctx()
+	defer cancel()
+	for {
+		last, err := a.status()
+		if err == nil && wanted(last) {
+			return last
+		}
+		// The command line has no event to wait for.
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			text, _ := json.MarshalIndent(last, "", "  ")
+			a.e.tb.Fatalf("wait until %s: %v\nerror: %v\nstatus: %s", what, ctx.Err(), err, text)
+		}
+	}
+}
 
 // AllAdmitted is true of a status in which every endpoint that netguard manages
 // is admitted, and there is one.

@@ -24,6 +24,21 @@ type TB interface {
 	Context() context.Context
 }
 
+// life returns the context that bounds what is done for a test. That of a test
+// has ended when its cleanups run; what they do has to be possible still.
+func life(tb TB) context.Context {
+	ctx := tb.Context()
+	if p, ok := tb.(*program); ctx.Err() != nil && (!ok || p.cleaning.Load()) {
+		return context.Background()
+	}
+	return ctx
+}
+
+// limited is life for something that may take as long as patience lasts.
+func limited(tb TB) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(life(tb), patience)
+}
+
 // Program runs f as a test runs, but for a program: what is logged goes to
 // standard error, an interrupt ends the context, and everything is cleaned up
 // before it returns the exit code.
@@ -32,6 +47,7 @@ func Program(name string, f func(TB)) int {
 	defer stop()
 	p := &program{name: name, ctx: ctx}
 	p.run(func() { f(p) })
+	p.cleaning.Store(true)
 	for {
 		p.mu.Lock()
 		n := len(p.cleanups)
@@ -54,6 +70,8 @@ type program struct {
 	name   string
 	ctx    context.Context
 	failed atomic.Bool
+	// cleaning says that f is over; an interrupt ends only f.
+	cleaning atomic.Bool
 
 	mu       sync.Mutex
 	cleanups []func()
