@@ -35,9 +35,10 @@ type Endpoint struct {
 	IFB *State
 	// Redirect tells that the host veth's ingress leads to IFB.
 	Redirect bool
-	// IngressQdisc tells that the host veth has an ingress qdisc, Stranger that
-	// it, or a filter in it, is somebody else's.
-	IngressQdisc, Stranger bool
+	// IngressQdisc tells that the host veth has an ingress qdisc, Ours that a
+	// filter of netguard's is in it (its IFB may be gone), Stranger that it, or
+	// a filter in it, is somebody else's.
+	IngressQdisc, Ours, Stranger bool
 }
 
 // Device names a device of an endpoint.
@@ -91,7 +92,7 @@ func Diff(have Endpoint, want Wish) []Step {
 		return steps
 	}
 	if want.Egress == nil {
-		if have.IngressQdisc && (have.Redirect || have.IFB != nil) {
+		if have.IngressQdisc && (have.Ours || have.IFB != nil) {
 			steps = append(steps, Step{Op: DeleteIngress})
 		}
 		if have.IFB != nil {

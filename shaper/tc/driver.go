@@ -161,15 +161,16 @@ func (s *Snapshot) ingress(veth, ifb int, e *shaper.Endpoint) error {
 			return err
 		case m.options == nil:
 			// The head of a chain: a filter's priority without the filter.
-		case m.handle == s.d.upload.handle && target == ifb && ifb != 0:
-			e.Redirect = true
 		case m.kind != "bpf" || !ours(m.handle):
 			e.Stranger = true
+		default:
+			e.Ours = true
+			e.Redirect = e.Redirect || m.handle == s.d.upload.handle && target == ifb && ifb != 0
 		}
 	}
 	// An empty ingress qdisc without an IFB was put there by somebody else:
 	// netguard makes its IFB first.
-	if e.IFB == nil && !e.Redirect {
+	if e.IFB == nil && !e.Ours {
 		e.Stranger = true
 	}
 	return nil
