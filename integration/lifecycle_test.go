@@ -113,7 +113,7 @@ func TestLifecycle(t *testing.T) {
 	})
 	t.Run("what_is_not_managed_says_why", func(t *testing.T) {
 		e, a := on(t)
-		e.Output("ip", "link", "add", "parent0", "type", "dummy")
+		e.Output("ip", "link", "add", "parent0", "type", "veth", "peer", "parent1")
 		e.Output("ip", "link", "set", "parent0", "up")
 		e.Network("mac", Driver("macvlan"), DriverOption("parent", "parent0"), Subnet("198.18.7.0/24"))
 		for name, c := range map[string]*Container{
