@@ -106,9 +106,21 @@ func Cap(names ...string) ContainerOption {
 	return func(w *wish) { w.host.CapAdd = append(w.host.CapAdd, names...) }
 }
 
-// Privileged gives the container everything.
+// Privileged gives the container everything. On a machine that has not itself
+// all capabilities, where Docker cannot do that, it gives all that there are.
 func Privileged() ContainerOption {
-	return func(w *wish) { w.host.Privileged = true }
+	return func(w *wish) {
+		missing, err := missingCapabilities()
+		if w.err = err; err != nil {
+			return
+		}
+		if len(missing) == 0 {
+			w.host.Privileged = true
+			return
+		}
+		w.host.CapAdd, w.host.CapDrop = []string{"ALL"}, missing
+		w.host.SecurityOpt = []string{"seccomp=unconfined", "apparmor=unconfined"}
+	}
 }
 
 // Restarting sets the restart policy: always, unless-stopped or on-failure.

@@ -22,6 +22,7 @@ type session struct {
 	dir    string
 	owner  remains.Owner
 	record remains.Record
+	reaper int            // its process id
 	lease  io.WriteCloser // never written to: its end is the process's end
 	serial atomic.Int64
 
@@ -70,6 +71,7 @@ func (s *session) startReaper() error {
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start reaper: %w", err)
 	}
+	s.reaper = cmd.Process.Pid
 	return nil
 }
 

@@ -27,7 +27,7 @@ func (r Record) Remove(keep bool) error {
 	if err := r.killAll(); err != nil {
 		return err // what follows would fail too, and less clearly
 	}
-	sockets := r.shimSockets()
+	sockets := r.ShimSockets()
 	var faults []error
 	note := func(err error) {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -61,10 +61,10 @@ func (r Record) Remove(keep bool) error {
 	return errors.Join(faults...)
 }
 
-// shimSockets lists the sockets of containerd's shims. They live in
+// ShimSockets lists the sockets of containerd's shims. They live in
 // /run/containerd/s under hashed names, and a shim that is killed leaves its
 // own; the bundle's "address" file is where the name is written.
-func (r Record) shimSockets() []string {
+func (r Record) ShimSockets() []string {
 	var found []string
 	filepath.WalkDir(r.Dir, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
