@@ -1,0 +1,58 @@
+package main
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"netguard/agent"
+	"netguard/agent/config"
+)
+
+var modes = []string{"enforce", "monitor"}
+
+func newAgent(g *globals) *cobra.Command {
+	var policyDir, metrics, mode string
+	cmd := &cobra.Command{
+		Use:   "agent",
+		Short: "Run the agent that enforces, until it is told to end",
+		Long: `Run the agent: it watches Docker and the kernel and brings the kernel to what
+labels, policies and the configuration declare. It runs in the network namespace
+of dockerd, as root. Flags win over the configuration file.
+
+SIGTERM or SIGINT ends it; what is enforced stays enforced, and the next agent
+adopts it.`,
+		Example: `  systemctl enable --now netguard                       # the usual way
+  netguard agent                                        # in a terminal
+  netguard agent --docker-host unix:///run/docker.sock --metrics ""`,
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	flags.StringVar(&policyDir, "policy-dir", "", "`directory` of policy files (default: policy_dir of the configuration, else "+config.DefaultPolicyDir+")")
+	flags.StringVar(&metrics, "metrics", "", "`address` for Prometheus, \"\" for none (default: metrics of the configuration, else "+config.DefaultMetrics+")")
+	flags.StringVar(&mode, "mode", modes[0], "enforce, or monitor: look and tell, change nothing")
+	cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions(modes, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RunE = verb(func(cmd *cobra.Command, _ []string) error {
+		if !slices.Contains(modes, mode) {
+			return usage("--mode is %q: it is %s", mode, strings.Join(modes, " or "))
+		}
+		overrides := g.overrides(cmd)
+		if flags.Changed("policy-dir") {
+			overrides.PolicyDir = &policyDir
+		}
+		if flags.Changed("metrics") {
+			overrides.Metrics = &metrics
+		}
+		// The agent reads it itself, and again when it changes; this tells a
+		// fault in it from one of the host.
+		if _, err := g.read(cmd); err != nil {
+			return err
+		}
+		return agent.Run(cmd.Context(), agent.Options{
+			ConfigPath: g.config, ConfigExplicit: g.explicit(cmd), Overrides: overrides,
+			Mode: mode, Version: buildVersion().version, Log: cmd.ErrOrStderr(),
+		})
+	})
+	return cmd
+}

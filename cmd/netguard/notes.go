@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"netguard/agent/control"
+)
+
+// notes are what is wrong and what to do about it, each with whom it is about.
+func notes(host []string, endpoints []control.Endpoint, v view) string {
+	var b strings.Builder
+	for _, finding := range host {
+		note(&b, "!", red, "the host", finding, v)
+	}
+	for _, e := range endpoints {
+		about := fmt.Sprintf("%s (%s)", e.Container, e.Network)
+		// The reason of an unmanaged one stands in its row.
+		if e.Wrong() && e.Reason != "" && !slices.Contains(e.Findings, e.Reason) {
+			note(&b, "!", red, about, e.State+": "+e.Reason, v)
+		} else if e.Wrong() && e.Reason == "" && len(e.Findings) == 0 {
+			note(&b, "!", red, about, e.State, v)
+		}
+		for _, finding := range e.Findings {
+			note(&b, "!", red, about, finding, v)
+		}
+		if n := refused(e.Violations); n > 0 {
+			note(&b, "-", yellow, about, fmt.Sprintf("the guard refused %s frames that are not its own: %s", humanCount(n), kinds(e.Violations)), v)
+		}
+	}
+	return b.String()
+}
+
+// note writes one, within the width. Its own line breaks stay, so that lists of
+// faults with file and line can be read.
+func note(b *strings.Builder, mark string, style style, about, text string, v view) {
+	const indent = "    "
+	width := v.width
+	if v.wide {
+		width = max(width, usualWidth)
+	}
+	about = printable(about) + ":"
+	first := true
+	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
+		line = printable(strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")))
+		if !first {
+			b.WriteString(indent + wrap(line, width-len(indent), indent) + "\n")
+			continue
+		}
+		first = false
+		wrapped := wrap(about+" "+line, width-2, indent)
+		// What is styled is what it is about; a break may fall into it.
+		if rest, ok := strings.CutPrefix(wrapped, about); ok {
+			wrapped = style.on(about, v.colour) + rest
+		}
+		b.WriteString(style.on(mark, v.colour) + " " + wrapped + "\n")
+	}
+}
+
+func refused(v control.Violations) uint64 {
+	return v.MAC + v.ARP + v.IP + v.ND + v.Ethertype + v.DHCP
+}
+
+func kinds(v control.Violations) string {
+	var texts []string
+	for _, k := range []struct {
+		name string
+		n    uint64
+	}{{"MAC", v.MAC}, {"ARP", v.ARP}, {"IP", v.IP}, {"ND", v.ND}, {"ethertype", v.Ethertype}, {"DHCP", v.DHCP}} {
+		if k.n > 0 {
+			texts = append(texts, humanCount(k.n)+" "+k.name)
+		}
+	}
+	return strings.Join(texts, ", ")
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"netguard/agent/config"
+)
+
+// newRoot builds the command line; each verb has a file of its own.
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "netguard",
+		Short: "Least privilege for the containers of a plain Docker host",
+		Long: `netguard runs beside dockerd and limits what containers can do to each other
+and to the host's uplink, as their labels and the operator's files say.
+
+The agent enforces; the other commands ask it over its socket, as root.
+
+Exit codes: 0 fine; 1 what was asked about is not fine; 2 wrong usage or
+configuration; 3 no agent answers.`,
+		Example: `  # on a container: at most 50 Mbit/s in and 10 Mbit/s out
+  docker run -d --label netguard.ingress.rate=50mbit --label netguard.egress.rate=10mbit nginx
+
+  systemctl start netguard      # or, in a terminal: netguard agent
+  netguard status               # what is enforced, and what is wrong`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	g := &globals{}
+	flags := root.PersistentFlags()
+	flags.StringVar(&g.config, "config", config.DefaultPath, "configuration `file`")
+	flags.StringVar(&g.dockerHost, "docker-host", "", "`URL` of the Docker engine (default: docker_host of the configuration, else DOCKER_HOST, else unix:///var/run/docker.sock)")
+	flags.StringVar(&g.socket, "socket", "", "`path` of the agent's socket (default: socket of the configuration, else "+config.DefaultSocket+")")
+	root.AddCommand(newAgent(g), newStatus(g), newVersion())
+	root.InitDefaultCompletionCmd()
+	root.InitDefaultHelpCmd()
+	for _, c := range root.Commands() {
+		switch {
+		case c.Name() == "help":
+			c.Run, c.RunE = nil, verb(help)
+		case !c.Runnable(): // a heading over other verbs; cobra would take any word for a wish for help
+			c.Args, c.RunE = cobra.ArbitraryArgs, verb(heading)
+		}
+	}
+	return root
+}
+
+func help(cmd *cobra.Command, args []string) error {
+	about, rest, err := cmd.Root().Find(args)
+	if err != nil || len(rest) > 0 {
+		return usage("no help about %q", strings.Join(args, " "))
+	}
+	about.InitDefaultHelpFlag()
+	return about.Help()
+}
+
+func heading(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usage("unknown command %q for %q", args[0], cmd.CommandPath())
+	}
+	return cmd.Help()
+}
+
+// globals are the flags of every command.
+type globals struct {
+	config, dockerHost, socket string
+}
+
+// overrides are the flags that were given.
+func (g *globals) overrides(cmd *cobra.Command) config.Overrides {
+	given := func(name string, value *string) *string {
+		if cmd.Flags().Changed(name) {
+			return value
+		}
+		return nil
+	}
+	return config.Overrides{Socket: given("socket", &g.socket), DockerHost: given("docker-host", &g.dockerHost)}
+}
+
+// explicit tells whether the configuration file was named, so that it must be there.
+func (g *globals) explicit(cmd *cobra.Command) bool { return cmd.Flags().Changed("config") }
+
+// load gives the configuration for a command that asks the agent. A named socket
+// is all it needs: a fault in the file must not keep anybody from looking.
+func (g *globals) load(cmd *cobra.Command) (config.Config, error) {
+	overrides := g.overrides(cmd)
+	if overrides.Socket != nil {
+		return config.Default().With(overrides)
+	}
+	cfg, err := g.read(cmd)
+	if err != nil {
+		return config.Config{}, err
+	}
+	return cfg.With(overrides)
+}
+
+func (g *globals) read(cmd *cobra.Command) (config.Config, error) {
+	cfg, err := config.Load(g.config, g.explicit(cmd))
+	if err != nil {
+		return config.Config{}, &kind{err, errConfig}
+	}
+	return cfg, nil
+}

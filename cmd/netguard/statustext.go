@@ -1,0 +1,215 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"netguard/agent/control"
+)
+
+// view is how a status is shown.
+type view struct {
+	wide   bool
+	width  int // in columns; wide does not keep to it
+	colour bool
+	now    time.Time // whose zone is the reader's
+}
+
+// statusText is a status for people: a line about the host, a row for each
+// endpoint, and what is wrong together with its remedy.
+func statusText(s control.Status, v view) string {
+	endpoints := sorted(s.Endpoints)
+	var b strings.Builder
+	b.WriteString(headline(s, v))
+	if len(endpoints) == 0 {
+		b.WriteString("\nNo container is on a network yet.\n")
+	} else {
+		t, width := narrowTable(endpoints), v.width
+		if v.wide {
+			t, width = wideTable(endpoints), 0
+		}
+		b.WriteString("\n" + t.format(width, true, v.colour))
+	}
+	if notes := notes(s.Findings, endpoints, v); notes != "" {
+		b.WriteString("\n" + notes)
+	}
+	return b.String()
+}
+
+func sorted(endpoints []control.Endpoint) []control.Endpoint {
+	return slices.SortedStableFunc(slices.Values(endpoints), func(a, b control.Endpoint) int {
+		return cmp.Or(strings.Compare(a.Container, b.Container), strings.Compare(a.Network, b.Network))
+	})
+}
+
+// headline says how the host is.
+func headline(s control.Status, v view) string {
+	docker := "docker " + cmp.Or(s.Docker.Version, "unknown")
+	if s.Docker.Firewall != "" {
+		docker += ", " + s.Docker.Firewall
+	}
+	parts := []cell{{text: "mode " + s.Mode}, {text: docker}}
+	if s.Mode == "monitor" {
+		parts[0] = cell{"mode monitor: nothing is enforced", yellow}
+	}
+	if !s.Docker.Connected {
+		parts[1] = cell{"! " + docker + ", not connected", red}
+	}
+	when := verified(s.VerifiedAt, v.now)
+	if s.InSync {
+		parts = append(parts, cell{"in sync, " + when, none})
+	} else {
+		parts = append(parts, cell{"! NOT IN SYNC, " + when, red})
+	}
+	wrong := 0
+	for _, e := range s.Endpoints {
+		if e.Wrong() {
+			wrong++
+		}
+	}
+	count := fmt.Sprintf("%d endpoints", len(s.Endpoints))
+	if len(s.Endpoints) == 1 {
+		count = "1 endpoint"
+	}
+	parts = append(parts, cell{count, none})
+	if wrong > 0 {
+		parts = append(parts, cell{fmt.Sprintf("! %d not as declared", wrong), red})
+	}
+	if v.wide && s.Shaper.Leaf != "" {
+		text := "leaf " + s.Shaper.Leaf
+		if len(s.Shaper.Missing) > 0 {
+			text += " (the kernel lacks " + strings.Join(s.Shaper.Missing, ", ") + ")"
+		}
+		parts = append(parts, cell{text, none})
+	}
+	texts := make([]string, len(parts))
+	for i, p := range parts {
+		texts[i] = p.style.on(printable(p.text), v.colour)
+	}
+	return strings.Join(texts, " | ") + "\n"
+}
+
+func verified(at, now time.Time) string {
+	if at.IsZero() {
+		return "never verified"
+	}
+	at = at.In(now.Location())
+	if at.Format(time.DateOnly) == now.Format(time.DateOnly) {
+		return "verified " + at.Format(time.TimeOnly)
+	}
+	return "verified " + at.Format(time.DateTime)
+}
+
+func narrowTable(endpoints []control.Endpoint) *table {
+	t := &table{columns: []column{
+		{}, {head: "CONTAINER", least: 12, cut: cutMiddle}, {head: "NETWORK", least: 8, cut: cutMiddle}, {head: "STATE"},
+		{head: "INGRESS", right: true}, {head: "PASSED", right: true},
+		{head: "EGRESS", right: true}, {head: "PASSED", right: true},
+		{head: "DROPS", right: true}, {head: "DENIED", right: true}, {head: "POLICY", least: 8, cut: cutEnd},
+	}}
+	for _, e := range endpoints {
+		r := row{cells: []cell{mark(e), name(e), {text: e.Network}, state(e)}}
+		if e.State == control.Unmanaged {
+			r.tail = cell{e.Reason, dim}
+			t.add(r)
+			continue
+		}
+		r.cells = append(r.cells,
+			cell{text: humanLimit(e.Ingress.RateBPS)}, cell{text: humanBytes(e.Ingress.Bytes)},
+			cell{text: humanLimit(e.Egress.RateBPS)}, cell{text: humanBytes(e.Egress.Bytes)},
+			cell{text: humanCount(e.Ingress.Drops + e.Egress.Drops)}, cell{text: humanCount(e.Denied)},
+			cell{text: policies(e.Policy, 1)})
+		t.add(r)
+	}
+	return t
+}
+
+func wideTable(endpoints []control.Endpoint) *table {
+	t := &table{columns: []column{
+		{}, {head: "CONTAINER"}, {head: "ID"}, {head: "NETWORK"}, {head: "BRIDGE"}, {head: "VETH"},
+		{head: "MAC"}, {head: "IPV4"}, {head: "IPV6"}, {head: "STATE"},
+	}}
+	for _, head := range []string{"INGRESS", "EGRESS"} {
+		t.columns = append(t.columns, column{head: head, right: true}, column{head: "BURST", right: true},
+			column{head: "FROM"}, column{head: "PASSED", right: true}, column{head: "PACKETS", right: true},
+			column{head: "DROPS", right: true})
+	}
+	t.columns = append(t.columns, column{head: "DENIED", right: true}, column{head: "GUARD", right: true}, column{head: "POLICY"})
+	for _, e := range endpoints {
+		r := row{cells: []cell{mark(e), name(e), {text: fmt.Sprintf("%.12s", e.ID)}, {text: e.Network},
+			orDash(e.Bridge), orDash(e.Veth), orDash(e.MAC), orDash(e.IPv4), orDash(e.IPv6), state(e)}}
+		if e.State == control.Unmanaged {
+			r.tail = cell{e.Reason, dim}
+			t.add(r)
+			continue
+		}
+		for _, d := range []control.Traffic{e.Ingress, e.Egress} {
+			burst := "-"
+			if d.BurstBytes > 0 {
+				burst = humanBytes(d.BurstBytes)
+			}
+			r.cells = append(r.cells, cell{text: humanLimit(d.RateBPS)}, cell{text: burst}, orDash(d.Source),
+				cell{text: humanBytes(d.Bytes)}, cell{text: humanCount(d.Packets)}, cell{text: humanCount(d.Drops)})
+		}
+		r.cells = append(r.cells, cell{text: humanCount(e.Denied)}, cell{text: humanCount(refused(e.Violations))},
+			cell{text: policies(e.Policy, 100)})
+		t.add(r)
+	}
+	return t
+}
+
+func mark(e control.Endpoint) cell {
+	if e.Wrong() {
+		return cell{"!", red}
+	}
+	return cell{}
+}
+
+// name names the container and those in the same network namespace.
+func name(e control.Endpoint) cell {
+	c := cell{text: e.Container}
+	if len(e.SharedBy) > 0 {
+		c.text += " (+" + strings.Join(e.SharedBy, " +") + ")"
+	}
+	switch {
+	case e.Wrong():
+		c.style = red
+	case e.State == control.Unmanaged:
+		c.style = dim
+	}
+	return c
+}
+
+func state(e control.Endpoint) cell {
+	switch e.State {
+	case control.Admitted:
+		return cell{text: e.State}
+	case control.Unmanaged:
+		return cell{e.State, dim}
+	}
+	return cell{e.State, red}
+}
+
+func orDash(s string) cell { return cell{text: cmp.Or(s, "-")} }
+
+// policies names the policies that isolate an endpoint, so many by direction.
+func policies(p control.Policies, most int) string {
+	var parts []string
+	for _, d := range []struct {
+		name  string
+		names []string
+	}{{"in:", p.Ingress}, {"out:", p.Egress}} {
+		if len(d.names) == 0 {
+			continue
+		}
+		text := d.name + strings.Join(d.names[:min(most, len(d.names))], ",")
+		if more := len(d.names) - most; more > 0 {
+			text += fmt.Sprintf("+%d", more)
+		}
+		parts = append(parts, text)
+	}
+	return cmp.Or(strings.Join(parts, " "), "open")
+}
