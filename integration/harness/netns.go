@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,15 +27,10 @@ const netnsDir = "/run/netns"
 // createNetns makes a namespace that has a name, with its loopback up. It does
 // what `ip netns add` does, without turning /run/netns into a mount that stays.
 func createNetns(name string) error {
-	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
-		return fmt.Errorf("create namespace %s: %w", name, err)
-	}
 	path := filepath.Join(netnsDir, name)
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
-	if err != nil {
+	if err := createFile(path); err != nil {
 		return fmt.Errorf("create namespace %s: %w", name, err)
 	}
-	file.Close()
 	return onOwnThread(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 			return fmt.Errorf("create namespace %s: %w", name, err)
@@ -44,6 +40,22 @@ func createNetns(name string) error {
 		}
 		return linkUp("lo")
 	})
+}
+
+func createFile(path string) error {
+	for try := 1; ; try++ {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL, 0o444)
+		if err == nil {
+			return file.Close()
+		}
+		// The last engine of another run may take the directory away just now.
+		if !errors.Is(err, fs.ErrNotExist) || try == 10 {
+			return err
+		}
+	}
 }
 
 // Do runs f on a thread that is in the namespace. Goroutines that f starts are

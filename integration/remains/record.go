@@ -65,17 +65,27 @@ func (r Record) Write() error {
 	if err != nil {
 		return fmt.Errorf("encode record %s: %w", r.Name, err)
 	}
-	if err := os.MkdirAll(registry, 0o700); err != nil {
-		return fmt.Errorf("create registry: %w", err)
+	// Whoever removes the last record takes the registry along, perhaps just now.
+	for range 10 {
+		if err = r.put(raw); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
 	}
-	// Half a record would never be swept: write beside, then rename.
-	if err := os.WriteFile(r.path()+".new", raw, 0o600); err != nil {
-		return fmt.Errorf("write record: %w", err)
-	}
-	if err := os.Rename(r.path()+".new", r.path()); err != nil {
+	if err != nil {
 		return fmt.Errorf("write record: %w", err)
 	}
 	return nil
+}
+
+func (r Record) put(raw []byte) error {
+	if err := os.MkdirAll(registry, 0o700); err != nil {
+		return err
+	}
+	// Half a record would never be swept: write beside, then rename.
+	if err := os.WriteFile(r.path()+".new", raw, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(r.path()+".new", r.path())
 }
 
 // Sweep removes what dead owners left behind, and returns the names of their
@@ -100,7 +110,7 @@ func sweep(dead func(Owner) bool) ([]string, error) {
 	}
 	// The registry goes with its last record; whoever waits for the lock then
 	// holds one of a file that is gone, and finds nothing to do.
-	defer os.Remove(registry)
+	defer removeRegistry()
 	defer unlock()
 
 	files, err := filepath.Glob(filepath.Join(registry, "*.json"))

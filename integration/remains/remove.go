@@ -43,13 +43,9 @@ func (r Record) Remove(keep bool) error {
 		}
 		note(os.Remove(path))
 	}
-	os.Remove(netnsDir) // when we made it and it is empty
 	for _, socket := range sockets {
 		note(os.Remove(socket))
-		os.Remove(filepath.Dir(socket)) // where nobody else's shim has one
-		os.Remove("/run/containerd")
 	}
-	removePluginDir()
 	if !keep {
 		note(os.RemoveAll(r.Dir))
 	}
@@ -57,42 +53,24 @@ func (r Record) Remove(keep bool) error {
 		return fmt.Errorf("remove engine %s: %w", r.Name, errors.Join(faults...))
 	}
 	note(os.Remove(r.path()))
-	os.Remove(registry)
+	removeRegistry()
 	return errors.Join(faults...)
 }
 
-// ShimSockets lists the sockets of containerd's shims. They live in
-// /run/containerd/s under hashed names, and a shim that is killed leaves its
-// own; the bundle's "address" file is where the name is written.
-func (r Record) ShimSockets() []string {
-	var found []string
-	filepath.WalkDir(r.Dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return nil // best effort: it vanished while we looked
+// removeRegistry removes the registry with its last record, and then the
+// directories that engines make for all: not earlier, because an engine that
+// starts may just have made them.
+func removeRegistry() {
+	if os.Remove(registry) != nil {
+		return
+	}
+	os.Remove(netnsDir)
+	// Of the machine's own dockerd and containerd there is more.
+	for dir, only := range map[string]string{"/run/docker": "plugins", "/run/containerd": "s"} {
+		entries, err := os.ReadDir(dir)
+		if err == nil && len(entries) == 1 && entries[0].Name() == only && os.Remove(filepath.Join(dir, only)) == nil {
+			os.Remove(dir)
 		}
-		switch rel, _ := filepath.Rel(r.Dir, path); {
-		case d.IsDir() && rel == "data":
-			return filepath.SkipDir // container file systems
-		case d.IsDir() && d.Name() == "rootfs":
-			return filepath.SkipDir
-		case d.Name() == "address":
-			raw, err := os.ReadFile(path)
-			socket := strings.TrimPrefix(strings.TrimSpace(string(raw)), "unix://")
-			if err == nil && strings.HasPrefix(socket, "/run/containerd/s/") {
-				found = append(found, socket)
-			}
-		}
-		return nil
-	})
-	return found
-}
-
-// removePluginDir takes away /run/docker/plugins, which every dockerd makes there
-// whatever its exec root, unless another dockerd has more below /run/docker.
-func removePluginDir() {
-	entries, err := os.ReadDir("/run/docker")
-	if err == nil && len(entries) == 1 && entries[0].Name() == "plugins" && os.Remove("/run/docker/plugins") == nil {
-		os.Remove("/run/docker")
 	}
 }
 
