@@ -20,6 +20,9 @@ type Endpoint struct {
 	// container has not opted out: only then does a policy's select, or a peer by
 	// name or label, see it. An address of any other counts for "not external".
 	Managed bool
+	// Closed says why the endpoint is to be closed both ways whatever policies
+	// say: a fault of a label that this package does not read. "" if there is none.
+	Closed string
 	// Published are the ports through which the host leads to it.
 	Published []Publish
 }
@@ -44,11 +47,11 @@ type State struct {
 	Container, ID, Network string
 	// Policies name those that isolate it, by direction.
 	Policies [2][]string
-	// Locked says why it is closed both ways whatever policies allow: a fault of
-	// its label, or of a policy that is about it. "" if it is not.
-	Locked string
+	// Locked says why it is closed both ways whatever policies allow: faults of
+	// its labels, or of a policy that is about it. Empty if it is not.
+	Locked []string
 }
 
 // Isolated tells whether policy closes the endpoint in a direction but for what
 // it lists.
-func (s State) Isolated(d Direction) bool { return s.Locked != "" || len(s.Policies[d]) > 0 }
+func (s State) Isolated(d Direction) bool { return len(s.Locked) > 0 || len(s.Policies[d]) > 0 }

@@ -49,9 +49,12 @@ func Strays(labels map[string]string) Faults {
 		if len(name) > maxLabelKey || claimed(name) {
 			continue
 		}
+		owner, _, _ := strings.Cut(strings.ToLower(name), ".")
+		if n := len(owner) - len("netguard"); n < -2 || n > 2 || distance(owner, "netguard") > 2 {
+			continue
+		}
 		near := nearest(name, knownLabels)
-		own := strings.HasPrefix(strings.ToLower(name), labelPrefix)
-		if !own && (near == "" || distance(strings.ToLower(name), near) > 2) {
+		if owner != "netguard" && (near == "" || distance(strings.ToLower(name), near) > 2) {
 			continue
 		}
 		text := "there is no such label: the labels are " + strings.Join(knownLabels, ", ")
@@ -72,25 +75,10 @@ type labelPolicy struct {
 	rules    [2][]rule
 }
 
-// readLabels decodes the policies in a container's labels. If there are faults,
-// what it returns is not to be used.
-func readLabels(w *Workload) (labelPolicy, Faults) {
-	var p labelPolicy
-	faults := Strays(w.Labels)
-	for _, dir := range Directions {
-		if text, ok := w.Labels[policyLabels[dir]]; ok {
-			rules, wrong := parseLabel(policyLabels[dir], text, dir, w.Project)
-			p.isolates[dir], p.rules[dir] = true, rules
-			faults = append(faults, wrong...)
-		}
-	}
-	return p, faults
-}
-
 // LabelFaults finds what is wrong with the policies in a container's labels, and
 // labels that were meant to be some. A container with a fault is closed.
 func LabelFaults(w Workload) Faults {
-	_, faults := readLabels(&w)
+	_, faults := labelReader{}.workload(&w)
 	return faults
 }
 

@@ -1,0 +1,210 @@
+package netpolicy
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// World is all that a rule set is made of.
+type World struct {
+	Endpoints []Endpoint
+	Policies  []Policy
+	// Broken are policies that could not be read, in place of which nothing is
+	// known: whom they select is closed both ways.
+	Broken []Broken
+}
+
+// Compile makes the rule set. It cannot fail: what could not be read closes the
+// endpoints that it is about. The same input gives the same rule set.
+func Compile(w World) *RuleSet {
+	p := prepare(w)
+	// The generation is a hash of rules that name it, so they are made twice.
+	draft := &RuleSet{Generation: strings.Repeat("a", generationLen)}
+	for _, f := range []*Family{&draft.V4, &draft.V6} {
+		b := newBuilder(p, f == &draft.V6, draft.Generation)
+		b.draft = true
+		f.Chains = b.chains()
+	}
+	rs := &RuleSet{Generation: digest(generationLen, draft.rulesText()), States: p.states}
+	for _, f := range rs.Families() {
+		b := newBuilder(p, f == &rs.V6, rs.Generation)
+		*f = b.family()
+	}
+	return rs
+}
+
+// rulesText is all rules as a text.
+func (r *RuleSet) rulesText() string {
+	var b strings.Builder
+	for _, f := range r.Families() {
+		for _, c := range f.Chains {
+			fmt.Fprintf(&b, "%s\n", c.Name)
+			for _, r := range c.Rules {
+				fmt.Fprintf(&b, "%v %d %v %d %d %s %v\n", r.Sets, r.Proto, r.Ports, r.ICMPType, r.Verdict, r.Goto, r.Origin)
+			}
+		}
+	}
+	return b.String()
+}
+
+// builder makes one family of a rule set.
+type builder struct {
+	*prepared
+	ipv6       bool
+	generation string
+	draft      bool // only the rules count
+	addrs      []netip.Addr
+	ports      []published
+	sets       map[string]*Set
+}
+
+func newBuilder(p *prepared, ipv6 bool, generation string) *builder {
+	return &builder{
+		prepared: p, ipv6: ipv6, generation: generation,
+		addrs: p.own.family(ipv6), ports: publishedOf(p.endpoints, ipv6), sets: map[string]*Set{},
+	}
+}
+
+func (b *builder) family() Family {
+	f := Family{IPv6: b.ipv6, Chains: b.chains()}
+	f.Entry = [3]string{
+		Forward: b.chain(codeForward, ""), Input: b.chain(codeInput, ""), Output: b.chain(codeOutput, ""),
+	}
+	for _, s := range b.sets {
+		slices.SortFunc(s.Members, compareMembers)
+		s.Members = slices.Compact(s.Members)
+		f.Sets = append(f.Sets, *s)
+	}
+	slices.SortFunc(f.Sets, func(a, b Set) int { return strings.Compare(a.Name, b.Name) })
+	return f
+}
+
+func (b *builder) chain(path, stage string) string { return chainName(path, stage, b.generation) }
+
+// set gives a set by its name, made at its first use.
+func (b *builder) set(s Set, members func() []Member) string {
+	if _, ok := b.sets[s.Name]; !ok && !b.draft {
+		s.Members = members()
+		b.sets[s.Name] = &s
+	}
+	return s.Name
+}
+
+func single(a netip.Addr) Member { return Member{Prefix: netip.PrefixFrom(a, a.BitLen())} }
+
+// addrsOf gives the addresses of which all owners, or one, are meant.
+func (b *builder) addrsOf(has []bool, all bool) []Member {
+	var members []Member
+	for _, a := range b.addrs {
+		meant := 0
+		for _, i := range b.own[a] {
+			if has[i] {
+				meant++
+			}
+		}
+		if meant == len(b.own[a]) || meant > 0 && !all {
+			members = append(members, single(a))
+		}
+	}
+	return members
+}
+
+// groupSet is the set of a group's addresses. An address that several endpoints
+// claim counts in an allow if all of them are meant, in a deny if one is.
+func (b *builder) groupSet(g group, denies bool) string {
+	letter := letterSelect
+	if denies {
+		letter = letterDeny
+	}
+	return b.set(Set{Name: contentSet(b.ipv6, letter, g.key), Kind: Addrs, Closes: denies, About: g.about},
+		func() []Member { return b.addrsOf(g.has, !denies) })
+}
+
+// isolatedSet is the set of the endpoints that a stage closes.
+func (b *builder) isolatedSet(s Stage) string {
+	return b.set(Set{Name: scopedSet(b.ipv6, letterIsolated, stageCode(s), b.generation), Kind: Addrs, Scoped: true, Closes: true,
+		About: "endpoints closed by " + s.String()},
+		func() []Member { return b.addrsOf(b.isolated[s], false) })
+}
+
+// containersSet is the set of all containers' addresses, managed or not.
+func (b *builder) containersSet() string {
+	return b.set(Set{Name: contentSet(b.ipv6, letterContainers), Kind: Addrs, Closes: true, About: "all containers"},
+		func() []Member {
+			var members []Member
+			for _, a := range b.addrs {
+				members = append(members, single(a))
+			}
+			return members
+		})
+}
+
+func (b *builder) netSet(c cidr) string {
+	return b.set(Set{Name: contentSet(b.ipv6, letterNet, c.String()), Kind: Nets, About: c.String()},
+		func() []Member {
+			var members []Member
+			for _, p := range c.prefixes {
+				members = append(members, Member{Prefix: p})
+			}
+			return members
+		})
+}
+
+// publishedSet is the set of all published ports.
+func (b *builder) publishedSet() string {
+	return b.set(Set{Name: contentSet(b.ipv6, letterPublished), Kind: Published, Closes: true, About: "published ports"},
+		func() []Member { return b.portsOf(func(target) bool { return true }, nil, true) })
+}
+
+// isolatedPorts is the set of published ports that lead to an endpoint that a
+// stage closes.
+func (b *builder) isolatedPorts(s Stage) string {
+	return b.set(Set{Name: scopedSet(b.ipv6, letterPublished, stageCode(s), b.generation), Kind: Published, Scoped: true, Closes: true,
+		About: "published ports closed by " + s.String()},
+		func() []Member { return b.portsOf(func(t target) bool { return b.isolated[s][t.endpoint] }, nil, true) })
+}
+
+// targetSet is the set of published ports that lead to whom a rule is about, on
+// one of its ports. For an allow all that the port may lead to has to be meant,
+// but for what the stage leaves open.
+func (b *builder) targetSet(key, about string, is func(target) bool, p ports, denies bool, s Stage) string {
+	open := func(t target) bool { return s >= FileIngress && !b.isolated[s][t.endpoint] }
+	name := contentSet(b.ipv6, letterPublished, key, p.String(), strconv.FormatBool(denies), b.generation, s.String())
+	return b.set(Set{Name: name, Kind: Published, Scoped: true, Closes: denies,
+		About: "published ports of " + about + ", " + p.String()},
+		func() []Member {
+			if denies {
+				return b.portsOf(is, p, true)
+			}
+			return b.portsOf(is, p, false, open)
+		})
+}
+
+// portsOf gives the published ports that lead to a target of which is holds and
+// whose port is one of p: one of them if some will do, else all but the open.
+func (b *builder) portsOf(is func(target) bool, p ports, some bool, open ...func(target) bool) []Member {
+	var members []Member
+	for _, port := range b.ports {
+		meant, not := false, false
+		for _, t := range port.to {
+			switch {
+			case is(t) && p.contain(port.member.Proto, t.port):
+				meant = true
+			case len(open) > 0 && open[0](t):
+			default:
+				not = true
+			}
+		}
+		if meant && (some || !not) {
+			members = append(members, port.member)
+		}
+	}
+	return members
+}
+
+func stageCode(s Stage) string {
+	return strings.ToLower([...]string{"", codeEgress, codeEgressLabel, codeIngress, codeIngressLabel}[s])
+}

@@ -1,0 +1,94 @@
+package netpolicy
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// ends gives what to ask of the two ends of a packet on a route so that it is
+// one between a group and a peer, the group's end being that of the direction.
+// It is false if no packet of the route and the family can be.
+func (b *builder) ends(r route, s Stage, d Direction, g group, p peer, of ports) ([]SetMatch, bool) {
+	denies := s == Guardrail
+	mine, theirs := Src, Dst
+	if d == Ingress {
+		mine, theirs = Dst, Src
+	}
+	if r == toPublished {
+		return b.publishedEnds(s, d, g, p, of)
+	}
+	sets := []SetMatch{{Set: b.groupSet(g, denies), Side: mine}}
+	if r == toContainer {
+		return b.withPeer(sets, p, theirs, denies)
+	}
+	switch p.kind { // the other end is the host
+	case peerAny, peerHost:
+		return sets, true
+	case peerNet:
+		return b.withPeer(sets, p, theirs, denies)
+	}
+	return nil, false
+}
+
+// withPeer adds what to ask of an end that is a container or outside.
+func (b *builder) withPeer(sets []SetMatch, p peer, side Side, denies bool) ([]SetMatch, bool) {
+	switch p.kind {
+	case peerAny:
+		return sets, true
+	case peerExternal:
+		return append(sets, SetMatch{Set: b.containersSet(), Side: side, Not: true}), true
+	case peerContainers:
+		return append(sets, SetMatch{Set: b.groupSet(b.selector(p.sel), denies), Side: side}), true
+	case peerNet:
+		if p.net.ipv6() == b.ipv6 {
+			return append(sets, SetMatch{Set: b.netSet(p.net), Side: side}), true
+		}
+	}
+	return nil, false
+}
+
+// publishedEnds is ends for a connection to a published port, asked about as if
+// it went to the container behind.
+func (b *builder) publishedEnds(s Stage, d Direction, g group, p peer, of ports) ([]SetMatch, bool) {
+	denies := s == Guardrail
+	if d == Ingress {
+		is := func(t target) bool { return g.has[t.endpoint] }
+		sets := []SetMatch{{Set: b.targetSet(g.key, g.about, is, of, denies, s), Side: Dst}}
+		return b.withPeer(sets, p, Src, denies)
+	}
+	is, ok := b.targets(p, denies)
+	if !ok {
+		return nil, false
+	}
+	return []SetMatch{
+		{Set: b.groupSet(g, denies), Side: Src},
+		{Set: b.targetSet("peer "+p.canonical(), p.String(), is, of, denies, s), Side: Dst},
+	}, true
+}
+
+// targets tells of which containers behind published ports a peer speaks. A CIDR
+// allows what has its first address of the family in it, since that is where a
+// connection would have gone; it denies what has any address in it, since
+// docker-proxy goes to the other family as well.
+func (b *builder) targets(p peer, denies bool) (func(target) bool, bool) {
+	switch p.kind {
+	case peerAny:
+		return func(target) bool { return true }, true
+	case peerContainers:
+		has := b.selector(p.sel).has
+		return func(t target) bool { return has[t.endpoint] }, true
+	case peerNet:
+		if denies {
+			return func(t target) bool { return slices.ContainsFunc(b.endpoints[t.endpoint].Addrs, p.net.contains) }, true
+		}
+		if p.net.ipv6() != b.ipv6 {
+			return nil, false
+		}
+		return func(t target) bool {
+			addrs := b.endpoints[t.endpoint].Addrs
+			i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == b.ipv6 })
+			return i >= 0 && p.net.contains(addrs[i])
+		}, true
+	}
+	return nil, false
+}

@@ -1,0 +1,222 @@
+package netpolicy
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// group is some of the endpoints, under a text that says which, so that the same
+// text is the same set in every generation.
+type group struct {
+	key   string
+	about string
+	has   []bool // by endpoint
+}
+
+// stageRules are what one policy says in one direction, with whom it is about.
+type stageRules struct {
+	group
+	policy string
+	rules  []rule
+}
+
+// prepared is the input, looked at once for both families.
+type prepared struct {
+	endpoints []Endpoint
+	own       owners
+	states    []State
+	// isolated tells by stage which endpoints it closes.
+	isolated map[Stage][]bool
+	rules    map[Stage][]stageRules
+	denies   []stageDeny
+	groups   map[string]group // of selectors
+}
+
+type stageDeny struct {
+	group
+	policy string
+	deny
+}
+
+// fileStage and labelStage give the stages of a direction.
+func fileStage(d Direction) Stage { return [...]Stage{Ingress: FileIngress, Egress: FileEgress}[d] }
+
+func labelStage(d Direction) Stage { return [...]Stage{Ingress: LabelIngress, Egress: LabelEgress}[d] }
+
+func prepare(w World) *prepared {
+	n := len(w.Endpoints)
+	endpoints := clean(w.Endpoints)
+	p := &prepared{
+		endpoints: endpoints,
+		own:       ownersOf(endpoints),
+		states:    make([]State, n),
+		isolated: map[Stage][]bool{
+			FileEgress: make([]bool, n), LabelEgress: make([]bool, n),
+			FileIngress: make([]bool, n), LabelIngress: make([]bool, n),
+		},
+		rules:  map[Stage][]stageRules{},
+		groups: map[string]group{},
+	}
+	for i, e := range endpoints {
+		p.states[i] = State{Container: e.Name, ID: e.ID, Network: e.Network}
+	}
+	for _, policy := range w.Policies {
+		p.add(policy)
+	}
+	p.readLabels()
+	for _, b := range w.Broken {
+		for i, in := range p.selector(b.Select).has {
+			if in {
+				p.lock(i, b.String())
+			}
+		}
+	}
+	return p
+}
+
+func (p *prepared) add(policy Policy) {
+	g := p.selector(policy.sel)
+	for _, d := range Directions {
+		if !policy.isolates[d] {
+			continue
+		}
+		for i, in := range g.has {
+			if in {
+				p.isolated[fileStage(d)][i] = true
+				p.states[i].Policies[d] = append(p.states[i].Policies[d], policy.name)
+			}
+		}
+		p.rules[fileStage(d)] = append(p.rules[fileStage(d)], stageRules{g, policy.name, policy.rules[d]})
+	}
+	for _, d := range policy.deny {
+		p.denies = append(p.denies, stageDeny{g, policy.name, d})
+	}
+}
+
+// selector gives the managed endpoints that a selector fits.
+func (p *prepared) selector(s Selector) group {
+	key := "selector " + s.String()
+	if g, ok := p.groups[key]; ok {
+		return g
+	}
+	g := group{key, "containers with " + s.String(), make([]bool, len(p.endpoints))}
+	if s.String() == (Selector{}).String() {
+		g.about = s.String()
+	}
+	for i := range p.endpoints {
+		g.has[i] = p.endpoints[i].Managed && s.Matches(&p.endpoints[i])
+	}
+	p.groups[key] = g
+	return g
+}
+
+// lock closes an endpoint both ways: the label stages close it, and have no rule
+// for it.
+func (p *prepared) lock(i int, why string) {
+	if !slices.Contains(p.states[i].Locked, why) {
+		p.states[i].Locked = append(p.states[i].Locked, why)
+	}
+	for _, d := range Directions {
+		p.isolated[labelStage(d)][i] = true
+		for _, r := range p.rules[labelStage(d)] {
+			r.has[i] = false
+		}
+	}
+}
+
+// readLabels makes the label stages. Containers whose labels mean the same are
+// one group, so that rules grow with what labels say and not with containers.
+func (p *prepared) readLabels() {
+	var byText [2]map[string]int // index in rules of the stage
+	read := labelReader{}
+	for i := range p.endpoints {
+		if !p.endpoints[i].Managed {
+			continue
+		}
+		found, locked := read.endpoint(&p.endpoints[i])
+		if why := p.endpoints[i].Closed; why != "" {
+			locked = append(locked, clip(why))
+		}
+		for _, d := range Directions {
+			if !found.isolates[d] || len(locked) > 0 {
+				continue
+			}
+			stage := labelStage(d)
+			p.isolated[stage][i] = true
+			p.states[i].Policies[d] = append(p.states[i].Policies[d], "label "+policyLabels[d])
+			text := canonical(found.rules[d])
+			at, ok := byText[d][text]
+			if !ok {
+				if byText[d] == nil {
+					byText[d] = map[string]int{}
+				}
+				at = len(p.rules[stage])
+				byText[d][text] = at
+				g := group{"label " + d.String() + " " + text, "containers with one label " + policyLabels[d], make([]bool, len(p.endpoints))}
+				p.rules[stage] = append(p.rules[stage], stageRules{g, "label " + policyLabels[d], found.rules[d]})
+			}
+			p.rules[stage][at].has[i] = true
+		}
+		for _, why := range locked {
+			p.lock(i, why)
+		}
+	}
+	for _, d := range Directions { // an order that containers have no part in
+		slices.SortFunc(p.rules[labelStage(d)], func(a, b stageRules) int { return strings.Compare(a.key, b.key) })
+	}
+}
+
+// labelReader reads labels, each text once.
+type labelReader map[string]readLabel
+
+type readLabel struct {
+	rules  []rule
+	faults Faults
+}
+
+// endpoint gives what the labels of all containers of an endpoint say, and why
+// it is to be locked.
+func (r labelReader) endpoint(e *Endpoint) (labelPolicy, []string) {
+	found, faults := r.workload(&e.Workload)
+	var locked []string
+	for i := range e.Shared {
+		other, more := r.workload(&e.Shared[i])
+		faults = append(faults, more...)
+		for _, d := range Directions {
+			switch {
+			case !other.isolates[d]:
+			case !found.isolates[d]:
+				found.isolates[d], found.rules[d] = true, other.rules[d]
+			case canonical(found.rules[d]) != canonical(other.rules[d]):
+				locked = append(locked, fmt.Sprintf("containers that share a network namespace have different labels %s: give it to one of them", policyLabels[d]))
+			}
+		}
+	}
+	for _, f := range faults {
+		locked = append(locked, f.Error())
+	}
+	return found, locked
+}
+
+// workload reads the labels of one container. If there are faults, the policy is
+// not to be used.
+func (r labelReader) workload(w *Workload) (labelPolicy, Faults) {
+	var p labelPolicy
+	faults := Strays(w.Labels)
+	for _, d := range Directions {
+		text, ok := w.Labels[policyLabels[d]]
+		if !ok {
+			continue
+		}
+		key := d.String() + "\x00" + w.Project + "\x00" + text
+		l, ok := r[key]
+		if !ok {
+			l.rules, l.faults = parseLabel(policyLabels[d], text, d, w.Project)
+			r[key] = l
+		}
+		p.isolates[d], p.rules[d] = true, l.rules
+		faults = append(faults, l.faults...)
+	}
+	return p, faults
+}
