@@ -1,8 +1,60 @@
-.PHONY: help test lint
+# Everything that leaves nothing but ./bin behind. Tests, benchmarks and the demo
+# need root: they run Docker engines in network namespaces of their own.
+
+GO ?= go
+PARALLEL ?= 2
+SOAK ?= 30m
+BENCH ?= .
+
+# Unit tests, and those with engines, which want a quiet machine.
+UNITS = $$($(GO) list ./... | grep -v '^netguard/integration')
+ENGINES = ./integration/...
+
+# What an interrupted earlier run has left is removed first, what this one leaves
+# afterwards; the exit code is the run's.
+SWEEP = $(GO) run ./integration/reaper
+define swept
+	@$(SWEEP)
+	@status=0; { $(1); } || status=$$?; $(SWEEP) || status=1; exit $$status
+endef
+
+.PHONY: help deps build test units bench soak demo lint sweep clean
+
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
-test: ## run every test (root is needed: tests make network namespaces)
-	go test -count=1 -timeout 10m ./...
-lint: ## formatting and go vet
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install with apt what the tests need and the machine lacks
+	@integration/deps
+
+build: ## bin/netguard, one static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags "-s -w" -o bin/netguard ./cmd/netguard
+
+test: deps ## every test (root; minutes)
+	$(call swept,failed=0; \
+		$(GO) test -count=1 -timeout 20m -p $(PARALLEL) $(UNITS) || failed=1; \
+		$(GO) test -count=1 -timeout 20m -p 1 $(ENGINES) || failed=1; \
+		test $$failed = 0)
+
+units: ## the tests that need no engine
+	$(GO) test -count=1 -timeout 10m -p $(PARALLEL) $(UNITS)
+
+bench: deps ## measure against real engines (BENCH=pattern)
+	$(call swept,$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -count 1 -timeout 60m -p 1 $(ENGINES))
+
+soak: deps ## run under churn for a long time (SOAK=30m)
+	$(call swept,NETGUARD_SOAK=$(SOAK) $(GO) test -count=1 -v -run '^TestSoak' -timeout 0 -p 1 $(ENGINES))
+
+demo: deps ## see it work, in namespaces that are gone afterwards
+	$(call swept,$(GO) run ./integration/demo)
+
+lint: ## formatting, vet, staticcheck, and who may import whom
 	@test -z "$$(gofmt -l .)" || { gofmt -l .; exit 1; }
-	go vet ./...
+	$(GO) vet ./...
+	$(GO) tool staticcheck ./...
+	$(GO) test -count=1 ./integration/house
+
+sweep: ## remove what an interrupted test run left
+	@$(SWEEP)
+
+clean: sweep ## remove bin as well
+	rm -rf bin

@@ -1,0 +1,205 @@
+// Package house holds the rule of the house: who may import whom.
+//
+//	cmd -> agent -> drivers -> {netpolicy, shaper}
+package house
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"maps"
+	"os/exec"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "netguard"
+
+// known is what a pure package may use of the standard library and of others:
+// nothing that reads a file, a clock, the network or the kernel.
+var known = strings.Fields(`
+bytes cmp container/heap crypto/sha256 encoding/... errors fmt hash/... io iter maps math/... net/netip path
+regexp slices sort strconv strings text/... unicode/...
+go.yaml.in/yaml/v4/...`)
+
+type rule struct {
+	says string
+	// about are the packages that the rule is about, except those of but.
+	about, but []string
+	// refused are the imports that are refused; with only, those that are not
+	// among allowed.
+	refused []string
+	only    bool
+	allowed []string
+	// tests are bound by the rule as well.
+	tests bool
+}
+
+var rules = []rule{
+	{
+		says:  "policy is pure: it knows neither the shaper nor Docker nor the kernel",
+		about: []string{"netguard/netpolicy"},
+		only:  true, allowed: known,
+	},
+	{
+		says:  "the shaper is pure: it knows neither policy nor Docker nor the kernel",
+		about: []string{"netguard/shaper"},
+		only:  true, allowed: known,
+	},
+	{
+		says:    "drivers know what they carry out, and nothing above",
+		about:   []string{"netguard/netpolicy/...", "netguard/shaper/..."},
+		refused: []string{"netguard/agent/...", "netguard/cmd/..."},
+	},
+	{
+		says:    "the drivers of policy know nothing of the shaper",
+		about:   []string{"netguard/netpolicy/..."},
+		refused: []string{"netguard/shaper/..."},
+	},
+	{
+		says:    "the drivers of the shaper know nothing of policy",
+		about:   []string{"netguard/shaper/..."},
+		refused: []string{"netguard/netpolicy/..."},
+	},
+	{
+		says:    "Docker's client is behind agent/docker",
+		about:   []string{"netguard/..."},
+		but:     []string{"netguard/agent/docker", "netguard/integration/..."},
+		refused: []string{"github.com/docker/...", "github.com/moby/..."},
+	},
+	{
+		says:    "commands use the agent, not the other way round",
+		about:   []string{"netguard/..."},
+		but:     []string{"netguard/cmd/..."},
+		refused: []string{"netguard/cmd/..."},
+	},
+	{
+		says:    "nobody leans on the integration tests",
+		about:   []string{"netguard/..."},
+		but:     []string{"netguard/integration/..."},
+		refused: []string{"netguard/integration/..."},
+		tests:   true,
+	},
+}
+
+// matches tells whether an import path is one of the patterns; p/... is p and
+// all below it.
+func matches(importPath string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		if parent, ok := strings.CutSuffix(pattern, "/..."); ok {
+			return importPath == parent || strings.HasPrefix(importPath, parent+"/")
+		}
+		return importPath == pattern
+	})
+}
+
+func (r rule) breach(p pkg) []string {
+	if !matches(p.ImportPath, r.about) || matches(p.ImportPath, r.but) {
+		return nil
+	}
+	imports := p.Imports
+	if r.tests {
+		imports = slices.Concat(imports, p.TestImports, p.XTestImports)
+	}
+	var bad []string
+	for _, i := range imports {
+		if matches(i, r.refused) || r.only && !matches(i, r.allowed) {
+			bad = append(bad, i)
+		}
+	}
+	return bad
+}
+
+// pkg is what `go list` tells of a package.
+type pkg struct {
+	ImportPath                         string
+	Imports, TestImports, XTestImports []string
+}
+
+func list(t *testing.T) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports,XTestImports", module+"/...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("list packages: %v\n%s", err, &stderr)
+	}
+	var all []pkg
+	for decoder := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := decoder.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatalf("read list of packages: %v", err)
+		}
+		all = append(all, p)
+	}
+}
+
+func TestHouse(t *testing.T) {
+	packages := list(t)
+	for _, r := range rules {
+		t.Run(r.says, func(t *testing.T) {
+			bound := 0
+			for _, p := range packages {
+				if matches(p.ImportPath, r.about) && !matches(p.ImportPath, r.but) {
+					bound++
+				}
+				for _, bad := range r.breach(p) {
+					t.Errorf("%s imports %s", p.ImportPath, bad)
+				}
+			}
+			if bound == 0 {
+				t.Errorf("the rule is about nobody: %s are gone", r.about)
+			}
+		})
+	}
+}
+
+// TestRules breaks each rule, so that none is one that nobody can break.
+func TestRules(t *testing.T) {
+	breaches := map[string]pkg{
+		"policy that reads files":          {ImportPath: "netguard/netpolicy", Imports: []string{"os"}},
+		"policy that dials":                {ImportPath: "netguard/netpolicy", Imports: []string{"net"}},
+		"policy that knows its driver":     {ImportPath: "netguard/netpolicy", Imports: []string{"netguard/netpolicy/iptables"}},
+		"policy that knows the shaper":     {ImportPath: "netguard/netpolicy", Imports: []string{"netguard/shaper"}},
+		"a shaper that knows policy":       {ImportPath: "netguard/shaper", Imports: []string{"netguard/netpolicy"}},
+		"a shaper that knows the kernel":   {ImportPath: "netguard/shaper", Imports: []string{"github.com/vishvananda/netlink"}},
+		"a shaper that looks at the clock": {ImportPath: "netguard/shaper", Imports: []string{"time"}},
+		"a driver that knows the agent":    {ImportPath: "netguard/shaper/tc", Imports: []string{"netguard/agent/docker"}},
+		"a policy driver that shapes":      {ImportPath: "netguard/netpolicy/guard", Imports: []string{"netguard/shaper/tc"}},
+		"a shaping driver that filters":    {ImportPath: "netguard/shaper/tc", Imports: []string{"netguard/netpolicy"}},
+		"an agent that speaks Docker":      {ImportPath: "netguard/agent", Imports: []string{"github.com/docker/docker/client"}},
+		"an agent that speaks moby":        {ImportPath: "netguard/agent", Imports: []string{"github.com/moby/moby/client"}},
+		"an agent that knows the command":  {ImportPath: "netguard/agent", Imports: []string{"netguard/cmd/netguard"}},
+		"a package that leans on tests":    {ImportPath: "netguard/agent", Imports: []string{"netguard/integration/harness"}},
+		"a test that leans on tests":       {ImportPath: "netguard/agent", XTestImports: []string{"netguard/integration/harness"}},
+	}
+	for _, name := range slices.Sorted(maps.Keys(breaches)) {
+		t.Run("refuse "+name, func(t *testing.T) {
+			if !slices.ContainsFunc(rules, func(r rule) bool { return len(r.breach(breaches[name])) > 0 }) {
+				t.Error("no rule refuses it")
+			}
+		})
+	}
+	for _, fine := range []pkg{
+		{ImportPath: "netguard/netpolicy", Imports: []string{"net/netip", "go.yaml.in/yaml/v4", "encoding/json"}},
+		{ImportPath: "netguard/netpolicy", TestImports: []string{"os", "testing"}},
+		{ImportPath: "netguard/netpolicy/iptables", Imports: []string{"netguard/netpolicy", "os", "net"}},
+		{ImportPath: "netguard/agent/docker", Imports: []string{"github.com/docker/docker/client"}},
+		{ImportPath: "netguard/cmd/netguard", Imports: []string{"netguard/agent"}},
+		{ImportPath: "netguard/integration/harness", Imports: []string{"github.com/docker/docker/client"}},
+	} {
+		t.Run("allow "+path.Base(fine.ImportPath), func(t *testing.T) {
+			for _, r := range rules {
+				if bad := r.breach(fine); len(bad) > 0 {
+					t.Errorf("%q refuses %s", r.says, bad)
+				}
+			}
+		})
+	}
+}
