@@ -5,6 +5,7 @@ GO ?= go
 PARALLEL ?= 2
 SOAK ?= 30m
 BENCH ?= .
+SUITE ?= sid
 
 # Unit tests, and those with engines, which want a quiet machine.
 UNITS = $$($(GO) list ./... | grep -v '^netguard/integration')
@@ -18,7 +19,7 @@ define swept
 	@status=0; { $(1); } || status=$$?; $(SWEEP) || status=1; exit $$status
 endef
 
-.PHONY: help deps build test units bench soak demo lint sweep clean
+.PHONY: help deps build test newer units bench soak demo lint sweep clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +35,10 @@ test: deps ## every test (root; minutes)
 		$(GO) test -count=1 -timeout 20m -p $(PARALLEL) $(UNITS) || failed=1; \
 		$(GO) test -count=1 -timeout 20m -p 1 $(ENGINES) || failed=1; \
 		test $$failed = 0)
+
+newer: deps ## the tests with engines, against the Docker of Debian SUITE=sid
+	integration/newer $(CURDIR)/bin/newer $(SUITE)
+	$(call swept,NETGUARD_TEST_DOCKERD=$(CURDIR)/bin/newer/dockerd $(GO) test -count=1 -timeout 20m -p 1 $(ENGINES))
 
 units: ## the tests that need no engine
 	$(GO) test -count=1 -timeout 10m -p $(PARALLEL) $(UNITS)

@@ -106,15 +106,19 @@ func Cap(names ...string) ContainerOption {
 	return func(w *wish) { w.host.CapAdd = append(w.host.CapAdd, names...) }
 }
 
-// Privileged gives the container everything. On a machine that has not itself
-// all capabilities, where Docker cannot do that, it gives all that there are.
+// Privileged gives the container everything. Before Docker 23 that fails on a
+// machine that has not all capabilities itself; there it gives those that are.
 func Privileged() ContainerOption {
 	return func(w *wish) {
+		major, err := dockerdMajor()
+		if w.err = err; err != nil {
+			return
+		}
 		missing, err := missingCapabilities()
 		if w.err = err; err != nil {
 			return
 		}
-		if len(missing) == 0 {
+		if major >= 23 || len(missing) == 0 {
 			w.host.Privileged = true
 			return
 		}

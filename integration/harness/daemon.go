@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -23,7 +24,7 @@ type daemon struct {
 }
 
 // dockerdBinary is the engine under test: NETGUARD_TEST_DOCKERD, or PATH's. One
-// in another directory finds its own containerd, runc and docker-proxy there.
+// that is named finds containerd, runc and docker-proxy in its directory first.
 func dockerdBinary() string {
 	if path := os.Getenv("NETGUARD_TEST_DOCKERD"); path != "" {
 		return path
@@ -122,7 +123,7 @@ func (e *Engine) startDaemon() error {
 	cmd.Env = append(cmd.Env, n.env(),
 		// It would tell the machine's firewalld about the bridges in here.
 		"DBUS_SYSTEM_BUS_ADDRESS=unix:path="+e.path("no-dbus"))
-	if dir, _, found := cutLast(binary, "/"); found {
+	if dir := filepath.Dir(binary); dir != "." {
 		cmd.Env = append(cmd.Env, "PATH="+strings.Join(append(e.binDirs(), dir, os.Getenv("PATH")), ":"))
 	}
 	cmd.Stdout, cmd.Stderr = log, log
@@ -238,11 +239,4 @@ func (e *engine) logTail(lines int) string {
 		}
 	}
 	return strings.Join(telling[max(0, len(telling)-lines):], "")
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	if i := strings.LastIndex(s, sep); i >= 0 {
-		return s[:i], s[i+len(sep):], true
-	}
-	return s, "", false
 }
