@@ -44,6 +44,9 @@ func note(b *strings.Builder, mark string, style style, about, text string, v vi
 	first := true
 	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
 		line = printable(strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")))
+		if line == "" {
+			continue
+		}
 		if !first {
 			b.WriteString(indent + wrap(line, width-len(indent), indent) + "\n")
 			continue

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -9,7 +10,7 @@ import (
 )
 
 // newRoot builds the command line; each verb has a file of its own.
-func newRoot() *cobra.Command {
+func newRoot(stdout, stderr io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "netguard",
 		Short: "Least privilege for the containers of a plain Docker host",
@@ -34,6 +35,8 @@ configuration; 3 no agent answers.`,
 	flags.StringVar(&g.dockerHost, "docker-host", "", "`URL` of the Docker engine (default: docker_host of the configuration, else DOCKER_HOST, else unix:///var/run/docker.sock)")
 	flags.StringVar(&g.socket, "socket", "", "`path` of the agent's socket (default: socket of the configuration, else "+config.DefaultSocket+")")
 	root.AddCommand(newAgent(g), newStatus(g), newVersion())
+	root.SetOut(stdout) // the completion verbs keep what they find here
+	root.SetErr(stderr)
 	root.InitDefaultCompletionCmd()
 	root.InitDefaultHelpCmd()
 	for _, c := range root.Commands() {

@@ -35,10 +35,11 @@ A container is named by its name or the beginning of its id; one that shares its
 network with another (--network container:NAME) is found by its own name too.
 With names, the exit code is 1 when one of them is not as declared: for scripts.
 
-The table has a ! before what is wrong. LIMIT is the rate, PASSED what went
-through, DROPS what did not fit the limit's queue, DENIED what policies refused.
+The table has a ! before what is wrong. INGRESS and EGRESS are the limits, PASSED
+what went through, DROPS the frames that did not fit the queue of a limit, DENIED
+the packets that policies refused, POLICY who isolates it (open: nobody).
 -o wide shows all and cuts nothing. -o json is stable: fields are added, never
-renamed.`,
+renamed. --watch shows rates in place of totals.`,
 		Example: `  netguard status
   netguard status shop-db-1 && echo "as declared"
   netguard status -o json | jq -r '.endpoints[] | select(.state != "admitted") | .container'

@@ -53,16 +53,16 @@ func headline(s control.Status, v view) string {
 	}
 	parts := []cell{{text: "mode " + s.Mode}, {text: docker}}
 	if s.Mode == "monitor" {
-		parts[0] = cell{"mode monitor: nothing is enforced", yellow}
+		parts[0] = cell{text: "mode monitor: nothing is enforced", style: yellow}
 	}
 	if !s.Docker.Connected {
-		parts[1] = cell{"! " + docker + ", not connected", red}
+		parts[1] = cell{text: "! " + docker + ", not connected", style: red}
 	}
 	when := verified(s.VerifiedAt, v.now)
 	if s.InSync {
-		parts = append(parts, cell{"in sync, " + when, none})
+		parts = append(parts, cell{text: "in sync, " + when, style: none})
 	} else {
-		parts = append(parts, cell{"! NOT IN SYNC, " + when, red})
+		parts = append(parts, cell{text: "! NOT IN SYNC, " + when, style: red})
 	}
 	wrong := 0
 	for _, e := range s.Endpoints {
@@ -74,22 +74,40 @@ func headline(s control.Status, v view) string {
 	if len(s.Endpoints) == 1 {
 		count = "1 endpoint"
 	}
-	parts = append(parts, cell{count, none})
+	parts = append(parts, cell{text: count, style: none})
 	if wrong > 0 {
-		parts = append(parts, cell{fmt.Sprintf("! %d not as declared", wrong), red})
+		parts = append(parts, cell{text: fmt.Sprintf("! %d not as declared", wrong), style: red})
 	}
 	if v.wide && s.Shaper.Leaf != "" {
 		text := "leaf " + s.Shaper.Leaf
 		if len(s.Shaper.Missing) > 0 {
 			text += " (the kernel lacks " + strings.Join(s.Shaper.Missing, ", ") + ")"
 		}
-		parts = append(parts, cell{text, none})
+		parts = append(parts, cell{text: text, style: none})
 	}
-	texts := make([]string, len(parts))
+	return joined(parts, v)
+}
+
+// joined puts texts into a line, or more where they do not fit.
+func joined(parts []cell, v view) string {
+	const between = " | "
+	var b strings.Builder
+	at := 0
 	for i, p := range parts {
-		texts[i] = p.style.on(printable(p.text), v.colour)
+		text := printable(p.text)
+		switch n := columns(text); {
+		case i == 0:
+			at = n
+		case at+len(between)+n > v.width && !v.wide:
+			b.WriteByte('\n')
+			at = n
+		default:
+			b.WriteString(between)
+			at += len(between) + n
+		}
+		b.WriteString(p.style.on(text, v.colour))
 	}
-	return strings.Join(texts, " | ") + "\n"
+	return b.String() + "\n"
 }
 
 func verified(at, now time.Time) string {
@@ -105,15 +123,15 @@ func verified(at, now time.Time) string {
 
 func narrowTable(endpoints []control.Endpoint) *table {
 	t := &table{columns: []column{
-		{}, {head: "CONTAINER", least: 12, cut: cutMiddle}, {head: "NETWORK", least: 8, cut: cutMiddle}, {head: "STATE"},
+		markColumn, {head: "CONTAINER", least: 12, cut: cutMiddle}, {head: "NETWORK", least: 8, cut: cutMiddle}, {head: "STATE"},
 		{head: "INGRESS", right: true}, {head: "PASSED", right: true},
 		{head: "EGRESS", right: true}, {head: "PASSED", right: true},
-		{head: "DROPS", right: true}, {head: "DENIED", right: true}, {head: "POLICY", least: 8, cut: cutEnd},
+		{head: "DROPS", right: true}, {head: "DENIED", right: true}, {head: "POLICY", least: 7, cut: cutEnd},
 	}}
 	for _, e := range endpoints {
 		r := row{cells: []cell{mark(e), name(e), {text: e.Network}, state(e)}}
 		if e.State == control.Unmanaged {
-			r.tail = cell{e.Reason, dim}
+			r.tail = cell{text: e.Reason, style: dim}
 			t.add(r)
 			continue
 		}
@@ -121,7 +139,7 @@ func narrowTable(endpoints []control.Endpoint) *table {
 			cell{text: humanLimit(e.Ingress.RateBPS)}, cell{text: humanBytes(e.Ingress.Bytes)},
 			cell{text: humanLimit(e.Egress.RateBPS)}, cell{text: humanBytes(e.Egress.Bytes)},
 			cell{text: humanCount(e.Ingress.Drops + e.Egress.Drops)}, cell{text: humanCount(e.Denied)},
-			cell{text: policies(e.Policy, 1)})
+			cell{text: policies(e.Policy, 100), short: policies(e.Policy, 1)})
 		t.add(r)
 	}
 	return t
@@ -129,7 +147,7 @@ func narrowTable(endpoints []control.Endpoint) *table {
 
 func wideTable(endpoints []control.Endpoint) *table {
 	t := &table{columns: []column{
-		{}, {head: "CONTAINER"}, {head: "ID"}, {head: "NETWORK"}, {head: "BRIDGE"}, {head: "VETH"},
+		markColumn, {head: "CONTAINER"}, {head: "ID"}, {head: "NETWORK"}, {head: "BRIDGE"}, {head: "VETH"},
 		{head: "MAC"}, {head: "IPV4"}, {head: "IPV6"}, {head: "STATE"},
 	}}
 	for _, head := range []string{"INGRESS", "EGRESS"} {
@@ -142,7 +160,7 @@ func wideTable(endpoints []control.Endpoint) *table {
 		r := row{cells: []cell{mark(e), name(e), {text: fmt.Sprintf("%.12s", e.ID)}, {text: e.Network},
 			orDash(e.Bridge), orDash(e.Veth), orDash(e.MAC), orDash(e.IPv4), orDash(e.IPv6), state(e)}}
 		if e.State == control.Unmanaged {
-			r.tail = cell{e.Reason, dim}
+			r.tail = cell{text: e.Reason, style: dim}
 			t.add(r)
 			continue
 		}
@@ -163,7 +181,7 @@ func wideTable(endpoints []control.Endpoint) *table {
 
 func mark(e control.Endpoint) cell {
 	if e.Wrong() {
-		return cell{"!", red}
+		return cell{text: "!", style: red}
 	}
 	return cell{}
 }
@@ -173,6 +191,7 @@ func name(e control.Endpoint) cell {
 	c := cell{text: e.Container}
 	if len(e.SharedBy) > 0 {
 		c.text += " (+" + strings.Join(e.SharedBy, " +") + ")"
+		c.short = fmt.Sprintf("%s (+%d)", e.Container, len(e.SharedBy))
 	}
 	switch {
 	case e.Wrong():
@@ -188,9 +207,9 @@ func state(e control.Endpoint) cell {
 	case control.Admitted:
 		return cell{text: e.State}
 	case control.Unmanaged:
-		return cell{e.State, dim}
+		return cell{text: e.State, style: dim}
 	}
-	return cell{e.State, red}
+	return cell{text: e.State, style: red}
 }
 
 func orDash(s string) cell { return cell{text: cmp.Or(s, "-")} }

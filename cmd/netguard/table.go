@@ -29,11 +29,24 @@ type column struct {
 	// it stays as wide as its widest cell.
 	least int
 	cut   fit
+	tight bool // one space stands after it, not two
+}
+
+// markColumn is for the marks of rows, and there without any as well, so that
+// rows are where the notes below them are.
+var markColumn = column{head: " ", tight: true}
+
+func (c column) gap() int {
+	if c.tight {
+		return 1
+	}
+	return 2
 }
 
 type cell struct {
 	text  string
 	style style
+	short string // stands for text where that would be cut; "" is none
 }
 
 // row has a cell for each column, or fewer: then tail, if any, takes the place
@@ -42,8 +55,6 @@ type row struct {
 	cells []cell
 	tail  cell
 }
-
-const gap = "  "
 
 // table is text in columns.
 type table struct {
@@ -55,7 +66,7 @@ type table struct {
 // add adds a row of printable text.
 func (t *table) add(r row) {
 	for i := range r.cells {
-		r.cells[i].text = printable(r.cells[i].text)
+		r.cells[i].text, r.cells[i].short = printable(r.cells[i].text), printable(r.cells[i].short)
 	}
 	r.tail.text = printable(r.tail.text)
 	t.rows = append(t.rows, r)
@@ -65,7 +76,7 @@ func (t *table) add(r row) {
 // zero is no bound.
 func (t *table) widths(width int) []int {
 	widths := make([]int, len(t.columns))
-	total := len(gap) * (len(t.columns) - 1)
+	total := 0
 	for i, c := range t.columns {
 		widths[i] = columns(c.head)
 		if i < len(t.floor) {
@@ -77,12 +88,15 @@ func (t *table) widths(width int) []int {
 			}
 		}
 		total += widths[i]
+		if i > 0 {
+			total += t.columns[i-1].gap()
+		}
 	}
 	for width > 0 && total > width {
 		widest := -1
 		for i, c := range t.columns {
-			if c.cut != nil && widths[i] > c.least && (widest < 0 || widths[i] > widths[widest]) {
-				widest = i
+			if c.cut != nil && widths[i] > c.least && (widest < 0 || widths[i]-c.least > widths[widest]-t.columns[widest].least) {
+				widest = i // above its least
 			}
 		}
 		if widest < 0 {
@@ -101,7 +115,7 @@ func (t *table) format(width int, head, colour bool) string {
 	if head {
 		cells := make([]cell, len(t.columns))
 		for i, c := range t.columns {
-			cells[i] = cell{c.head, bold}
+			cells[i] = cell{text: c.head, style: bold}
 		}
 		t.line(&b, row{cells: cells}, widths, width, colour)
 	}
@@ -115,7 +129,8 @@ func (t *table) line(b *strings.Builder, r row, widths []int, width int, colour 
 	at := 0    // columns that are taken
 	blank := 0 // spaces that are owed, written only before more text
 	put := func(c cell, text string) {
-		if text == "" {
+		if strings.TrimSpace(text) == "" {
+			blank += columns(text)
 			return
 		}
 		b.WriteString(strings.Repeat(" ", blank))
@@ -124,8 +139,11 @@ func (t *table) line(b *strings.Builder, r row, widths []int, width int, colour 
 	}
 	for i, c := range r.cells {
 		text := c.text
-		if t.columns[i].cut != nil {
-			text = t.columns[i].cut(text, widths[i])
+		if cut := t.columns[i].cut; cut != nil {
+			if c.short != "" && columns(text) > widths[i] {
+				text = c.short
+			}
+			text = cut(text, widths[i])
 		}
 		pad := widths[i] - columns(text)
 		if t.columns[i].right {
@@ -133,8 +151,8 @@ func (t *table) line(b *strings.Builder, r row, widths []int, width int, colour 
 			pad = 0
 		}
 		put(c, text)
-		blank += pad + len(gap)
-		at += widths[i] + len(gap)
+		blank += pad + t.columns[i].gap()
+		at += widths[i] + t.columns[i].gap()
 	}
 	text := r.tail.text
 	if width > 0 {

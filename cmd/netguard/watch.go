@@ -139,7 +139,7 @@ func (w *watcher) draw(before, now sample) error {
 
 func watchTable(before, now sample) *table {
 	t := &table{columns: []column{
-		{}, {head: "CONTAINER", least: 12, cut: cutMiddle}, {head: "NETWORK", least: 8, cut: cutMiddle}, {head: "STATE"},
+		markColumn, {head: "CONTAINER", least: 12, cut: cutMiddle}, {head: "NETWORK", least: 8, cut: cutMiddle}, {head: "STATE"},
 		{head: "INGRESS", right: true}, {head: "LIMIT", right: true},
 		{head: "EGRESS", right: true}, {head: "LIMIT", right: true},
 		{head: "DROPS/s", right: true}, {head: "DENIED/s", right: true},
@@ -148,7 +148,7 @@ func watchTable(before, now sample) *table {
 	for _, e := range sorted(now.status.Endpoints) {
 		r := row{cells: []cell{mark(e), name(e), {text: e.Network}, state(e)}}
 		if e.State == control.Unmanaged {
-			r.tail = cell{e.Reason, dim}
+			r.tail = cell{text: e.Reason, style: dim}
 			t.add(r)
 			continue
 		}
