@@ -127,6 +127,9 @@ func (b *builder) expand(r route, s Stage, g group, of rule, like Rule) []Rule {
 	if r == toPublished { // the sets of ports know
 		matches = ports(nil).matches(b.ipv6)
 	}
+	if len(matches) == 0 {
+		return nil
+	}
 	for _, p := range of.everyone() {
 		sets, ok := b.ends(r, s, like.Origin.Direction, g, p, of.ports)
 		if !ok {

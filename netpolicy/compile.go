@@ -130,9 +130,11 @@ func (b *builder) isolatedSet(s Stage) string {
 		func() []Member { return b.addrsOf(b.isolated[s], false) })
 }
 
-// containersSet is the set of all containers' addresses, managed or not.
-func (b *builder) containersSet() string {
-	return b.set(Set{Name: contentSet(b.ipv6, letterContainers), Kind: Addrs, Closes: true, About: "all containers"},
+// containersSet is the set of all containers' addresses, managed or not. It is
+// asked whether an address is not in it, so that a member more closes in an
+// allow, and opens in a deny: there are two, for the order of changes.
+func (b *builder) containersSet(denies bool) string {
+	return b.set(Set{Name: contentSet(b.ipv6, letterContainers, strconv.FormatBool(denies)), Kind: Addrs, Closes: !denies, About: "all containers"},
 		func() []Member {
 			var members []Member
 			for _, a := range b.addrs {

@@ -17,31 +17,33 @@ func (b *builder) ends(r route, s Stage, d Direction, g group, p peer, of ports)
 	if r == toPublished {
 		return b.publishedEnds(s, d, g, p, of)
 	}
-	sets := []SetMatch{{Set: b.groupSet(g, denies), Side: mine}}
-	if r == toContainer {
-		return b.withPeer(sets, p, theirs, denies)
+	if r != toContainer { // the other end is the host
+		switch p.kind {
+		case peerHost:
+			p = peer{kind: peerAny}
+		case peerContainers, peerExternal:
+			return nil, false
+		}
 	}
-	switch p.kind { // the other end is the host
-	case peerAny, peerHost:
-		return sets, true
-	case peerNet:
-		return b.withPeer(sets, p, theirs, denies)
+	theirSets, ok := b.peerMatch(p, theirs, denies)
+	if !ok {
+		return nil, false
 	}
-	return nil, false
+	return append([]SetMatch{{Set: b.groupSet(g, denies), Side: mine}}, theirSets...), true
 }
 
-// withPeer adds what to ask of an end that is a container or outside.
-func (b *builder) withPeer(sets []SetMatch, p peer, side Side, denies bool) ([]SetMatch, bool) {
+// peerMatch gives what to ask of an end that is a container or outside.
+func (b *builder) peerMatch(p peer, side Side, denies bool) ([]SetMatch, bool) {
 	switch p.kind {
 	case peerAny:
-		return sets, true
+		return nil, true
 	case peerExternal:
-		return append(sets, SetMatch{Set: b.containersSet(), Side: side, Not: true}), true
+		return []SetMatch{{Set: b.containersSet(denies), Side: side, Not: true}}, true
 	case peerContainers:
-		return append(sets, SetMatch{Set: b.groupSet(b.selector(p.sel), denies), Side: side}), true
+		return []SetMatch{{Set: b.groupSet(b.selector(p.sel), denies), Side: side}}, true
 	case peerNet:
 		if p.net.ipv6() == b.ipv6 {
-			return append(sets, SetMatch{Set: b.netSet(p.net), Side: side}), true
+			return []SetMatch{{Set: b.netSet(p.net), Side: side}}, true
 		}
 	}
 	return nil, false
@@ -52,9 +54,12 @@ func (b *builder) withPeer(sets []SetMatch, p peer, side Side, denies bool) ([]S
 func (b *builder) publishedEnds(s Stage, d Direction, g group, p peer, of ports) ([]SetMatch, bool) {
 	denies := s == Guardrail
 	if d == Ingress {
+		theirs, ok := b.peerMatch(p, Src, denies)
+		if !ok {
+			return nil, false
+		}
 		is := func(t target) bool { return g.has[t.endpoint] }
-		sets := []SetMatch{{Set: b.targetSet(g.key, g.about, is, of, denies, s), Side: Dst}}
-		return b.withPeer(sets, p, Src, denies)
+		return append([]SetMatch{{Set: b.targetSet(g.key, g.about, is, of, denies, s), Side: Dst}}, theirs...), true
 	}
 	is, ok := b.targets(p, denies)
 	if !ok {

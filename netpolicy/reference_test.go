@@ -137,12 +137,25 @@ func (r reference) side(c refConn, dir Direction) bool {
 	return (!closed || open) && refLabels(mine, theirs, c, dir)
 }
 
-// refLabels tells the same of the labels of the containers of an endpoint.
+// refLabels tells the same of the labels of the containers of an endpoint. Those
+// that share one must not say different things.
 func refLabels(mine, theirs refEnd, c refConn, dir Direction) bool {
+	said := [2]map[string]bool{{}, {}}
 	for _, w := range append([]Workload{mine.endpoint.Workload}, mine.endpoint.Shared...) {
 		if len(LabelFaults(w)) > 0 || mine.endpoint.Closed != "" {
 			return false
 		}
+		for _, d := range Directions {
+			if text, ok := w.Labels[policyLabels[d]]; ok {
+				rules, _ := parseLabel(policyLabels[d], text, d, w.Project)
+				said[d][canonical(rules)] = true
+				if len(said[d]) > 1 {
+					return false
+				}
+			}
+		}
+	}
+	for _, w := range append([]Workload{mine.endpoint.Workload}, mine.endpoint.Shared...) {
 		text, ok := w.Labels["netguard."+dir.String()]
 		if !ok {
 			continue
