@@ -32,7 +32,7 @@ configuration; 3 no agent answers.`,
 	g := &globals{}
 	flags := root.PersistentFlags()
 	flags.StringVar(&g.config, "config", config.DefaultPath, "configuration `file`")
-	flags.StringVar(&g.dockerHost, "docker-host", "", "`URL` of the Docker engine (default: docker_host of the configuration, else DOCKER_HOST, else unix:///var/run/docker.sock)")
+	flags.StringVar(&g.dockerHost, "docker-host", "", "`URL` of the Docker engine (default: docker_host of the configuration, else unix:///var/run/docker.sock)")
 	flags.StringVar(&g.socket, "socket", "", "`path` of the agent's socket (default: socket of the configuration, else "+config.DefaultSocket+")")
 	root.AddCommand(newAgent(g), newStatus(g), newVersion())
 	root.SetOut(stdout) // the completion verbs keep what they find here
