@@ -1,0 +1,173 @@
+package iptables
+
+import (
+	"fmt"
+	"slices"
+
+	"netguard/netpolicy"
+)
+
+const dockerUser = "DOCKER-USER"
+
+// anchors are the rules that lead to the static chains. What the host says to
+// itself is none of netguard's business.
+var anchors = [3][]string{
+	netpolicy.Forward: {"-j", chainForward},
+	netpolicy.Input:   {"!", "-i", "lo", "-j", chainInput},
+	netpolicy.Output:  {"!", "-o", "lo", "-j", chainOutput},
+}
+
+// place gives the chain that an anchor is to stand in, as its first rule: ahead of
+// it nobody accepts anything. Docker keeps the contents of DOCKER-USER when it
+// writes its rules anew, so that is the place, unless packets do not come there
+// before all else.
+func (t *table) place(path netpolicy.Path) string {
+	switch path {
+	case netpolicy.Input:
+		return "INPUT"
+	case netpolicy.Output:
+		return "OUTPUT"
+	}
+	if t.has(dockerUser) {
+		for _, r := range t.rules["FORWARD"] {
+			if r == join(anchors[path]...) {
+				continue
+			}
+			if r == "-j "+dockerUser {
+				return dockerUser
+			}
+			break
+		}
+	}
+	return "FORWARD"
+}
+
+// anchoring is what is to be done so that one path's anchor stands where it
+// should, and nowhere else.
+type anchoring struct {
+	path  netpolicy.Path
+	chain string
+	// insert: it is not the first rule there. again: it is there, further down.
+	insert bool
+	again  int
+	// elsewhere are other chains that have it, as often as they do.
+	elsewhere []string
+}
+
+func (a anchoring) done() bool { return !a.insert && a.again == 0 && len(a.elsewhere) == 0 }
+
+func (a anchoring) String() string {
+	if a.insert {
+		return fmt.Sprintf("the jump to %s is not the first rule of %s", staticChains[a.path], a.chain)
+	}
+	return fmt.Sprintf("there is more than one jump to %s", staticChains[a.path])
+}
+
+// anchorings compares the anchors of a table with where they should be.
+func (t *table) anchorings() []anchoring {
+	var all []anchoring
+	for path := range anchors {
+		a := anchoring{path: netpolicy.Path(path), chain: t.place(netpolicy.Path(path))}
+		spec := join(anchors[path]...)
+		rules := t.rules[a.chain]
+		a.insert = len(rules) == 0 || rules[0] != spec
+		for _, name := range t.chains {
+			for i, r := range t.rules[name] {
+				switch {
+				case r != spec || ownsChain(name):
+				case name != a.chain:
+					a.elsewhere = append(a.elsewhere, name)
+				case i > 0:
+					a.again++
+				}
+			}
+		}
+		if !a.done() {
+			all = append(all, a)
+		}
+	}
+	return all
+}
+
+// setAnchor brings one anchor to its place. It is in the new one before it
+// leaves the old one.
+func (b *backend) setAnchor(i int, a anchoring) error {
+	rule := b.fam[i].rule
+	if a.insert && a.again == 0 {
+		*b.forked++
+		if err := rule.Insert(filter, a.chain, 1, anchors[a.path]...); err != nil {
+			return fmt.Errorf("insert jump into %s: %w", a.chain, commandError(err))
+		}
+	}
+	for _, chain := range a.elsewhere {
+		*b.forked++
+		if err := rule.Delete(filter, chain, anchors[a.path]...); err != nil {
+			return fmt.Errorf("delete jump from %s: %w", chain, commandError(err))
+		}
+	}
+	return nil
+}
+
+// moves is the part of it that needs a transaction: one rule cannot be told from
+// another by its words, so those further down go, and one comes to the top.
+func (a anchoring) moves() []string {
+	if a.again == 0 {
+		return nil
+	}
+	spec := join(anchors[a.path]...)
+	n := a.again
+	if !a.insert {
+		n++
+	}
+	lines := slices.Repeat([]string{"-D " + a.chain + " " + spec}, n)
+	return append(lines, "-I "+a.chain+" 1 "+spec)
+}
+
+// removals takes all of netguard's out of a table.
+func (t *table) removals() []string {
+	var lines []string
+	for path := range anchors {
+		spec := join(anchors[path]...)
+		for _, name := range t.chains {
+			if ownsChain(name) {
+				continue
+			}
+			for _, r := range t.rules[name] {
+				if r == spec {
+					lines = append(lines, "-D "+name+" "+spec)
+				}
+			}
+		}
+	}
+	return append(lines, removalOf(t.own())...)
+}
+
+// removalOf empties chains first: they go to one another.
+func removalOf(chains []string) []string {
+	var lines []string
+	for _, c := range chains {
+		lines = append(lines, "-F "+c)
+	}
+	for _, c := range chains {
+		lines = append(lines, "-X "+c)
+	}
+	return lines
+}
+
+// transaction is an input of iptables-restore: chains with all their rules, and
+// then single commands.
+func transaction(chains []chain, lines []string) string {
+	out := []byte("*" + filter + "\n")
+	for _, c := range chains {
+		out = append(out, ":"+c.name+" - [0:0]\n"...)
+	}
+	for _, c := range chains {
+		for _, r := range c.rules {
+			out = append(out, "-A "+c.name+" "+r+"\n"...)
+		}
+	}
+	for _, l := range lines {
+		out = append(out, l+"\n"...)
+	}
+	return string(append(out, "COMMIT\n"...))
+}

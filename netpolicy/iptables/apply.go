@@ -1,0 +1,248 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// Apply brings the kernel to a wish. Where only members of sets differ from what
+// was applied before it forks nothing, and trusts that the rest is as it was left:
+// Verify tells whether it is.
+//
+// A transaction that fails leaves the rules that were in force whole, in both
+// families; members of sets may then have changed in part, those that close
+// first. After an error the next Apply reads the kernel again.
+func (d *Driver) Apply(ctx context.Context, w Wish) (Report, error) {
+	var r Report
+	forked, wrote := d.forked, d.wrote
+	err := d.apply(ctx, w, &r)
+	r.Forks, r.Messages = d.forked-forked, d.wrote-wrote
+	if err != nil {
+		d.kernel, d.settled, d.generation = nil, false, ""
+		return r, fmt.Errorf("apply rules: %w", err)
+	}
+	return r, nil
+}
+
+func (d *Driver) apply(ctx context.Context, w Wish, r *Report) error {
+	was := d.generation
+	if err := d.take(w); err != nil {
+		return err
+	}
+	look := d.kernel == nil
+	k := d.kernel
+	var err error
+	switch {
+	case look:
+		k, err = d.read(ctx)
+	case !d.settled: // others may have written since
+		err = d.readTables(ctx, k)
+	}
+	if err != nil {
+		return err
+	}
+	p, err := d.plan(k, !d.settled)
+	if err != nil {
+		return err
+	}
+	if look && was == d.generation {
+		r.Drift = p.describe(k)
+	}
+	d.kernel = nil // until it is done
+	if err := d.execute(ctx, k, p, r); err != nil {
+		return err
+	}
+	d.kernel, d.settled = k, true
+	d.remember(k, p)
+	return d.forget(p.gone())
+}
+
+// execute does what a plan says.
+func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (err error) {
+	done := &progress{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.undo(k, done))
+		}
+	}()
+	for _, s := range p.create {
+		if err := d.sets.create(s); err != nil {
+			return err
+		}
+		done.created = append(done.created, s)
+		r.Created++
+	}
+	for _, c := range p.changes {
+		if err := d.sets.change(c.setSpec, c.Delete, elements(c)); err != nil {
+			return fmt.Errorf("%w (%s)", err, clip(c.about, 80))
+		}
+		if c.Delete {
+			r.Deleted += len(c.Members)
+		} else {
+			r.Added += len(c.Members)
+		}
+	}
+	if p.rules() {
+		if err := d.build(ctx, k, p, done, r); err != nil {
+			return err
+		}
+		late, err := d.swap(ctx, k, p, done, r)
+		if err != nil {
+			return err
+		}
+		if err := errors.Join(late, d.readBack(ctx, k, p)); err != nil {
+			return err
+		}
+	}
+	for _, name := range p.destroy {
+		if err := d.release(ctx, name); err != nil {
+			return err
+		}
+		r.Destroyed++
+	}
+	return nil
+}
+
+func elements(c change) []element {
+	list := make([]element, len(c.Members))
+	for i, m := range c.Members {
+		list[i].Member = m
+	}
+	return list
+}
+
+// build writes the chains of a new generation, while nothing leads to them: what
+// can go wrong goes wrong here.
+func (d *Driver) build(ctx context.Context, k *kernel, p *plan, done *progress, r *Report) error {
+	for _, i := range d.families {
+		t := p.tables[i]
+		chains := t.build
+		made := len(chains)+len(t.swap) > 0 && len(k.tables[i].own()) == 0 && k.tables[i].empty()
+		if made {
+			there, err := k.active.exists(ctx, i)
+			if err != nil {
+				return err
+			}
+			made = !there
+		}
+		if made {
+			chains = append([]chain{{name: madeMark}}, chains...)
+		}
+		if len(chains) == 0 {
+			continue
+		}
+		if err := k.active.write(ctx, i, transaction(chains, nil)); err != nil {
+			return err
+		}
+		r.Rules = true
+		for _, c := range chains {
+			if !k.tables[i].has(c.name) && c.name != madeMark {
+				done.built[i] = append(done.built[i], c.name)
+				r.Generation = true
+			}
+		}
+	}
+	return nil
+}
+
+// swap leads packets to what was built, and takes away what they no longer come
+// to. An error of the taking away alone comes as the first result.
+func (d *Driver) swap(ctx context.Context, k *kernel, p *plan, done *progress, r *Report) (late, err error) {
+	for _, i := range d.families {
+		t := p.tables[i]
+		lines := removalOf(t.collect)
+		if len(t.swap)+len(lines) > 0 {
+			r.Rules = true
+			err := k.active.write(ctx, i, transaction(t.swap, lines))
+			if err != nil && len(t.swap) > 0 && len(lines) > 0 && !errors.Is(err, ErrLocked) {
+				// A stranger's rule may lead to an old chain. That must not
+				// keep the new ones out.
+				late = errors.Join(late, fmt.Errorf("remove old chains: %w", err))
+				err = k.active.write(ctx, i, transaction(t.swap, nil))
+			}
+			if err != nil {
+				return late, err
+			}
+		}
+		done.inForce[i] = true
+		for _, a := range t.anchors {
+			r.Rules = true
+			if err := k.active.setAnchor(i, a); err != nil {
+				return late, fmt.Errorf("%s: %w", familyNames[i], err)
+			}
+			if moves := a.moves(); len(moves) > 0 {
+				if err := k.active.write(ctx, i, transaction(nil, moves)); err != nil {
+					return late, err
+				}
+			}
+		}
+	}
+	for _, s := range p.stale {
+		r.Rules = true
+		if err := s.backend.write(ctx, s.family, transaction(nil, s.table.removals())); err != nil {
+			late = errors.Join(late, fmt.Errorf("clear the other backend: %w", err))
+		}
+	}
+	return late, nil
+}
+
+// readBack lists what was written, and learns how this version of iptables lists
+// it.
+func (d *Driver) readBack(ctx context.Context, k *kernel, p *plan) error {
+	if err := d.readTables(ctx, k); err != nil {
+		return err
+	}
+	for _, i := range d.families {
+		t := k.tables[i]
+		for _, c := range slices.Concat(p.tables[i].build, p.tables[i].swap) {
+			list := t.rules[c.name]
+			if !t.has(c.name) || len(list) != len(c.rules) {
+				return fmt.Errorf("read back %s chain %s: %d rules were written and %d are there: is something else changing netguard's chains?",
+					familyNames[i], c.name, len(c.rules), len(list))
+			}
+			if !slices.Equal(list, c.rules) {
+				d.known[familyNames[i]+c.name] = listing{c.rules, list}
+			}
+		}
+		if left := t.anchorings(); len(left) > 0 {
+			return fmt.Errorf("read back %s rules: %s: is something else putting its own first?", familyNames[i], left[0])
+		}
+	}
+	for key := range d.known {
+		if !d.lists(key) {
+			delete(d.known, key)
+		}
+	}
+	return nil
+}
+
+// lists tells whether a key of known is a chain of the wish.
+func (d *Driver) lists(key string) bool {
+	for i, l := range d.layouts {
+		for _, c := range slices.Concat(l.generation, l.static) {
+			if key == familyNames[i]+c.name {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// remember notes what the sets hold now.
+func (d *Driver) remember(k *kernel, p *plan) {
+	for _, s := range p.create {
+		k.sets[s.name] = &heldSet{setHeader: setHeader{name: s.name, typ: s.typ, family: family(s.ipv6),
+			counters: s.counters, timeout: s.timeout != 0}}
+	}
+	for _, name := range p.destroy {
+		delete(k.sets, name)
+	}
+	for _, i := range d.families {
+		f := d.wish.Rules.Families()[i]
+		for _, s := range wishedSets(f, d.denied[i]) {
+			k.sets[s.Name].members = s.Members
+		}
+	}
+}

@@ -1,0 +1,224 @@
+package iptables
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"netguard/netpolicy"
+)
+
+// bridgeSet records for which bridges netguard switched nf_call_iptables or
+// nf_call_ip6tables on. A set of the kernel is where the flag is: in this network
+// namespace, over any restart of the agent, until the host goes down and both
+// are gone. No rule uses it.
+func bridgeSet(ipv6 bool) setSpec {
+	return setSpec{name: setPrefix(ipv6) + "bridges", typ: hashNetIface, ipv6: ipv6}
+}
+
+// nfCall are the flags that have a bridge hand its frames to iptables.
+var nfCall = [2]uint16{nl.IFLA_BR_NF_CALL_IPTABLES, nl.IFLA_BR_NF_CALL_IP6TABLES}
+
+// bridgeFilter is there if br_netfilter is. The flags of a bridge are there, and
+// do nothing, without.
+const bridgeFilter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
+
+// Bridges has frames within the bridges whose value is true filtered by iptables,
+// and puts all other bridges back to what they were before netguard: only a flag
+// that was off is switched on, and only what is recorded to be is switched off
+// again. Whatever the host's own switch says (net.bridge.bridge-nf-call-iptables)
+// stays. A bridge that does not exist is left out.
+//
+// Without br_netfilter the error is ErrNoBridgeFilter: then rules do not see the
+// traffic between containers of one bridge.
+func (d *Driver) Bridges(wish map[string]bool) error {
+	var wanted []string
+	for name, on := range wish {
+		if on {
+			wanted = append(wanted, name)
+		}
+	}
+	slices.Sort(wanted)
+	recorded, err := d.recorded()
+	if err != nil {
+		return fmt.Errorf("set bridges: %w", err)
+	}
+	var faults []error
+	for _, i := range d.families {
+		for name := range recorded[i] {
+			if !wish[name] {
+				faults = append(faults, d.restoreBridge(i, name))
+			}
+		}
+	}
+	if _, err := os.Stat(bridgeFilter); err != nil && len(wanted) > 0 {
+		faults = append(faults, ErrNoBridgeFilter)
+		wanted = nil
+	}
+	for _, name := range wanted {
+		faults = append(faults, d.switchBridge(name, recorded))
+	}
+	if err := errors.Join(faults...); err != nil {
+		return fmt.Errorf("set bridges: %w", err)
+	}
+	return nil
+}
+
+// recorded reads what netguard switched on; nil for a family without record.
+func (d *Driver) recorded() ([2]map[string]bool, error) {
+	var out [2]map[string]bool
+	for _, i := range d.families {
+		spec := bridgeSet(i == 1)
+		headers, err := d.sets.headers(spec.name)
+		if err != nil {
+			return out, err
+		}
+		if len(headers) == 0 {
+			continue
+		}
+		if !headers[0].is(spec) {
+			return out, fmt.Errorf("use set %s (%s): %w", spec.name, headers[0].typ, ErrStranger)
+		}
+		list, err := d.sets.members(spec.name)
+		if err != nil {
+			return out, err
+		}
+		out[i] = map[string]bool{}
+		for _, e := range list {
+			out[i][e.iface] = true
+		}
+	}
+	return out, nil
+}
+
+func bridgeElement(i int, name string) []element {
+	all := netip.IPv4Unspecified()
+	if i == 1 {
+		all = netip.IPv6Unspecified()
+	}
+	return []element{{Member: netpolicy.Member{Prefix: netip.PrefixFrom(all, 0)}, iface: name}}
+}
+
+// switchBridge switches on what is off. It is recorded first: what is recorded and
+// was not switched on is put back to off, which it is.
+func (d *Driver) switchBridge(name string, recorded [2]map[string]bool) error {
+	b, err := d.bridge(name)
+	if err != nil || b == nil {
+		return err
+	}
+	for _, i := range d.families {
+		if b.on[i] {
+			continue
+		}
+		spec := bridgeSet(i == 1)
+		if recorded[i] == nil {
+			if err := d.sets.create(spec); err != nil {
+				return err
+			}
+			recorded[i] = map[string]bool{}
+		}
+		if !recorded[i][name] {
+			if err := d.sets.change(spec, false, bridgeElement(i, name)); err != nil {
+				return err
+			}
+			recorded[i][name] = true
+		}
+		if err := d.setBridge(b.index, i, true); err != nil {
+			return fmt.Errorf("filter bridge %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// restoreBridge switches off what netguard switched on, and forgets it then.
+func (d *Driver) restoreBridge(i int, name string) error {
+	b, err := d.bridge(name)
+	if err != nil {
+		return err
+	}
+	if b != nil && b.on[i] {
+		if err := d.setBridge(b.index, i, false); err != nil {
+			return fmt.Errorf("restore bridge %s: %w", name, err)
+		}
+	}
+	return d.sets.change(bridgeSet(i == 1), true, bridgeElement(i, name))
+}
+
+type bridge struct {
+	index int32
+	on    [2]bool
+}
+
+// bridge asks for a bridge; nil if there is none of this name.
+func (d *Driver) bridge(name string) (*bridge, error) {
+	if len(name) == 0 || len(name) >= unix.IFNAMSIZ {
+		return nil, nil
+	}
+	b := attr(make([]byte, unix.SizeofIfInfomsg), unix.IFLA_IFNAME, text(name)...)
+	var found *bridge
+	err := d.links.ask(unix.RTM_GETLINK, 0, b, func(m []byte) bool {
+		found = parseBridge(m)
+		return true
+	})
+	if errors.Is(err, unix.ENODEV) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("ask for bridge %s: %w", name, err)
+	}
+	return found, nil
+}
+
+func parseBridge(m []byte) *bridge {
+	if len(m) < unix.SizeofIfInfomsg {
+		return nil
+	}
+	b := &bridge{index: int32(binary.NativeEndian.Uint32(m[4:]))}
+	is := false
+	for typ, v := range attrs(m[unix.SizeofIfInfomsg:]) {
+		if typ != unix.IFLA_LINKINFO {
+			continue
+		}
+		for typ, v := range attrs(v) {
+			switch typ {
+			case nl.IFLA_INFO_KIND:
+				is = word(v) == "bridge"
+			case nl.IFLA_INFO_DATA:
+				for typ, v := range attrs(v) {
+					for i, flag := range nfCall {
+						if typ == flag {
+							b.on[i] = number8(v) != 0
+						}
+					}
+				}
+			}
+		}
+	}
+	if !is {
+		return nil
+	}
+	return b
+}
+
+// setBridge sets one flag of a bridge and nothing else.
+func (d *Driver) setBridge(ifindex int32, i int, on bool) error {
+	b := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(b[4:], uint32(ifindex))
+	b = nest(b, unix.IFLA_LINKINFO, func(b []byte) []byte {
+		b = attr(b, nl.IFLA_INFO_KIND, []byte("bridge")...)
+		return nest(b, nl.IFLA_INFO_DATA, func(b []byte) []byte {
+			value := byte(0)
+			if on {
+				value = 1
+			}
+			return attr(b, int(nfCall[i]), value)
+		})
+	})
+	return d.links.write(unix.RTM_NEWLINK, 0, b)
+}

@@ -1,0 +1,226 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"netguard/netpolicy"
+)
+
+// CutReport is what a call of Cut did.
+type CutReport struct {
+	Seen int // connections of containers
+	Cut  int
+	// Allowed are notes about connections that were cut and are allowed again.
+	Allowed int
+}
+
+// cutChunk is how many connections are noted and deleted at a time.
+const cutChunk = 128
+
+// Cut ends the connections of containers that keep refuses, answers included, and
+// lets those go that it allows again. keep is asked for each connection that has
+// a container at an end, and with Flow.Noted for each that was cut earlier. It is
+// to be called when what policy allows has become less, after Apply.
+//
+// The table of connections is never in memory as a whole. An error leaves the
+// others cut; the next call goes over all again.
+func (d *Driver) Cut(ctx context.Context, keep func(Flow) bool) (CutReport, error) {
+	var r CutReport
+	if d.wish == nil {
+		return r, fmt.Errorf("cut connections: %w", ErrNothingWished)
+	}
+	for _, i := range d.families {
+		if err := d.allow(i == 1, keep, &r); err != nil {
+			return r, fmt.Errorf("cut connections: %w", err)
+		}
+	}
+	c := &cutter{driver: d, keep: keep, report: &r, containers: map[netip.Addr]bool{}}
+	for _, members := range d.denied {
+		for _, m := range members {
+			c.containers[m.Prefix.Addr()] = true
+		}
+	}
+	if len(c.containers) == 0 {
+		return r, nil
+	}
+	if err := c.run(ctx); err != nil {
+		return r, fmt.Errorf("cut connections: %w", err)
+	}
+	return r, nil
+}
+
+// allow forgets what was cut and may be again.
+func (d *Driver) allow(ipv6 bool, keep func(Flow) bool, r *CutReport) error {
+	return d.forgetCut(ipv6, func(e element) bool {
+		return keep(Flow{Src: netip.AddrPortFrom(e.Prefix.Addr(), 0), Dst: netip.AddrPortFrom(e.second, e.Port),
+			Proto: e.Proto, Noted: true})
+	}, &r.Allowed)
+}
+
+// forget removes what was noted of addresses that are no container's any more:
+// whoever gets one next has no part in it.
+func (d *Driver) forget(gone map[netip.Addr]bool) error {
+	if len(gone) == 0 {
+		return nil
+	}
+	for _, i := range d.families {
+		n := 0
+		err := d.forgetCut(i == 1, func(e element) bool { return gone[e.Prefix.Addr()] || gone[e.second] }, &n)
+		if err != nil {
+			return fmt.Errorf("forget cut connections: %w", err)
+		}
+	}
+	return nil
+}
+
+func (d *Driver) forgetCut(ipv6 bool, which func(element) bool, n *int) error {
+	spec := cutSet(ipv6, d.cutSeconds())
+	headers, err := d.sets.headers(spec.name)
+	if err != nil || len(headers) == 0 || headers[0].elements == 0 {
+		return err
+	}
+	list, err := d.sets.members(spec.name)
+	if err != nil {
+		return err
+	}
+	var out []element
+	for _, e := range list {
+		if which(e) {
+			out = append(out, e)
+		}
+	}
+	if len(out) == 0 {
+		return nil
+	}
+	*n += len(out)
+	return d.sets.change(spec, true, out)
+}
+
+// cutter goes over the table of connections once.
+type cutter struct {
+	driver     *Driver
+	keep       func(Flow) bool
+	report     *CutReport
+	containers map[netip.Addr]bool
+	remove     *conn
+	chunk      []entry
+	err        error
+	full       bool
+}
+
+func (c *cutter) run(ctx context.Context) error {
+	// One socket reads while the other deletes. The reading one is of this call
+	// alone, so that none is left in the middle of a list.
+	list, err := dial(unix.NETLINK_NETFILTER, &c.driver.wrote)
+	if err != nil {
+		return err
+	}
+	defer list.close()
+	if c.remove, err = dial(unix.NETLINK_NETFILTER, &c.driver.wrote); err != nil {
+		return err
+	}
+	defer c.remove.close()
+	err = list.dump(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, netfilterHeader(unix.AF_UNSPEC), func() {},
+		func(m []byte) bool {
+			if c.err == nil {
+				c.err = ctx.Err()
+			}
+			if c.err == nil {
+				c.look(m)
+			}
+			return c.err == nil
+		})
+	if c.err == nil {
+		c.flush()
+	}
+	if c.full {
+		c.err = errors.Join(c.err, fmt.Errorf("note cut connections: %w: their servers may go on until they fall silent", ErrSetFull))
+	}
+	if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
+		return errors.Join(c.err, fmt.Errorf("list connections: %w", err))
+	}
+	return c.err
+}
+
+func (c *cutter) look(m []byte) {
+	e, ok := parseEntry(m)
+	if !ok || !c.concerns(e) {
+		return
+	}
+	c.report.Seen++
+	if c.kept(e) {
+		return
+	}
+	c.chunk = append(c.chunk, e)
+	if len(c.chunk) == cutChunk {
+		c.flush()
+	}
+}
+
+// concerns tells whether a container is at an end.
+func (c *cutter) concerns(e entry) bool {
+	return c.containers[e.orig.src] || c.containers[e.orig.dst] || c.containers[e.reply.src] || c.containers[e.reply.dst]
+}
+
+// kept asks for a connection, and for one that belongs to another (the data of
+// FTP, say) about that one: it is why it was let through.
+func (c *cutter) kept(e entry) bool {
+	if e.master == nil {
+		return c.keep(e.flow())
+	}
+	master, found := entry{}, false
+	err := c.remove.ask(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, unix.NLM_F_ACK, e.masterRequest(), func(m []byte) bool {
+		if !found {
+			master, found = parseEntry(m)
+		}
+		return true
+	})
+	switch {
+	case errors.Is(err, unix.ENOENT) || err == nil && !found:
+		return c.keep(e.flow()) // what it belonged to is over
+	case err != nil:
+		c.err = errors.Join(c.err, fmt.Errorf("look up connection: %w", err))
+		return true
+	}
+	return c.keep(master.flow())
+}
+
+// flush notes and deletes what has been gathered, in this order: in between the
+// entry lets the connection pass, as before.
+func (c *cutter) flush() {
+	var notes [2][]element
+	for _, e := range c.chunk {
+		if n, ok := e.reopens(); ok {
+			i := index(n.second.Is6())
+			notes[i] = append(notes[i], n)
+		}
+	}
+	for _, i := range c.driver.families {
+		if len(notes[i]) == 0 {
+			continue
+		}
+		err := c.driver.sets.change(cutSet(i == 1, c.driver.cutSeconds()), false, notes[i])
+		if errors.Is(err, ErrSetFull) {
+			c.full = true // what is noted is; the entries go all the same
+		} else if err != nil {
+			c.err = errors.Join(c.err, err)
+			return
+		}
+	}
+	for _, e := range c.chunk {
+		err := c.remove.write(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, 0, e.removal())
+		if err != nil && !errors.Is(err, unix.ENOENT) {
+			f := e.flow()
+			c.err = errors.Join(c.err, fmt.Errorf("delete connection %s to %s (%s): %w", f.Src, f.Dst, netpolicy.Protocol(f.Proto), err))
+			continue
+		}
+		c.report.Cut++
+	}
+	c.chunk = c.chunk[:0]
+}

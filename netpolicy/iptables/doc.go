@@ -1,0 +1,45 @@
+// Package iptables brings the kernel's iptables and ipset to a
+// netpolicy.RuleSet, reads them back, and takes everything away again.
+//
+// It takes the whole wish, never deltas: twice is once, a second Driver adopts
+// what it finds without a change, and whatever somebody else broke is repaired.
+// It only subtracts: each of its rules drops a packet or returns it to whoever
+// would have had it anyway. It touches its own chains (NG-…), its own sets (ng4-…,
+// ng6-…) and the jumps to its own chains, and nothing else.
+//
+// # What is in the kernel
+//
+// In the filter table of each family:
+//
+//	DOCKER-USER (or FORWARD)  -j NG-FORWARD
+//	INPUT           ! -i lo   -j NG-INPUT
+//	OUTPUT          ! -o lo   -j NG-OUTPUT
+//
+//	NG-FORWARD, NG-INPUT, NG-OUTPUT, each:
+//	  RETURN what belongs to a connection that exists
+//	  DROP   what would open again, from the server's side, one that was cut
+//	  RETURN neighbour discovery and multicast listener messages (IPv6)
+//	  -j     the entry chain of the generation
+//
+// A generation's chains are written next to the old ones, in one transaction a
+// family; one more transaction fills the three chains anew and removes the old
+// generation. At no moment is there a packet that meets neither, or half of
+// one. Members of sets change by netlink alone, in the order of
+// netpolicy.Family.Changes: a container that comes or goes is no fork and no
+// rule.
+//
+// # Connections that are cut
+//
+// Deleting the entry of a connection in the kernel's table is not enough: the
+// client's next packet is judged by policy again, but the server's would open
+// the connection from its side. Cut therefore notes client, port and server in
+// a set that the three chains refuse. They do so after, not before, they let
+// pass what belongs to a connection that exists: an entry that is deleted is
+// none, and a new connection that policy allows is not hit by what was noted of
+// an older one.
+//
+// # Where it works
+//
+// All of a Driver's methods work in the network namespace of the calling thread,
+// which must be the one that Open was called in. A Driver is for one goroutine.
+package iptables

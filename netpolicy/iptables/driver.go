@@ -1,0 +1,234 @@
+package iptables
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"netguard/netpolicy"
+)
+
+// Options are what a Driver can be told. The zero value is fine.
+type Options struct {
+	// Wait is how long somebody else may hold the lock of iptables, in whole
+	// seconds; 5 s if zero.
+	Wait time.Duration
+	// CutFor is how long the server's side of a cut connection is refused after
+	// its last packet; 10 minutes if zero. TCP gives up earlier.
+	CutFor time.Duration
+}
+
+// Wish is what shall be in the kernel. The Driver keeps it: it must not be
+// changed after it was given.
+type Wish struct {
+	Rules *netpolicy.RuleSet
+	// Containers are the addresses of all containers of the host, netguard's
+	// or not. Denied counts by them, and Cut looks at their connections.
+	Containers []netip.Addr
+}
+
+// Report is what a call of Apply did.
+type Report struct {
+	// Rules says that chains or jumps were written, Generation that those of a
+	// new generation were.
+	Rules, Generation bool
+	// Added and Deleted are members of sets, Created and Destroyed are sets.
+	Added, Deleted, Created, Destroyed int
+	// Forks are programs that were run, Messages are netlink messages that
+	// changed something.
+	Forks, Messages int
+	// Drift is what was not as it had been left, if Apply had reason to look.
+	Drift []string
+}
+
+// Changed tells whether the kernel is another than before.
+func (r Report) Changed() bool {
+	return r.Rules || r.Added+r.Deleted+r.Created+r.Destroyed > 0
+}
+
+// Driver brings the network namespace that it was opened in to a wish.
+type Driver struct {
+	options  Options
+	backends []*backend
+	families []int // indexes: IPv4, and IPv6 if the host has it
+	sets     *sets
+	links    *conn
+
+	forked, wrote int
+
+	wish   *Wish
+	denied [2][]netpolicy.Member
+	// layouts are those of a generation.
+	layouts    [2]*layout
+	generation string
+	// kernel is what is there, nil if it has to be read. settled says that its
+	// rules are as wished.
+	kernel  *kernel
+	settled bool
+	// known is how this version of iptables lists what was written, where that
+	// is other than as written.
+	known map[string]listing
+}
+
+// listing is a chain as it was written, and as it was read back.
+type listing struct{ wrote, reads []string }
+
+// Open finds the programs and opens the sockets. It changes nothing. It needs
+// CAP_NET_ADMIN for whatever comes later. Not having iptables is ErrNoIPTables.
+func Open(ctx context.Context, o Options) (*Driver, error) {
+	if o.Wait <= 0 {
+		o.Wait = 5 * time.Second
+	}
+	if o.CutFor < time.Second {
+		o.CutFor = 10 * time.Minute
+	}
+	d := &Driver{options: o, families: []int{0}, known: map[string]listing{}}
+	ipv6 := true
+	if _, err := os.Stat("/proc/sys/net/ipv6"); os.IsNotExist(err) {
+		ipv6 = false // booted without: there is nothing to filter
+	}
+	if ipv6 {
+		d.families = []int{0, 1}
+	}
+	var err error
+	if d.backends, err = findBackends(o.Wait, ipv6, &d.forked); err != nil {
+		return nil, fmt.Errorf("open iptables: %w", err)
+	}
+	if err := d.probe(ctx); err != nil {
+		return nil, fmt.Errorf("open iptables: %w", err)
+	}
+	if d.sets, err = openSets(&d.wrote); err != nil {
+		return nil, fmt.Errorf("open ipset: %w", err)
+	}
+	if d.links, err = dial(unix.NETLINK_ROUTE, &d.wrote); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("open links: %w", err)
+	}
+	return d, nil
+}
+
+// Close closes the sockets; what is in the kernel stays.
+func (d *Driver) Close() {
+	d.sets.close()
+	d.links.close()
+}
+
+// Backend tells which of iptables' two backends the rules are in, "" before the
+// first Apply or Verify.
+func (d *Driver) Backend() Backend {
+	if d.kernel == nil {
+		return ""
+	}
+	return d.kernel.active.kind
+}
+
+func (d *Driver) cutSeconds() uint32 { return uint32(d.options.CutFor / time.Second) }
+
+// take makes a wish the driver's own, or refuses it.
+func (d *Driver) take(w Wish) error {
+	if w.Rules == nil {
+		return fmt.Errorf("apply rules: %w", ErrInvalid)
+	}
+	if d.generation == "" || d.generation != w.Rules.Generation {
+		var laid [2]*layout
+		for i, f := range w.Rules.Families() {
+			l, err := lay(f, d.cutSeconds())
+			if err != nil {
+				return fmt.Errorf("apply %s rules: %w", familyNames[i], err)
+			}
+			laid[i] = l
+		}
+		d.layouts, d.generation, d.settled = laid, w.Rules.Generation, false
+	}
+	d.wish = &w
+	d.denied = containers(w.Containers)
+	return nil
+}
+
+// containers gives the addresses of each family as members, sorted.
+func containers(addrs []netip.Addr) [2][]netpolicy.Member {
+	var out [2][]netpolicy.Member
+	for _, a := range addrs {
+		a = a.Unmap().WithZone("")
+		if !a.IsValid() || a.IsUnspecified() {
+			continue
+		}
+		i := index(a.Is6())
+		out[i] = append(out[i], netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen())})
+	}
+	for i := range out {
+		slices.SortFunc(out[i], compareMembers)
+		out[i] = slices.Compact(out[i])
+	}
+	return out
+}
+
+// Verify reads the kernel and tells what is not as it was last applied, a
+// sentence each; none means that all is in place. The next Apply repairs it.
+func (d *Driver) Verify(ctx context.Context) ([]string, error) {
+	if d.wish == nil {
+		return nil, fmt.Errorf("verify rules: %w", ErrNothingWished)
+	}
+	d.kernel, d.settled = nil, false
+	k, err := d.read(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("verify rules: %w", err)
+	}
+	p, err := d.plan(k, true)
+	if err != nil {
+		return nil, fmt.Errorf("verify rules: %w", err)
+	}
+	d.kernel, d.settled = k, !p.rules()
+	return p.describe(k), nil
+}
+
+// plan compares the kernel with the wish, the rules only if they may differ.
+func (d *Driver) plan(k *kernel, rules bool) (*plan, error) {
+	p := &plan{}
+	wanted := map[string]bool{bridgeSet(false).name: true, bridgeSet(true).name: true}
+	for _, i := range d.families {
+		f := d.wish.Rules.Families()[i]
+		if err := p.planSets(k, f, d.denied[i], cutSet(f.IPv6, d.cutSeconds()), wanted); err != nil {
+			return nil, err
+		}
+		if rules {
+			p.tables[i] = planTable(k.tables[i], d.layouts[i], d.readsAs(i))
+		}
+	}
+	for _, name := range sortedKeys(k.sets) {
+		if !wanted[name] {
+			p.destroy = append(p.destroy, name)
+		}
+	}
+	if rules {
+		p.stale = k.stale
+	}
+	return p, nil
+}
+
+// readsAs tells whether the kernel's list of a chain is what was meant: as it is
+// worded here, or as this version of iptables words it.
+func (d *Driver) readsAs(i int) func(chain, []string) bool {
+	return func(c chain, list []string) bool {
+		if slices.Equal(c.rules, list) {
+			return true
+		}
+		k, ok := d.known[familyNames[i]+c.name]
+		return ok && slices.Equal(k.wrote, c.rules) && slices.Equal(k.reads, list)
+	}
+}
+
+func sortedKeys[V any](m map[string]V) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, strings.Compare)
+	return keys
+}

@@ -1,0 +1,148 @@
+package iptables
+
+import (
+	"errors"
+	"fmt"
+	"os/exec"
+	"regexp"
+	"strconv"
+	"strings"
+
+	goipt "github.com/coreos/go-iptables/iptables"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+var (
+	// ErrNoIPTables says that the programs are not installed.
+	ErrNoIPTables = errors.New("iptables is not installed")
+	// ErrLocked says that somebody else held the lock of iptables for longer
+	// than Options.Wait.
+	ErrLocked = errors.New("somebody else holds the lock of iptables (/run/xtables.lock)")
+	// ErrIncompatible says that the filter table holds rules that iptables
+	// cannot read, written with nft.
+	ErrIncompatible = errors.New("the filter table holds rules of nft that iptables cannot read: move them to a table of their own")
+	// ErrSetFull says that a set has no room for another member.
+	ErrSetFull = errors.New("the set is full")
+	// ErrNoIPSet says that the kernel has no sets, or not this type of set.
+	ErrNoIPSet = errors.New("the kernel lacks this type of set: load the modules ip_set, ip_set_hash_ip, ip_set_hash_net, ip_set_hash_netport, ip_set_hash_ipportip, ip_set_hash_netiface, xt_set")
+	// ErrStranger says that something has a name of netguard's and is not of
+	// its making.
+	ErrStranger = errors.New("it is not of netguard's making: rename or remove it")
+	// ErrNoBridgeFilter says that frames within a bridge never reach iptables.
+	ErrNoBridgeFilter = errors.New("br_netfilter is not loaded: put net.bridge.bridge-nf-call-iptables=0 and net.bridge.bridge-nf-call-ip6tables=0 into /etc/sysctl.d, so that other bridges stay as they are, then modprobe br_netfilter")
+	// ErrInvalid says that a wish cannot be put into words of iptables.
+	ErrInvalid = errors.New("the rule set is not one of netpolicy's")
+	// ErrNothingWished says that there is nothing to compare with: Apply has
+	// not been called.
+	ErrNothingWished = errors.New("nothing was applied yet")
+)
+
+// RestoreError is a transaction that the kernel, or iptables, refused as a whole.
+type RestoreError struct {
+	Command string
+	// Line is the line of Input that was at fault, counted from one; 0 if
+	// nobody said. Where only the COMMIT is named, any line may be at fault.
+	Line   int
+	Input  string
+	Output string // of the program
+	err    error
+}
+
+func (e *RestoreError) Error() string {
+	s := fmt.Sprintf("%s: %s", e.Command, clip(oneLine(e.Output), 300))
+	if e.Output == "" {
+		s = fmt.Sprintf("%s: %v", e.Command, e.err)
+	}
+	if text := e.line(); text != "" {
+		s += fmt.Sprintf(" (line %d: %q)", e.Line, clip(text, 300))
+	}
+	return s
+}
+
+func (e *RestoreError) Unwrap() error { return e.err }
+
+func (e *RestoreError) line() string {
+	lines := strings.Split(e.Input, "\n")
+	if e.Line < 1 || e.Line > len(lines) {
+		return ""
+	}
+	return lines[e.Line-1]
+}
+
+// Numbered is the input with its lines numbered, for a log at debug level.
+func (e *RestoreError) Numbered() string {
+	var b strings.Builder
+	for i, line := range strings.Split(strings.TrimSuffix(e.Input, "\n"), "\n") {
+		fmt.Fprintf(&b, "%4d %s\n", i+1, line)
+	}
+	return b.String()
+}
+
+var lineNumber = regexp.MustCompile(`line:? ([0-9]+)`)
+
+func restoreError(command, input, output string, err error) error {
+	e := &RestoreError{Command: command, Input: input, Output: output, err: err}
+	if m := lineNumber.FindStringSubmatch(output); m != nil {
+		e.Line, _ = strconv.Atoi(m[1])
+	}
+	if locked(output) {
+		e.err = ErrLocked
+	}
+	return e
+}
+
+func locked(output string) bool {
+	return strings.Contains(output, "xtables lock") || strings.Contains(output, "Resource temporarily unavailable")
+}
+
+// commandError words what a single command of go-iptables said.
+func commandError(err error) error {
+	var e *goipt.Error
+	if errors.As(err, &e) && locked(e.Error()) {
+		return fmt.Errorf("%w: %s", ErrLocked, clip(oneLine(e.Error()), 300))
+	}
+	if errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("%w: %w", ErrNoIPTables, err)
+	}
+	return err
+}
+
+// hashFull is IPSET_ERR_HASH_FULL, which nl lacks.
+const hashFull = nl.IPSET_ERR_TYPE_SPECIFIC
+
+// setError words an error of the kernel's sets.
+func setError(err error) error {
+	var code int
+	var errno unix.Errno
+	var private nl.IPSetError
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &private):
+		code = int(private)
+	case errors.As(err, &errno):
+		code = int(errno)
+	}
+	switch code {
+	case hashFull:
+		return ErrSetFull
+	case nl.IPSET_ERR_FIND_TYPE:
+		return ErrNoIPSet
+	case nl.IPSET_ERR_TYPE_MISMATCH:
+		return ErrStranger
+	}
+	if code >= nl.IPSET_ERR_PRIVATE {
+		return nl.IPSetError(code)
+	}
+	return err
+}
+
+func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+func clip(s string, n int) string {
+	if len(s) > n {
+		return s[:n] + "…"
+	}
+	return s
+}

@@ -1,0 +1,172 @@
+package iptables
+
+import (
+	"net/netip"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"netguard/netpolicy"
+)
+
+// Flow is a connection that the kernel knows, from who opened it to who serves
+// it, as they are: behind all translation. With an end that is the host's own it
+// goes by Input or Output, else by Forward.
+type Flow struct {
+	Src, Dst netip.AddrPort
+	Proto    netpolicy.Protocol
+	// ICMPType is the type of the first packet, for ICMP and ICMPv6.
+	ICMPType uint8
+	// Dialled is what the client asked for: other than Dst for a published port.
+	Dialled netip.AddrPort
+	// Noted says that this is no connection of now, but the note about one that
+	// was cut, of which Src's port and Dialled are not known.
+	Noted bool
+}
+
+// Attributes that nl has no names for.
+const (
+	ctaTupleMaster   = 14
+	ctaProtoICMPType = 5
+	ctaProtoICMP6    = 8
+	ctaProtoTCPState = 1
+	ctaNum           = nl.CTA_PROTO_NUM
+)
+
+// tuple is one direction of a connection.
+type tuple struct {
+	src, dst     netip.Addr
+	sport, dport uint16
+	proto        uint8
+	icmpType     uint8
+}
+
+// entry is a connection as the kernel lists it, with what is needed to delete it.
+type entry struct {
+	family      uint8
+	orig, reply tuple
+	origRaw     []byte
+	id, zone    []byte
+	master      []byte // the raw tuple of the connection that this one belongs to
+	tcpState    uint8
+}
+
+// parseEntry reads a connection. ok is false for what is not whole.
+func parseEntry(m []byte) (e entry, ok bool) {
+	if len(m) < nl.SizeofNfgenmsg {
+		return e, false
+	}
+	e.family = m[0]
+	for typ, v := range attrs(m[nl.SizeofNfgenmsg:]) {
+		switch typ {
+		case nl.CTA_TUPLE_ORIG:
+			e.orig, e.origRaw = parseTuple(v), v
+		case nl.CTA_TUPLE_REPLY:
+			e.reply = parseTuple(v)
+		case ctaTupleMaster:
+			e.master = v
+		case nl.CTA_ID:
+			e.id = v
+		case nl.CTA_ZONE:
+			e.zone = v
+		case nl.CTA_PROTOINFO:
+			for typ, v := range attrs(v) {
+				if typ != nl.CTA_PROTOINFO_TCP {
+					continue
+				}
+				for typ, v := range attrs(v) {
+					if typ == ctaProtoTCPState {
+						e.tcpState = number8(v)
+					}
+				}
+			}
+		}
+	}
+	valid := e.orig.src.IsValid() && e.orig.dst.IsValid() && e.reply.src.IsValid() && e.reply.dst.IsValid()
+	return e, valid
+}
+
+func parseTuple(b []byte) tuple {
+	var t tuple
+	for typ, v := range attrs(b) {
+		switch typ {
+		case nl.CTA_TUPLE_IP:
+			for typ, v := range attrs(v) {
+				switch typ {
+				case nl.CTA_IP_V4_SRC, nl.CTA_IP_V6_SRC:
+					t.src = address(v)
+				case nl.CTA_IP_V4_DST, nl.CTA_IP_V6_DST:
+					t.dst = address(v)
+				}
+			}
+		case nl.CTA_TUPLE_PROTO:
+			for typ, v := range attrs(v) {
+				switch typ {
+				case ctaNum:
+					t.proto = number8(v)
+				case nl.CTA_PROTO_SRC_PORT:
+					t.sport = number16(v)
+				case nl.CTA_PROTO_DST_PORT:
+					t.dport = number16(v)
+				case ctaProtoICMPType, ctaProtoICMP6:
+					t.icmpType = number8(v)
+				}
+			}
+		}
+	}
+	return t
+}
+
+// flow is the connection between its real ends. Who answers is the source of the
+// replies, whatever address the client asked for; who asks is the source of the
+// first packet, whatever address it was given on its way.
+func (e entry) flow() Flow {
+	return Flow{
+		Src:      netip.AddrPortFrom(e.orig.src, e.orig.sport),
+		Dst:      netip.AddrPortFrom(e.reply.src, e.reply.sport),
+		Dialled:  netip.AddrPortFrom(e.orig.dst, e.orig.dport),
+		Proto:    netpolicy.Protocol(e.orig.proto),
+		ICMPType: e.orig.icmpType,
+	}
+}
+
+// reopens gives what to note so that the server does not open the connection
+// again from its side; false if it cannot. One whose client was hidden behind
+// another address has no way back without its entry, ICMP has no answers without
+// questions, and what was closed is.
+func (e entry) reopens() (element, bool) {
+	closed := e.orig.proto == unix.IPPROTO_TCP && (e.tcpState == nl.TCP_CONNTRACK_TIME_WAIT || e.tcpState == nl.TCP_CONNTRACK_CLOSE)
+	icmp := e.orig.proto == unix.IPPROTO_ICMP || e.orig.proto == unix.IPPROTO_ICMPV6
+	if closed || icmp || e.reply.dst != e.orig.src {
+		return element{}, false
+	}
+	return element{
+		Member: netpolicy.Member{Prefix: netip.PrefixFrom(e.orig.src, e.orig.src.BitLen()),
+			Proto: netpolicy.Protocol(e.orig.proto), Port: e.reply.sport},
+		second: e.reply.src,
+	}, true
+}
+
+// removal is the message that deletes the entry, and no other that has taken its
+// place since.
+func (e entry) removal() []byte {
+	b := netfilterHeader(e.family)
+	b = attr(b, nl.CTA_TUPLE_ORIG|int(nl.NLA_F_NESTED), e.origRaw...)
+	if e.zone != nil {
+		b = attr(b, nl.CTA_ZONE, e.zone...)
+	}
+	if e.id != nil {
+		b = attr(b, nl.CTA_ID, e.id...)
+	}
+	return b
+}
+
+// masterRequest asks for the connection that this one belongs to.
+func (e entry) masterRequest() []byte {
+	b := netfilterHeader(e.family)
+	b = attr(b, nl.CTA_TUPLE_ORIG|int(nl.NLA_F_NESTED), e.master...)
+	if e.zone != nil {
+		b = attr(b, nl.CTA_ZONE, e.zone...)
+	}
+	return b
+}

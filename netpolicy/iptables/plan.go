@@ -1,0 +1,187 @@
+package iptables
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"netguard/netpolicy"
+)
+
+// plan is what is to be done to bring the kernel to a wish.
+type plan struct {
+	create  []setSpec
+	changes []change
+	tables  [2]tablePlan
+	destroy []string
+	stale   []stale
+}
+
+// change is netpolicy's, with what the set is.
+type change struct {
+	setSpec
+	netpolicy.Change
+	about string
+}
+
+// tablePlan is the part about the filter table of a family.
+type tablePlan struct {
+	build   []chain     // of the generation: written, while nothing leads there
+	swap    []chain     // of the static ones: what makes it so
+	collect []string    // chains that nobody goes to any more
+	anchors []anchoring // at last
+}
+
+func (p tablePlan) empty() bool {
+	return len(p.build) == 0 && len(p.swap) == 0 && len(p.collect) == 0 && len(p.anchors) == 0
+}
+
+func (p *plan) rules() bool {
+	return !p.tables[0].empty() || !p.tables[1].empty() || len(p.stale) > 0
+}
+
+// gone gives the addresses that are no container's any more.
+func (p *plan) gone() map[netip.Addr]bool {
+	out := map[netip.Addr]bool{}
+	for _, c := range p.changes {
+		if c.Delete && c.name == deniedSet(c.ipv6).name {
+			for _, m := range c.Members {
+				out[m.Prefix.Addr()] = true
+			}
+		}
+	}
+	return out
+}
+
+// wishedSets gives all sets of a family's wish that have members to compare.
+func wishedSets(f *netpolicy.Family, denied []netpolicy.Member) []netpolicy.Set {
+	return append(slices.Clip(f.Sets), netpolicy.Set{Name: deniedSet(f.IPv6).name, Kind: netpolicy.Addrs,
+		About: "counters of what was denied", Members: denied})
+}
+
+func specOf(s netpolicy.Set, ipv6 bool) setSpec {
+	if d := deniedSet(ipv6); s.Name == d.name {
+		return d
+	}
+	return setSpec{name: s.Name, typ: typeOf(s.Kind), ipv6: ipv6}
+}
+
+// planSets compares a family's sets.
+func (p *plan) planSets(k *kernel, f *netpolicy.Family, denied []netpolicy.Member, cut setSpec, wanted map[string]bool) error {
+	all := wishedSets(f, denied)
+	differ := netpolicy.Family{IPv6: f.IPv6}
+	have := map[string][]netpolicy.Member{}
+	specs := map[string]setSpec{cut.name: cut}
+	about := map[string]string{}
+	for _, s := range all {
+		spec := specOf(s, f.IPv6)
+		specs[s.Name] = spec
+		held := k.sets[s.Name]
+		var old []netpolicy.Member
+		if held != nil {
+			old = held.members
+		}
+		// What both begin and end with is the same: on the way of a container
+		// that comes or goes, that is nearly all.
+		a, b := trim(old, s.Members)
+		if len(a)+len(b) > 0 {
+			have[s.Name], s.Members = a, b
+			differ.Sets = append(differ.Sets, s)
+			about[s.Name] = s.About
+		}
+	}
+	for _, name := range sortedKeys(specs) {
+		wanted[name] = true
+		if err := k.checkSpec(specs[name]); err != nil {
+			return err
+		}
+		if k.sets[name] == nil {
+			p.create = append(p.create, specs[name])
+		}
+	}
+	for _, c := range differ.Changes(have) {
+		p.changes = append(p.changes, change{specs[c.Set], c, about[c.Set]})
+	}
+	return nil
+}
+
+// trim leaves out what two lists begin and end with alike.
+func trim(a, b []netpolicy.Member) ([]netpolicy.Member, []netpolicy.Member) {
+	if len(a) == len(b) && len(a) > 0 && &a[0] == &b[0] {
+		return nil, nil
+	}
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	a, b = a[n:], b[n:]
+	for len(a) > 0 && len(b) > 0 && a[len(a)-1] == b[len(b)-1] {
+		a, b = a[:len(a)-1], b[:len(b)-1]
+	}
+	return a, b
+}
+
+// planTable compares a family's chains. reads tells whether a list of the kernel
+// says what was meant.
+func planTable(t *table, l *layout, reads func(chain, []string) bool) tablePlan {
+	var p tablePlan
+	keep := map[string]bool{madeMark: true}
+	differ := func(all []chain) (out []chain) {
+		for _, c := range all {
+			keep[c.name] = true
+			if !t.has(c.name) || !reads(c, t.rules[c.name]) {
+				out = append(out, c)
+			}
+		}
+		return out
+	}
+	p.build, p.swap = differ(l.generation), differ(l.static)
+	for _, c := range t.own() {
+		if !keep[c] {
+			p.collect = append(p.collect, c)
+		}
+	}
+	p.anchors = t.anchorings()
+	return p
+}
+
+// describe says for people what is not as wished.
+func (p *plan) describe(k *kernel) []string {
+	var all []string
+	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	for _, s := range p.create {
+		say("set %s is missing", s.name)
+	}
+	for _, c := range p.changes {
+		if k.sets[c.name] == nil {
+			continue
+		}
+		if c.Delete {
+			say("set %s has %d members too many (%s)", c.name, len(c.Members), clip(c.about, 80))
+		} else {
+			say("set %s lacks %d members (%s)", c.name, len(c.Members), clip(c.about, 80))
+		}
+	}
+	for i, t := range p.tables {
+		for _, c := range slices.Concat(t.build, t.swap) {
+			if k.tables[i].has(c.name) {
+				say("%s chain %s was changed", familyNames[i], c.name)
+			} else {
+				say("%s chain %s is missing", familyNames[i], c.name)
+			}
+		}
+		for _, c := range t.collect {
+			say("%s chain %s is left over", familyNames[i], c)
+		}
+		for _, a := range t.anchors {
+			say("%s: %s", familyNames[i], a)
+		}
+	}
+	for _, name := range p.destroy {
+		say("set %s is left over", name)
+	}
+	for _, s := range p.stale {
+		say("%s rules of netguard are left over in iptables' %s backend, which Docker does not use", familyNames[s.family], s.backend.kind)
+	}
+	return all
+}

@@ -1,0 +1,249 @@
+package iptables
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"netguard/netpolicy"
+)
+
+// Names of netguard's own that no rule set has.
+const (
+	chainForward = "NG-FORWARD"
+	chainInput   = "NG-INPUT"
+	chainOutput  = "NG-OUTPUT"
+
+	// madeMark is an empty chain that says: the table was not there before
+	// netguard. It lives exactly as long as the table.
+	madeMark = "NG-MADE"
+)
+
+// staticChains are the chains that packets of each path are led to.
+var staticChains = [3]string{netpolicy.Forward: chainForward, netpolicy.Input: chainInput, netpolicy.Output: chainOutput}
+
+func setPrefix(ipv6 bool) string {
+	if ipv6 {
+		return netpolicy.SetPrefix6
+	}
+	return netpolicy.SetPrefix4
+}
+
+// deniedSet counts what was denied, by container.
+func deniedSet(ipv6 bool) setSpec {
+	return setSpec{name: setPrefix(ipv6) + "denied", typ: hashIP, ipv6: ipv6, counters: true}
+}
+
+// cutSet holds connections that were cut: client, port of the server, server.
+func cutSet(ipv6 bool, seconds uint32) setSpec {
+	return setSpec{name: setPrefix(ipv6) + "cut", typ: hashIPPortIP, ipv6: ipv6, timeout: seconds}
+}
+
+// chain is a chain with its rules, each as iptables-save prints it.
+type chain struct {
+	name  string
+	rules []string
+}
+
+// layout is what the filter table of a family shall hold of netguard's.
+type layout struct {
+	generation []chain    // those that others go to stand before them
+	static     []chain    // the three
+	origins    [][]origin // for each rule of each of the generation's chains
+}
+
+// origin tells what a rule of the kernel is to a rule of the rule set.
+type origin struct {
+	netpolicy.Origin
+	verdict netpolicy.Verdict
+	counts  bool // it only counts what the next one drops
+}
+
+// lay words a family in iptables' own way, and refuses what netpolicy cannot have
+// made: nothing else may reach a rule.
+func lay(f *netpolicy.Family, cutSeconds uint32) (*layout, error) {
+	known := map[string]*netpolicy.Set{}
+	for i, s := range f.Sets {
+		if !netpolicy.OwnsSet(s.Name) || !strings.HasPrefix(s.Name, setPrefix(f.IPv6)) {
+			return nil, fmt.Errorf("name set %q: %w", s.Name, ErrInvalid)
+		}
+		known[s.Name] = &f.Sets[i]
+	}
+	w := wording{f: f, sets: known, paths: paths(f), chains: map[string]bool{}}
+	l := &layout{}
+	for _, c := range f.Chains {
+		laid := chain{name: c.Name}
+		var origins []origin
+		if _, ok := netpolicy.OwnsChain(c.Name); !ok || w.chains[c.Name] {
+			return nil, fmt.Errorf("name chain %q: %w", c.Name, ErrInvalid)
+		}
+		for i, r := range c.Rules {
+			spec, err := w.match(r)
+			if err != nil {
+				return nil, fmt.Errorf("word rule %d of chain %s: %w", i, c.Name, err)
+			}
+			o := origin{Origin: r.Origin, verdict: r.Verdict}
+			if r.Verdict == netpolicy.Drop {
+				laid.rules = append(laid.rules, join(spec, set(deniedSet(f.IPv6).name, w.blamed(c.Name, r.Origin).String(), false)))
+				o.counts = true
+				origins = append(origins, o)
+				o.counts = false
+			}
+			laid.rules = append(laid.rules, join(spec, verdict(r)))
+			origins = append(origins, o)
+		}
+		w.chains[c.Name] = true // from here on others may go to it
+		l.generation = append(l.generation, laid)
+		l.origins = append(l.origins, origins)
+	}
+	for path, name := range staticChains {
+		if !w.chains[f.Entry[path]] {
+			return nil, fmt.Errorf("enter chain %q: %w", f.Entry[path], ErrInvalid)
+		}
+		l.static = append(l.static, chain{name, static(f.IPv6, f.Entry[path], cutSeconds)})
+	}
+	return l, nil
+}
+
+// static gives the rules of one of the three chains.
+func static(ipv6 bool, entry string, cutSeconds uint32) []string {
+	cut := set(cutSet(ipv6, cutSeconds).name, "dst,src,src", false)
+	rules := []string{
+		"-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
+		// As long as the server goes on, so does the refusal.
+		join(cut, "-j SET --add-set "+cutSet(ipv6, cutSeconds).name+" dst,src,src --exist"),
+		// A server may use the port to open connections of its own.
+		join("-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN", cut, "-j DROP"),
+		join("! -p tcp", cut, "-j DROP"),
+	}
+	if ipv6 {
+		for _, t := range []int{130, 131, 132, 133, 134, 135, 136, 137, 143} {
+			rules = append(rules, "-p ipv6-icmp -m icmp6 --icmpv6-type "+strconv.Itoa(t)+" -j RETURN")
+		}
+	}
+	return append(rules, "-j "+entry)
+}
+
+// wording words the rules of a family.
+type wording struct {
+	f      *netpolicy.Family
+	sets   map[string]*netpolicy.Set
+	chains map[string]bool // worded already
+	paths  map[string][3]bool
+}
+
+// paths tells on which paths a packet can come to each chain.
+func paths(f *netpolicy.Family) map[string][3]bool {
+	on := map[string][3]bool{}
+	for path, entry := range f.Entry {
+		reached := map[string]bool{entry: true}
+		for _, c := range slices.Backward(f.Chains) {
+			if !reached[c.Name] {
+				continue
+			}
+			p := on[c.Name]
+			p[path] = true
+			on[c.Name] = p
+			for _, r := range c.Rules {
+				if r.Verdict == netpolicy.Goto {
+					reached[r.Goto] = true
+				}
+			}
+		}
+	}
+	return on
+}
+
+// blamed gives the end of a packet that is the container for which a drop counts.
+func (w *wording) blamed(chain string, o netpolicy.Origin) netpolicy.Side {
+	switch on := w.paths[chain]; {
+	case on == [3]bool{netpolicy.Input: true}: // the other end is the host
+		return netpolicy.Src
+	case on == [3]bool{netpolicy.Output: true}:
+		return netpolicy.Dst
+	}
+	ingress := o.Stage == netpolicy.FileIngress || o.Stage == netpolicy.LabelIngress ||
+		o.Stage == netpolicy.Guardrail && o.Direction == netpolicy.Ingress
+	if ingress {
+		return netpolicy.Dst
+	}
+	return netpolicy.Src
+}
+
+// match words what a packet has to be, in the order in which it is cheap to find
+// out that it is not.
+func (w *wording) match(r netpolicy.Rule) (string, error) {
+	var parts []string
+	icmp := netpolicy.ICMP
+	name, option := "icmp", "-m icmp --icmp-type "
+	if w.f.IPv6 {
+		icmp, name, option = netpolicy.ICMPv6, "ipv6-icmp", "-m icmp6 --icmpv6-type "
+	}
+	switch {
+	case r.Proto == netpolicy.AnyProtocol:
+	case r.Proto.HasPorts():
+		parts = append(parts, "-p "+r.Proto.String())
+	case r.Proto == icmp:
+		parts = append(parts, "-p "+name)
+		if r.ICMPType != netpolicy.AnyICMPType {
+			parts = append(parts, option+strconv.Itoa(int(r.ICMPType)))
+		}
+	default:
+		return "", fmt.Errorf("protocol %s: %w", r.Proto, ErrInvalid)
+	}
+	if len(r.Ports) > 0 {
+		if !r.Proto.HasPorts() {
+			return "", fmt.Errorf("ports of protocol %s: %w", r.Proto, ErrInvalid)
+		}
+		parts = append(parts, "-m multiport --dports "+portList(r.Ports))
+	}
+	for _, m := range r.Sets {
+		s := w.sets[m.Set]
+		if s == nil {
+			return "", fmt.Errorf("set %q: %w", m.Set, ErrInvalid)
+		}
+		side := m.Side.String()
+		if s.Kind == netpolicy.Published {
+			side += "," + side
+		}
+		parts = append(parts, set(m.Set, side, m.Not))
+	}
+	if r.Verdict == netpolicy.Goto && !w.chains[r.Goto] {
+		return "", fmt.Errorf("goto %q: %w", r.Goto, ErrInvalid)
+	}
+	return strings.Join(parts, " "), nil
+}
+
+func portList(ports []netpolicy.PortRange) string {
+	var list []string
+	for _, p := range ports {
+		text := strconv.Itoa(int(p.First))
+		if p.Last > p.First {
+			text += ":" + strconv.Itoa(int(p.Last))
+		}
+		list = append(list, text)
+	}
+	return strings.Join(list, ",")
+}
+
+func set(name, sides string, not bool) string {
+	if not {
+		return "-m set ! --match-set " + name + " " + sides
+	}
+	return "-m set --match-set " + name + " " + sides
+}
+
+func verdict(r netpolicy.Rule) string {
+	switch r.Verdict {
+	case netpolicy.Goto:
+		return "-g " + r.Goto
+	case netpolicy.Return:
+		return "-j RETURN"
+	}
+	return "-j DROP"
+}
+
+func join(parts ...string) string {
+	return strings.TrimSpace(strings.Join(parts, " "))
+}

@@ -1,0 +1,120 @@
+package iptables
+
+import (
+	"bufio"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"netguard/netpolicy"
+)
+
+// table is the filter table as iptables-save lists it.
+type table struct {
+	chains []string            // in the order of the list
+	rules  map[string][]string // by chain: what follows "-A CHAIN "
+	counts map[string][]count  // by chain, if they were asked for
+	policy map[string]string   // of the kernel's own chains
+}
+
+// count is how often a rule matched.
+type count struct{ packets, bytes uint64 }
+
+func newTable() *table {
+	return &table{rules: map[string][]string{}, counts: map[string][]count{}, policy: map[string]string{}}
+}
+
+// parseTable reads the list of one table. What it cannot read it leaves out: it is
+// a stranger's, for netguard's own lines are compared as they are.
+func parseTable(text string) (*table, error) {
+	t := newTable()
+	scan := bufio.NewScanner(strings.NewReader(text))
+	scan.Buffer(nil, 1<<20)
+	for scan.Scan() {
+		line := scan.Text()
+		switch {
+		case strings.HasPrefix(line, "#"):
+			if strings.Contains(line, "is incompatible, use 'nft' tool") {
+				return nil, fmt.Errorf("list rules: %w", ErrIncompatible)
+			}
+		case strings.HasPrefix(line, ":"):
+			name, rest, _ := strings.Cut(line[1:], " ")
+			policy, _, _ := strings.Cut(rest, " ")
+			if _, twice := t.rules[name]; twice {
+				continue
+			}
+			t.chains = append(t.chains, name)
+			t.rules[name] = nil
+			if policy != "-" {
+				t.policy[name] = policy
+			}
+		case strings.HasPrefix(line, "[") || strings.HasPrefix(line, "-A "):
+			t.add(line)
+		}
+	}
+	if err := scan.Err(); err != nil {
+		return nil, fmt.Errorf("list rules: %w", err)
+	}
+	return t, nil
+}
+
+func (t *table) add(line string) {
+	var c count
+	if strings.HasPrefix(line, "[") {
+		counters, rest, ok := strings.Cut(line[1:], "] ")
+		if !ok {
+			return
+		}
+		packets, bytes, _ := strings.Cut(counters, ":")
+		c.packets, _ = strconv.ParseUint(packets, 10, 64)
+		c.bytes, _ = strconv.ParseUint(bytes, 10, 64)
+		line = rest
+	}
+	rest, ok := strings.CutPrefix(line, "-A ")
+	if !ok {
+		return
+	}
+	chain, rule, _ := strings.Cut(rest, " ")
+	if _, ok := t.rules[chain]; !ok {
+		return
+	}
+	t.rules[chain] = append(t.rules[chain], strings.TrimRight(rule, " "))
+	t.counts[chain] = append(t.counts[chain], c)
+}
+
+func (t *table) has(chain string) bool {
+	_, ok := t.rules[chain]
+	return ok
+}
+
+// own lists netguard's chains.
+func (t *table) own() []string {
+	var all []string
+	for _, c := range t.chains {
+		if ownsChain(c) {
+			all = append(all, c)
+		}
+	}
+	return all
+}
+
+func ownsChain(name string) bool {
+	_, generation := netpolicy.OwnsChain(name)
+	return generation || name == madeMark || slices.Contains(staticChains[:], name)
+}
+
+// docker tells whether Docker keeps its rules here.
+func (t *table) docker() bool {
+	return t.has("DOCKER-USER") || t.has("DOCKER") || t.has("DOCKER-FORWARD")
+}
+
+// empty tells that there is nothing but the kernel's own chains, which accept.
+func (t *table) empty() bool {
+	for _, c := range t.chains {
+		if len(t.rules[c]) > 0 || t.policy[c] != "ACCEPT" {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,197 @@
+package iptables
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	goipt "github.com/coreos/go-iptables/iptables"
+)
+
+// filter is the only table that netguard writes to.
+const filter = "filter"
+
+// Backend is which of the kernel's two packet filters iptables writes to.
+type Backend string
+
+const (
+	NFT    Backend = "nf_tables"
+	Legacy Backend = "legacy"
+)
+
+// backend is one of them, with its programs.
+type backend struct {
+	kind   Backend
+	fam    [2]programs // IPv4, IPv6
+	forked *int
+	wait   time.Duration
+}
+
+// programs are those of a family. Single commands go through the library; it
+// has none that writes or reads a whole table, so save and restore are run
+// here.
+type programs struct {
+	save, restore string
+	rule          *goipt.IPTables
+}
+
+// familyNames are used in errors and findings.
+var familyNames = [2]string{"IPv4", "IPv6"}
+
+// findBackends gives what is installed: first what "iptables" is, which is what
+// Docker runs, then the other.
+func findBackends(wait time.Duration, ipv6 bool, forked *int) ([]*backend, error) {
+	var all []*backend
+	var faults []error
+	for _, suffix := range []string{"", "-nft", "-legacy"} {
+		b, err := findBackend(suffix, wait, ipv6, forked)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		known := false
+		for _, have := range all {
+			known = known || have.kind == b.kind
+		}
+		if !known {
+			all = append(all, b)
+		}
+	}
+	if len(all) == 0 {
+		return nil, errors.Join(faults...)
+	}
+	return all, nil
+}
+
+func findBackend(suffix string, wait time.Duration, ipv6 bool, forked *int) (*backend, error) {
+	b := &backend{forked: forked, wait: wait}
+	for i, name := range []string{"iptables", "ip6tables"} {
+		if i == 1 && !ipv6 {
+			continue
+		}
+		p := &b.fam[i]
+		var paths [3]string
+		for j, tail := range []string{"", "-save", "-restore"} {
+			path, err := find(name + suffix + tail)
+			if err != nil {
+				return nil, err
+			}
+			paths[j] = path
+		}
+		p.save, p.restore = paths[1], paths[2]
+		proto := []goipt.Protocol{goipt.ProtocolIPv4, goipt.ProtocolIPv6}[i]
+		var err error
+		*forked++
+		if p.rule, err = goipt.New(goipt.IPFamily(proto), goipt.Path(paths[0]), goipt.Timeout(b.seconds())); err != nil {
+			return nil, fmt.Errorf("ask %s for its version: %w", paths[0], err)
+		}
+		*forked++
+		out, err := exec.Command(paths[0], "--version").Output()
+		if err != nil {
+			return nil, fmt.Errorf("ask %s for its version: %w", paths[0], err)
+		}
+		b.kind = Legacy
+		if bytes.Contains(out, []byte(NFT)) {
+			b.kind = NFT
+		}
+	}
+	return b, nil
+}
+
+func find(name string) (string, error) {
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	for _, dir := range []string{"/usr/sbin", "/sbin"} { // not on every service's PATH
+		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
+			return path, nil
+		}
+	}
+	return "", fmt.Errorf("find %s: %w", name, ErrNoIPTables)
+}
+
+// seconds is the wait as iptables counts: whole, and 0 would be for ever.
+func (b *backend) seconds() int {
+	return max(1, int((b.wait+time.Second-1)/time.Second))
+}
+
+// present tells whether the backend has a filter table in this namespace. To ask
+// the legacy programs would make one.
+func (b *backend) present(i int) bool {
+	if b.kind == NFT {
+		return true // to list it makes nothing
+	}
+	names := []string{"ip_tables_names", "ip6_tables_names"}[i]
+	text, err := os.ReadFile("/proc/thread-self/net/" + names)
+	if err != nil {
+		return false
+	}
+	for name := range strings.FieldsSeq(string(text)) {
+		if name == filter {
+			return true
+		}
+	}
+	return false
+}
+
+// read lists the filter table; counters are part of the rules if they are asked for.
+func (b *backend) read(ctx context.Context, i int, counters bool) (*table, error) {
+	args := []string{"-t", filter}
+	if counters {
+		args = append(args, "-c")
+	}
+	out, err := b.run(ctx, b.fam[i].save, args, "")
+	if err != nil {
+		return nil, fmt.Errorf("list %s rules: %w", familyNames[i], err)
+	}
+	return parseTable(out)
+}
+
+// exists tells whether the filter table is there at all: asked for by name it is
+// listed even if it is not.
+func (b *backend) exists(ctx context.Context, i int) (bool, error) {
+	if b.kind == Legacy {
+		return b.present(i), nil
+	}
+	out, err := b.run(ctx, b.fam[i].save, nil, "")
+	if err != nil {
+		return false, fmt.Errorf("list %s tables: %w", familyNames[i], err)
+	}
+	return strings.HasPrefix(out, "*"+filter+"\n") || strings.Contains(out, "\n*"+filter+"\n"), nil
+}
+
+// write runs a transaction: all of it, or nothing.
+func (b *backend) write(ctx context.Context, i int, input string) error {
+	args := []string{"--noflush", "--wait", strconv.Itoa(b.seconds())}
+	_, err := b.run(ctx, b.fam[i].restore, args, input)
+	if err != nil {
+		return fmt.Errorf("write %s rules: %w", familyNames[i], err)
+	}
+	return nil
+}
+
+// run runs a program in the network namespace of this thread.
+func (b *backend) run(ctx context.Context, path string, args []string, input string) (string, error) {
+	// The lock is waited for that long; more is a program that hangs.
+	ctx, cancel := context.WithTimeout(ctx, b.wait+30*time.Second)
+	defer cancel()
+	*b.forked++
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.WaitDelay = time.Second
+	var out, fault bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &fault
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = errors.Join(err, ctx.Err())
+		}
+		return "", restoreError(filepath.Base(path), input, fault.String(), err)
+	}
+	return out.String(), nil
+}
