@@ -2,7 +2,6 @@ package guard
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 
 	"github.com/mdlayher/netlink"
@@ -20,18 +19,33 @@ type fdbEntry struct {
 	flags uint8
 }
 
-// pinned tells whether the entry is static, bound to the port and stays there.
-// NUD_PERMANENT would be wrong: that makes the bridge keep the frames.
-func (e fdbEntry) pinned(port int) bool {
-	return e.port == port && e.state == unix.NUD_NOARP && e.flags&ntfSticky != 0
+// static tells whether somebody put the entry there, for the port. NUD_PERMANENT
+// would be wrong: that makes the bridge keep the frames.
+func (e fdbEntry) static(port int) bool { return e.port == port && e.state == unix.NUD_NOARP }
+
+// pinned tells whether it stays on its port as well.
+func (e fdbEntry) pinned(port int, sticky bool) bool {
+	return e.static(port) && (!sticky || e.flags&ntfSticky != 0)
 }
 
 // fdb asks the bridge of a port for one MAC (Linux 5.0). An FDB is never dumped: a
 // container can fill it with millions of entries, which the kernel walks even
 // when it is asked for those of one port.
 func (r rtnl) fdb(port int, mac MAC) (fdbEntry, bool, error) {
-	answers, err := r.send(unix.RTM_GETNEIGH, 0, ndmsg(unix.AF_BRIDGE, port, 0, unix.NTF_MASTER), func(ae *netlink.AttributeEncoder) {
+	return r.fdbEntry(ndmsg(unix.AF_BRIDGE, port, 0, unix.NTF_MASTER), mac, 0)
+}
+
+// fdbOf asks a bridge.
+func (r rtnl) fdbOf(bridge int, mac MAC) (fdbEntry, bool, error) {
+	return r.fdbEntry(ndmsg(unix.AF_BRIDGE, 0, 0, 0), mac, bridge)
+}
+
+func (r rtnl) fdbEntry(head []byte, mac MAC, bridge int) (fdbEntry, bool, error) {
+	answers, err := r.send(unix.RTM_GETNEIGH, 0, head, func(ae *netlink.AttributeEncoder) {
 		ae.Bytes(unix.NDA_LLADDR, mac[:])
+		if bridge != 0 {
+			ae.Uint32(unix.NDA_MASTER, uint32(bridge))
+		}
 	})
 	if gone(err) {
 		return fdbEntry{}, false, nil
@@ -39,17 +53,15 @@ func (r rtnl) fdb(port int, mac MAC) (fdbEntry, bool, error) {
 	if err != nil {
 		return fdbEntry{}, false, fmt.Errorf("get FDB entry %s: %w", mac, err)
 	}
-	for _, a := range answers {
-		if len(a.Data) < sizeofNdMsg {
-			return fdbEntry{}, false, errors.New("parse FDB entry: too short")
-		}
-		return fdbEntry{
-			port:  int(int32(binary.NativeEndian.Uint32(a.Data[4:]))),
-			state: binary.NativeEndian.Uint16(a.Data[8:]),
-			flags: a.Data[10],
-		}, true, nil
+	if len(answers) == 0 || len(answers[0].Data) < sizeofNdMsg {
+		return fdbEntry{}, false, fmt.Errorf("get FDB entry %s: no answer", mac)
 	}
-	return fdbEntry{}, false, nil
+	data := answers[0].Data
+	return fdbEntry{
+		port:  int(int32(binary.NativeEndian.Uint32(data[4:]))),
+		state: binary.NativeEndian.Uint16(data[8:]),
+		flags: data[10],
+	}, true, nil
 }
 
 // pin binds a MAC to a port.

@@ -1,0 +1,198 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+
+	"golang.org/x/sys/unix"
+)
+
+// carryOut does what is to be done, in order. It stops when the transaction that
+// admits fails: then nothing is taken away. What fails for one port is noted, and
+// the port's records stay.
+func (d *Driver) carryOut(w work) error {
+	for _, s := range w.additions {
+		d.note(s.port, d.step(s))
+	}
+	if !w.admit.empty() {
+		if w.admit.replace != nil {
+			if err := d.carry(); err != nil {
+				return err
+			}
+		}
+		if err := d.commit(w.admit); err != nil {
+			return err
+		}
+	}
+	for _, s := range w.settings {
+		d.note(s.port, d.step(s))
+	}
+	for _, s := range w.deletions {
+		if len(d.failed[s.port]) == 0 || s.port == 0 {
+			d.note(s.port, d.step(s))
+		}
+	}
+	for set, all := range w.release.del {
+		maps.DeleteFunc(all, func(e element, _ string) bool { return len(d.failed[e.portOf()]) > 0 })
+		if set == setPorts {
+			if err := d.forget(all, w.release); err != nil {
+				return err
+			}
+		}
+	}
+	if w.release.empty() {
+		return nil
+	}
+	return d.commit(w.release)
+}
+
+func (d *Driver) note(port int, err error) {
+	if err != nil {
+		d.failed[port] = append(d.failed[port], err)
+		d.log.Debug("guard step failed", "port", port, "error", err)
+	}
+}
+
+// step carries out one step. What is about a device that went meanwhile is done.
+func (d *Driver) step(s step) error {
+	switch s.op {
+	case opPin:
+		return d.unlessGone(s.port, d.links.pin(s.port, s.mac))
+	case opSet:
+		return d.unlessGone(s.port, d.links.set(s.port, s.settings, s.flush))
+	case opUnpin:
+		return d.links.unpin(s.port, s.mac)
+	case opForget:
+		delete(d.kernel.neighbours, s.neighbour)
+		return d.links.deleteNeighbour(s.neighbour)
+	}
+	err := d.links.addNeighbour(s.neighbour, s.mac)
+	switch {
+	case err == nil:
+		d.kernel.neighbours[s.neighbour] = s.mac
+	case errors.Is(err, unix.EINVAL) && s.neighbour.addr.Is6():
+		// The host speaks no IPv6 on this bridge.
+		d.kernel.no6[s.neighbour.bridge] = true
+		return nil
+	}
+	return d.unlessGone(s.port, err)
+}
+
+// unlessGone drops an error about a device that is in no bridge any more.
+func (d *Driver) unlessGone(port int, err error) error {
+	if err == nil || !gone(err) {
+		return err
+	}
+	if _, here, lookErr := d.links.port(port); here || lookErr != nil {
+		return errors.Join(err, lookErr)
+	}
+	return nil
+}
+
+// commit sends a transaction and brings what is known of the table up to date: as
+// long as only this changed it, nothing need be read again.
+func (d *Driver) commit(c change) error {
+	before, err := d.filter.generation()
+	if err != nil {
+		return err
+	}
+	if err := d.filter.commit(c, d.layout.sets); err != nil {
+		d.kernel.table = nil
+		return err
+	}
+	after, err := d.filter.generation()
+	if err != nil {
+		return err
+	}
+	if c.replace != nil || before != d.generation || after != before+1 {
+		d.kernel.table, d.generation, err = d.filter.read()
+		return err
+	}
+	d.generation = after
+	for set, all := range c.add {
+		maps.Copy(d.kernel.table.sets[set], all)
+	}
+	for set, all := range c.del {
+		for e := range all {
+			delete(d.kernel.table.sets[set], e)
+		}
+	}
+	return nil
+}
+
+// carry keeps the counts of a table that is about to be replaced.
+func (d *Driver) carry() error {
+	if _, ok := d.kernel.table.sets[setViolations]; !ok {
+		return nil
+	}
+	counts, err := d.filter.violations()
+	if err != nil {
+		return err
+	}
+	for key, n := range counts {
+		d.carried[key] += n
+	}
+	return nil
+}
+
+// forget drops what is known of ports that are released, and adds their counters
+// to what is deleted.
+func (d *Driver) forget(ports elements, c change) error {
+	if len(ports) == 0 {
+		return nil
+	}
+	counts, err := d.filter.violations()
+	if err != nil {
+		return err
+	}
+	if c.del[setViolations] == nil {
+		c.del[setViolations] = elements{}
+	}
+	released := map[int]bool{}
+	for e := range ports {
+		released[e.portOf()] = true
+	}
+	for key := range counts {
+		if released[key.port] {
+			c.del[setViolations][key.element()] = ""
+		}
+	}
+	maps.DeleteFunc(d.carried, func(key counted, _ uint64) bool { return released[key.port] })
+	maps.DeleteFunc(d.seen, func(port int, _ Port) bool { return released[port] })
+	maps.DeleteFunc(d.kernel.before, func(port int, _ settings) bool { return released[port] })
+	maps.DeleteFunc(d.kernel.pins, func(key pinKey, _ fdbEntry) bool { return released[key.port] })
+	return nil
+}
+
+// Cleanup takes everything out of the kernel that the guard ever put there, also
+// what another process did: ports get back what they had, the static FDB entries,
+// the neighbours and the table are removed. Frames pass unfiltered from then on.
+func (d *Driver) Cleanup() error {
+	d.failed = map[int][]error{}
+	if err := d.observe(nil, Everything); err != nil {
+		return fmt.Errorf("guard: clean up: %w", err)
+	}
+	d.plan = newPlan(Wish{}, d.features, nil)
+	w := diff(d.plan, &d.kernel, d.features, d.layout)
+	var errs []error
+	for _, steps := range [][]step{w.settings, w.deletions} {
+		for _, s := range steps {
+			errs = append(errs, d.step(s))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		// The table knows what is left.
+		return fmt.Errorf("guard: clean up: %w", err)
+	}
+	if d.features.Filter && d.kernel.table.present {
+		if err := d.filter.remove(); err != nil {
+			return fmt.Errorf("guard: clean up: %w", err)
+		}
+	}
+	d.plan = nil
+	clear(d.kernel.before)
+	clear(d.seen)
+	clear(d.carried)
+	return nil
+}

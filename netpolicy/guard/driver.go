@@ -1,0 +1,258 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+)
+
+// ErrNothingApplied says that Read was called before Apply.
+var ErrNothingApplied = errors.New("guard: nothing was applied yet")
+
+// Driver holds the netlink sockets of the network namespace that it was opened
+// in. One goroutine owns it.
+type Driver struct {
+	log      *slog.Logger
+	links    rtnl
+	filter   *filter
+	features Features
+
+	plan   *plan // of the last Apply
+	layout layout
+
+	kernel     kernelState
+	generation uint32       // of nftables, when the table was read
+	seen       map[int]Port // ports that were looked at, as they were wished
+	// carried are the counts of tables that were replaced.
+	carried map[counted]uint64
+	// failed are the errors of the last Apply, by port; 0 is no port's.
+	failed map[int][]error
+}
+
+// Open opens the sockets. It changes nothing. The features are those that Probe
+// found.
+func Open(features Features, log *slog.Logger) (*Driver, error) {
+	d := &Driver{log: log, features: features, seen: map[int]Port{}, carried: map[counted]uint64{}}
+	d.kernel = kernelState{ports: map[int]bridgePort{}, pins: map[pinKey]fdbEntry{}, neighbours: map[neighbourKey]MAC{},
+		bridges: map[int]MAC{}, no6: map[int]bool{}, before: map[int]settings{}}
+	var err error
+	if d.links, err = openRtnl(); err != nil {
+		return nil, err
+	}
+	if d.filter, err = openFilter(tableName); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+// Close closes the sockets; what they wrote stays.
+func (d *Driver) Close() {
+	_ = d.links.conn.Close()
+	if d.filter != nil {
+		d.filter.close()
+	}
+}
+
+// Features are what this kernel has.
+func (d *Driver) Features() Features { return d.features }
+
+// Apply brings the kernel to the wish and says what it holds then. What goes wrong
+// with one port is in that port's report and keeps no other from being guarded; the
+// error is about all of them. The first Apply looks at everything.
+func (d *Driver) Apply(w Wish, look Look) (Report, error) {
+	if d.plan == nil {
+		look = Everything
+	}
+	l, err := newLayout(w.Options, d.features)
+	if err != nil {
+		return Report{}, fmt.Errorf("guard: %w", err)
+	}
+	ports := byIndex(w.Ports)
+	if err := d.observe(ports, look); err != nil {
+		return Report{}, fmt.Errorf("guard: %w", err)
+	}
+	var drift []string
+	if d.plan != nil {
+		drift = sentences(diff(d.plan, &d.kernel, d.features, d.layout))
+	}
+	d.layout, d.plan, d.failed = l, newPlan(w, d.features, d.kernel.bridges), map[int][]error{}
+	todo := diff(d.plan, &d.kernel, d.features, d.layout)
+	if look.Full {
+		if err := d.sweep(&todo); err != nil {
+			return Report{}, fmt.Errorf("guard: %w", err)
+		}
+	}
+	done := todo.count()
+	if done > 0 {
+		if err := d.carryOut(todo); err != nil {
+			return Report{}, fmt.Errorf("guard: %w", err)
+		}
+		if err := d.observe(ports, Look{Links: todo.touched()}); err != nil {
+			return Report{}, fmt.Errorf("guard: read back: %w", err)
+		}
+	}
+	r, err := d.report(diff(d.plan, &d.kernel, d.features, d.layout))
+	r.Changes, r.Drift = done, drift
+	return r, errors.Join(append([]error{err}, d.failed[0]...)...)
+}
+
+// Read looks at everything and says in how far the kernel holds what the last
+// Apply wanted. It changes nothing.
+func (d *Driver) Read() (Report, error) {
+	if d.plan == nil {
+		return Report{}, ErrNothingApplied
+	}
+	ports := map[int]Port{}
+	for index, pp := range d.plan.ports {
+		ports[index] = pp.Port
+	}
+	if err := d.observe(ports, Everything); err != nil {
+		return Report{}, fmt.Errorf("guard: %w", err)
+	}
+	left := diff(d.plan, &d.kernel, d.features, d.layout)
+	r, err := d.report(left)
+	r.Changes, r.Drift = left.count(), sentences(left)
+	return r, err
+}
+
+// Violations reads the counters alone, by ifindex of the ports of the last Apply
+// that have any.
+func (d *Driver) Violations() (map[int]Violations, error) {
+	out := map[int]Violations{}
+	if d.plan == nil || !d.features.Filter || !d.kernel.table.present {
+		return out, nil
+	}
+	counts, err := d.filter.violations()
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	for _, c := range []map[counted]uint64{counts, d.carried} {
+		for key, n := range c {
+			if _, ok := d.plan.ports[key.port]; ok {
+				v := out[key.port]
+				v.add(key.kind, n)
+				out[key.port] = v
+			}
+		}
+	}
+	return out, nil
+}
+
+func (v *Violations) add(k kind, n uint64) {
+	switch k {
+	case kindMAC:
+		v.MAC += n
+	case kindARP:
+		v.ARP += n
+	case kindIP:
+		v.IP += n
+	case kindND:
+		v.ND += n
+	case kindDHCP:
+		v.DHCP += n
+	case kindEthertype:
+		v.Ethertype += n
+	case kindStorm:
+		v.Storm += n
+	case kindQuarantine:
+		v.Quarantine += n
+	}
+}
+
+// report says what is true, given what is left to be done.
+func (d *Driver) report(left work) (Report, error) {
+	r := Report{Ports: make(map[int]PortReport, len(d.plan.ports))}
+	violations, err := d.Violations()
+	if err != nil {
+		return r, err
+	}
+	if d.features.Filter && d.kernel.table.present {
+		if r.Strangers, err = d.filter.strangers(); err != nil {
+			return r, fmt.Errorf("guard: %w", err)
+		}
+	}
+	about := left.about()
+	for index, pp := range d.plan.ports {
+		p := PortReport{State: pp.state, Faults: slices.Clone(pp.faults), Violations: violations[index]}
+		for _, err := range d.failed[index] {
+			p.Faults = append(p.Faults, err.Error())
+		}
+		k, here := d.kernel.ports[index]
+		switch {
+		case pp.state == Trusted:
+		case !here || k.bridge != pp.Bridge:
+			p.State = Gone
+		case len(about[index])+len(d.failed[index]) > 0:
+			p.State = Pending
+			for _, what := range about[index] {
+				p.Faults = append(p.Faults, "not in the kernel: "+what)
+			}
+		}
+		r.Ports[index] = p
+	}
+	return r, nil
+}
+
+// sentences lists what is to be done, or was found undone, in words.
+func sentences(w work) []string {
+	var out []string
+	if w.admit.replace != nil {
+		// All of its sets are new as well.
+		return []string{"the table bridge " + tableName + " is missing or not netguard's"}
+	}
+	for port, all := range w.about() {
+		for _, what := range all {
+			out = append(out, fmt.Sprintf("port %d: %s", port, what))
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func byIndex(ports []Port) map[int]Port {
+	out := make(map[int]Port, len(ports))
+	for _, p := range ports {
+		out[p.Index] = p
+	}
+	return out
+}
+
+// touched are the ports that steps are about.
+func (w work) touched() map[int]struct{} {
+	out := map[int]struct{}{}
+	for _, s := range slices.Concat(w.additions, w.settings, w.deletions) {
+		if s.op != opNeighbour && s.op != opForget {
+			out[s.port] = struct{}{}
+		}
+	}
+	return out
+}
+
+// sweep adds the counters of ports that the wish does not name to what is to be
+// deleted.
+func (d *Driver) sweep(w *work) error {
+	if !d.features.Filter || w.admit.replace != nil {
+		return nil
+	}
+	counts, err := d.filter.violations()
+	if err != nil {
+		return err
+	}
+	stale := elements{}
+	for key := range counts {
+		if _, ok := d.plan.ports[key.port]; !ok {
+			stale[key.element()] = ""
+		}
+	}
+	if len(stale) > 0 {
+		w.release.del[setViolations] = stale
+	}
+	maps.DeleteFunc(d.carried, func(key counted, _ uint64) bool {
+		_, ok := d.plan.ports[key.port]
+		return !ok
+	})
+	return nil
+}

@@ -1,0 +1,143 @@
+package guard
+
+import (
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// match is a part of a rule: expressions that all must hold. One that cannot be
+// carried out, since the frame is too short for it or has no such header, does not
+// hold either; so only what is found to be right may let a frame pass, and each
+// chain ends with a refusal.
+type match []expr.Any
+
+// field is something that can be read from a frame.
+type field struct {
+	load func(register uint32) expr.Any
+	size int
+}
+
+// register gives the register of a word of a concatenation. Of the first word it
+// is the old name that nft(8) uses too, so that it can print the rule.
+func register(word int) uint32 {
+	if word == 0 {
+		return unix.NFT_REG_1
+	}
+	return uint32(unix.NFT_REG32_00 + word)
+}
+
+func meta(key expr.MetaKey, size int) field {
+	return field{func(r uint32) expr.Any { return &expr.Meta{Key: key, Register: r} }, size}
+}
+
+func payload(base expr.PayloadBase, offset uint32, size int) field {
+	return field{func(r uint32) expr.Any {
+		return &expr.Payload{Base: base, Offset: offset, Len: uint32(size), DestRegister: r}
+	}, size}
+}
+
+// link, network and transport read at an offset of a header. The link header is
+// the one on the wire: the kernel keeps a VLAN tag beside the frame, and shows it
+// here in its place. The transport header is there only when the kernel could
+// walk to it; of IPv4, some kernels take the data of a later fragment for it.
+func link(offset uint32, size int) field {
+	return payload(expr.PayloadBaseLLHeader, offset, size)
+}
+
+func network(offset uint32, size int) field {
+	return payload(expr.PayloadBaseNetworkHeader, offset, size)
+}
+
+func transport(offset uint32, size int) field {
+	return payload(expr.PayloadBaseTransportHeader, offset, size)
+}
+
+// is holds when the field has just these bytes.
+func (f field) is(value ...byte) match {
+	return match{f.load(register(0)), &expr.Cmp{Op: expr.CmpOpEq, Register: register(0), Data: value}}
+}
+
+// isNot holds when the field can be read and has other bytes.
+func (f field) isNot(value ...byte) match {
+	return match{f.load(register(0)), &expr.Cmp{Op: expr.CmpOpNeq, Register: register(0), Data: value}}
+}
+
+// between holds when the field is from low to high.
+func (f field) between(low, high byte) match {
+	return match{f.load(register(0)), &expr.Cmp{Op: expr.CmpOpGte, Register: register(0), Data: []byte{low}},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: register(0), Data: []byte{high}}}
+}
+
+func (f field) masked(mask []byte, op expr.CmpOp, value []byte) match {
+	return match{f.load(register(0)),
+		&expr.Bitwise{SourceRegister: register(0), DestRegister: register(0), Len: uint32(f.size), Mask: mask, Xor: make([]byte, f.size)},
+		&expr.Cmp{Op: op, Register: register(0), Data: value}}
+}
+
+// maskedIs holds when the bits of the mask have just this value, anyBit when one
+// of them is set, noBit when none is.
+func (f field) maskedIs(mask, value []byte) match { return f.masked(mask, expr.CmpOpEq, value) }
+func (f field) anyBit(mask ...byte) match         { return f.masked(mask, expr.CmpOpNeq, make([]byte, f.size)) }
+func (f field) noBit(mask ...byte) match          { return f.masked(mask, expr.CmpOpEq, make([]byte, f.size)) }
+
+// concat reads fields into one key, each from a word of its own on.
+func concat(fields []field) match {
+	var m match
+	word := 0
+	for _, f := range fields {
+		m = append(m, f.load(register(word)))
+		word += (f.size + 3) / 4
+	}
+	return m
+}
+
+// in holds when the fields, together, are an element of a set.
+func in(set string, fields ...field) match {
+	return append(concat(fields), &expr.Lookup{SourceRegister: register(0), SetName: set})
+}
+
+// notIn holds when they can be read and are not.
+func notIn(set string, fields ...field) match {
+	return append(concat(fields), &expr.Lookup{SourceRegister: register(0), SetName: set, Invert: true})
+}
+
+// count adds a frame to the counter of its port and kind.
+func count(k kind) match {
+	return match{
+		inPort.load(register(0)),
+		&expr.Immediate{Register: register(1), Data: binaryutil.NativeEndian.PutUint32(uint32(k))},
+		&expr.Dynset{SrcRegKey: register(0), SetName: setViolations, Operation: uint32(unix.NFT_DYNSET_OP_ADD),
+			Exprs: []expr.Any{&expr.Counter{}}},
+	}
+}
+
+// over holds for each frame of a port beyond the limit. The meter of a port is
+// made by its first frame and goes by itself.
+func over(s Storm) match {
+	return match{
+		inPort.load(register(0)),
+		&expr.Dynset{SrcRegKey: register(0), SetName: setStorm, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: meterLife,
+			Exprs: []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: s.Rate, Unit: expr.LimitTimeSecond, Burst: s.Burst, Over: true}}},
+	}
+}
+
+// marked sets bits of the frame's mark, and holds.
+func marked(bits uint32) match {
+	if bits == 0 {
+		return nil
+	}
+	return match{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: register(0)},
+		&expr.Bitwise{SourceRegister: register(0), DestRegister: register(0), Len: 4,
+			Mask: binaryutil.NativeEndian.PutUint32(^bits), Xor: binaryutil.NativeEndian.PutUint32(bits)},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: register(0), SourceRegister: true},
+	}
+}
+
+func goTo(chain string) *expr.Verdict { return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain} }
+
+var (
+	accept = &expr.Verdict{Kind: expr.VerdictAccept}
+	drop   = &expr.Verdict{Kind: expr.VerdictDrop}
+)

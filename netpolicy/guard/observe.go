@@ -1,0 +1,211 @@
+package guard
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// observe brings what is known of the kernel up to date: the table when anything
+// in nftables changed, the rest where the look says so, and of ports that were
+// not looked at yet.
+func (d *Driver) observe(ports map[int]Port, look Look) error {
+	k := &d.kernel
+	if err := d.observeTable(look.Full); err != nil {
+		return err
+	}
+	if look.Full {
+		clear(k.no6)
+		clear(k.pins)
+		clear(k.bridges)
+		all, err := d.links.ports()
+		if err != nil {
+			return err
+		}
+		k.ports = all
+		if k.neighbours, err = d.links.neighbours(); err != nil {
+			return err
+		}
+	}
+	// The records, of ports that are long gone too.
+	for e, comment := range k.table.sets[setPorts] {
+		if before, ok := parseRecord(comment); ok {
+			k.before[e.portOf()] = before
+		}
+	}
+	guarded := map[int][]MAC{}
+	if look.Full {
+		if err := d.recover(guarded); err != nil {
+			return err
+		}
+	}
+	for index, p := range ports {
+		if p.Guarded {
+			guarded[index] = append(guarded[index], p.MAC)
+			guarded[index] = append(guarded[index], p.Allow.MACs...)
+		}
+	}
+	// MACs that were a port's, so that they can be taken off it.
+	for e := range k.table.sets[setMAC] {
+		guarded[e.portOf()] = append(guarded[e.portOf()], e.macOf())
+	}
+	for index := range k.before {
+		if _, ok := guarded[index]; !ok {
+			guarded[index] = nil
+		}
+	}
+	for index, macs := range guarded {
+		if err := d.observePort(index, ports[index], macs, look); err != nil {
+			return err
+		}
+	}
+	return d.observeBridges(ports, look)
+}
+
+// recover finds ports whose record was lost, because somebody removed the table:
+// behind each of netguard's neighbour entries there is a MAC that is pinned to a
+// port, which is locked.
+func (d *Driver) recover(guarded map[int][]MAC) error {
+	k := &d.kernel
+	for key, mac := range k.neighbours {
+		e, ok, err := d.links.fdbOf(key.bridge, mac)
+		if err != nil {
+			return err
+		}
+		if !ok || !e.pinned(e.port, d.features.Sticky) {
+			continue
+		}
+		if _, recorded := k.before[e.port]; !recorded && k.ports[e.port].settings&learning == 0 {
+			k.before[e.port] = portDefaults
+			guarded[e.port] = append(guarded[e.port], mac)
+		}
+	}
+	return nil
+}
+
+func (d *Driver) observePort(index int, port Port, macs []MAC, look Look) error {
+	k := &d.kernel
+	_, named := look.Links[index]
+	before, known := d.seen[index]
+	again := look.Full || named || !known || !sameLayer2(before, port)
+	if !again {
+		return nil
+	}
+	d.seen[index] = port
+	if !look.Full {
+		p, ok, err := d.links.port(index)
+		if err != nil {
+			return err
+		}
+		delete(k.ports, index)
+		if ok {
+			k.ports[index] = p
+		}
+	}
+	p, ok := k.ports[index]
+	maps.DeleteFunc(k.pins, func(key pinKey, _ fdbEntry) bool { return key.port == index && !look.Full })
+	if !ok {
+		return nil
+	}
+	if _, recorded := k.before[index]; !recorded && port.Guarded {
+		// A port that is locked already, by nobody who kept a record, was
+		// netguard's before somebody removed its table.
+		k.before[index] = p.settings
+		if p.settings&locked != 0 {
+			k.before[index] = portDefaults
+		}
+	}
+	slices.SortFunc(macs, func(a, b MAC) int { return slices.Compare(a[:], b[:]) })
+	for _, m := range slices.Compact(macs) {
+		e, ok, err := d.links.fdb(index, m)
+		if err != nil {
+			return err
+		}
+		if ok {
+			k.pins[pinKey{index, m}] = e
+		}
+	}
+	return nil
+}
+
+// sameLayer2 tells whether what was asked of the bridge is still all there is to
+// ask.
+func sameLayer2(a, b Port) bool {
+	return a.Guarded == b.Guarded && a.Bridge == b.Bridge && a.MAC == b.MAC && slices.Equal(a.Allow.MACs, b.Allow.MACs)
+}
+
+func (d *Driver) observeTable(full bool) error {
+	if !d.features.Filter {
+		d.kernel.table = &tableState{}
+		return nil
+	}
+	if !full && d.kernel.table != nil {
+		gen, err := d.filter.generation()
+		if err != nil {
+			return err
+		}
+		if gen == d.generation {
+			return nil
+		}
+	}
+	s, gen, err := d.filter.read()
+	if err != nil {
+		return err
+	}
+	d.kernel.table, d.generation = s, gen
+	return nil
+}
+
+// observeBridges reads the MACs of the bridges that have ports.
+func (d *Driver) observeBridges(ports map[int]Port, look Look) error {
+	used := map[int]bool{}
+	for _, p := range ports {
+		used[p.Bridge] = true
+	}
+	maps.DeleteFunc(d.kernel.bridges, func(index int, _ MAC) bool {
+		_, named := look.Links[index]
+		return named || !used[index]
+	})
+	for index := range used {
+		if _, ok := d.kernel.bridges[index]; ok || index == 0 {
+			continue
+		}
+		m, ok, err := d.links.mac(index)
+		if err != nil {
+			return err
+		}
+		if ok {
+			d.kernel.bridges[index] = m
+		}
+	}
+	return nil
+}
+
+// mac reads the MAC of a device; false when it is gone or has none.
+func (r rtnl) mac(index int) (MAC, bool, error) {
+	answers, err := r.send(unix.RTM_GETLINK, 0, ifinfomsg(unix.AF_UNSPEC, index), nil)
+	if gone(err) {
+		return MAC{}, false, nil
+	}
+	if err != nil {
+		return MAC{}, false, fmt.Errorf("get link %d: %w", index, err)
+	}
+	for _, a := range answers {
+		if len(a.Data) < unix.SizeofIfInfomsg {
+			break
+		}
+		ad, err := netlink.NewAttributeDecoder(a.Data[unix.SizeofIfInfomsg:])
+		if err != nil {
+			return MAC{}, false, fmt.Errorf("parse link %d: %w", index, err)
+		}
+		for ad.Next() {
+			if b := ad.Bytes(); ad.Type() == unix.IFLA_ADDRESS && len(b) == len(MAC{}) {
+				return MAC(b), true, nil
+			}
+		}
+	}
+	return MAC{}, false, nil
+}

@@ -1,0 +1,244 @@
+package guard
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// plan is a wish worked out: what the kernel shall hold. It is pure.
+type plan struct {
+	mode  Mode
+	sets  map[string]elements
+	ports map[int]*portPlan
+	// neighbours are the permanent entries of the host.
+	neighbours map[neighbourKey]neighbour
+}
+
+// neighbour is whose an address is.
+type neighbour struct {
+	mac  MAC
+	port int
+}
+
+// portPlan is what is wanted of one port.
+type portPlan struct {
+	Port
+	state  State // Admitted, Quarantined or Trusted
+	macs   []MAC // its own, to be pinned when it is admitted
+	faults []string
+}
+
+// newPlan works a wish out. What cannot be is a fault of the port, and keeps it
+// from being admitted, but does not touch others.
+func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
+	p := &plan{mode: w.Mode, sets: map[string]elements{}, ports: map[int]*portPlan{}, neighbours: map[neighbourKey]neighbour{}}
+	for _, s := range sets(f.Prefixes) {
+		if !s.dynamic {
+			p.sets[s.name] = elements{}
+		}
+	}
+	// Oldest first: of two that claim the same, the one that was there counts.
+	ports := slices.SortedStableFunc(slices.Values(w.Ports), func(a, b Port) int { return cmp.Compare(a.Index, b.Index) })
+	taken := p.admit(ports, bridgeMACs)
+	for _, index := range slices.Sorted(maps.Keys(p.ports)) {
+		p.port(p.ports[index], f, taken)
+	}
+	for _, m := range bridgeMACs {
+		p.sets[setBridges][element{key: string(m[:])}] = ""
+		p.sets[setOwn6][element{key: string(m.LinkLocal().AsSlice())}] = ""
+	}
+	return p
+}
+
+// owners tell whose each address and MAC is; a gateway's is nobody's (-1).
+type owners struct {
+	addrs map[neighbourKey]int
+	macs  map[bridgeMAC]int
+}
+
+// at gives the scope of an address: a link-local one is its bridge's, any other
+// is the host's.
+func at(bridge int, a netip.Addr) neighbourKey {
+	if !a.IsLinkLocalUnicast() {
+		bridge = 0
+	}
+	return neighbourKey{bridge, a}
+}
+
+type bridgeMAC struct {
+	bridge int
+	mac    MAC
+}
+
+// admit decides about each port whether it can be as wished, and says what is
+// taken.
+func (p *plan) admit(ports []Port, bridgeMACs map[int]MAC) owners {
+	o := owners{addrs: map[neighbourKey]int{}, macs: map[bridgeMAC]int{}}
+	const gateway = -1
+	for _, port := range ports {
+		for _, g := range port.Gateways {
+			o.addrs[at(port.Bridge, g.Unmap())] = gateway
+		}
+		if m, ok := bridgeMACs[port.Bridge]; ok {
+			o.macs[bridgeMAC{port.Bridge, m}] = gateway
+			o.addrs[at(port.Bridge, m.LinkLocal())] = gateway
+		}
+	}
+	for i := range ports {
+		pp := &portPlan{Port: ports[i], state: Quarantined}
+		pp.IPv4, pp.IPv6 = pp.IPv4.Unmap(), pp.IPv6.Unmap()
+		if _, twice := p.ports[pp.Index]; twice {
+			p.ports[pp.Index].state = Quarantined
+			p.ports[pp.Index].faults = append(p.ports[pp.Index].faults, "the port is wished for twice")
+			continue
+		}
+		p.ports[pp.Index] = pp
+		switch {
+		case !pp.Guarded:
+			pp.state = Trusted
+			continue
+		case pp.Admitted:
+			pp.state = Admitted
+		}
+		o.claim(pp)
+		if len(pp.faults) > 0 {
+			pp.state = Quarantined
+		}
+	}
+	return o
+}
+
+// claim takes a port's own MAC and addresses, or says why it cannot have them.
+func (o owners) claim(pp *portPlan) {
+	fault := func(format string, args ...any) { pp.faults = append(pp.faults, fmt.Sprintf(format, args...)) }
+	if pp.MAC == (MAC{}) || pp.MAC[0]&1 != 0 {
+		if pp.Admitted {
+			fault("%s is no MAC of a container", pp.MAC)
+		}
+		return
+	}
+	key := bridgeMAC{pp.Bridge, pp.MAC}
+	if other, ok := o.macs[key]; ok {
+		fault("its MAC %s is that of %s on the same bridge: give the container another --mac-address", pp.MAC, holder(other))
+		return
+	}
+	for _, a := range pp.own() {
+		if other, ok := o.addrs[at(pp.Bridge, a)]; ok {
+			fault("its address %s is that of %s: give the container another", a, holder(other))
+			return
+		}
+	}
+	o.macs[key] = pp.Index
+	for _, a := range pp.own() {
+		o.addrs[at(pp.Bridge, a)] = pp.Index
+	}
+}
+
+func holder(port int) string {
+	if port < 0 {
+		return "the bridge"
+	}
+	return fmt.Sprintf("port %d", port)
+}
+
+// own are the addresses that Docker gave, and the link-local one.
+func (pp *portPlan) own() []netip.Addr {
+	var out []netip.Addr
+	for _, a := range []netip.Addr{pp.IPv4, pp.IPv6} {
+		if a.IsValid() {
+			out = append(out, a)
+		}
+	}
+	return append(out, pp.MAC.LinkLocal())
+}
+
+// port fills the sets for one port.
+func (p *plan) port(pp *portPlan, f Features, taken owners) {
+	put := func(set string, e element) { p.sets[set][e] = "" }
+	port := portKey(pp.Index)
+	for _, g := range pp.Gateways {
+		put(set4or6(g.Unmap(), setOwn4, setOwn6), element{key: string(g.Unmap().AsSlice())})
+	}
+	if pp.state == Trusted {
+		put(setKnown, element{key: port})
+		return
+	}
+	put(setPorts, element{key: port})
+	if pp.state == Quarantined {
+		put(setJail, element{key: port})
+		return
+	}
+	put(setKnown, element{key: port})
+
+	addrs := pp.own()
+	for _, a := range addrs {
+		put(set4or6(a, setOwn4, setOwn6), element{key: string(a.AsSlice())})
+		if p.mode == Enforce {
+			p.neighbours[neighbourKey{pp.Bridge, a}] = neighbour{pp.MAC, pp.Index}
+		}
+	}
+	pp.macs = []MAC{pp.MAC}
+	addrs = p.allow(pp, f, taken, addrs)
+	for _, m := range pp.macs {
+		put(setMAC, element{key: port + macKey(m)})
+		for _, a := range addrs {
+			put(set4or6(a, setV4, setV6), element{key: port + macKey(m) + string(a.AsSlice())})
+		}
+	}
+}
+
+// allow adds what the label allows beyond the port's own, and nothing that is
+// another's.
+func (p *plan) allow(pp *portPlan, f Features, taken owners, addrs []netip.Addr) []netip.Addr {
+	fault := func(format string, args ...any) {
+		pp.faults = append(pp.faults, fmt.Sprintf("label %s: %s", LabelAllow, fmt.Sprintf(format, args...)))
+	}
+	for _, m := range pp.Allow.MACs {
+		other, ok := taken.macs[bridgeMAC{pp.Bridge, m}]
+		switch {
+		case slices.Contains(pp.macs, m):
+		case ok:
+			fault("%s is the MAC of %s", m, holder(other))
+		case m == MAC{} || m[0]&1 != 0:
+			fault("%s is no MAC of a container", m)
+		default:
+			// From here on it is taken: a second port does not get it.
+			taken.macs[bridgeMAC{pp.Bridge, m}] = pp.Index
+			pp.macs = append(pp.macs, m)
+		}
+	}
+	for _, prefix := range widest(pp.Allow.Prefixes) {
+		a := prefix.Addr()
+		other, ok := taken.addrs[at(pp.Bridge, a)]
+		switch {
+		case !prefix.IsSingleIP() && !f.Prefixes:
+			fault("%s: this kernel has no sets of prefixes (Linux 5.6): name single addresses", prefix)
+		case !prefix.IsSingleIP():
+			p.sets[set4or6(a, setNet4, setNet6)][prefixElement(pp.Index, prefix)] = ""
+		case slices.Contains(addrs, a):
+		case ok:
+			fault("%s is the address of %s", a, holder(other))
+		default:
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
+
+// widest leaves out the prefixes that are within others: the kernel takes no
+// elements that overlap.
+func widest(prefixes []netip.Prefix) []netip.Prefix {
+	sorted := slices.SortedFunc(slices.Values(prefixes), func(a, b netip.Prefix) int {
+		return cmp.Or(cmp.Compare(a.Bits(), b.Bits()), a.Addr().Compare(b.Addr()))
+	})
+	var out []netip.Prefix
+	for _, p := range sorted {
+		if !slices.ContainsFunc(out, func(wide netip.Prefix) bool { return wide.Contains(p.Addr()) }) {
+			out = append(out, p)
+		}
+	}
+	return out
+}

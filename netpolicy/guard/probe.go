@@ -1,0 +1,180 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+
+	vish "github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Features are what this kernel has for the guard.
+type Features struct {
+	Locked   bool // a port takes frames only from MACs that are bound to it
+	Sticky   bool // an FDB entry stays on its port
+	Filter   bool // nftables of the bridge family, with the guard's rules
+	Prefixes bool // sets of prefixes, for the label netguard.guard.allow
+	// Missing says what the kernel lacks, and what that means.
+	Missing []string
+}
+
+// able leaves out of settings what the kernel cannot do.
+func (f Features) able(s settings) settings {
+	if !f.Locked {
+		s &^= locked
+	}
+	return s
+}
+
+// Probe finds out what the kernel has by doing it, with a bridge and a veth of its
+// own in a network namespace of its own; where that is not permitted, in this one.
+// Nothing of it is there when Probe returns.
+func Probe() (Features, error) {
+	type result struct {
+		f   Features
+		err error
+	}
+	done := make(chan result)
+	go func() {
+		// A thread in another namespace is not given back: it ends with
+		// its goroutine.
+		runtime.LockOSThread()
+		if err := unix.Unshare(unix.CLONE_NEWNET); err == nil {
+			f, err := probeHere()
+			done <- result{f, err}
+			return
+		}
+		runtime.UnlockOSThread()
+		done <- result{err: errAgain}
+	}()
+	r := <-done
+	if errors.Is(r.err, errAgain) {
+		r.f, r.err = probeHere()
+	}
+	if r.err != nil {
+		return r.f, fmt.Errorf("probe: %w", r.err)
+	}
+	return r.f, nil
+}
+
+var errAgain = errors.New("no namespace of its own")
+
+const probeName = "ngprobe"
+
+func probeHere() (f Features, err error) {
+	links, err := openRtnl()
+	if err != nil {
+		return f, err
+	}
+	defer links.conn.Close()
+	port, remove, err := scratch()
+	if errors.Is(err, unix.EPERM) {
+		return f, fmt.Errorf("%w: netguard needs CAP_NET_ADMIN, run it as root", err)
+	}
+	if err != nil {
+		return f, err
+	}
+	defer func() { err = errors.Join(err, remove()) }()
+	if err := f.probePort(links, port); err != nil {
+		return f, err
+	}
+	f.probeFilter()
+	return f, nil
+}
+
+// scratch makes a bridge with one port.
+func scratch() (port int, remove func() error, err error) {
+	h, err := vish.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() {
+		if err != nil {
+			h.Close()
+		}
+	}()
+	attrs := func(suffix string) vish.LinkAttrs {
+		a := vish.NewLinkAttrs()
+		a.Name = probeName + suffix
+		return a
+	}
+	bridge := &vish.Bridge{LinkAttrs: attrs("0")}
+	if err := h.LinkAdd(bridge); err != nil {
+		return 0, nil, fmt.Errorf("make bridge %s: %w (is the kernel module bridge there?)", bridge.Name, err)
+	}
+	veth := &vish.Veth{LinkAttrs: attrs("1"), PeerName: probeName + "2"}
+	veth.MasterIndex = bridge.Index
+	if err := h.LinkAdd(veth); err != nil {
+		return 0, nil, errors.Join(fmt.Errorf("make veth %s: %w", veth.Name, err), h.LinkDel(bridge))
+	}
+	return veth.Index, func() error {
+		defer h.Close()
+		return errors.Join(h.LinkDel(veth), h.LinkDel(bridge))
+	}, nil
+}
+
+// probePort tries the settings and the entries of a port.
+func (f *Features) probePort(links rtnl, port int) error {
+	want := guarded(portDefaults)
+	if err := links.set(port, want, true); err != nil {
+		return err
+	}
+	p, _, err := links.port(port)
+	if err != nil {
+		return err
+	}
+	f.Locked = p.settings&locked != 0
+	if !f.Locked {
+		f.Missing = append(f.Missing, "bridge port setting locked (Linux 5.16): the filter alone keeps containers to their MACs")
+	}
+	if got := p.settings | locked; got != want {
+		return fmt.Errorf("port was set to %q and is %q: Linux 4.12 or newer is needed", want, got)
+	}
+	mac := MAC{2, 'g', 'u', 'a', 'r', 'd'}
+	if err := links.pin(port, mac); err != nil {
+		return err
+	}
+	e, ok, err := links.fdb(port, mac)
+	switch {
+	case err != nil || !ok || !e.static(port):
+		return errors.Join(err, fmt.Errorf("FDB entry cannot be read back (%+v): Linux 5.0 or newer is needed", e))
+	case !e.pinned(port, true):
+		f.Missing = append(f.Missing, "sticky FDB entries (Linux 4.20): without locked, an entry follows who uses its MAC")
+	default:
+		f.Sticky = true
+	}
+	return links.unpin(port, mac)
+}
+
+// probeFilter loads the rule set, all of it, without a port.
+func (f *Features) probeFilter() {
+	filter, err := openFilter(probeName)
+	if err != nil {
+		f.Missing = append(f.Missing, fmt.Sprintf("nftables (%v): nothing filters what containers send", err))
+		return
+	}
+	defer filter.close()
+	try := func(with Features) error {
+		l, err := newLayout(Options{Storm: DefaultStorm, Mark: 1}, with)
+		if err != nil {
+			return err
+		}
+		err = filter.commit(change{replace: &l}, nil)
+		if err == nil {
+			err = filter.remove()
+		}
+		return err
+	}
+	err = try(Features{Prefixes: true})
+	if err == nil {
+		f.Filter, f.Prefixes = true, true
+		return
+	}
+	if try(Features{}) == nil {
+		f.Filter = true
+		f.Missing = append(f.Missing, fmt.Sprintf("nftables sets of prefixes (Linux 5.6; %v): the label %s takes single addresses only", err, LabelAllow))
+		return
+	}
+	f.Missing = append(f.Missing, fmt.Sprintf("nftables of the bridge family (CONFIG_NF_TABLES_BRIDGE, Linux 5.3; %v): nothing filters ARP, ND and IP that containers forge", err))
+}

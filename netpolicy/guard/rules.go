@@ -1,0 +1,248 @@
+package guard
+
+import "github.com/google/nftables/expr"
+
+// kind is a kind of violation, as it stands in the set "violations".
+type kind uint32
+
+const (
+	kindMAC kind = iota + 1
+	kindARP
+	kindIP
+	kindND
+	kindDHCP
+	kindEthertype
+	kindStorm
+	kindQuarantine
+	kinds = kindQuarantine
+)
+
+// refusals are the chains that count a violation.
+var refusals = map[kind]string{
+	kindMAC: "refuse-mac", kindARP: "refuse-arp", kindIP: "refuse-ip", kindND: "refuse-nd",
+	kindDHCP: "refuse-dhcp", kindEthertype: "refuse-ethertype", kindStorm: "refuse-storm",
+	kindQuarantine: "refuse-quarantine",
+}
+
+// What rules look at.
+var (
+	inPort  = meta(expr.MetaKeyIIF, 4)
+	outPort = meta(expr.MetaKeyOIF, 4)
+	// l4 is the protocol behind all of IPv6's extension headers. It cannot be
+	// read where the kernel could not walk through them.
+	l4 = meta(expr.MetaKeyL4PROTO, 1)
+	// fragment is the offset field of an IPv6 fragment header.
+	fragment = field{func(r uint32) expr.Any {
+		return &expr.Exthdr{DestRegister: r, Type: 44, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6}
+	}, 2}
+
+	etherTo   = link(0, 6)
+	etherFrom = link(6, 6)
+	etherType = link(12, 2)
+	groupByte = link(0, 1) // its last bit: to a group
+
+	arpKind = network(0, 6) // hardware and protocol, types and lengths
+	arpOp   = network(6, 2)
+	arpMAC  = network(8, 6)
+	arpIP   = network(14, 4)
+
+	ip4Frag  = network(6, 2)
+	ip4Proto = network(9, 1)
+	ip4From  = network(12, 4)
+
+	ip6Length = network(4, 2)
+	ip6Next   = network(6, 1)
+	ip6Hops   = network(7, 1)
+	ip6From   = network(8, 16)
+
+	// ICMPv6 right behind the IPv6 header.
+	ndType   = network(40, 1)
+	ndTarget = network(48, 16)
+	rsOption = network(48, 2) // type and length
+	rsMAC    = network(50, 6)
+	ndOption = network(64, 2)
+	ndMAC    = network(66, 6)
+
+	sourcePort  = transport(0, 2)
+	portPair    = transport(0, 4)
+	messageType = transport(0, 1)
+	dhcpMAC     = transport(8+28, 6)
+)
+
+const (
+	igmp, tcp, udp, icmp6 = 2, 6, 17, 58
+	hopByHop              = 0
+	reserved              = 255 // a protocol and an ICMPv6 type that nobody has
+)
+
+// builder gathers rules.
+type builder struct{ rules []rule }
+
+func (b *builder) add(chain, comment string, verdict expr.Any, parts ...match) {
+	r := rule{chain: chain, comment: comment}
+	for _, p := range parts {
+		r.exprs = append(r.exprs, p...)
+	}
+	if verdict != nil {
+		r.exprs = append(r.exprs, verdict)
+	}
+	b.rules = append(b.rules, r)
+}
+
+// refuse adds the rule that counts a violation.
+func (b *builder) refuse(chain, comment string, k kind, parts ...match) {
+	b.add(chain, comment, goTo(refusals[k]), parts...)
+}
+
+// pass adds a rule that lets a frame go, but for the limit on storms.
+func (b *builder) pass(chain, comment string, parts ...match) {
+	b.add(chain, comment, goTo("pass"), parts...)
+}
+
+// rules builds the rule set.
+func rules(o Options, f Features) []rule {
+	b := &builder{}
+	b.hooks(o)
+	b.frame()
+	b.arp(f)
+	b.ipv4(f)
+	b.ipv6(f)
+	b.icmpv6(f)
+	b.verdicts(o)
+	return b.rules
+}
+
+// hooks adds the chains that the kernel calls. The first three rules are the fast
+// path: nearly every frame ends there, after one look-up.
+func (b *builder) hooks(o Options) {
+	unicast := groupByte.noBit(1)
+	mark := marked(o.Mark)
+	b.add("prerouting", "IPv4 of a container", accept, etherType.is(8, 0), unicast,
+		in(setV4, inPort, etherFrom, ip4From), ip4Proto.isNot(igmp), sourcePort.isNot(0, 67), mark)
+	b.add("prerouting", "TCP over IPv6 of a container", accept, etherType.is(0x86, 0xdd), unicast,
+		ip6Next.is(tcp), in(setV6, inPort, etherFrom, ip6From), mark)
+	b.add("prerouting", "UDP over IPv6 of a container", accept, etherType.is(0x86, 0xdd), unicast,
+		ip6Next.is(udp), in(setV6, inPort, etherFrom, ip6From), sourcePort.isNot(547>>8, 547&0xff), mark)
+	b.add("prerouting", "all else of a container", goTo("frame"), in(setPorts, inPort))
+	if o.Mark != 0 {
+		b.add("prerouting", "a trusted port", accept, in(setKnown, inPort), mark)
+	}
+
+	// The bridge hands frames to the 15 addresses after 01:80:c2:00:00:00 to the
+	// host without asking prerouting. (Of that one it asks, or nobody.)
+	b.refuse("input", "a link-local protocol (LLDP and the like)", kindEthertype,
+		etherTo.maskedIs([]byte{255, 255, 255, 255, 255, 0xf0}, []byte{1, 0x80, 0xc2, 0, 0, 0}),
+		etherTo.isNot(1, 0x80, 0xc2, 0, 0, 0), in(setPorts, inPort))
+	if o.Open {
+		return
+	}
+	stranger := goTo("refuse-stranger")
+	b.add("input", "to the host from a known port", accept, in(setKnown, inPort))
+	b.add("input", "to the host from an unknown port", stranger, in(setBridges, etherTo))
+	b.add("forward", "between known ports", accept, in(setKnown, inPort), in(setKnown, outPort))
+	b.add("forward", "to an unknown port", stranger, in(setKnown, inPort))
+	b.add("forward", "from an unknown port", stranger, in(setKnown, outPort))
+}
+
+// frame adds the checks of the Ethernet header. What is not plain IPv4, IPv6 or ARP
+// does not pass: a VLAN tag of any kind, LLC and SNAP would all hide what they
+// carry from iptables.
+func (b *builder) frame() {
+	b.refuse("frame", "not admitted yet", kindQuarantine, in(setJail, inPort))
+	b.refuse("frame", "not the port's MAC", kindMAC, notIn(setMAC, inPort, etherFrom))
+	b.add("frame", "IPv4", goTo("ipv4"), etherType.is(8, 0))
+	b.add("frame", "IPv6", goTo("ipv6"), etherType.is(0x86, 0xdd))
+	b.add("frame", "ARP", goTo("arp"), etherType.is(8, 6))
+	b.refuse("frame", "any other", kindEthertype)
+}
+
+func (b *builder) arp(f Features) {
+	b.refuse("arp", "not IPv4 over Ethernet", kindARP, arpKind.isNot(0, 1, 8, 0, 6, 4))
+	b.refuse("arp", "neither request nor reply", kindARP, arpOp.isNot(0, 1), arpOp.isNot(0, 2))
+	b.pass("arp", "own address", in(setV4, inPort, arpMAC, arpIP))
+	b.pass("arp", "probe", arpOp.is(0, 1), arpIP.is(0, 0, 0, 0), in(setMAC, inPort, arpMAC))
+	if f.Prefixes {
+		b.refuse("arp", "another's address", kindARP, in(setOwn4, arpIP))
+		b.pass("arp", "allowed prefix", in(setMAC, inPort, arpMAC), in(setNet4, inPort, arpIP))
+	}
+	b.refuse("arp", "any other", kindARP)
+}
+
+func (b *builder) ipv4(f Features) {
+	b.add("ipv4", "own address", goTo("ipv4-own"), in(setV4, inPort, etherFrom, ip4From))
+	b.add("ipv4", "no address", goTo("dhcp"), ip4From.is(0, 0, 0, 0))
+	if f.Prefixes {
+		b.refuse("ipv4", "another's address", kindIP, in(setOwn4, ip4From))
+		b.add("ipv4", "allowed prefix", goTo("ipv4-own"), in(setNet4, inPort, ip4From))
+	}
+	b.refuse("ipv4", "any other", kindIP)
+
+	// In the bridge family, Linux 6.18 reads a transport header even where a later
+	// fragment has none.
+	b.refuse("ipv4-own", "DHCP server", kindDHCP, ip4Proto.is(udp), ip4Frag.noBit(0x1f, 0xff), sourcePort.is(0, 67))
+	b.add("ipv4-own", "IGMP", goTo("igmp"), ip4Proto.is(igmp))
+	b.pass("ipv4-own", "headers that can be read", l4.isNot(reserved))
+	b.refuse("ipv4-own", "any other", kindIP)
+
+	// Membership reports are a host's business. A query makes its sender the
+	// network's querier, which can then starve the bridge of all multicast; and
+	// the bridge reads a later fragment as if it were a whole message.
+	b.refuse("igmp", "fragment", kindIP, ip4Frag.anyBit(0x3f, 0xff))
+	for _, t := range []byte{0x12, 0x16, 0x17, 0x22} {
+		b.pass("igmp", "report or leave", messageType.is(t))
+	}
+	b.refuse("igmp", "any other", kindIP)
+
+	client := portPair.is(0, 68, 0, 67)
+	b.pass("dhcp", "client for itself", ip4Proto.is(udp), client, in(setMAC, inPort, dhcpMAC))
+	b.refuse("dhcp", "client for another", kindDHCP, ip4Proto.is(udp), client)
+	b.refuse("dhcp", "any other", kindIP)
+}
+
+func (b *builder) ipv6(f Features) {
+	b.add("ipv6", "own address", goTo("ipv6-own"), in(setV6, inPort, etherFrom, ip6From))
+	b.add("ipv6", "no address", goTo("ipv6-none"), ip6From.is(make([]byte, 16)...))
+	if f.Prefixes {
+		b.refuse("ipv6", "another's address", kindIP, in(setOwn6, ip6From))
+		b.add("ipv6", "allowed prefix", goTo("ipv6-own"), in(setNet6, inPort, ip6From))
+	}
+	b.refuse("ipv6", "any other", kindIP)
+
+	b.add("ipv6-own", "ICMPv6", goTo("icmpv6"), ip6Next.is(icmp6))
+	b.refuse("ipv6-own", "DHCPv6 server", kindDHCP, l4.is(udp), sourcePort.is(547>>8, 547&0xff))
+	b.add("ipv6-own", "ICMPv6 behind extension headers", goTo("icmpv6-behind"), l4.is(icmp6))
+	b.pass("ipv6-own", "headers that can be read", l4.isNot(reserved))
+	b.refuse("ipv6-own", "any other", kindIP)
+
+	// From the unspecified address: duplicate address detection, a router
+	// solicitation, multicast reports (which have a hop-by-hop header).
+	b.add("ipv6-none", "detection of duplicates", goTo("dad"), ip6Next.is(icmp6), ndType.is(135))
+	b.pass("ipv6-none", "router solicitation", ip6Next.is(icmp6), ndType.is(133), ip6Hops.is(255), ip6Length.is(0, 8))
+	for _, t := range reports {
+		b.pass("ipv6-none", "multicast report", ip6Next.is(hopByHop), l4.is(icmp6), messageType.is(t))
+	}
+	b.refuse("ipv6-none", "any other ICMPv6", kindND, l4.is(icmp6))
+	b.refuse("ipv6-none", "any other", kindIP)
+}
+
+// verdicts adds the chains in which frames end.
+func (b *builder) verdicts(o Options) {
+	if o.Storm.Rate != 0 {
+		b.refuse("pass", "beyond the limit of broadcast and multicast", kindStorm, groupByte.anyBit(1), over(o.Storm))
+	}
+	b.add("pass", "as it should be", accept, marked(o.Mark))
+
+	refuse := expr.Any(drop)
+	var mark match
+	if o.Mode == Monitor {
+		refuse, mark = accept, marked(o.Mark)
+	}
+	for k := kindMAC; k <= kinds; k++ {
+		b.add(refusals[k], "count", nil, count(k))
+		b.add(refusals[k], "and refuse", goTo("refuse"))
+	}
+	if !o.Open {
+		b.add("refuse-stranger", "count", goTo("refuse"), match{&expr.Counter{}})
+	}
+	b.add("refuse", o.Mode.String(), refuse, mark)
+}

@@ -1,0 +1,167 @@
+package guard
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+)
+
+// tableName is the name of the guard's table in the bridge family.
+const tableName = "netguard"
+
+// bridgeFamily is NFPROTO_BRIDGE.
+const bridgeFamily = nftables.TableFamilyBridge
+
+// The sets of the table. The key of most begins with the port's ifindex, which the
+// kernel does not give to another device, as it may a name.
+const (
+	setV4         = "v4"         // port . MAC . address: what the port may send from
+	setV6         = "v6"         //
+	setMAC        = "mac"        // port . MAC
+	setPorts      = "ports"      // guarded ports, with what they were set to before
+	setJail       = "jail"       // guarded ports that are not admitted
+	setKnown      = "known"      // ports that may talk to each other
+	setOwn4       = "own4"       // addresses that no prefix gives to another port
+	setOwn6       = "own6"       //
+	setNet4       = "net4"       // port . prefix that its label allows
+	setNet6       = "net6"       //
+	setBridges    = "bridges"    // MACs of the managed bridges
+	setViolations = "violations" // port . kind, with a counter
+	setStorm      = "storm"      // port, with a rate meter
+)
+
+const (
+	// maxPorts is how many ports the table takes. A bridge has 1023 at most.
+	maxPorts = 16384
+	// meterLife is how long a port's rate meter outlives its last frame.
+	meterLife = time.Minute
+)
+
+// setSpec is a set as it is to be.
+type setSpec struct {
+	name     string
+	key      []nftables.SetDatatype
+	size     uint32 // for small keys the kernel has a faster set of fixed size
+	interval bool
+	dynamic  bool // filled by the rules
+	counter  bool
+	timeout  bool
+}
+
+// sets lists the sets of the table. Concatenated prefixes need Linux 5.6.
+func sets(prefixes bool) []setSpec {
+	port, mac := nftables.TypeIFIndex, nftables.TypeEtherAddr
+	v4, v6 := nftables.TypeIPAddr, nftables.TypeIP6Addr
+	key := func(t ...nftables.SetDatatype) []nftables.SetDatatype { return t }
+	out := []setSpec{
+		{name: setV4, key: key(port, mac, v4), size: 4 * maxPorts},
+		{name: setV6, key: key(port, mac, v6), size: 4 * maxPorts},
+		{name: setMAC, key: key(port, mac), size: 2 * maxPorts},
+		{name: setPorts, key: key(port), size: maxPorts},
+		{name: setJail, key: key(port), size: maxPorts},
+		{name: setKnown, key: key(port), size: maxPorts},
+		{name: setOwn4, key: key(v4), size: 2 * maxPorts},
+		{name: setOwn6, key: key(v6), size: 4 * maxPorts},
+		{name: setBridges, key: key(mac), size: 1024},
+		{name: setViolations, key: key(port, nftables.TypeMark), size: maxPorts * uint32(kinds), dynamic: true, counter: true},
+		{name: setStorm, key: key(port), size: maxPorts, dynamic: true, timeout: true},
+	}
+	if prefixes {
+		out = append(out,
+			setSpec{name: setNet4, key: key(port, v4), interval: true},
+			setSpec{name: setNet6, key: key(port, v6), interval: true})
+	}
+	return out
+}
+
+// build makes the set of the library's type.
+func (s setSpec) build(t *nftables.Table) *nftables.Set {
+	set := &nftables.Set{Table: t, Name: s.name, KeyType: s.key[0], Size: s.size,
+		Interval: s.interval, Dynamic: s.dynamic, Counter: s.counter, HasTimeout: s.timeout}
+	if len(s.key) == 1 && s.key[0] == nftables.TypeIFIndex {
+		// Only so that nft(8) prints it as a device.
+		set.KeyByteOrder = binaryutil.NativeEndian
+	}
+	if len(s.key) > 1 {
+		set.KeyType = nftables.MustConcatSetType(s.key...)
+		// Only sets with intervals want their fields' lengths told.
+		set.Concatenation = s.interval
+	}
+	return set
+}
+
+// rule is one rule, with a comment for those who list the table, by which it is
+// recognised as well.
+type rule struct {
+	chain   string
+	comment string
+	exprs   []expr.Any
+}
+
+// hooks are the chains that the kernel calls, and where.
+var hooks = map[string]*nftables.ChainHook{
+	"prerouting": nftables.ChainHookPrerouting,
+	"input":      nftables.ChainHookInput,
+	"forward":    nftables.ChainHookForward,
+}
+
+// hookPriority puts the guard before everybody else, br_netfilter with iptables
+// (0) and ebtables' nat (-300) among them.
+const hookPriority = -400
+
+// layout is the whole rule set, which depends on the options and on what the kernel
+// has, never on the ports.
+type layout struct {
+	sets   []setSpec
+	rules  []rule
+	chains []string
+	// id names it: a hash of all that it consists of. A table with another one
+	// is replaced.
+	id string
+}
+
+func newLayout(o Options, f Features) (layout, error) {
+	l := layout{sets: sets(f.Prefixes), rules: rules(o, f)}
+	h := sha256.New()
+	for _, s := range l.sets {
+		fmt.Fprintf(h, "%+v\n", s)
+	}
+	for _, r := range l.rules {
+		if !slices.Contains(l.chains, r.chain) {
+			l.chains = append(l.chains, r.chain)
+		}
+		fmt.Fprintf(h, "%s %s\n", r.chain, r.comment)
+		for _, e := range r.exprs {
+			b, err := expr.Marshal(byte(bridgeFamily), e)
+			if err != nil {
+				return l, fmt.Errorf("assemble rule %q of chain %s: %w", r.comment, r.chain, err)
+			}
+			h.Write(b)
+		}
+	}
+	l.id = layoutPrefix + hex.EncodeToString(h.Sum(nil)[:8])
+	return l, nil
+}
+
+// layoutPrefix begins the name of an empty chain that is there for its name alone.
+const layoutPrefix = "layout-"
+
+// comments gives the comments of each chain's rules, in order.
+func (l layout) comments() map[string]string {
+	all := map[string][]string{}
+	for _, r := range l.rules {
+		all[r.chain] = append(all[r.chain], r.comment)
+	}
+	out := map[string]string{}
+	for chain, c := range all {
+		out[chain] = strings.Join(c, "\n")
+	}
+	return out
+}
