@@ -12,7 +12,7 @@ import (
 type Service struct {
 	Proto Protocol
 	Port  uint16
-	icmp  icmpType
+	icmp  icmpType // "" is every type without a name
 }
 
 // ParseService reads PROTO/PORT of the command line: tcp/80, icmp/echo-request.
@@ -116,12 +116,21 @@ func index(ipv6 bool) int {
 	return 0
 }
 
-// spansText writes spans in short: "tcp/80, tcp/443-444, udp"; total is all
-// there are.
+// spansText writes spans in short: "tcp/80, tcp/443-444, udp", or "everything but
+// tcp/80" where that is shorter; total is all there are.
 func spansText(some, total []span) string {
 	if len(some) == len(total) {
 		return "everything"
 	}
+	text := spansList(some, total)
+	rest := filter(total, func(s span) bool { return !slices.Contains(some, s) })
+	if other := "everything but " + spansList(rest, total); len(other) < len(text) {
+		return other
+	}
+	return text
+}
+
+func spansList(some, total []span) string {
 	var words []string
 	for _, proto := range []Protocol{TCP, UDP, SCTP, ICMP, ICMPv6, otherProtocol} {
 		is := func(s span) bool { return s.first.Proto == proto }

@@ -1,0 +1,254 @@
+package netpolicy
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// class is ends of connections that no rule of two rule sets tells apart in one
+// family.
+type class struct {
+	names    []string
+	endpoint *Endpoint // the first of them, nil for the host and the world
+	network  string
+	host     bool
+	addr     netip.Addr
+}
+
+// compare walks all services between all classes.
+func (p *planner) compare() {
+	for _, ipv6 := range []bool{false, true} {
+		total := spans(ipv6, p.before, p.after)
+		cost := 0
+		for _, rs := range []*RuleSet{p.before, p.after} {
+			for _, c := range rs.Families()[index(ipv6)].Chains {
+				cost += len(c.Rules)
+			}
+		}
+		classes := p.classes(ipv6)
+		for i := range classes {
+			for j := range classes {
+				from, to := &classes[i], &classes[j]
+				if !meet(from, to, i == j) {
+					continue
+				}
+				if p.spent += cost * len(total); p.spent > maxWork {
+					return
+				}
+				p.pair(from, to, ipv6, total)
+			}
+		}
+	}
+}
+
+// meet tells whether rules are asked about connections from one class to
+// another.
+func meet(from, to *class, same bool) bool {
+	switch {
+	case from.endpoint == nil && to.endpoint == nil:
+		return to.host && !from.host // to published ports
+	case from.endpoint == nil || to.endpoint == nil:
+		return true
+	case same:
+		return len(from.names) > 1
+	}
+	return from.network == to.network
+}
+
+func (p *planner) pair(from, to *class, ipv6 bool, total []span) {
+	path := Forward
+	if to.host {
+		path = Input
+	} else if from.host {
+		path = Output
+	}
+	is := explainer{rs: p.after, judge: p.is, endpoints: p.endpoints, src: from.party(), dst: to.party()}
+	was := is
+	was.rs, was.judge = p.before, p.was
+	ends := pair{path, from.endpoint, to.endpoint, from.addr, to.addr}
+	type lot struct {
+		found
+		spans []span
+	}
+	var lots []*lot
+	for _, s := range total {
+		packet, ok := s.first.packet(Packet{Path: path, Src: from.addr, Dst: to.addr}, ipv6)
+		if !ok {
+			continue
+		}
+		then, now := p.was.Walk(packet), p.is.Walk(packet)
+		if then.Allowed == now.Allowed {
+			continue
+		}
+		policies := is.answer(ends, "", now, &s.first).Policies
+		open := len(policies) == 0
+		if open {
+			policies = was.answer(ends, "", then, &s.first).Policies
+		}
+		i := slices.IndexFunc(lots, func(l *lot) bool {
+			return l.Allowed == now.Allowed && l.open == open && slices.Equal(l.Policies, policies)
+		})
+		if i < 0 {
+			i = len(lots)
+			lots = append(lots, &lot{found: found{ConnectionChange{
+				From: slices.Clone(from.names), To: slices.Clone(to.names), Networks: networksOf(from, to),
+				Allowed: now.Allowed, Policies: policies, open: open,
+			}, ipv6}})
+		}
+		lots[i].spans = append(lots[i].spans, s)
+	}
+	for _, l := range lots {
+		l.Service = spansText(l.spans, total)
+		p.found = append(p.found, l.found)
+	}
+}
+
+// networksOf names the network of a pair; it is the host's own for two without.
+func networksOf(from, to *class) []string {
+	for _, c := range []*class{from, to} {
+		if c.endpoint != nil {
+			return []string{c.network}
+		}
+	}
+	return []string{"the host"}
+}
+
+func (c *class) party() Party {
+	p := Party{Name: c.names[0], Host: c.host}
+	if c.endpoint != nil {
+		p.Endpoints = []Endpoint{*c.endpoint}
+	}
+	return p
+}
+
+// classes parts all that may be an end of a connection of a family.
+func (p *planner) classes(ipv6 bool) []class {
+	var all []class
+	at := map[string]int{}
+	add := func(key string, c class) {
+		if i, ok := at[key]; ok {
+			all[i].names = append(all[i].names, c.names...)
+			return
+		}
+		at[key] = len(all)
+		all = append(all, c)
+	}
+	endpoints := clean(p.endpoints)
+	for i := range endpoints {
+		e := &endpoints[i]
+		j := slices.IndexFunc(e.Addrs, func(a netip.Addr) bool { return a.Is6() == ipv6 })
+		if j < 0 {
+			continue
+		}
+		// Which policies close it is part of what is said of it.
+		key := "container\x00" + e.Network + "\x00" + p.memberships(e.Addrs[j], ipv6) + "\x00" + p.closedBy(i)
+		add(key, class{names: []string{e.Name}, endpoint: e, network: e.Network, addr: e.Addrs[j]})
+	}
+	for _, a := range ends(Party{Host: true, Addrs: p.host}) {
+		if a.addr.Is6() != ipv6 {
+			continue
+		}
+		// Its ports may be published on one address and not on another.
+		add("host\x00"+a.addr.String(), class{names: []string{"host"}, host: true, addr: a.addr})
+	}
+	hosts := filter(all, func(c class) bool { return c.host })
+	for i := range all {
+		if all[i].host && len(hosts) > 1 {
+			all[i].names = []string{"host (" + all[i].addr.String() + ")"}
+		}
+	}
+	for _, o := range p.world(ipv6) {
+		add("world\x00"+p.memberships(o.addr, ipv6), o)
+	}
+	return all
+}
+
+// closedBy is what the states say of an endpoint.
+func (p *planner) closedBy(i int) string {
+	var b strings.Builder
+	for _, rs := range []*RuleSet{p.before, p.after} {
+		for _, d := range Directions {
+			b.WriteString(strings.Join(closers(rs.States[i], d), "\x01") + "\x02")
+		}
+	}
+	return b.String()
+}
+
+// memberships tells in which sets of both rule sets an address is.
+func (p *planner) memberships(a netip.Addr, ipv6 bool) string {
+	var b strings.Builder
+	for _, j := range []*Judge{p.was, p.is} {
+		f := &j.families[index(ipv6)]
+		for _, s := range f.Sets {
+			if s.Kind != Published && f.sets[s.Name].has(a, &Packet{}) {
+				b.WriteString(s.Name + " ")
+			}
+		}
+	}
+	return b.String()
+}
+
+// world gives an address for each part of the world outside that the CIDRs of
+// both rule sets tell apart, named after those that it is in.
+func (p *planner) world(ipv6 bool) []class {
+	about := map[netip.Addr][]string{}
+	var bounds []netip.Addr
+	bound := func(a netip.Addr) {
+		if a.IsValid() {
+			bounds = append(bounds, a)
+		}
+	}
+	start := netip.MustParseAddr("1.0.0.0") // what is below is not reached
+	if ipv6 {
+		start = netip.MustParseAddr("2000::")
+	}
+	bound(start)
+	var nets []Set
+	for _, rs := range []*RuleSet{p.before, p.after} {
+		for _, s := range rs.Families()[index(ipv6)].Sets {
+			if s.Kind != Nets || slices.ContainsFunc(nets, func(o Set) bool { return o.Name == s.Name }) {
+				continue
+			}
+			nets = append(nets, s)
+			for _, m := range s.Members {
+				bound(m.Prefix.Addr())
+				bound(lastOf(m.Prefix).Next())
+			}
+		}
+	}
+	taken := ownersOf(clean(p.endpoints))
+	for i, a := range bounds {
+		for len(taken[a]) > 0 && a.Next().IsValid() {
+			a = a.Next()
+		}
+		bounds[i] = a
+		for _, s := range nets {
+			if slices.ContainsFunc(s.Members, func(m Member) bool { return m.Prefix.Contains(a) }) && !slices.Contains(about[a], s.About) {
+				about[a] = append(about[a], s.About)
+			}
+		}
+	}
+	var all []class
+	seen := map[string]bool{}
+	for _, a := range bounds {
+		name := "the rest of the world"
+		if len(about[a]) > 0 {
+			name = strings.Join(about[a], " and ")
+		}
+		if !seen[name] {
+			seen[name] = true
+			all = append(all, class{names: []string{name}, addr: a})
+		}
+	}
+	return all
+}
+
+func lastOf(p netip.Prefix) netip.Addr {
+	raw := p.Addr().AsSlice()
+	for i := p.Bits(); i < len(raw)*8; i++ {
+		raw[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(raw)
+	return a
+}
