@@ -156,7 +156,9 @@ func (a *Agent) Launch() <-chan struct{} {
 			a.e.tb.Fatalf("start agent: it runs already")
 		}
 	}
-	n, err := listenNotify(filepath.Join(a.dir, "ready"))
+	// A path of its own: the socket of the run before is removed after that
+	// run has ended, which may be now.
+	n, err := listenNotify(filepath.Join(a.dir, fmt.Sprintf("ready%d", len(a.runs))))
 	if err != nil {
 		a.e.tb.Fatalf("%v", err)
 	}
