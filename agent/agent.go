@@ -144,7 +144,16 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 	start("reconcile", afterwards(p.loop.run))
 	start("serve control socket", p.server.Serve)
 	if cfg.Metrics != "" {
-		start("serve metrics", metrics.New(cfg.Metrics, p.status, log).Serve)
+		start("serve metrics", func(ctx context.Context) error {
+			err := metrics.New(cfg.Metrics, p.status, log).Serve(ctx)
+			if err != nil && ctx.Err() == nil {
+				// Nothing to stop enforcing for.
+				log.Error("metrics are not served", "error", err)
+				s.complain("metrics are not served: %v: free the address or choose another with metrics: in the configuration, then restart the agent", err)
+				return nil
+			}
+			return err
+		})
 	}
 	start("watch configuration", func(ctx context.Context) error {
 		return config.Watch(ctx, o.ConfigPath, log, func() {

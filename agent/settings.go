@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"log/slog"
 	"reflect"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 
 	"netguard/agent/config"
@@ -14,6 +16,27 @@ import (
 type settings struct {
 	now   atomic.Pointer[config.Config]
 	fault atomic.Pointer[string] // why the last edit is not (all) in force; nil if it is
+
+	mu         sync.Mutex
+	complaints []string // what is wrong since the start
+}
+
+// complain adds a finding that stands until the agent starts again.
+func (s *settings) complain(format string, args ...any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.complaints = append(s.complaints, fmt.Sprintf(format, args...))
+}
+
+// findings are what an operator should know of the configuration in force.
+func (s *settings) findings() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := slices.Clone(s.complaints)
+	if fault := s.fault.Load(); fault != nil {
+		out = append(out, *fault)
+	}
+	return out
 }
 
 func (s *settings) config() config.Config { return *s.now.Load() }

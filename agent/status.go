@@ -64,9 +64,7 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 	if !s.observed.complete {
 		out.InSync = false
 	}
-	if fault := r.settings.fault.Load(); fault != nil {
-		out.Findings = append(out.Findings, *fault)
-	}
+	out.Findings = append(out.Findings, r.settings.findings()...)
 	return out, nil
 }
 

@@ -42,7 +42,7 @@ type Config struct {
 	AllowOptOut bool
 	Socket      string // absolute path of the control socket
 	Metrics     string // host:port of the Prometheus listener; "" is none
-	DockerHost  string // URL; "" leaves it to DOCKER_HOST and Docker's own default
+	DockerHost  string // URL; "" is Docker's own default
 	PolicyDir   string // absolute path
 	Log         Log
 }
