@@ -159,7 +159,7 @@ func diffPort(w *work, p *plan, pp *portPlan, port bridgePort, k *kernelState, f
 	}
 	if want = f.able(want); port.settings != want {
 		// Up to here the bridge may have learned from the container.
-		flush := want&learning == 0 && port.settings&(learning|locked) != f.able(locked)
+		flush := want.on&learning == 0 && port.settings.on&(learning|locked) != want.on&locked
 		w.settings = append(w.settings, step{op: opSet, port: pp.Index, settings: want, flush: flush})
 	}
 	var pinned []MAC

@@ -78,7 +78,7 @@ func (d *Driver) recover(guarded map[int][]MAC) error {
 		if !ok || !e.pinned(e.port, d.features.Sticky) {
 			continue
 		}
-		if _, recorded := k.before[e.port]; !recorded && k.ports[e.port].settings&learning == 0 {
+		if _, recorded := k.before[e.port]; !recorded && k.ports[e.port].settings.on&learning == 0 {
 			k.before[e.port] = portDefaults
 			guarded[e.port] = append(guarded[e.port], mac)
 		}
@@ -114,7 +114,7 @@ func (d *Driver) observePort(index int, port Port, macs []MAC, look Look) error 
 		// A port that is locked already, by nobody who kept a record, was
 		// netguard's before somebody removed its table.
 		k.before[index] = p.settings
-		if p.settings&locked != 0 {
+		if p.settings.on&locked != 0 {
 			k.before[index] = portDefaults
 		}
 	}

@@ -22,7 +22,7 @@ type Features struct {
 // able leaves out of settings what the kernel cannot do.
 func (f Features) able(s settings) settings {
 	if !f.Locked {
-		s &^= locked
+		s.on &^= locked
 	}
 	return s
 }
@@ -124,12 +124,11 @@ func (f *Features) probePort(links rtnl, port int) error {
 	if err != nil {
 		return err
 	}
-	f.Locked = p.settings&locked != 0
-	if !f.Locked {
+	if f.Locked = p.settings.on&locked != 0; !f.Locked {
 		f.Missing = append(f.Missing, "bridge port setting locked (Linux 5.16): the filter alone keeps containers to their MACs")
 	}
-	if got := p.settings | locked; got != want {
-		return fmt.Errorf("port was set to %q and is %q: Linux 4.12 or newer is needed", want, got)
+	if want = f.able(want); p.settings != want {
+		return fmt.Errorf("port was set to %q and is %q: Linux 4.15 or newer is needed", want, p.settings)
 	}
 	mac := MAC{2, 'g', 'u', 'a', 'r', 'd'}
 	if err := links.pin(port, mac); err != nil {

@@ -128,11 +128,6 @@ func (b *builder) hooks(o Options) {
 		b.add("prerouting", "a trusted port", accept, in(setKnown, inPort), mark)
 	}
 
-	// The bridge hands frames to the 15 addresses after 01:80:c2:00:00:00 to the
-	// host without asking prerouting. (Of that one it asks, or nobody.)
-	b.refuse("input", "a link-local protocol (LLDP and the like)", kindEthertype,
-		etherTo.maskedIs([]byte{255, 255, 255, 255, 255, 0xf0}, []byte{1, 0x80, 0xc2, 0, 0, 0}),
-		etherTo.isNot(1, 0x80, 0xc2, 0, 0, 0), in(setPorts, inPort))
 	if o.Open {
 		return
 	}
@@ -150,6 +145,8 @@ func (b *builder) hooks(o Options) {
 func (b *builder) frame() {
 	b.refuse("frame", "not admitted yet", kindQuarantine, in(setJail, inPort))
 	b.refuse("frame", "not the port's MAC", kindMAC, notIn(setMAC, inPort, etherFrom))
+	b.refuse("frame", "a link-local protocol (LLDP and the like)", kindEthertype,
+		etherTo.maskedIs([]byte{255, 255, 255, 255, 255, 0xf0}, []byte{1, 0x80, 0xc2, 0, 0, 0}))
 	b.add("frame", "IPv4", goTo("ipv4"), etherType.is(8, 0))
 	b.add("frame", "IPv6", goTo("ipv6"), etherType.is(0x86, 0xdd))
 	b.add("frame", "ARP", goTo("arp"), etherType.is(8, 6))

@@ -4,32 +4,45 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// settings are the switches of a bridge port that the guard sets.
-type settings uint8
+// settings are what the guard sets of a bridge port.
+type settings struct {
+	on switches
+	// group has a bit for each of the addresses 01:80:c2:00:00:00 to :0f whose
+	// frames are forwarded like others. Without it they, LLDP among them, go to
+	// the host and no hook of the bridge sees them.
+	group uint16
+}
+
+type switches uint8
 
 const (
-	learning settings = 1 << iota
+	learning switches = 1 << iota
 	flood
 	mcastFlood
 	bcastFlood
 	bpduGuard
 	locked // Linux 5.16
 
-	// portDefaults is what the kernel gives a new port. dockerd changes none of
-	// these (only hairpin and isolated).
-	portDefaults = learning | flood | mcastFlood | bcastFlood
+	// allGroups is all that the kernel takes: not the second, flow control,
+	// which the bridge drops.
+	allGroups = 0xfffd
 )
 
-// switches are the settings' numbers in netlink (linux/if_link.h) and names, as
+// portDefaults is what the kernel gives a new port. dockerd changes none of these
+// (only hairpin and isolated).
+var portDefaults = settings{on: learning | flood | mcastFlood | bcastFlood}
+
+// switchNames are the switches' numbers in netlink (linux/if_link.h) and names, as
 // bridge(8) has them.
-var switches = []struct {
-	bit  settings
+var switchNames = []struct {
+	bit  switches
 	attr uint16
 	name string
 }{
@@ -41,12 +54,17 @@ var switches = []struct {
 	{locked, unix.IFLA_BRPORT_LOCKED, "locked"},
 }
 
+const groupName = "group_fwd_mask="
+
 func (s settings) String() string {
 	var on []string
-	for _, w := range switches {
-		if s&w.bit != 0 {
+	for _, w := range switchNames {
+		if s.on&w.bit != 0 {
 			on = append(on, w.name)
 		}
+	}
+	if s.group != 0 {
+		on = append(on, fmt.Sprintf("%s0x%x", groupName, s.group))
 	}
 	return strings.Join(on, " ")
 }
@@ -60,18 +78,23 @@ func (s settings) recorded() string { return record + s.String() }
 func parseRecord(comment string) (settings, bool) {
 	text, ok := strings.CutPrefix(comment, record)
 	if !ok {
-		return 0, false
+		return settings{}, false
 	}
 	var s settings
 words:
 	for _, word := range strings.Fields(text) {
-		for _, w := range switches {
+		for _, w := range switchNames {
 			if word == w.name {
-				s |= w.bit
+				s.on |= w.bit
 				continue words
 			}
 		}
-		return 0, false
+		number, ok := strings.CutPrefix(word, groupName)
+		group, err := strconv.ParseUint(number, 0, 16)
+		if !ok || err != nil {
+			return settings{}, false
+		}
+		s.group = uint16(group)
 	}
 	return s, true
 }
@@ -79,11 +102,11 @@ words:
 // guarded is what a port of an admitted container is set to. What the bridge
 // floods to it stays as it was: ARP needs broadcast, ND and mDNS need multicast.
 func guarded(before settings) settings {
-	return bpduGuard | locked | before&(mcastFlood|bcastFlood)
+	return settings{on: bpduGuard | locked | before.on&(mcastFlood|bcastFlood), group: allGroups}
 }
 
 // jailed is what a port is set to that nothing may reach.
-const jailed = bpduGuard | locked
+var jailed = settings{on: bpduGuard | locked, group: allGroups}
 
 // bridgePort is a port as the kernel has it.
 type bridgePort struct {
@@ -183,9 +206,13 @@ func parsePort(data []byte) (index int, p bridgePort, ok bool, err error) {
 
 func (s *settings) decode(ad *netlink.AttributeDecoder) error {
 	for ad.Next() {
-		for _, w := range switches {
+		if ad.Type() == unix.IFLA_BRPORT_GROUP_FWD_MASK {
+			s.group = ad.Uint16()
+			continue
+		}
+		for _, w := range switchNames {
 			if ad.Type() == w.attr && ad.Uint8() != 0 {
-				*s |= w.bit
+				s.on |= w.bit
 			}
 		}
 	}
@@ -199,13 +226,15 @@ func (s *settings) decode(ad *netlink.AttributeDecoder) error {
 func (r rtnl) set(index int, s settings, forget bool) error {
 	_, err := r.send(unix.RTM_SETLINK, netlink.Acknowledge, ifinfomsg(unix.AF_BRIDGE, index), func(ae *netlink.AttributeEncoder) {
 		ae.Nested(unix.IFLA_PROTINFO, func(ae *netlink.AttributeEncoder) error {
-			for _, w := range switches {
+			for _, w := range switchNames {
 				on := uint8(0)
-				if s&w.bit != 0 {
+				if s.on&w.bit != 0 {
 					on = 1
 				}
 				ae.Uint8(w.attr, on)
 			}
+			// Only what may be set may be sent.
+			ae.Uint16(unix.IFLA_BRPORT_GROUP_FWD_MASK, s.group&allGroups)
 			if forget {
 				ae.Bytes(unix.IFLA_BRPORT_FLUSH, nil)
 			}
