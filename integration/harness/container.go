@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/versions"
 	"github.com/docker/go-connections/nat"
 )
 
@@ -52,18 +53,22 @@ func (e *Engine) TryCreate(name string, options ...ContainerOption) (*Container,
 	}
 	ctx, cancel := e.ctx()
 	defer cancel()
-	// Engines before API 1.44 take one network at the creation.
+	// Engines before API 1.44 take one network at the creation, and the MAC
+	// address with the container; later ones have it at the endpoint.
 	var rest []attachment
 	endpoints := network.NetworkingConfig{EndpointsConfig: map[string]*network.EndpointSettings{}}
 	if len(w.networks) > 0 {
 		first := w.networks[0]
 		rest = w.networks[1:]
-		first.config.MacAddress = w.mac
+		if versions.GreaterThanOrEqualTo(e.Client.ClientVersion(), "1.44") {
+			first.config.MacAddress = w.mac
+		} else {
+			//lint:ignore SA1019 it is right for these engines
+			w.config.MacAddress = w.mac
+		}
 		w.host.NetworkMode = container.NetworkMode(first.network)
 		endpoints.EndpointsConfig[first.network] = &first.config
 	}
-	//lint:ignore SA1019 engines before API 1.44 read it here, later ones in the endpoint
-	w.config.MacAddress = w.mac
 	made, err := e.Client.ContainerCreate(ctx, &w.config, &w.host, &endpoints, nil, name)
 	if err != nil {
 		return nil, err

@@ -141,6 +141,7 @@ func (e *Engine) startDaemon() error {
 	defer cancel()
 	select {
 	case <-n.ready:
+		e.Client.NegotiateAPIVersion(ctx)
 		return nil
 	case <-d.ended:
 		return fmt.Errorf("it ended with %v:\n%s", cmd.ProcessState, e.logTail(20))

@@ -29,7 +29,7 @@ var verbs = map[string]struct {
 	"chat":    {"chat tcp|udp ADDR [INTERVAL [TIMEOUT]]", chat},
 	"ping":    {"ping ADDR [COUNT [TIMEOUT]]", ping},
 	"blast":   {"blast tcp|udp ADDR DURATION [SIZE]", blast},
-	"sink":    {"sink tcp|udp ADDR [INTERVAL]", sink},
+	"sink":    {"sink tcp|udp ADDR [INTERVAL [QUIET]]", sink},
 	"rtt":     {"rtt ADDR COUNT INTERVAL [LAST]", rtt},
 	"frame":   {"frame send|flood|listen IFACE ...", frame},
 }

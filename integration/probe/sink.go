@@ -24,11 +24,13 @@ type sunk struct {
 }
 
 // sink takes all that comes, prints a line for each interval in which it came,
-// and the total when it is ended. It prints "sinking" when it listens.
+// and the total when it is ended, or when nothing has come for the time QUIET
+// after the last arrival. It prints "sinking" when it listens.
 func sink(ctx context.Context, args []string) error {
 	a := arguments{rest: args}
 	protocol, addr := a.oneOf("protocol", "tcp", "udp"), a.text("address")
 	m := meter{interval: a.duration("interval", 100*time.Millisecond)}
+	quiet := a.duration("quiet", 0)
 	if err := a.done(); err != nil {
 		return err
 	}
@@ -42,20 +44,19 @@ func sink(ctx context.Context, args []string) error {
 	fmt.Println(`{"sinking":true}`)
 	tick := time.NewTicker(m.interval)
 	defer tick.Stop()
-	for {
+	for over := false; !over; {
 		select {
 		case <-tick.C:
-			if s, ok := m.turn(); ok {
-				print(s)
-			}
+			over = quiet > 0 && m.silence() > quiet
 		case <-ctx.Done():
-			if s, ok := m.turn(); ok {
-				print(s)
-			}
-			print(m.total())
-			return nil
+			over = true
+		}
+		if s, ok := m.turn(); ok {
+			print(s)
 		}
 	}
+	print(m.total())
+	return nil
 }
 
 func sinkTCP(ctx context.Context, addr string, m *meter) error {
@@ -143,6 +144,16 @@ func (m *meter) turn() (sunk, bool) {
 	m.now = sunk{}
 	s.AtMS = ms(time.Since(m.first))
 	return s, s.Reads > 0
+}
+
+// silence is the time since the last arrival; none before the first.
+func (m *meter) silence() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.first.IsZero() {
+		return 0
+	}
+	return time.Since(m.last)
 }
 
 func (m *meter) total() sunk {
