@@ -63,14 +63,20 @@ func ownersOf(endpoints []Endpoint) owners {
 	return o
 }
 
+// owned is an address with its owners.
+type owned struct {
+	addr netip.Addr
+	by   []int
+}
+
 // family gives the addresses of a family that belong to someone, sorted.
-func (o owners) family(ipv6 bool) []netip.Addr {
-	var all []netip.Addr
-	for a := range o {
+func (o owners) family(ipv6 bool) []owned {
+	var all []owned
+	for a, by := range o {
 		if a.Is6() == ipv6 {
-			all = append(all, a)
+			all = append(all, owned{a, by})
 		}
 	}
-	slices.SortFunc(all, netip.Addr.Compare)
+	slices.SortFunc(all, func(a, b owned) int { return a.addr.Compare(b.addr) })
 	return all
 }

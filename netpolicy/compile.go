@@ -24,13 +24,14 @@ func Compile(w World) *RuleSet {
 	// The generation is a hash of rules that name it, so they are made twice.
 	draft := &RuleSet{Generation: strings.Repeat("a", generationLen)}
 	for _, f := range []*Family{&draft.V4, &draft.V6} {
-		b := newBuilder(p, f == &draft.V6, draft.Generation)
-		b.draft = true
+		b := builder{prepared: p, ipv6: f == &draft.V6, generation: draft.Generation, draft: true}
 		f.Chains = b.chains()
 	}
 	rs := &RuleSet{Generation: digest(generationLen, draft.rulesText()), States: p.states}
 	for _, f := range rs.Families() {
-		b := newBuilder(p, f == &rs.V6, rs.Generation)
+		ipv6 := f == &rs.V6
+		b := builder{prepared: p, ipv6: ipv6, generation: rs.Generation, sets: map[string]*Set{},
+			addrs: p.own.family(ipv6), ports: publishedOf(p.endpoints, ipv6)}
 		*f = b.family()
 	}
 	return rs
@@ -55,17 +56,10 @@ type builder struct {
 	*prepared
 	ipv6       bool
 	generation string
-	draft      bool // only the rules count
-	addrs      []netip.Addr
+	draft      bool // only the rules count, sets stay without members
+	addrs      []owned
 	ports      []published
 	sets       map[string]*Set
-}
-
-func newBuilder(p *prepared, ipv6 bool, generation string) *builder {
-	return &builder{
-		prepared: p, ipv6: ipv6, generation: generation,
-		addrs: p.own.family(ipv6), ports: publishedOf(p.endpoints, ipv6), sets: map[string]*Set{},
-	}
 }
 
 func (b *builder) family() Family {
@@ -100,13 +94,13 @@ func (b *builder) addrsOf(has []bool, all bool) []Member {
 	var members []Member
 	for _, a := range b.addrs {
 		meant := 0
-		for _, i := range b.own[a] {
+		for _, i := range a.by {
 			if has[i] {
 				meant++
 			}
 		}
-		if meant == len(b.own[a]) || meant > 0 && !all {
-			members = append(members, single(a))
+		if meant == len(a.by) || meant > 0 && !all {
+			members = append(members, single(a.addr))
 		}
 	}
 	return members
@@ -138,7 +132,7 @@ func (b *builder) containersSet(denies bool) string {
 		func() []Member {
 			var members []Member
 			for _, a := range b.addrs {
-				members = append(members, single(a))
+				members = append(members, single(a.addr))
 			}
 			return members
 		})

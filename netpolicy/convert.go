@@ -14,7 +14,7 @@ func (d *decoder) convert(r rawPolicy) Policy {
 	if len(p.description) > maxText {
 		d.fault(r.description.at, "description is %d bytes long: at most %d are read", len(p.description), maxText)
 	}
-	if r.sel.at.Line == 0 {
+	if r.sel.at.Line == 0 && !r.stray {
 		d.fault(r.at, "policy %s does not say whom it is about: add select, {} is every container", quoted(p.name))
 	}
 	if r.sel.project.text == "*" {
@@ -22,7 +22,7 @@ func (d *decoder) convert(r rawPolicy) Policy {
 	}
 	p.sel = d.toSelector(r.sel, "")
 	home := p.sel.project
-	if r.rules[Ingress].at.Line+r.rules[Egress].at.Line+r.denyAt.Line == 0 {
+	if r.rules[Ingress].at.Line+r.rules[Egress].at.Line+r.denyAt.Line == 0 && !r.stray {
 		d.fault(r.at, "policy %s does nothing: add ingress, egress or deny", quoted(p.name))
 	}
 	total := 0

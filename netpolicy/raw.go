@@ -1,6 +1,10 @@
 package netpolicy
 
-import "go.yaml.in/yaml/v4"
+import (
+	"slices"
+
+	"go.yaml.in/yaml/v4"
+)
 
 // rawPolicy mirrors one document of a file. What has no place was not written.
 type rawPolicy struct {
@@ -12,6 +16,7 @@ type rawPolicy struct {
 	denyAt            Place
 	mapping           bool // else nothing of it was read
 	named             bool
+	stray             bool // a key is not one of a policy's, and may have been meant for one
 	// selectRead says that sel is all that select says, without a fault.
 	selectRead bool
 }
@@ -53,6 +58,8 @@ type rawDeny struct {
 	rule      rawRule
 }
 
+var policyKeys = []string{"name", "description", "select", "ingress", "egress", "deny"}
+
 func (d *decoder) policy(n *node) rawPolicy {
 	p := rawPolicy{at: d.place(n), named: times(n, "name") > 0}
 	p.mapping = d.mapping(n, wholePolicy,
@@ -72,6 +79,9 @@ func (d *decoder) policy(n *node) rawPolicy {
 		field{"egress", d.rules(&p.rules[Egress], Egress)},
 		field{"deny", func(n *node, key string) { p.denyAt = d.place(n); d.denies(n, key, &p.deny) }},
 	)
+	for i := 0; i+1 < len(n.Content) && p.mapping; i += 2 {
+		p.stray = p.stray || !slices.Contains(policyKeys, n.Content[i].Value)
+	}
 	if times(n, "select") != 1 {
 		p.selectRead = false
 	}
