@@ -7,7 +7,7 @@
 //	web := e.Run("web", harness.On("backend"))
 //	agent := e.Agent()
 //	agent.AwaitStatus("both are admitted", harness.AllAdmitted)
-//	web.CanReach("tcp", db.Addr("backend", 5432))
+//	web.Inside().CanReach("tcp", db.Addr("backend", 5432))
 //
 // It promises that no packet leaves the machine, that the machine's own firewall
 // and Docker stay untouched, that several engines of several test processes live
