@@ -95,13 +95,13 @@ func (f *filter) generation() (uint32, error) {
 type tableState struct {
 	present bool
 	id      string            // the layout's
-	rules   map[string]string // comments by chain; see layout.comments
+	rules   map[string]string // by chain; see layout.lines
 	sets    map[string]elements
 }
 
 // matches tells whether the rules are those of a layout.
 func (s *tableState) matches(l layout) bool {
-	if !s.present || s.id != l.id || !maps.Equal(s.rules, l.comments()) {
+	if !s.present || s.id != l.id || !maps.Equal(s.rules, l.lines()) {
 		return false
 	}
 	for _, spec := range l.sets {
@@ -166,9 +166,18 @@ func (f *filter) readOnce() (*tableState, error) {
 		for i, r := range rules {
 			comments[i], _ = userdata.GetString(r.UserData, userdata.TypeComment)
 		}
-		s.rules[c.Name] = strings.Join(comments, "\n")
+		s.rules[c.Name] = strings.Join(append(headOf(c), comments...), "\n")
 	}
 	return s, f.readSets(s)
+}
+
+// headOf is where a chain hangs and what it does by default, nothing for one that
+// is only gone to.
+func headOf(c *nftables.Chain) []string {
+	if c.Hooknum == nil || c.Priority == nil || c.Policy == nil {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s hook %d priority %d policy %d", c.Type, *c.Hooknum, *c.Priority, *c.Policy)}
 }
 
 func (f *filter) readSets(s *tableState) error {
@@ -299,12 +308,7 @@ func (f *filter) create(t *nftables.Table, l layout) error {
 	}
 	f.nft.AddChain(&nftables.Chain{Table: t, Name: l.id})
 	for _, name := range l.chains {
-		c := &nftables.Chain{Table: t, Name: name}
-		if hook, ok := hooks[name]; ok {
-			c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, hook, nftables.ChainPriorityRef(hookPriority)
-			c.Policy = new(nftables.ChainPolicyAccept)
-		}
-		f.nft.AddChain(c)
+		f.nft.AddChain(buildChain(t, name))
 	}
 	for _, r := range l.rules {
 		f.nft.AddRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: r.chain}, Exprs: r.exprs,

@@ -142,7 +142,9 @@ func TestHonest(t *testing.T) {
 }
 
 // ping sends an echo of a size, from the calling thread's namespace.
-func ping(to netip.Addr, size int) error {
+func ping(to netip.Addr, size int) error { return pingFor(to, size, arrives) }
+
+func pingFor(to netip.Addr, size int, patience time.Duration) error {
 	network, listen, protocol := "ip4:icmp", "0.0.0.0", 1
 	var request, reply icmp.Type = ipv4.ICMPTypeEcho, ipv4.ICMPTypeEchoReply
 	if to.Is6() {
@@ -169,14 +171,14 @@ func ping(to netip.Addr, size int) error {
 		}
 		where.Zone = strconv.Itoa(device.Index)
 	}
-	deadline := time.Now().Add(arrives)
+	deadline := time.Now().Add(patience)
 	buf := make([]byte, 65536)
 	// The first one may be lost while an address is still being looked for.
 	for time.Now().Before(deadline) {
 		if _, err := c.WriteTo(out, where); err != nil {
 			continue
 		}
-		_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		_ = c.SetReadDeadline(time.Now().Add(min(patience, time.Second)))
 		for {
 			n, _, err := c.ReadFrom(buf)
 			if err != nil {

@@ -182,8 +182,13 @@ func packetSocket(t *testing.T, device string, protocol uint16) int {
 
 func (b *box) send(frame []byte) {
 	b.host.t.Helper()
-	if _, err := unix.Write(b.socket, frame); err != nil && !errors.Is(err, unix.ENOBUFS) {
-		b.host.t.Fatalf("send from %s: %v", b.name, err)
+	write(b.host.t, b.socket, frame)
+}
+
+func write(t *testing.T, socket int, frame []byte) {
+	t.Helper()
+	if _, err := unix.Write(socket, frame); err != nil {
+		t.Fatalf("send: %v", err)
 	}
 }
 

@@ -128,6 +128,9 @@ func (b *builder) hooks(o Options) {
 		b.add("prerouting", "a trusted port", accept, in(setKnown, inPort), mark)
 	}
 
+	// The bridge floods the host's own broadcasts to each port, whatever its
+	// settings.
+	b.add("output", "to a port that is not admitted", goTo("refuse"), in(setJail, outPort))
 	if o.Open {
 		return
 	}

@@ -109,6 +109,7 @@ type rule struct {
 var hooks = map[string]*nftables.ChainHook{
 	"prerouting": nftables.ChainHookPrerouting,
 	"input":      nftables.ChainHookInput,
+	"output":     nftables.ChainHookOutput,
 	"forward":    nftables.ChainHookForward,
 }
 
@@ -153,15 +154,28 @@ func newLayout(o Options, f Features) (layout, error) {
 // layoutPrefix begins the name of an empty chain that is there for its name alone.
 const layoutPrefix = "layout-"
 
-// comments gives the comments of each chain's rules, in order.
-func (l layout) comments() map[string]string {
+// lines gives for each chain what is compared with the kernel: where it hangs and
+// the comments of its rules, in order.
+func (l layout) lines() map[string]string {
 	all := map[string][]string{}
+	for _, name := range l.chains {
+		all[name] = headOf(buildChain(nil, name))
+	}
 	for _, r := range l.rules {
 		all[r.chain] = append(all[r.chain], r.comment)
 	}
 	out := map[string]string{}
-	for chain, c := range all {
-		out[chain] = strings.Join(c, "\n")
+	for chain, lines := range all {
+		out[chain] = strings.Join(lines, "\n")
 	}
 	return out
+}
+
+func buildChain(t *nftables.Table, name string) *nftables.Chain {
+	c := &nftables.Chain{Table: t, Name: name}
+	if hook, ok := hooks[name]; ok {
+		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, hook, nftables.ChainPriorityRef(hookPriority)
+		c.Policy = new(nftables.ChainPolicyAccept)
+	}
+	return c
 }

@@ -1,0 +1,106 @@
+package guard
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+)
+
+// TestDrift has somebody else change what the guard made, in one way after the
+// other. Reading tells, the next Apply heals.
+func TestDrift(t *testing.T) {
+	h := newHost(t, 3)
+	a := h.boxes[0]
+	d := h.driver()
+	w := h.wish()
+	w.Ports[0].Allow, _ = ParseAllow("10.0.0.0/8")
+	w.Ports[2].Admitted = false
+	h.apply(d, w)
+	want := h.state()
+	for name, cmd := range map[string]string{
+		"nothing":                         "",
+		"the whole rule set is flushed":   "nft flush ruleset",
+		"the table is deleted":            "nft delete table bridge netguard",
+		"the table is put to sleep":       "nft add table bridge netguard { flags dormant; }",
+		"the rules are flushed":           "nft flush table bridge netguard",
+		"a rule is put before others":     "nft insert rule bridge netguard frame accept",
+		"a rule is added":                 "nft add rule bridge netguard refuse counter",
+		"a chain is flushed":              "nft flush chain bridge netguard prerouting",
+		"a policy is changed":             "nft chain bridge netguard prerouting { policy drop; }",
+		"an address is taken away":        "nft delete element bridge netguard v4 { box0 . 02:42:ac:1e:00:02 . 172.30.0.2 }",
+		"an address is given":             "nft add element bridge netguard v4 { box0 . 02:42:ac:1e:00:02 . 172.30.0.3 }",
+		"a prefix is given":               "nft add element bridge netguard net4 { box0 . 11.0.0.0/8 }",
+		"a prefix is taken away":          "nft flush set bridge netguard net4",
+		"a port is set free":              "nft flush set bridge netguard jail",
+		"a port is not guarded":           "nft flush set bridge netguard ports",
+		"a port is unlocked":              "bridge link set dev box0 locked off",
+		"a port learns":                   "bridge link set dev box0 learning on",
+		"a quarantined port is unlocked":  "bridge link set dev box2 locked off learning on flood on mcast_flood on bcast_flood on",
+		"an FDB entry is deleted":         "bridge fdb del 02:42:ac:1e:00:02 dev box0 master",
+		"an FDB entry goes elsewhere":     "bridge fdb replace 02:42:ac:1e:00:02 dev box1 master static",
+		"an FDB entry is not sticky":      "bridge fdb replace 02:42:ac:1e:00:02 dev box0 master static",
+		"a neighbour is deleted":          "ip neigh del 172.30.0.2 dev br-test",
+		"a neighbour goes elsewhere":      "ip neigh replace 172.30.0.2 lladdr 02:42:ac:1e:00:03 dev br-test nud permanent",
+		"a neighbour may be learned":      "ip neigh replace fd00:30::2 lladdr 02:42:ac:1e:00:02 dev br-test nud stale",
+		"somebody has more of neighbours": "ip neigh add 172.30.0.99 lladdr 02:42:ac:1e:00:02 dev br-test nud permanent proto 110",
+	} {
+		h.run(t, strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			if cmd != "" {
+				words := strings.Fields(cmd)
+				if words[0] == "nft" {
+					words = []string{"nft", strings.TrimPrefix(cmd, "nft ")}
+				}
+				run(t, words[0], words[1:]...)
+				if h.state() == want {
+					t.Fatal("it changed nothing")
+				}
+			}
+			broken := h.state()
+			r, err := d.Read()
+			h.check(err)
+			if (r.Changes == 0) != (cmd == "") || (len(r.Drift) == 0) != (cmd == "") {
+				t.Errorf("read tells of %d changes: %q", r.Changes, r.Drift)
+			}
+			differ(t, broken, h.state(), "reading changed something")
+			again, err := d.Apply(w, Look{})
+			h.check(err)
+			if fmt.Sprint(again.Drift) != fmt.Sprint(r.Drift) {
+				t.Errorf("apply tells of %q, read of %q", again.Drift, r.Drift)
+			}
+			differ(t, want, h.state(), "not healed")
+			if after, err := d.Read(); err != nil || after.Changes != 0 {
+				t.Errorf("still %d changes (%q), %v", after.Changes, after.Drift, err)
+			}
+		})
+	}
+	h.run(t, "what_nobody_hinted_at_is_not_read", func(t *testing.T) {
+		run(t, "bridge", "link", "set", "dev", a.name, "learning", "on")
+		if r, err := d.Apply(w, Look{}); err != nil || r.Changes != 0 {
+			t.Errorf("%d changes, %v", r.Changes, err)
+		}
+		r, err := d.Apply(w, Look{Links: map[int]struct{}{a.port: {}}})
+		if err != nil || r.Changes != 1 || len(r.Drift) != 1 {
+			t.Errorf("%d changes, %q, %v", r.Changes, r.Drift, err)
+		}
+	})
+	h.run(t, "but_the_table_always_is", func(t *testing.T) {
+		run(t, "nft", "delete", "table", "bridge", "netguard")
+		r, err := d.Apply(w, Look{})
+		if err != nil || r.Changes == 0 || len(r.Drift) != 1 {
+			t.Errorf("%d changes, %q, %v", r.Changes, r.Drift, err)
+		}
+		differ(t, want, h.state(), "not healed")
+	})
+	h.run(t, "counts_survive_a_new_table_of_the_agents", func(t *testing.T) {
+		a.send(ether(broadcast, nobody, 0x800, ip4(a.ip4, a.ip4, 17, udpPacket(1, 2))))
+		before := violations(t, d, a)
+		if before.MAC == 0 {
+			t.Fatal("nothing was counted")
+		}
+		w.Mode = Monitor
+		h.apply(d, w)
+		if after := violations(t, d, a); after != before {
+			t.Errorf("counts were %+v, are %+v", before, after)
+		}
+	})
+}

@@ -1,0 +1,216 @@
+package guard
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestQuarantine is about ports that are not admitted, and those nobody named.
+func TestQuarantine(t *testing.T) {
+	h := newHost(t, 3)
+	a, v, c := h.boxes[0], h.boxes[1], h.boxes[2]
+	d := h.driver()
+	w := h.wish()
+	to := func(from, to *box) []byte {
+		return ether(to.mac, from.mac, 0x800, ip4(from.ip4, to.ip4, 17, udpPacket(1, 2)))
+	}
+	toAll := func(from *box) []byte {
+		return ether(broadcast, from.mac, 0x806, arpPacket(1, from.mac, from.ip4, MAC{}, from.ip4))
+	}
+	// reached sends frames from b to x and to all, without a sentinel: it may
+	// not get through either. Those to c follow, and c is admitted.
+	reached := func(t *testing.T, b, x *box) bool {
+		t.Helper()
+		drain(x)
+		mark := "<to " + x.name + ">"
+		b.send(append(to(b, x), mark...))
+		b.send(append(toAll(b), mark...))
+		b.send(append(ether(group6(allNodes), b.mac, 0x86dd, ip6(b.ip6, allNodes, 17, udpPacket(1, 2))), mark...))
+		c.send(toAll(c))
+		for f := receive(x.socket); f != nil; f = receive(x.socket) {
+			if strings.Contains(string(f), mark) {
+				return true
+			}
+		}
+		return false
+	}
+	h.run(t, "an_admitted_port_reaches_and_is_reached", func(t *testing.T) {
+		h.apply(d, w)
+		if !reached(t, a, v) || !reached(t, v, a) {
+			t.Fatal("it does not: the rest proves nothing")
+		}
+	})
+	h.run(t, "one_that_is_not_admitted_neither_sends_nor_receives", func(t *testing.T) {
+		w.Ports[0].Admitted = false
+		r := h.apply(d, w)
+		if got := r.Ports[a.port].State; got != Quarantined {
+			t.Fatalf("it is %s", got)
+		}
+		before := violations(t, d, a)
+		if reached(t, a, v) {
+			t.Error("it sent")
+		}
+		after := violations(t, d, a)
+		if before.Quarantine += 3; after != before {
+			t.Errorf("counted %+v, want %+v", after, before)
+		}
+		if reached(t, v, a) {
+			t.Error("it received from a container")
+		}
+		// From the host: what was known of it is gone.
+		drain(a)
+		run(t, "ip", "neigh", "replace", a.ip4.String(), "lladdr", a.mac.String(), "dev", bridgeName, "nud", "reachable")
+		hostSocket := packetSocket(t, bridgeName, 0)
+		for _, f := range [][]byte{
+			ether(a.mac, h.mac, 0x800, ip4(gateway4, a.ip4, 17, udpPacket(1, 2))),
+			ether(broadcast, h.mac, 0x806, arpPacket(1, h.mac, gateway4, MAC{}, a.ip4)),
+		} {
+			write(t, hostSocket, f)
+		}
+		if f := receive(a.socket); f != nil {
+			t.Errorf("it received from the host: %x", f)
+		}
+	})
+	h.run(t, "the_bridge_port_alone_keeps_it", func(t *testing.T) {
+		run(t, "nft", "delete", "table", "bridge", "netguard")
+		if reached(t, a, v) || reached(t, v, a) {
+			t.Error("without the filter it is not quarantined")
+		}
+	})
+	h.run(t, "the_filter_alone_keeps_it_from_sending", func(t *testing.T) {
+		h.apply(d, w)
+		run(t, "bridge", "link", "set", "dev", a.name, "locked", "off", "learning", "on", "flood", "on")
+		if reached(t, a, v) {
+			t.Error("without the bridge port's settings it sent")
+		}
+	})
+	h.run(t, "admitted_again_it_is_as_before", func(t *testing.T) {
+		w.Ports[0].Admitted = true
+		h.apply(d, w)
+		if !reached(t, a, v) || !reached(t, v, a) {
+			t.Error("it is still quarantined")
+		}
+	})
+
+	s := h.addBox(bridgeName, "stranger", 50)
+	strangers := func() uint64 {
+		r, err := d.Apply(w, Look{})
+		h.check(err)
+		return r.Strangers
+	}
+	h.run(t, "a_port_that_the_wish_does_not_name_reaches_nobody", func(t *testing.T) {
+		h.apply(d, w)
+		before := strangers()
+		if reached(t, s, v) {
+			t.Error("it sent to a known port")
+		}
+		if reached(t, v, s) {
+			t.Error("a known port sent to it")
+		}
+		// 3 from it, to each of three ports but for one that went to one;
+		// and what the others flooded to it.
+		if after := strangers(); after < before+6 {
+			t.Errorf("%d frames were counted", after-before)
+		}
+		s.inside(func() {
+			if err := pingOnce(gateway4); err == nil {
+				t.Error("it reached the host")
+			}
+		})
+	})
+	h.run(t, "but_when_admission_is_open", func(t *testing.T) {
+		w.Open = true
+		h.apply(d, w)
+		if !reached(t, s, v) || !reached(t, v, s) {
+			t.Error("it was refused")
+		}
+		s.inside(func() {
+			if err := ping(gateway4, 8); err != nil {
+				t.Error(err)
+			}
+		})
+		w.Open = false
+		h.apply(d, w)
+	})
+	h.run(t, "and_when_it_is_trusted_without_being_guarded", func(t *testing.T) {
+		before := output(t, "bridge", "-d", "link", "show", "dev", s.name)
+		w.Ports = append(w.Ports, Port{Index: s.port, Name: s.name, Bridge: h.bridge})
+		r := h.apply(d, w)
+		if r.Ports[s.port].State != Trusted {
+			t.Errorf("it is %s", r.Ports[s.port].State)
+		}
+		if !reached(t, s, v) || !reached(t, v, s) {
+			t.Error("it was refused")
+		}
+		if !deliver(t, s, v, ether(v.mac, nobody, 0x88cc, make([]byte, 46))) {
+			t.Error("it was guarded")
+		}
+		if after := output(t, "bridge", "-d", "link", "show", "dev", s.name); after != before {
+			t.Errorf("it was changed: %s%s", before, after)
+		}
+		s.inside(func() {
+			if err := ping(gateway4, 8); err != nil {
+				t.Error(err)
+			}
+		})
+	})
+}
+
+// TestMark checks that later hooks can tell what the guard has seen.
+func TestMark(t *testing.T) {
+	h := newHost(t, 2)
+	a, v := h.boxes[0], h.boxes[1]
+	const bit = 0x400
+	s := h.addBox(bridgeName, "stranger", 50)
+	h.boxes = h.boxes[:2]
+	// A later hook drops what the first container sends without the mark, and
+	// counts what the stranger does.
+	run(t, "nft", "add table bridge look; add counter bridge look bare; "+
+		"add chain bridge look later { type filter hook prerouting priority 0; }; "+
+		"add rule bridge look later ether saddr "+s.mac.String()+" meta mark & 0x400 == 0 counter name bare; "+
+		"add rule bridge look later ether saddr "+a.mac.String()+" meta mark & 0x400 == 0 drop")
+	d := h.driver()
+	w := h.wish()
+	w.Mark = bit
+	h.apply(d, w)
+	for _, f := range honest {
+		h.run(t, "is_on/"+f.name, func(t *testing.T) {
+			if !deliver(t, a, v, f.frame(a, v)) {
+				t.Error("it has no mark")
+			}
+		})
+	}
+	h.run(t, "is_not_on_the_frames_of_an_unknown_port", func(t *testing.T) {
+		s.send(ether(v.mac, s.mac, 0x800, ip4(s.ip4, v.ip4, 17, udpPacket(1, 2))))
+		if got := output(t, "nft", "list", "counter", "bridge", "look", "bare"); strings.Contains(got, "packets 0 ") {
+			t.Errorf("no frame without it: %s", got)
+		}
+	})
+	h.run(t, "is_on_those_of_a_trusted_port", func(t *testing.T) {
+		w.Ports = append(w.Ports, Port{Index: s.port, Name: s.name, Bridge: h.bridge})
+		h.apply(d, w)
+		before := output(t, "nft", "list", "counter", "bridge", "look", "bare")
+		s.send(ether(v.mac, s.mac, 0x800, ip4(s.ip4, v.ip4, 17, udpPacket(1, 2))))
+		if after := output(t, "nft", "list", "counter", "bridge", "look", "bare"); after != before {
+			t.Errorf("a frame without it: %s", after)
+		}
+	})
+	h.run(t, "is_on_what_monitor_mode_lets_pass", func(t *testing.T) {
+		w.Mode = Monitor
+		h.apply(d, w)
+		if !deliver(t, a, v, ether(v.mac, a.mac, 0x800, ip4(gateway4, v.ip4, 17, udpPacket(1, 2)))) {
+			t.Error("it has no mark")
+		}
+	})
+}
+
+// drain takes what arrived at a container so far.
+func drain(b *box) {
+	for receive(b.socket) != nil {
+	}
+}
+
+// pingOnce gives up soon: it is for what must fail.
+func pingOnce(to netip.Addr) error { return pingFor(to, 8, 300*time.Millisecond) }
