@@ -81,42 +81,46 @@ func refConnOf(src, dst Party, ipv6 bool, s Service) (refConn, bool) {
 
 func TestConformance(t *testing.T) {
 	for _, c := range conformance.Cases() {
-		t.Run(c.Name, func(t *testing.T) {
-			loaded := Load([]Source{{c.Name + ".yaml", []byte(c.Policies)}})
-			if faults := loaded.Faults(); len(faults) > 0 {
-				t.Fatal(faults)
-			}
-			endpoints := hostOf(c)
-			rs := Compile(World{Endpoints: endpoints, Policies: loaded.Policies()})
-			ref := reference{policies: readRef(t, c.Policies)}
-			probes := c.Matrix()
-			asked, open := 0, 0
-			for _, p := range probes {
-				service, err := ParseService(p.Service)
-				if err != nil {
-					t.Fatal(err)
-				}
-				src, dst := partyOf(c, endpoints, p.From, p.Network), partyOf(c, endpoints, p.To, p.Network)
-				got := Explain(rs, endpoints, src, dst, &service)
-				if len(got.Answers) == 0 {
-					t.Fatalf("%s: no answer: %s", p, got.Note)
-				}
-				for _, a := range got.Answers {
-					asked++
-					ipv6 := strings.Contains(a.Src, ":")
-					if a.Allowed != p.Open {
-						t.Errorf("%s (ipv6 %v): allowed is %v: %s", p, ipv6, a.Allowed, a.Sentence)
-					}
-					conn, ok := refConnOf(src, dst, ipv6, service)
-					if !ok || ref.allows(conn) != p.Open {
-						t.Errorf("%s (ipv6 %v): the reference says %v", p, ipv6, !p.Open)
-					}
-				}
-				if p.Open {
-					open++
-				}
-			}
-			t.Logf("%d probes, %d answers, %d open", len(probes), asked, open)
-		})
+		t.Run(c.Name, func(t *testing.T) { conforms(t, c) })
 	}
+}
+
+// conforms asks the compiled rule set and the reference about every probe.
+func conforms(t *testing.T, c conformance.Case) {
+	t.Helper()
+	loaded := Load([]Source{{c.Name + ".yaml", []byte(c.Policies)}})
+	if faults := loaded.Faults(); len(faults) > 0 {
+		t.Fatal(faults)
+	}
+	endpoints := hostOf(c)
+	rs := Compile(World{Endpoints: endpoints, Policies: loaded.Policies()})
+	ref := reference{policies: readRef(t, c.Policies)}
+	probes := c.Matrix()
+	asked, open := 0, 0
+	for _, p := range probes {
+		service, err := ParseService(p.Service)
+		if err != nil {
+			t.Fatal(err)
+		}
+		src, dst := partyOf(c, endpoints, p.From, p.Network), partyOf(c, endpoints, p.To, p.Network)
+		got := Explain(rs, endpoints, src, dst, &service)
+		if len(got.Answers) == 0 {
+			t.Fatalf("%s: no answer: %s", p, got.Note)
+		}
+		for _, a := range got.Answers {
+			asked++
+			ipv6 := strings.Contains(a.Src, ":")
+			if a.Allowed != p.Open {
+				t.Errorf("%s (ipv6 %v): allowed is %v: %s", p, ipv6, a.Allowed, a.Sentence)
+			}
+			conn, ok := refConnOf(src, dst, ipv6, service)
+			if !ok || ref.allows(conn) != p.Open {
+				t.Errorf("%s (ipv6 %v): the reference says %v", p, ipv6, !p.Open)
+			}
+		}
+		if p.Open {
+			open++
+		}
+	}
+	t.Logf("%d probes, %d answers, %d open", len(probes), asked, open)
 }

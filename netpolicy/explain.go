@@ -217,7 +217,11 @@ func (e *explainer) all(p pair) []Answer {
 	for _, allowed := range []bool{true, false} {
 		for _, l := range lots {
 			if l.trace.Allowed == allowed {
-				answers = append(answers, e.answer(p, spansText(l.spans, total), l.trace, nil))
+				var one *Service // a port, which may be a published one
+				if len(l.spans) == 1 && l.spans[0].first.Port == l.spans[0].last {
+					one = &l.spans[0].first
+				}
+				answers = append(answers, e.answer(p, spansText(l.spans, total), l.trace, one))
 			}
 		}
 	}
