@@ -58,6 +58,8 @@ type stream struct {
 	w           way
 	protocol    string
 	sink, blast *Process
+	// offered is what was sent, in bits a second on the wire, once it stopped.
+	offered float64
 }
 
 // stream starts sending, and returns when the first interval has arrived.
@@ -86,7 +88,10 @@ type interval struct {
 
 // stop ends the stream and returns what arrived, in bytes on the wire.
 func (s *stream) stop() []interval {
-	s.blast.Kill()
+	var sent struct{ Bytes, Seconds float64 }
+	if json.Unmarshal([]byte(s.blast.Stop().Stdout), &sent) == nil && sent.Seconds > 0 {
+		s.offered = sent.Bytes * s.w.overhead(s.protocol) * 8 / sent.Seconds
+	}
 	return arrived(s.sink, s.w.overhead(s.protocol))
 }
 
@@ -103,11 +108,13 @@ func arrived(sink *Process, overhead float64) []interval {
 	return out
 }
 
-// flow runs a stream for a while.
-func (w way) flow(protocol string, d time.Duration) []interval {
+// flow runs a stream for a while, and gives the rates at which it was sent and
+// received, in bits a second on the wire.
+func (w way) flow(protocol string, d time.Duration) (offered, received float64) {
 	s := w.stream(protocol)
 	time.Sleep(d) // what is measured is how much passes in a time
-	return s.stop()
+	received = rate(s.stop())
+	return s.offered, received
 }
 
 // rate is in bits a second, without what arrived in the first half second: the
