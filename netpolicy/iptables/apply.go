@@ -74,15 +74,8 @@ func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (er
 		done.created = append(done.created, s)
 		r.Created++
 	}
-	for _, c := range p.changes {
-		if err := d.sets.change(c.setSpec, c.Delete, elements(c)); err != nil {
-			return fmt.Errorf("%w (%s)", err, clip(c.about, 80))
-		}
-		if c.Delete {
-			r.Deleted += len(c.Members)
-		} else {
-			r.Added += len(c.Members)
-		}
+	if err := d.changeSets(p, r, func(c change) bool { return !c.late || !p.rules() }); err != nil {
+		return err
 	}
 	if p.rules() {
 		if err := d.build(ctx, k, p, done, r); err != nil {
@@ -91,6 +84,9 @@ func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (er
 		late, err := d.swap(ctx, k, p, done, r)
 		if err != nil {
 			return err
+		}
+		if err := d.changeSets(p, r, func(c change) bool { return c.late }); err != nil {
+			return errors.Join(late, err)
 		}
 		if err := errors.Join(late, d.readBack(ctx, k, p)); err != nil {
 			return err
@@ -101,6 +97,24 @@ func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (er
 			return err
 		}
 		r.Destroyed++
+	}
+	return nil
+}
+
+// changeSets makes the changes that are due, in the order of the plan.
+func (d *Driver) changeSets(p *plan, r *Report, due func(change) bool) error {
+	for _, c := range p.changes {
+		if !due(c) {
+			continue
+		}
+		if err := d.sets.change(c.setSpec, c.Delete, elements(c)); err != nil {
+			return fmt.Errorf("%w (%s)", err, clip(c.about, 80))
+		}
+		if c.Delete {
+			r.Deleted += len(c.Members)
+		} else {
+			r.Added += len(c.Members)
+		}
 	}
 	return nil
 }

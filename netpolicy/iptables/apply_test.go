@@ -181,6 +181,19 @@ func TestApplyFails(t *testing.T) {
 			inSync(t, d)
 		})
 	}
+	forBackends(t, "opening_nothing", func(t *testing.T) {
+		d := open(t)
+		s := states()[0]
+		s.web = many(1)
+		apply(t, d, s.wish())
+		w := broken(false) // allows more of web, closes more of db
+		if _, err := d.Apply(ctx, w); err == nil {
+			t.Fatal("no error")
+		}
+		if out := run(t, "ipset", "save", "ng4-sw-"+setTail); strings.Contains(out, "10.77.0.2") {
+			t.Errorf("a member was added to what allows:\n%s", out)
+		}
+	})
 	forBackends(t, "leaving_the_old_whole/a_set_is_full", func(t *testing.T) {
 		d := open(t)
 		apply(t, d, states()[0].wish())

@@ -57,7 +57,7 @@ func (d *Driver) Bridges(wish map[string]bool) error {
 			}
 		}
 	}
-	if _, err := os.Stat(bridgeFilter); err != nil && len(wanted) > 0 {
+	if _, err := os.Stat(d.bridgeFilter); err != nil && len(wanted) > 0 {
 		faults = append(faults, ErrNoBridgeFilter)
 		wanted = nil
 	}

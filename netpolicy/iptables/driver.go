@@ -64,6 +64,8 @@ type Driver struct {
 
 	wish   *Wish
 	denied [2][]netpolicy.Member
+	// bridgeFilter is a file that is there if br_netfilter is.
+	bridgeFilter string
 	// layouts are those of a generation.
 	layouts    [2]*layout
 	generation string
@@ -88,7 +90,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if o.CutFor < time.Second {
 		o.CutFor = 10 * time.Minute
 	}
-	d := &Driver{options: o, families: []int{0}, known: map[string]listing{}}
+	d := &Driver{options: o, families: []int{0}, known: map[string]listing{}, bridgeFilter: bridgeFilter}
 	ipv6 := true
 	if _, err := os.Stat("/proc/sys/net/ipv6"); os.IsNotExist(err) {
 		ipv6 = false // booted without: there is nothing to filter

@@ -22,6 +22,10 @@ type change struct {
 	setSpec
 	netpolicy.Change
 	about string
+	// late: it opens something by a set that the rules of now have too, so it
+	// waits for the new rules, if there are any. Among the new may be what closes
+	// a container that the old ones do not know.
+	late bool
 }
 
 // tablePlan is the part about the filter table of a family.
@@ -72,7 +76,7 @@ func (p *plan) planSets(k *kernel, f *netpolicy.Family, denied []netpolicy.Membe
 	differ := netpolicy.Family{IPv6: f.IPv6}
 	have := map[string][]netpolicy.Member{}
 	specs := map[string]setSpec{cut.name: cut}
-	about := map[string]string{}
+	wished := map[string]netpolicy.Set{}
 	for _, s := range all {
 		spec := specOf(s, f.IPv6)
 		specs[s.Name] = spec
@@ -87,7 +91,7 @@ func (p *plan) planSets(k *kernel, f *netpolicy.Family, denied []netpolicy.Membe
 		if len(a)+len(b) > 0 {
 			have[s.Name], s.Members = a, b
 			differ.Sets = append(differ.Sets, s)
-			about[s.Name] = s.About
+			wished[s.Name] = s
 		}
 	}
 	for _, name := range sortedKeys(specs) {
@@ -100,7 +104,9 @@ func (p *plan) planSets(k *kernel, f *netpolicy.Family, denied []netpolicy.Membe
 		}
 	}
 	for _, c := range differ.Changes(have) {
-		p.changes = append(p.changes, change{specs[c.Set], c, about[c.Set]})
+		s := wished[c.Set]
+		late := s.Closes == c.Delete && k.sets[c.Set] != nil
+		p.changes = append(p.changes, change{specs[c.Set], c, s.About, late})
 	}
 	return nil
 }
