@@ -27,3 +27,11 @@ func look(name string) sight {
 	}
 	return s
 }
+
+func lookAll(names []string) map[string]sight {
+	seen := make(map[string]sight, len(names))
+	for _, name := range names {
+		seen[name] = look(name)
+	}
+	return seen
+}

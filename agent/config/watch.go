@@ -30,15 +30,39 @@ func Watch(ctx context.Context, name string, log *slog.Logger, changed func()) e
 	if err != nil {
 		return fmt.Errorf("watch configuration: %w", err)
 	}
+	return watch(ctx, name, func() []string { return []string{name} }, log, changed)
+}
+
+// WatchDir is Watch for the files of a directory that a pattern of path.Match
+// accepts one of.
+func WatchDir(ctx context.Context, dir string, patterns []string, log *slog.Logger, changed func()) error {
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("watch directory: %w", err)
+	}
+	return watch(ctx, dir, func() []string {
+		names := []string{dir, filepath.Join(dir, "any")} // itself, and what is in it
+		entries, _ := os.ReadDir(dir)                     // none while it is not there
+		for _, e := range entries {
+			if Globs(patterns).Match(e.Name()) {
+				names = append(names, filepath.Join(dir, e.Name()))
+			}
+		}
+		return names
+	}, log, changed)
+}
+
+// watch watches files whose names may change with what is in them.
+func watch(ctx context.Context, what string, names func() []string, log *slog.Logger, changed func()) error {
 	fsw, err := fsnotify.NewWatcher()
 	if err != nil {
-		return fmt.Errorf("watch configuration: %w (is fs.inotify.max_user_instances used up?)", err)
+		return fmt.Errorf("watch %s: %w (is fs.inotify.max_user_instances used up?)", what, err)
 	}
 	defer fsw.Close()
-	if err := aim(fsw, name); err != nil {
+	if err := aim(fsw, names); err != nil {
 		return err
 	}
-	last := look(name)
+	last := lookAll(names())
 	changed()
 	var settled <-chan time.Time
 	for {
@@ -47,20 +71,20 @@ func Watch(ctx context.Context, name string, log *slog.Logger, changed func()) e
 			return ctx.Err()
 		case _, ok := <-fsw.Events:
 			if !ok {
-				return errors.New("watch configuration: the watch ended")
+				return fmt.Errorf("watch %s: the watch ended", what)
 			}
 		case err, ok := <-fsw.Errors:
 			if !ok {
-				return errors.New("watch configuration: the watch ended")
+				return fmt.Errorf("watch %s: the watch ended", what)
 			}
 			// Events were lost; what they told is seen by looking.
-			log.Warn("watch configuration", "file", name, "error", err)
+			log.Warn("events of files were lost", "watched", what, "error", err)
 		case <-settled:
 			settled = nil
-			if err := aim(fsw, name); err != nil {
+			if err := aim(fsw, names); err != nil {
 				return err
 			}
-			if now := look(name); now != last {
+			if now := lookAll(names()); !maps.Equal(now, last) {
 				last = now
 				changed()
 			}
@@ -72,12 +96,15 @@ func Watch(ctx context.Context, name string, log *slog.Logger, changed func()) e
 	}
 }
 
-// aim watches the directories on which the file's content depends: its own (or
+// aim watches the directories on which the files' content depends: their own (or
 // the nearest above that exists), and each one that a symbolic link on the way
 // leads to. It repeats until nothing came to be meanwhile.
-func aim(fsw *fsnotify.Watcher, name string) error {
+func aim(fsw *fsnotify.Watcher, names func() []string) error {
 	for range 10 {
-		want := places(name)
+		want := map[string]bool{}
+		for _, name := range names() {
+			maps.Copy(want, places(name))
+		}
 		have := map[string]bool{}
 		for _, dir := range fsw.WatchList() {
 			have[dir] = true
@@ -93,7 +120,7 @@ func aim(fsw *fsnotify.Watcher, name string) error {
 			}
 			added = true
 			if err := fsw.Add(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return fmt.Errorf("watch configuration: watch %s: %w", dir, err)
+				return fmt.Errorf("watch %s: %w", dir, err)
 			}
 		}
 		if !added {

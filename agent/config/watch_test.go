@@ -138,3 +138,46 @@ func TestWatch(t *testing.T) {
 		})
 	}
 }
+
+func TestWatchDir(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "policies")
+	ctx, cancel := context.WithCancel(context.Background())
+	calls := make(chan struct{}, 100)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- WatchDir(ctx, dir, []string{"*.yaml"}, slog.New(slog.DiscardHandler), func() { calls <- struct{}{} })
+	}()
+	told := func(what string) {
+		t.Helper()
+		select {
+		case <-calls:
+		case <-time.After(10 * time.Second):
+			t.Fatalf("not told that %s", what)
+		}
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	told("it begins")
+	must(os.MkdirAll(dir, 0o755))
+	told("the directory came to be")
+	must(os.WriteFile(filepath.Join(dir, "a.yaml"), []byte("1"), 0o600))
+	told("a file came to be")
+	must(os.WriteFile(filepath.Join(dir, "a.yaml"), []byte("22"), 0o600))
+	told("a file changed")
+	must(os.Remove(filepath.Join(dir, "a.yaml")))
+	told("a file is gone")
+	elsewhere := filepath.Join(t.TempDir(), "real")
+	must(os.WriteFile(elsewhere, []byte("1"), 0o600))
+	must(os.Symlink(elsewhere, filepath.Join(dir, "b.yaml")))
+	told("a link came to be")
+	must(os.WriteFile(elsewhere, []byte("22"), 0o600))
+	told("what a link leads to changed")
+	cancel()
+	if err := <-ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("it ended with %v", err)
+	}
+}
