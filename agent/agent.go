@@ -24,6 +24,7 @@ import (
 	"netguard/agent/docker"
 	"netguard/agent/link"
 	"netguard/agent/metrics"
+	"netguard/netpolicy/iptables"
 	"netguard/shaper/tc"
 )
 
@@ -57,6 +58,11 @@ func Run(ctx context.Context, o Options) error {
 	s := &settings{}
 	s.now.Store(&cfg)
 
+	rules := &policies{dir: cfg.PolicyDir}
+	if err := rules.start(); err != nil {
+		return err
+	}
+
 	links, err := link.New(log)
 	if err != nil {
 		return fmt.Errorf("watch links: %w", err)
@@ -78,10 +84,23 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer driver.Close()
 
+	// Two again: one that writes, and one that is asked.
+	filter, err := iptables.Open(ctx, iptables.Options{})
+	if err != nil {
+		return err
+	}
+	defer filter.Close()
+	filterReader, err := iptables.Open(ctx, iptables.Options{})
+	if err != nil {
+		return err
+	}
+	defer filterReader.Close()
+
 	view := &observer{engine: engine, links: links, log: log, wakeup: newWake()}
 	reconcile := newLoop(log, driver, links, view, s)
+	reconcile.policies, reconcile.police = rules, &police{log: log, driver: filter, links: links}
 	view.notify = reconcile.wakeup.call
-	status := &statusReader{mode: o.Mode, loop: reconcile, engine: engine, settings: s, driver: reader}
+	status := &statusReader{mode: o.Mode, loop: reconcile, engine: engine, settings: s, policies: rules, driver: reader, filter: filterReader}
 	server := control.NewServer(cfg.Socket, status, o.Version, log)
 	// The socket first: it keeps a second agent from writing anything.
 	if err := server.Listen(); err != nil {
@@ -160,6 +179,12 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 			if s.reload(o, log) {
 				p.loop.wakeup.call()
 			}
+		})
+	})
+	start("watch policies", func(ctx context.Context) error {
+		return config.WatchDir(ctx, cfg.PolicyDir, policyFiles, log, func() {
+			p.loop.policies.reload(log)
+			p.loop.wakeup.call()
 		})
 	})
 	start("notify systemd", afterwards(notify(log)))

@@ -35,6 +35,8 @@ type loop struct {
 	links    *link.Table
 	observer *observer
 	settings *settings
+	policies *policies
+	police   *police
 	wakeup   wake
 
 	bound endpoint.Bindings
@@ -93,6 +95,7 @@ type state struct {
 	desires  []desire
 	errs     map[endpoint.Key]error // why the kernel could not be brought to it
 	observed observed
+	policing *policing
 }
 
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
@@ -104,8 +107,12 @@ func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *o
 // run reconciles until ctx ends. What is in the kernel stays there.
 func (l *loop) run(ctx context.Context) error {
 	for {
-		l.pass()
-		timer := time.NewTimer(time.Until(l.check.at))
+		l.pass(ctx)
+		at := l.check.at
+		if p := l.police.next(); p.Before(at) {
+			at = p
+		}
+		timer := time.NewTimer(time.Until(at))
 		select {
 		case <-ctx.Done():
 			timer.Stop()
@@ -118,7 +125,7 @@ func (l *loop) run(ctx context.Context) error {
 }
 
 // pass brings the kernel to what is desired now.
-func (l *loop) pass() {
+func (l *loop) pass(ctx context.Context) {
 	seen := l.observer.current() // before the ports: they may only be newer
 	if h := l.links.TakeHint(); !h.Empty() {
 		l.check.all = l.check.all || h.Full
@@ -133,8 +140,11 @@ func (l *loop) pass() {
 		Sandboxes: seen.sandboxes, Old: seen.old}, endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}, l.bound)
 	s := &state{desires: desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, observed: seen}
 	if seen.complete { // before that nobody knows whose the ports are
+		l.police.pass(ctx, l.policies.now.Load(), endpoints)
+		s.policing = l.police.result()
 		l.apply(s, ports)
 	} else {
+		l.police.at = time.Now().Add(verifyEvery)
 		l.check.within(verifyEvery)
 	}
 	for i := range s.desires {

@@ -3,11 +3,15 @@ package agent
 import (
 	"context"
 	"fmt"
+	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
 	"netguard/agent/control"
 	"netguard/agent/docker"
+	"netguard/netpolicy"
+	"netguard/netpolicy/iptables"
 	"netguard/shaper"
 	"netguard/shaper/tc"
 )
@@ -19,9 +23,11 @@ type statusReader struct {
 	loop     *loop
 	engine   *docker.Engine
 	settings *settings
+	policies *policies
 
 	mu     sync.Mutex // one reading at a time
 	driver *tc.Driver
+	filter *iptables.Driver
 }
 
 // Status implements control.Source.
@@ -48,9 +54,17 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 	if err != nil {
 		return control.Status{}, fmt.Errorf("read kernel: %w", err)
 	}
+	rules, err := r.rules(ctx, s)
+	if err != nil {
+		return control.Status{}, err
+	}
 	out.VerifiedAt = time.Now().UTC()
+	if len(rules.drift) > 0 {
+		out.InSync = false
+		out.Findings = append(out.Findings, fmt.Sprintf("the kernel does not hold the rules of policies now (%s): they are put back within %v", rules.drift[0], policeEvery))
+	}
 	for i := range s.desires {
-		e := r.endpoint(&s.desires[i], s, snapshot)
+		e := r.endpoint(&s.desires[i], s, snapshot, rules)
 		if e.State == control.Pending {
 			out.InSync = false
 		}
@@ -65,10 +79,35 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 		out.InSync = false
 	}
 	out.Findings = append(out.Findings, r.settings.findings()...)
+	out.Findings = append(out.Findings, r.policies.findings()...)
 	return out, nil
 }
 
-func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot) control.Endpoint {
+// rules is what the kernel holds of policies.
+type rules struct {
+	drift  []string
+	denied map[netip.Addr]uint64
+}
+
+func (r *statusReader) rules(ctx context.Context, s *state) (rules, error) {
+	var out rules
+	if s.policing == nil || s.policing.ruling == nil {
+		return out, nil
+	}
+	err := r.filter.Expect(s.policing.ruling.wish())
+	if err == nil {
+		out.drift, err = r.filter.Verify(ctx)
+	}
+	if err == nil {
+		out.denied, err = r.filter.Denied()
+	}
+	if err != nil {
+		return out, fmt.Errorf("read kernel: %w", err)
+	}
+	return out, nil
+}
+
+func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rules rules) control.Endpoint {
 	e := control.Endpoint{
 		Container: d.Container.Name, ID: d.Key.Container, Network: d.Network.Name, Bridge: d.Network.Bridge,
 		MAC: d.Attachment.MAC.String(), State: control.Admitted, Reason: d.Unmanaged, Findings: d.faults,
@@ -95,7 +134,22 @@ func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot) cont
 		e.State = control.Unmanaged
 		return e
 	}
-	if why := pending(d, s, snapshot); why != "" {
+	for _, a := range []netip.Addr{d.Attachment.IPv4, d.Attachment.IPv6, linkLocal(d.Attachment.MAC)} {
+		e.Denied += rules.denied[a]
+	}
+	why := pending(d, s, snapshot)
+	if p := s.policing; p != nil {
+		held := p.ruling.states[d.Key]
+		e.Policy.Ingress = append(e.Policy.Ingress, held.Policies[netpolicy.Ingress]...)
+		e.Policy.Egress = append(e.Policy.Egress, held.Policies[netpolicy.Egress]...)
+		for _, lock := range held.Locked {
+			e.Findings = append(slices.Clip(e.Findings), "closed both ways: "+lock)
+		}
+		if why == "" {
+			why = p.pending(d.Key, d.Network.Bridge)
+		}
+	}
+	if why != "" {
 		e.State, e.Reason = control.Pending, why
 	}
 	return e

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 
 	"github.com/vishvananda/netlink"
@@ -78,6 +79,21 @@ func (t *Table) Resolve(index int) (Port, error) {
 		}
 	}
 	return Port{}, fmt.Errorf("resolve link %d: %w", index, ErrNotFound)
+}
+
+// Addresses returns the addresses of the namespace's own devices.
+func (t *Table) Addresses() (map[netip.Addr]bool, error) {
+	list, err := t.ask.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	out := make(map[netip.Addr]bool, len(list))
+	for _, a := range list {
+		if ip, ok := netip.AddrFromSlice(a.IP); ok {
+			out[ip.Unmap()] = true
+		}
+	}
+	return out, nil
 }
 
 // NSIDOf returns the id that this namespace gave to the network namespace whose

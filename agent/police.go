@@ -1,0 +1,232 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"reflect"
+	"slices"
+	"time"
+
+	"netguard/agent/endpoint"
+	"netguard/agent/link"
+	"netguard/netpolicy"
+	"netguard/netpolicy/iptables"
+)
+
+const (
+	// policeEvery is how often the rules are compared with the kernel. Nothing
+	// tells of a change of iptables or ipset.
+	policeEvery = 10 * time.Second
+	// policeTimeout bounds one round of forks.
+	policeTimeout = 30 * time.Second
+	// cutSoon gathers changes of one moment before connections are gone over.
+	cutSoon = 50 * time.Millisecond
+)
+
+// ruling is what policies come to, for some endpoints. It does not change.
+type ruling struct {
+	catalog   *netpolicy.Catalog
+	endpoints []netpolicy.Endpoint
+	rules     *netpolicy.RuleSet
+	// states is what holds an endpoint.
+	states map[endpoint.Key]netpolicy.State
+	// bridges are those within which policies count.
+	bridges map[string]bool
+}
+
+func (r *ruling) wish() iptables.Wish {
+	return iptables.Wish{Rules: r.rules, Containers: addresses(r.endpoints)}
+}
+
+// rule compiles. It is pure.
+func rule(catalog *netpolicy.Catalog, endpoints []endpoint.Endpoint, ps []netpolicy.Endpoint) *ruling {
+	r := &ruling{catalog: catalog, endpoints: ps, states: map[endpoint.Key]netpolicy.State{}, bridges: map[string]bool{}}
+	r.rules = netpolicy.Compile(netpolicy.World{Endpoints: ps, Policies: catalog.Policies(), Broken: catalog.Broken()})
+	guarded := r.guardrails()
+	for i, s := range r.rules.States {
+		e := endpoints[i]
+		r.states[e.Key] = s
+		if e.Unmanaged == "" && e.Network.Bridge != "" && (guarded || s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress)) {
+			r.bridges[e.Network.Bridge] = true
+		}
+	}
+	return r
+}
+
+// guardrails tells whether any policy denies.
+func (r *ruling) guardrails() bool {
+	for _, f := range r.rules.Families() {
+		for _, c := range f.Chains {
+			if slices.ContainsFunc(c.Rules, func(r netpolicy.Rule) bool { return r.Origin.Stage == netpolicy.Guardrail && r.Origin.Policy != "" }) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// police brings iptables to the policies. It is part of the loop's goroutine.
+type police struct {
+	log    *slog.Logger
+	driver *iptables.Driver
+	links  *link.Table
+
+	ruling *ruling // the last that was compiled
+	dirty  bool    // it is not in the kernel
+	err    error   // why not
+	// bridgesErr says why policies do not count within bridges.
+	bridgesErr error
+	bridges    map[string]bool // as they were set last
+	wait       time.Duration   // before the next try
+	at         time.Time       // the next look at the kernel
+	cut        time.Time       // connections are to be gone over; zero if not
+}
+
+// pass brings the kernel to what policies say of the endpoints now.
+func (p *police) pass(ctx context.Context, catalog *netpolicy.Catalog, endpoints []endpoint.Endpoint) {
+	if ps := parties(endpoints); p.ruling == nil || p.ruling.catalog != catalog || !reflect.DeepEqual(p.ruling.endpoints, ps) {
+		p.ruling, p.dirty = rule(catalog, endpoints, ps), true
+		p.wait = 0
+	}
+	now := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, policeTimeout)
+	defer cancel()
+	if !p.dirty && !now.Before(p.at) {
+		p.verify(ctx)
+	}
+	if p.dirty && (p.wait == 0 || !now.Before(p.at)) {
+		p.apply(ctx)
+	}
+	if !p.cut.IsZero() && !time.Now().Before(p.cut) {
+		p.cutConnections(ctx)
+	}
+}
+
+// next is when pass has to be called again.
+func (p *police) next() time.Time {
+	if !p.cut.IsZero() && p.cut.Before(p.at) {
+		return p.cut
+	}
+	return p.at
+}
+
+func (p *police) verify(ctx context.Context) {
+	drift, err := p.driver.Verify(ctx)
+	p.at = time.Now().Add(policeEvery)
+	if err != nil {
+		p.fail(err)
+		return
+	}
+	if len(drift) > 0 {
+		p.log.Warn("rules were changed by somebody else; restoring them", "changes", drift)
+		p.dirty, p.wait = true, 0
+	}
+	p.bridges = nil // look at them again
+	p.setBridges()
+}
+
+func (p *police) apply(ctx context.Context) {
+	report, err := p.driver.Apply(ctx, p.ruling.wish())
+	if err != nil {
+		p.fail(err)
+		return
+	}
+	if report.Generation {
+		p.log.Info("policies are in force", "generation", p.ruling.rules.Generation, "forks", report.Forks)
+	}
+	p.dirty, p.err, p.wait = false, nil, 0
+	p.at = time.Now().Add(policeEvery)
+	p.setBridges()
+	// Also when only members were added: an address may be new to a container
+	// whose predecessor left connections.
+	if report.Changed() && p.cut.IsZero() {
+		p.cut = time.Now().Add(cutSoon)
+	}
+}
+
+func (p *police) fail(err error) {
+	if p.err == nil || p.err.Error() != err.Error() {
+		p.log.Error("policies cannot be put in force; what was before stays, trying again", "error", err)
+	}
+	p.err, p.dirty = err, true
+	p.wait = min(max(2*p.wait, minFailing), maxFailing)
+	p.at = time.Now().Add(p.wait)
+}
+
+// setBridges has the bridges hand over what policies are about. First the rules,
+// then the bridges: what is handed over meets the rules at once.
+func (p *police) setBridges() {
+	if p.bridges != nil && maps.Equal(p.bridges, p.ruling.bridges) {
+		return
+	}
+	err := p.driver.Bridges(p.ruling.bridges)
+	if err != nil && (p.bridgesErr == nil || p.bridgesErr.Error() != err.Error()) {
+		p.log.Error("policies do not count within bridges", "error", err)
+	}
+	if p.bridgesErr = err; err == nil {
+		p.bridges = p.ruling.bridges
+	}
+}
+
+// cutConnections ends the connections that policies do not allow (any more).
+func (p *police) cutConnections(ctx context.Context) {
+	p.cut = time.Time{}
+	local, err := p.links.Addresses()
+	if err == nil {
+		judge := netpolicy.NewJudge(p.ruling.rules)
+		var report iptables.CutReport
+		report, err = p.driver.Cut(ctx, func(f iptables.Flow) bool { return judge.Walk(packet(f, local)).Allowed })
+		if report.Cut > 0 {
+			p.log.Info("connections that policies do not allow were cut", "connections", report.Cut)
+		}
+	}
+	if err != nil {
+		p.log.Error("connections cannot be gone over; trying again", "error", err)
+		p.cut = time.Now().Add(minFailing)
+	}
+}
+
+// packet is the first packet of a connection, where it met the rules.
+func packet(f iptables.Flow, local map[netip.Addr]bool) netpolicy.Packet {
+	p := netpolicy.Packet{Path: netpolicy.Forward, Src: f.Src.Addr(), Dst: f.Dst.Addr(), Proto: f.Proto, Port: f.Dst.Port(), ICMPType: int16(f.ICMPType)}
+	switch {
+	case local[f.Src.Addr()]:
+		p.Path = netpolicy.Output
+	case local[f.Dst.Addr()]:
+		p.Path = netpolicy.Input
+	}
+	return p
+}
+
+// pending says why policies do not hold for an endpoint, "" if they do.
+func (p *policing) pending(key endpoint.Key, bridge string) string {
+	if p == nil || p.ruling == nil {
+		return "policies are not compiled yet"
+	}
+	s := p.ruling.states[key]
+	if !s.Isolated(netpolicy.Ingress) && !s.Isolated(netpolicy.Egress) && !p.ruling.bridges[bridge] {
+		return ""
+	}
+	if p.err != nil {
+		return fmt.Sprintf("policies are not in force: %v", p.err)
+	}
+	if p.bridgesErr != nil && p.ruling.bridges[bridge] {
+		if errors.Is(p.bridgesErr, iptables.ErrNoBridgeFilter) {
+			return fmt.Sprintf("policies do not count within its network: %v", iptables.ErrNoBridgeFilter)
+		}
+		return fmt.Sprintf("policies do not count within its network: %v", p.bridgesErr)
+	}
+	return ""
+}
+
+// policing is what the last pass came to.
+type policing struct {
+	ruling          *ruling
+	err, bridgesErr error
+}
+
+func (p *police) result() *policing { return &policing{p.ruling, p.err, p.bridgesErr} }

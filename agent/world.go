@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"net"
+	"net/netip"
+
+	"netguard/agent/docker"
+	"netguard/agent/endpoint"
+	"netguard/netpolicy"
+)
+
+// Labels that Docker Compose gives to its containers.
+const (
+	composeProject = "com.docker.compose.project"
+	composeService = "com.docker.compose.service"
+)
+
+// parties gives the endpoints as policies see them, in the same order. It is pure.
+func parties(endpoints []endpoint.Endpoint) []netpolicy.Endpoint {
+	out := make([]netpolicy.Endpoint, len(endpoints))
+	for i, e := range endpoints {
+		p := netpolicy.Endpoint{Workload: workload(e.Container), Network: e.Network.Name, Managed: e.Unmanaged == ""}
+		for _, s := range e.Sharers {
+			p.Shared = append(p.Shared, workload(s))
+		}
+		for _, a := range []netip.Addr{e.Attachment.IPv4, e.Attachment.IPv6, linkLocal(e.Attachment.MAC)} {
+			if a.IsValid() {
+				p.Addrs = append(p.Addrs, a)
+			}
+		}
+		for _, port := range e.Container.Ports {
+			if proto, ok := protocols[port.Proto]; ok {
+				p.Published = append(p.Published, netpolicy.Publish{HostIP: port.HostIP, HostPort: port.HostPort, Port: port.ContainerPort, Proto: proto})
+			}
+		}
+		out[i] = p
+	}
+	return out
+}
+
+var protocols = map[string]netpolicy.Protocol{"tcp": netpolicy.TCP, "udp": netpolicy.UDP, "sctp": netpolicy.SCTP}
+
+func workload(c docker.Container) netpolicy.Workload {
+	return netpolicy.Workload{ID: c.ID, Name: c.Name, Project: c.Labels[composeProject], Service: c.Labels[composeService], Labels: c.Labels}
+}
+
+// linkLocal is the address that the kernel derives from a MAC (RFC 4291,
+// appendix A).
+func linkLocal(mac net.HardwareAddr) netip.Addr {
+	if len(mac) != 6 {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
+}
+
+// addresses are those of all containers, netguard's or not.
+func addresses(ps []netpolicy.Endpoint) []netip.Addr {
+	var out []netip.Addr
+	for _, p := range ps {
+		out = append(out, p.Addrs...)
+	}
+	return out
+}
