@@ -161,7 +161,7 @@ func (d *Driver) forget(ports elements, c change) error {
 	maps.DeleteFunc(d.carried, func(key counted, _ uint64) bool { return released[key.port] })
 	maps.DeleteFunc(d.seen, func(port int, _ Port) bool { return released[port] })
 	maps.DeleteFunc(d.kernel.before, func(port int, _ settings) bool { return released[port] })
-	maps.DeleteFunc(d.kernel.pins, func(key pinKey, _ fdbEntry) bool { return released[key.port] })
+	maps.DeleteFunc(d.kernel.pins, func(port int, _ map[MAC]fdbEntry) bool { return released[port] })
 	return nil
 }
 
@@ -170,7 +170,7 @@ func (d *Driver) forget(ports elements, c change) error {
 // the neighbours and the table are removed. Frames pass unfiltered from then on.
 func (d *Driver) Cleanup() error {
 	d.failed = map[int][]error{}
-	if err := d.observe(nil, Everything); err != nil {
+	if _, err := d.observe(nil, Everything); err != nil {
 		return fmt.Errorf("guard: clean up: %w", err)
 	}
 	d.plan = newPlan(Wish{}, d.features, nil)
@@ -190,7 +190,7 @@ func (d *Driver) Cleanup() error {
 			return fmt.Errorf("guard: clean up: %w", err)
 		}
 	}
-	d.plan = nil
+	d.plan, d.settled = nil, false
 	clear(d.kernel.before)
 	clear(d.seen)
 	clear(d.carried)

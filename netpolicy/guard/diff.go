@@ -11,8 +11,8 @@ import (
 type kernelState struct {
 	table *tableState
 	ports map[int]bridgePort
-	// pins are the FDB entries of MACs that are, or were, the guard's business.
-	pins       map[pinKey]fdbEntry
+	// pins are the FDB entries of MACs that are, or were, a port's business.
+	pins       map[int]map[MAC]fdbEntry
 	neighbours map[neighbourKey]MAC
 	bridges    map[int]MAC
 	// no6 are the bridges on which the host speaks no IPv6, so that there is
@@ -20,11 +20,6 @@ type kernelState struct {
 	no6 map[int]bool
 	// before is what the ports were set to, for those that are guarded.
 	before map[int]settings
-}
-
-type pinKey struct {
-	port int
-	mac  MAC
 }
 
 // op is a kind of step.
@@ -167,7 +162,7 @@ func diffPort(w *work, p *plan, pp *portPlan, port bridgePort, k *kernelState, f
 		pinned = pp.macs
 	}
 	for _, m := range pinned {
-		if e, ok := k.pins[pinKey{pp.Index, m}]; !ok || !e.pinned(pp.Index, f.Sticky) {
+		if e, ok := k.pins[pp.Index][m]; !ok || !e.pinned(pp.Index, f.Sticky) {
 			w.additions = append(w.additions, step{op: opPin, port: pp.Index, mac: m})
 		}
 	}
@@ -176,9 +171,9 @@ func diffPort(w *work, p *plan, pp *portPlan, port bridgePort, k *kernelState, f
 
 // unpin removes the static entries of a port but for those that are to stay.
 func unpin(w *work, k *kernelState, port int, stay []MAC) {
-	for key, e := range k.pins {
-		if key.port == port && e.static(port) && !slices.Contains(stay, key.mac) {
-			w.deletions = append(w.deletions, step{op: opUnpin, port: port, mac: key.mac})
+	for mac, e := range k.pins[port] {
+		if e.static(port) && !slices.Contains(stay, mac) {
+			w.deletions = append(w.deletions, step{op: opUnpin, port: port, mac: mac})
 		}
 	}
 }

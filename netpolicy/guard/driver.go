@@ -19,7 +19,8 @@ type Driver struct {
 	filter   *filter
 	features Features
 
-	plan   *plan // of the last Apply
+	wish   Wish // of the last Apply
+	plan   *plan
 	layout layout
 
 	kernel     kernelState
@@ -27,6 +28,10 @@ type Driver struct {
 	seen       map[int]Port // ports that were looked at, as they were wished
 	// carried are the counts of tables that were replaced.
 	carried map[counted]uint64
+	// settled says that the last Apply left nothing to be done, so that what is
+	// to be done now was changed by somebody else; unhealed that Read has looked
+	// since.
+	settled, unhealed bool
 	// failed are the errors of the last Apply, by port; 0 is no port's.
 	failed map[int][]error
 }
@@ -35,7 +40,7 @@ type Driver struct {
 // found.
 func Open(features Features, log *slog.Logger) (*Driver, error) {
 	d := &Driver{log: log, features: features, seen: map[int]Port{}, carried: map[counted]uint64{}}
-	d.kernel = kernelState{ports: map[int]bridgePort{}, pins: map[pinKey]fdbEntry{}, neighbours: map[neighbourKey]MAC{},
+	d.kernel = kernelState{ports: map[int]bridgePort{}, pins: map[int]map[MAC]fdbEntry{}, neighbours: map[neighbourKey]MAC{},
 		bridges: map[int]MAC{}, no6: map[int]bool{}, before: map[int]settings{}}
 	var err error
 	if d.links, err = openRtnl(); err != nil {
@@ -66,16 +71,20 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	if d.plan == nil {
 		look = Everything
 	}
+	ports := byIndex(w.Ports)
+	news, err := d.observe(ports, look)
+	if err != nil {
+		return Report{}, fmt.Errorf("guard: %w", err)
+	}
+	if d.settled && !news && !d.unhealed && d.wish.equal(w) {
+		return d.report(work{})
+	}
 	l, err := newLayout(w.Options, d.features)
 	if err != nil {
 		return Report{}, fmt.Errorf("guard: %w", err)
 	}
-	ports := byIndex(w.Ports)
-	if err := d.observe(ports, look); err != nil {
-		return Report{}, fmt.Errorf("guard: %w", err)
-	}
 	var drift []string
-	if d.plan != nil {
+	if d.settled && (news || d.unhealed) {
 		drift = sentences(diff(d.plan, &d.kernel, d.features, d.layout))
 	}
 	d.layout, d.plan, d.failed = l, newPlan(w, d.features, d.kernel.bridges), map[int][]error{}
@@ -85,16 +94,19 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 			return Report{}, fmt.Errorf("guard: %w", err)
 		}
 	}
-	done := todo.count()
+	done, left := todo.count(), todo
 	if done > 0 {
 		if err := d.carryOut(todo); err != nil {
 			return Report{}, fmt.Errorf("guard: %w", err)
 		}
-		if err := d.observe(ports, Look{Links: todo.touched()}); err != nil {
+		if _, err := d.observe(ports, Look{Links: todo.touched()}); err != nil {
 			return Report{}, fmt.Errorf("guard: read back: %w", err)
 		}
+		left = diff(d.plan, &d.kernel, d.features, d.layout)
 	}
-	r, err := d.report(diff(d.plan, &d.kernel, d.features, d.layout))
+	d.settled, d.unhealed = left.count() == 0, false
+	d.wish = Wish{w.Options, slices.Clone(w.Ports)}
+	r, err := d.report(left)
 	r.Changes, r.Drift = done, drift
 	return r, errors.Join(append([]error{err}, d.failed[0]...)...)
 }
@@ -109,10 +121,11 @@ func (d *Driver) Read() (Report, error) {
 	for index, pp := range d.plan.ports {
 		ports[index] = pp.Port
 	}
-	if err := d.observe(ports, Everything); err != nil {
+	if _, err := d.observe(ports, Everything); err != nil {
 		return Report{}, fmt.Errorf("guard: %w", err)
 	}
 	left := diff(d.plan, &d.kernel, d.features, d.layout)
+	d.unhealed = true
 	r, err := d.report(left)
 	r.Changes, r.Drift = left.count(), sentences(left)
 	return r, err

@@ -260,6 +260,15 @@ func TestBehindIFB(t *testing.T) {
 	if after := violations(t, d, a); after != before {
 		t.Errorf("honest frames were counted: %+v", after)
 	}
+	w := h.wish()
+	w.Storm = Storm{Rate: 1, Burst: 5}
+	h.apply(d, w)
+	for range 20 {
+		a.send(ether(broadcast, a.mac, 0x806, arpPacket(1, a.mac, a.ip4, MAC{}, v.ip4)))
+	}
+	if got := violations(t, d, a).Storm - before.Storm; got < 13 || got > 15 {
+		t.Errorf("of 20 broadcasts %d were beyond a limit of 5", got)
+	}
 	ifb, err := vish.LinkByName("ifb-a")
 	if err != nil || ifb.Attrs().Statistics.TxPackets < uint64(2*len(attacks)) {
 		t.Errorf("the frames did not go through the IFB: %+v, %v", ifb, err)

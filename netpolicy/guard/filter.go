@@ -16,24 +16,28 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// chunk is how many elements go into one message: the attribute that holds
-	// them has a length of 16 bits.
-	chunk = 256
-	// buffer is for the answers to a batch, one for each message.
-	buffer = 4 << 20
-)
+// buffer is for the answers to a batch, one for each message.
+const buffer = 4 << 20
 
 // filter reads and writes the table.
 type filter struct {
 	name string // of the table
 	nft  *nftables.Conn
 	raw  *netlink.Conn // the same socket
+	dump *netlink.Conn // for what is read without the library
 }
 
 func openFilter(name string) (*filter, error) {
 	f := &filter{name: name}
-	return f, f.open()
+	var err error
+	if f.dump, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: answer}); err != nil {
+		return nil, fmt.Errorf("open netlink for nftables: %w", err)
+	}
+	if err := f.open(); err != nil {
+		_ = f.dump.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 func (f *filter) open() error {
@@ -51,12 +55,21 @@ func (f *filter) open() error {
 }
 
 func (f *filter) close() {
-	if f.nft != nil {
-		_ = f.nft.CloseLasting()
-	}
+	_ = f.dump.Close()
+	_ = f.nft.CloseLasting()
 }
 
-func (f *filter) deadline() { _ = f.raw.SetDeadline(time.Now().Add(patience)) }
+// reopen throws away the library's socket, in which answers may be left.
+func (f *filter) reopen() error {
+	_ = f.nft.CloseLasting()
+	return f.open()
+}
+
+func (f *filter) deadline() {
+	t := time.Now().Add(patience)
+	_ = f.raw.SetDeadline(t)
+	_ = f.dump.SetDeadline(t)
+}
 
 func (f *filter) table() *nftables.Table {
 	return &nftables.Table{Family: bridgeFamily, Name: f.name}
@@ -66,7 +79,7 @@ func (f *filter) table() *nftables.Table {
 // new number.
 func (f *filter) generation() (uint32, error) {
 	f.deadline()
-	answers, err := f.raw.Execute(netlink.Message{
+	answers, err := f.dump.Execute(netlink.Message{
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
 		Data:   make([]byte, 4),
 	})
@@ -190,14 +203,9 @@ func (f *filter) readSets(s *tableState) error {
 			s.sets[set.Name] = nil // the rules' own
 			continue
 		}
-		f.deadline()
-		list, err := f.nft.GetSetElements(set)
-		if err != nil {
-			return fmt.Errorf("list set %s: %w", set.Name, err)
-		}
-		all := make(elements, len(list))
-		for _, e := range list {
-			all[element{key: string(e.Key), end: string(e.KeyEnd)}] = e.Comment
+		all := elements{}
+		if err := f.elements(set.Name, func(e dumped) { all[e.element] = e.comment }); err != nil {
+			return err
 		}
 		s.sets[set.Name] = all
 	}
@@ -212,18 +220,12 @@ type counted struct {
 
 // violations reads the counters.
 func (f *filter) violations() (map[counted]uint64, error) {
-	f.deadline()
-	list, err := f.nft.GetSetElements(&nftables.Set{Table: f.table(), Name: setViolations})
-	if err != nil {
-		return nil, fmt.Errorf("list violations: %w", err)
-	}
-	out := make(map[counted]uint64, len(list))
-	for _, e := range list {
-		if len(e.Key) == 8 && e.Counter != nil {
-			out[counted{element{key: string(e.Key)}.portOf(), kind(binary.NativeEndian.Uint32(e.Key[4:]))}] = e.Counter.Packets
+	out := map[counted]uint64{}
+	return out, f.elements(setViolations, func(e dumped) {
+		if len(e.key) == 8 {
+			out[counted{e.portOf(), kind(binary.NativeEndian.Uint32([]byte(e.key[4:])))}] = e.packets
 		}
-	}
-	return out, nil
+	})
 }
 
 // strangers reads the counter of frames between known and unknown ports.
@@ -244,100 +246,4 @@ func (f *filter) strangers() (uint64, error) {
 		}
 	}
 	return 0, nil
-}
-
-// change is one transaction: all of it happens, or nothing.
-type change struct {
-	// replace makes the table anew, with this layout.
-	replace  *layout
-	existing bool // there is one to be removed
-	add, del map[string]elements
-}
-
-func (c change) empty() bool { return c.replace == nil && size(c.add)+size(c.del) == 0 }
-
-func size(sets map[string]elements) (n int) {
-	for _, s := range sets {
-		n += len(s)
-	}
-	return n
-}
-
-// commit sends a transaction.
-func (f *filter) commit(c change, specs []setSpec) error {
-	t := f.table()
-	if c.replace != nil {
-		if c.existing {
-			f.nft.DelTable(t)
-		}
-		if err := f.create(t, *c.replace); err != nil {
-			return err
-		}
-	}
-	for _, spec := range specs {
-		set := spec.build(t)
-		// What goes first makes room for what comes: an element may be
-		// replaced by a wider one.
-		if err := inChunks(c.del[spec.name], func(e []nftables.SetElement) error {
-			return f.nft.SetDeleteElements(set, e)
-		}); err != nil {
-			return fmt.Errorf("delete from set %s: %w", spec.name, err)
-		}
-		if err := inChunks(c.add[spec.name], func(e []nftables.SetElement) error {
-			return f.nft.SetAddElements(set, e)
-		}); err != nil {
-			return fmt.Errorf("add to set %s: %w", spec.name, err)
-		}
-	}
-	f.deadline()
-	if err := f.nft.Flush(); err != nil {
-		// Answers may be left in the socket.
-		f.close()
-		return errors.Join(fmt.Errorf("change table bridge %s: %w", f.name, err), f.open())
-	}
-	return nil
-}
-
-// create adds the table with its sets, chains and rules.
-func (f *filter) create(t *nftables.Table, l layout) error {
-	f.nft.AddTable(t)
-	for _, spec := range l.sets {
-		if err := f.nft.AddSet(spec.build(t), nil); err != nil {
-			return fmt.Errorf("add set %s: %w", spec.name, err)
-		}
-	}
-	f.nft.AddChain(&nftables.Chain{Table: t, Name: l.id})
-	for _, name := range l.chains {
-		f.nft.AddChain(buildChain(t, name))
-	}
-	for _, r := range l.rules {
-		f.nft.AddRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: r.chain}, Exprs: r.exprs,
-			UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment)})
-	}
-	return nil
-}
-
-// remove deletes the table; one that is not there is fine.
-func (f *filter) remove() error {
-	f.nft.DelTable(f.table())
-	f.deadline()
-	err := f.nft.Flush()
-	if err == nil || errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	f.close()
-	return errors.Join(fmt.Errorf("delete table bridge %s: %w", f.name, err), f.open())
-}
-
-func inChunks(all elements, send func([]nftables.SetElement) error) error {
-	for part := range slices.Chunk(slices.Collect(maps.Keys(all)), chunk) {
-		list := make([]nftables.SetElement, len(part))
-		for i, e := range part {
-			list[i] = e.build(all[e])
-		}
-		if err := send(list); err != nil {
-			return err
-		}
-	}
-	return nil
 }

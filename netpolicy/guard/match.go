@@ -63,6 +63,15 @@ func (f field) isNot(value ...byte) match {
 	return match{f.load(register(0)), &expr.Cmp{Op: expr.CmpOpNeq, Register: register(0), Data: value}}
 }
 
+// noneOf holds when the field is none of these bytes.
+func (f field) noneOf(values ...byte) match {
+	m := match{f.load(register(0))}
+	for _, v := range values {
+		m = append(m, &expr.Cmp{Op: expr.CmpOpNeq, Register: register(0), Data: []byte{v}})
+	}
+	return m
+}
+
 // between holds when the field is from low to high.
 func (f field) between(low, high byte) match {
 	return match{f.load(register(0)), &expr.Cmp{Op: expr.CmpOpGte, Register: register(0), Data: []byte{low}},

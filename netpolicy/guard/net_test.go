@@ -162,7 +162,7 @@ func (b *box) inside(f func()) {
 	f()
 }
 
-func packetSocket(t *testing.T, device string, protocol uint16) int {
+func packetSocket(t testing.TB, device string, protocol uint16) int {
 	t.Helper()
 	iface, err := net.InterfaceByName(device)
 	if err != nil {

@@ -11,23 +11,26 @@ import (
 
 // observe brings what is known of the kernel up to date: the table when anything
 // in nftables changed, the rest where the look says so, and of ports that were
-// not looked at yet.
-func (d *Driver) observe(ports map[int]Port, look Look) error {
+// not looked at yet. It says whether anything was read that was known before, and
+// so might have changed.
+func (d *Driver) observe(ports map[int]Port, look Look) (bool, error) {
 	k := &d.kernel
-	if err := d.observeTable(look.Full); err != nil {
-		return err
+	news, err := d.observeTable(look.Full)
+	if err != nil {
+		return false, err
 	}
+	news = news || look.Full || len(look.Links) > 0
 	if look.Full {
 		clear(k.no6)
 		clear(k.pins)
 		clear(k.bridges)
 		all, err := d.links.ports()
 		if err != nil {
-			return err
+			return false, err
 		}
 		k.ports = all
 		if k.neighbours, err = d.links.neighbours(); err != nil {
-			return err
+			return false, err
 		}
 	}
 	// The records, of ports that are long gone too.
@@ -39,7 +42,7 @@ func (d *Driver) observe(ports map[int]Port, look Look) error {
 	guarded := map[int][]MAC{}
 	if look.Full {
 		if err := d.recover(guarded); err != nil {
-			return err
+			return false, err
 		}
 	}
 	for index, p := range ports {
@@ -59,10 +62,10 @@ func (d *Driver) observe(ports map[int]Port, look Look) error {
 	}
 	for index, macs := range guarded {
 		if err := d.observePort(index, ports[index], macs, look); err != nil {
-			return err
+			return false, err
 		}
 	}
-	return d.observeBridges(ports, look)
+	return news, d.observeBridges(ports, look)
 }
 
 // recover finds ports whose record was lost, because somebody removed the table:
@@ -70,7 +73,15 @@ func (d *Driver) observe(ports map[int]Port, look Look) error {
 // port, which is locked.
 func (d *Driver) recover(guarded map[int][]MAC) error {
 	k := &d.kernel
+	known := map[bridgeMAC]bool{}
+	for e := range k.table.sets[setMAC] {
+		known[bridgeMAC{k.ports[e.portOf()].bridge, e.macOf()}] = true
+	}
 	for key, mac := range k.neighbours {
+		if known[bridgeMAC{key.bridge, mac}] {
+			continue
+		}
+		known[bridgeMAC{key.bridge, mac}] = true
 		e, ok, err := d.links.fdbOf(key.bridge, mac)
 		if err != nil {
 			return err
@@ -106,7 +117,7 @@ func (d *Driver) observePort(index int, port Port, macs []MAC, look Look) error 
 		}
 	}
 	p, ok := k.ports[index]
-	maps.DeleteFunc(k.pins, func(key pinKey, _ fdbEntry) bool { return key.port == index && !look.Full })
+	delete(k.pins, index)
 	if !ok {
 		return nil
 	}
@@ -119,15 +130,17 @@ func (d *Driver) observePort(index int, port Port, macs []MAC, look Look) error 
 		}
 	}
 	slices.SortFunc(macs, func(a, b MAC) int { return slices.Compare(a[:], b[:]) })
+	pins := map[MAC]fdbEntry{}
 	for _, m := range slices.Compact(macs) {
 		e, ok, err := d.links.fdb(index, m)
 		if err != nil {
 			return err
 		}
 		if ok {
-			k.pins[pinKey{index, m}] = e
+			pins[m] = e
 		}
 	}
+	k.pins[index] = pins
 	return nil
 }
 
@@ -137,26 +150,25 @@ func sameLayer2(a, b Port) bool {
 	return a.Guarded == b.Guarded && a.Bridge == b.Bridge && a.MAC == b.MAC && slices.Equal(a.Allow.MACs, b.Allow.MACs)
 }
 
-func (d *Driver) observeTable(full bool) error {
+// observeTable reads the table unless nothing in nftables changed, and says whether
+// it did.
+func (d *Driver) observeTable(full bool) (bool, error) {
 	if !d.features.Filter {
 		d.kernel.table = &tableState{}
-		return nil
+		return false, nil
 	}
 	if !full && d.kernel.table != nil {
 		gen, err := d.filter.generation()
-		if err != nil {
-			return err
-		}
-		if gen == d.generation {
-			return nil
+		if err != nil || gen == d.generation {
+			return false, err
 		}
 	}
 	s, gen, err := d.filter.read()
 	if err != nil {
-		return err
+		return false, err
 	}
 	d.kernel.table, d.generation = s, gen
-	return nil
+	return true, nil
 }
 
 // observeBridges reads the MACs of the bridges that have ports.

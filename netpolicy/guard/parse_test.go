@@ -121,6 +121,23 @@ func FuzzParseNeighbour(f *testing.F) {
 	})
 }
 
+func FuzzParseElements(f *testing.F) {
+	one := []byte{7, 0, 0, 0, 20, 0, 3, 0x80, 16, 0, 1, 0x80, 12, 0, 1, 0x80, 8, 0, 1, 0, 1, 2, 3, 4}
+	f.Add(one)
+	f.Add(one[:len(one)-1])
+	f.Add([]byte{7, 0, 0, 0, 3, 0, 3, 0x80})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		n := 0
+		_ = parseElements(data, func(e dumped) {
+			n++
+			_, _ = e.portOf(), e.macOf()
+		})
+		if n > len(data) {
+			t.Fatalf("%d elements in %d bytes", n, len(data))
+		}
+	})
+}
+
 func TestElements(t *testing.T) {
 	t.Run("a_prefix_ends_where_it_should", func(t *testing.T) {
 		for prefix, want := range map[string][2]string{

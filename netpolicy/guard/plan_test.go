@@ -143,7 +143,7 @@ func TestDiff(t *testing.T) {
 	k := &kernelState{
 		table:      &tableState{present: true, id: l.id, rules: l.lines(), sets: newPlan(Wish{Ports: []Port{old}}, allFeatures, nil).sets},
 		ports:      map[int]bridgePort{10: {1, guarded(portDefaults)}, 20: {1, portDefaults}},
-		pins:       map[pinKey]fdbEntry{{10, old.MAC}: {10, 0x40, ntfSticky}},
+		pins:       map[int]map[MAC]fdbEntry{10: {old.MAC: {10, 0x40, ntfSticky}}},
 		neighbours: map[neighbourKey]MAC{{1, old.IPv4}: old.MAC, {1, old.MAC.LinkLocal()}: old.MAC},
 		before:     map[int]settings{10: portDefaults, 20: portDefaults},
 	}

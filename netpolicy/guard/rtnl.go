@@ -14,11 +14,15 @@ import (
 // answer was lost.
 const patience = 10 * time.Second
 
+// answer is room for one piece of the kernel's answer. It makes pieces as large as
+// there is room, up to 32 KiB; the larger, the less often it looks for where it was.
+const answer = 64 << 10
+
 // rtnl is a socket for bridge ports, FDB entries and neighbours.
 type rtnl struct{ conn *netlink.Conn }
 
 func openRtnl() (rtnl, error) {
-	c, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{MessageBufferSize: answer})
 	if err != nil {
 		return rtnl{}, fmt.Errorf("open netlink: %w", err)
 	}

@@ -1,6 +1,9 @@
 package guard
 
-import "github.com/google/nftables/expr"
+import (
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
 
 // kind is a kind of violation, as it stands in the set "violations".
 type kind uint32
@@ -28,6 +31,8 @@ var refusals = map[kind]string{
 var (
 	inPort  = meta(expr.MetaKeyIIF, 4)
 	outPort = meta(expr.MetaKeyOIF, 4)
+	// packetType is whom a frame is for: one, all or a group.
+	packetType = meta(expr.MetaKeyPKTTYPE, 1)
 	// l4 is the protocol behind all of IPv6's extension headers. It cannot be
 	// read where the kernel could not walk through them.
 	l4 = meta(expr.MetaKeyL4PROTO, 1)
@@ -115,7 +120,8 @@ func rules(o Options, f Features) []rule {
 // hooks adds the chains that the kernel calls. The first three rules are the fast
 // path: nearly every frame ends there, after one look-up.
 func (b *builder) hooks(o Options) {
-	unicast := groupByte.noBit(1)
+	// Cheaper than looking at the address, which is what it was made from.
+	unicast := packetType.noneOf(unix.PACKET_BROADCAST, unix.PACKET_MULTICAST)
 	mark := marked(o.Mark)
 	b.add("prerouting", "IPv4 of a container", accept, etherType.is(8, 0), unicast,
 		in(setV4, inPort, etherFrom, ip4From), ip4Proto.isNot(igmp), sourcePort.isNot(0, 67), mark)

@@ -1,6 +1,9 @@
 package guard
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Mode says what becomes of a frame that is refused.
 type Mode int
@@ -67,6 +70,15 @@ type Port struct {
 type Wish struct {
 	Options
 	Ports []Port
+}
+
+// equal tells whether two wishes say the same, in the same order.
+func (w Wish) equal(v Wish) bool {
+	return w.Options == v.Options && slices.EqualFunc(w.Ports, v.Ports, func(a, b Port) bool {
+		return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge && a.BridgeName == b.BridgeName && a.MAC == b.MAC &&
+			a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted &&
+			slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.Allow.MACs, b.Allow.MACs) && slices.Equal(a.Allow.Prefixes, b.Allow.Prefixes)
+	})
 }
 
 // Look says what may have changed in the kernel since the last Apply, beyond

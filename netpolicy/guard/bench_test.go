@@ -1,0 +1,216 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"runtime"
+	"testing"
+
+	vish "github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// many makes a bridge with n ports and the wish for them.
+func many(b *testing.B, n int) (*Driver, Wish) {
+	b.Helper()
+	runtime.LockOSThread()
+	ns, err := netns.New()
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { ns.Close() })
+	attrs := func(name string) vish.LinkAttrs {
+		a := vish.NewLinkAttrs()
+		a.Name = name
+		return a
+	}
+	br := &vish.Bridge{LinkAttrs: attrs(bridgeName)}
+	if err := vish.LinkAdd(br); err != nil {
+		b.Fatal(err)
+	}
+	if err := vish.LinkSetUp(br); err != nil {
+		b.Fatal(err)
+	}
+	w := Wish{Options: Options{Storm: DefaultStorm}}
+	for i := range n {
+		v := &vish.Veth{LinkAttrs: attrs(fmt.Sprintf("v%d", i)), PeerName: fmt.Sprintf("p%d", i)}
+		v.MasterIndex = br.Index
+		if err := vish.LinkAdd(v); err != nil {
+			b.Fatal(err)
+		}
+		w.Ports = append(w.Ports, Port{Index: v.Index, Bridge: br.Index, MAC: MAC{2, 0, 0, 0, byte(i >> 8), byte(i)},
+			IPv4: netip4(10, 0, byte(i>>8), byte(i)), IPv6: netip.AddrFrom16([16]byte{0: 0xfd, 14: byte(i >> 8), 15: byte(i)}),
+			Guarded: true, Admitted: true})
+	}
+	f, err := Probe()
+	if err != nil {
+		b.Fatal(err)
+	}
+	d, err := Open(f, slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(d.Close)
+	return d, w
+}
+
+func mustApply(b *testing.B, d *Driver, w Wish, look Look) {
+	b.Helper()
+	r, err := d.Apply(w, look)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for index, p := range r.Ports {
+		if p.State != Admitted {
+			b.Fatalf("port %d is %s: %q", index, p.State, p.Faults)
+		}
+	}
+}
+
+// BenchmarkDriver is what the driver costs with 10 and with 1,000 containers.
+func BenchmarkDriver(b *testing.B) {
+	for _, n := range []int{10, 1000} {
+		b.Run(fmt.Sprintf("%d_ports", n), func(b *testing.B) {
+			d, w := many(b, n)
+			b.Run("all_new", func(b *testing.B) {
+				for b.Loop() {
+					mustApply(b, d, w, Everything)
+					b.StopTimer()
+					if err := d.Cleanup(); err != nil {
+						b.Fatal(err)
+					}
+					b.StartTimer()
+				}
+			})
+			mustApply(b, d, w, Everything)
+			b.Run("nothing_new_all_read", func(b *testing.B) {
+				for b.Loop() {
+					mustApply(b, d, w, Everything)
+				}
+			})
+			b.Run("nothing_new", func(b *testing.B) {
+				for b.Loop() {
+					mustApply(b, d, w, Look{})
+				}
+			})
+			b.Run("one_goes_and_comes", func(b *testing.B) {
+				less := w
+				less.Ports = w.Ports[1:]
+				for b.Loop() {
+					mustApply(b, d, less, Look{})
+					mustApply(b, d, w, Look{})
+				}
+			})
+			counters := map[string]elements{setViolations: {}}
+			for _, p := range w.Ports {
+				for k := kindMAC; k <= kinds; k++ {
+					counters[setViolations][counted{p.Index, k}.element()] = ""
+				}
+			}
+			b.Run("violations_when_there_are_none", func(b *testing.B) {
+				for b.Loop() {
+					if _, err := d.Violations(); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+			if err := d.filter.commit(change{add: counters}, d.layout.sets); err != nil {
+				b.Fatal(err)
+			}
+			b.Run("violations_of_every_kind_by_all", func(b *testing.B) {
+				for b.Loop() {
+					if v, err := d.Violations(); err != nil || len(v) != n {
+						b.Fatal(len(v), err)
+					}
+				}
+			})
+			b.Run("cleanup", func(b *testing.B) {
+				for b.Loop() {
+					if err := d.Cleanup(); err != nil {
+						b.Fatal(err)
+					}
+					b.StopTimer()
+					mustApply(b, d, w, Everything)
+					b.StartTimer()
+				}
+			})
+		})
+	}
+}
+
+// BenchmarkFrame is what a frame from one container to another costs, from the
+// sender's system call to the receiver's socket, without and with the guard, whose
+// sets hold as many other ports.
+func BenchmarkFrame(b *testing.B) {
+	for _, others := range []int{0, 1000} {
+		b.Run(fmt.Sprintf("%d_others", others), func(b *testing.B) {
+			d, w := many(b, 2)
+			sockets := [2]int{}
+			for i := range 2 {
+				for _, name := range []string{fmt.Sprintf("v%d", i), fmt.Sprintf("p%d", i)} {
+					l, err := vish.LinkByName(name)
+					if err == nil {
+						err = vish.LinkSetUp(l)
+					}
+					if err != nil {
+						b.Fatal(err)
+					}
+				}
+				sockets[i] = packetSocket(b, fmt.Sprintf("p%d", i), unix.ETH_P_ALL)
+			}
+			x, y := w.Ports[0], w.Ports[1]
+			for i := range others {
+				p := x
+				p.Index, p.MAC = 100000+i, MAC{2, 1, 0, 0, byte(i >> 8), byte(i)}
+				p.IPv4, p.IPv6 = netip4(10, 1, byte(i>>8), byte(i)), netip.Addr{}
+				w.Ports = append(w.Ports, p)
+			}
+			frames := map[string][]byte{
+				"IPv4_UDP": ether(y.MAC, x.MAC, 0x800, ip4(x.IPv4, y.IPv4, 17, udpPacket(1, 2))),
+				"IPv6_UDP": ether(y.MAC, x.MAC, 0x86dd, ip6(x.IPv6, y.IPv6, 17, udpPacket(1, 2))),
+				"IPv6_TCP": ether(y.MAC, x.MAC, 0x86dd, ip6(x.IPv6, y.IPv6, 6, make([]byte, 20))),
+				"ARP":      ether(y.MAC, x.MAC, 0x806, arpPacket(2, x.MAC, x.IPv4, y.MAC, y.IPv4)),
+			}
+			measure := func(b *testing.B, name string) {
+				f := frames[name]
+				buf := make([]byte, 256)
+				for b.Loop() {
+					if _, err := unix.Write(sockets[0], f); err != nil {
+						b.Fatal(err)
+					}
+					for {
+						n, err := unix.Read(sockets[1], buf)
+						if errors.Is(err, unix.EINTR) {
+							continue
+						}
+						if err != nil {
+							b.Fatal(err)
+						}
+						if n == len(f) {
+							break
+						}
+					}
+				}
+			}
+			// So that the bridge knows both.
+			for i, p := range []Port{x, y} {
+				if _, err := unix.Write(sockets[i], ether(broadcast, p.MAC, 0x806, arpPacket(1, p.MAC, p.IPv4, MAC{}, p.IPv4))); err != nil {
+					b.Fatal(err)
+				}
+			}
+			names := []string{"IPv4_UDP", "IPv6_UDP", "IPv6_TCP", "ARP"}
+			for _, name := range names {
+				b.Run("without/"+name, func(b *testing.B) { measure(b, name) })
+			}
+			if _, err := d.Apply(w, Everything); err != nil {
+				b.Fatal(err)
+			}
+			for _, name := range names {
+				b.Run("with/"+name, func(b *testing.B) { measure(b, name) })
+			}
+		})
+	}
+}

@@ -1,0 +1,112 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+)
+
+// chunk is how many elements go into one message: the attribute that holds them
+// has a length of 16 bits.
+const chunk = 256
+
+// change is one transaction: all of it happens, or nothing.
+type change struct {
+	// replace makes the table anew, with this layout.
+	replace  *layout
+	existing bool // there is one to be removed
+	add, del map[string]elements
+}
+
+func (c change) empty() bool { return c.replace == nil && size(c.add)+size(c.del) == 0 }
+
+func size(sets map[string]elements) (n int) {
+	for _, s := range sets {
+		n += len(s)
+	}
+	return n
+}
+
+// commit sends a transaction.
+func (f *filter) commit(c change, specs []setSpec) error {
+	t := f.table()
+	if c.replace != nil {
+		if c.existing {
+			f.nft.DelTable(t)
+		}
+		if err := f.create(t, *c.replace); err != nil {
+			return err
+		}
+	}
+	for _, spec := range specs {
+		set := spec.build(t)
+		// What goes first makes room for what comes: an element may be
+		// replaced by a wider one.
+		if err := inChunks(c.del[spec.name], func(e []nftables.SetElement) error {
+			return f.nft.SetDeleteElements(set, e)
+		}); err != nil {
+			return fmt.Errorf("delete from set %s: %w", spec.name, err)
+		}
+		if err := inChunks(c.add[spec.name], func(e []nftables.SetElement) error {
+			return f.nft.SetAddElements(set, e)
+		}); err != nil {
+			return fmt.Errorf("add to set %s: %w", spec.name, err)
+		}
+	}
+	f.deadline()
+	if err := f.nft.Flush(); err != nil {
+		return errors.Join(fmt.Errorf("change table bridge %s: %w", f.name, err), f.reopen())
+	}
+	return nil
+}
+
+// create adds the table with its sets, chains and rules.
+func (f *filter) create(t *nftables.Table, l layout) error {
+	f.nft.AddTable(t)
+	for _, spec := range l.sets {
+		if err := f.nft.AddSet(spec.build(t), nil); err != nil {
+			return fmt.Errorf("add set %s: %w", spec.name, err)
+		}
+	}
+	f.nft.AddChain(&nftables.Chain{Table: t, Name: l.id})
+	for _, name := range l.chains {
+		f.nft.AddChain(buildChain(t, name))
+	}
+	for _, r := range l.rules {
+		f.nft.AddRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: r.chain}, Exprs: r.exprs,
+			UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment)})
+	}
+	return nil
+}
+
+// remove deletes the table; one that is not there is fine.
+func (f *filter) remove() error {
+	f.nft.DelTable(f.table())
+	f.deadline()
+	err := f.nft.Flush()
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, unix.ENOENT) {
+		return f.reopen()
+	}
+	return errors.Join(fmt.Errorf("delete table bridge %s: %w", f.name, err), f.reopen())
+}
+
+func inChunks(all elements, send func([]nftables.SetElement) error) error {
+	for part := range slices.Chunk(slices.Collect(maps.Keys(all)), chunk) {
+		list := make([]nftables.SetElement, len(part))
+		for i, e := range part {
+			list[i] = e.build(all[e])
+		}
+		if err := send(list); err != nil {
+			return err
+		}
+	}
+	return nil
+}
