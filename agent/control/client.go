@@ -1,6 +1,7 @@
 package control
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,7 +61,7 @@ func (c *Client) Status(ctx context.Context, names ...string) (Status, error) {
 		return some, err
 	}
 	var s Status
-	if err := c.get(ctx, "/v1/status", query, &s); err != nil {
+	if err := c.ask(ctx, http.MethodGet, "/v1/status", query, nil, &s); err != nil {
 		return Status{}, err
 	}
 	s.fill()
@@ -70,14 +71,14 @@ func (c *Client) Status(ctx context.Context, names ...string) (Status, error) {
 // Version asks which netguard runs there.
 func (c *Client) Version(ctx context.Context) (Version, error) {
 	var v Version
-	err := c.get(ctx, "/v1/version", "", &v)
+	err := c.ask(ctx, http.MethodGet, "/v1/version", "", nil, &v)
 	return v, err
 }
 
-// get asks and decodes. Keys that are not known are a newer agent's.
-func (c *Client) get(ctx context.Context, path, query string, to any) error {
+// ask asks and decodes. Keys that are not known are a newer agent's.
+func (c *Client) ask(ctx context.Context, method, path, query string, body []byte, to any) error {
 	u := url.URL{Scheme: "http", Host: "netguard", Path: path, RawQuery: query}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	request, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
 	if err != nil {
 		return fmt.Errorf("ask agent: %w", err)
 	}
@@ -109,12 +110,15 @@ func (c *Client) refused(status string, text []byte) error {
 		return fmt.Errorf("read answer of %s: %.100q (is it a netguard agent?)", c.socket, status)
 	}
 	switch f.Code {
-	case codeUnknownContainer:
-		return &told{f.Error, ErrUnknownContainer}
 	case codeStopping:
 		return &told{fmt.Sprintf("%v at %s: %s", ErrUnreachable, c.socket, f.Error), ErrUnreachable}
 	case codeUnknownRequest:
 		return fmt.Errorf("%s: it is another version than this command (%s): restart it", f.Error, c.socket)
+	}
+	for _, k := range kinds {
+		if f.Code == k.code {
+			return &told{f.Error, k.is}
+		}
 	}
 	return fmt.Errorf("agent at %s: %s", c.socket, f.Error)
 }

@@ -15,22 +15,41 @@ import (
 // write, see http.ResponseController) is one JSON document a line.
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("GET /v1/status", reply(s.status, s.timeouts.reply))
-	mux.Handle("GET /v1/version", reply(s.versions, s.timeouts.reply))
-	mux.Handle("/", reply(unknown, s.timeouts.reply))
+	mux.Handle("GET /v1/status", s.question(s.status))
+	mux.Handle("GET /v1/version", s.question(s.versions))
+	mux.Handle("GET /v1/policy/explain", s.question(s.explain))
+	mux.Handle("POST /v1/policy/plan", http.MaxBytesHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		plan := func(r *http.Request) (any, error) { return s.plan(http.NewResponseController(w), r) }
+		reply(plan, s.timeouts.reply).ServeHTTP(w, r)
+	}), maxPlan))
+	mux.Handle("/", s.question(unknown))
 	return mux
+}
+
+// question makes the handler of a request that is all in its first line.
+func (s *Server) question(answer func(*http.Request) (any, error)) http.Handler {
+	return http.MaxBytesHandler(reply(answer, s.timeouts.reply), maxBody)
+}
+
+// take waits for one of some slots.
+func take(ctx context.Context, slots chan struct{}) (free func(), err error) {
+	select {
+	case slots <- struct{}{}:
+		return func() { <-slots }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for others who ask the same: %w", ctx.Err())
+	}
 }
 
 // status answers with the endpoints of the containers that are named, or all.
 func (s *Server) status(r *http.Request) (any, error) {
 	ctx, cancel := context.WithTimeout(r.Context(), s.timeouts.source)
 	defer cancel()
-	select {
-	case s.reading <- struct{}{}:
-		defer func() { <-s.reading }()
-	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for others who ask for the status: %w", ctx.Err())
+	free, err := take(ctx, s.reading)
+	if err != nil {
+		return nil, err
 	}
+	defer free()
 	status, err := s.source.Status(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read status: %w", err)
@@ -64,11 +83,26 @@ type fault struct {
 }
 
 const (
-	codeFailed           = "failed"
-	codeStopping         = "stopping"
-	codeUnknownContainer = "unknown_container"
-	codeUnknownRequest   = "unknown_request"
+	codeFailed         = "failed"
+	codeStopping       = "stopping"
+	codeUnknownRequest = "unknown_request"
 )
+
+// kinds are the errors that have a code of their own.
+var kinds = []struct {
+	is     error
+	code   string
+	status int
+}{
+	{ErrUnknownContainer, "unknown_container", http.StatusNotFound},
+	{ErrUnknownParty, "unknown_party", http.StatusNotFound},
+	{ErrBadService, "bad_service", http.StatusBadRequest},
+	{ErrPolicyFaults, "policy_faults", http.StatusUnprocessableEntity},
+	{errBadRequest, "bad_request", http.StatusBadRequest},
+	{errTooLarge, "too_large", http.StatusRequestEntityTooLarge},
+	{errNoPolicies, "no_policies", http.StatusNotImplemented},
+	{errUnknownRequest, codeUnknownRequest, http.StatusNotFound},
+}
 
 // reply makes the handler of a request that one JSON document answers.
 func reply(answer func(*http.Request) (any, error), patience time.Duration) http.Handler {
@@ -100,12 +134,12 @@ func write(to *bytes.Buffer, body any) error {
 }
 
 func faultOf(ctx context.Context, err error) (int, fault) {
-	switch {
-	case errors.Is(err, ErrUnknownContainer):
-		return http.StatusNotFound, fault{codeUnknownContainer, err.Error()}
-	case errors.Is(err, errUnknownRequest):
-		return http.StatusNotFound, fault{codeUnknownRequest, err.Error()}
-	case ctx.Err() != nil:
+	for _, k := range kinds {
+		if errors.Is(err, k.is) {
+			return k.status, fault{k.code, err.Error()}
+		}
+	}
+	if ctx.Err() != nil {
 		return http.StatusServiceUnavailable, fault{codeStopping, "the agent is stopping"}
 	}
 	return http.StatusInternalServerError, fault{codeFailed, err.Error()}

@@ -21,23 +21,25 @@ const (
 	maxConns   = 32
 	maxHeader  = 64 << 10 // the names of `netguard status $(docker ps -q)` are in it
 	maxBody    = 1 << 20
-	maxReading = 4 // how many may have the kernel read at a time
+	maxReading = 4 // how many may have the kernel read, or policies asked, at a time
 )
 
 type timeouts struct {
-	header, source, reply, stop time.Duration
+	header, source, plan, reply, stop time.Duration
 }
 
-var usual = timeouts{header: 5 * time.Second, source: 10 * time.Second, reply: 5 * time.Second, stop: 2 * time.Second}
+var usual = timeouts{header: 5 * time.Second, source: 10 * time.Second, plan: time.Minute, reply: 5 * time.Second, stop: 2 * time.Second}
 
 // Server answers at the control socket.
 type Server struct {
 	socket   string
 	source   Source
+	policies PolicySource // nil without
 	version  string
 	log      *slog.Logger
 	timeouts timeouts
 	reading  chan struct{} // a slot each
+	planning chan struct{}
 	ready    chan struct{}
 	at       *place
 }
@@ -48,6 +50,7 @@ func NewServer(socket string, source Source, version string, log *slog.Logger) *
 		socket: socket, source: source, version: version, log: log,
 		timeouts: usual,
 		reading:  make(chan struct{}, maxReading),
+		planning: make(chan struct{}, 1),
 		ready:    make(chan struct{}),
 	}
 }
@@ -95,7 +98,7 @@ func (s *Server) Serve(ctx context.Context) error {
 		}
 	}()
 	server := &http.Server{
-		Handler:           http.MaxBytesHandler(s.routes(), maxBody),
+		Handler:           s.routes(),
 		ReadHeaderTimeout: s.timeouts.header,
 		ReadTimeout:       2 * s.timeouts.header,
 		// Once an answer is there, reply gives the client less.
