@@ -216,7 +216,7 @@ func (d *Driver) readBack(ctx context.Context, k *kernel, p *plan) error {
 				return fmt.Errorf("read back %s chain %s: %d rules were written and %d are there: is something else changing netguard's chains?",
 					familyNames[i], c.name, len(c.rules), len(list))
 			}
-			if !slices.Equal(list, c.rules) {
+			if !slices.EqualFunc(c.rules, list, sameRule) {
 				d.known[familyNames[i]+c.name] = listing{c.rules, list}
 			}
 		}

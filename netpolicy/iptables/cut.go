@@ -33,7 +33,7 @@ const cutChunk = 128
 func (d *Driver) Cut(ctx context.Context, keep func(Flow) bool) (CutReport, error) {
 	var r CutReport
 	if d.wish == nil {
-		return r, fmt.Errorf("cut connections: %w", ErrNothingWished)
+		return r, fmt.Errorf("cut connections: %w", ErrNothingApplied)
 	}
 	for _, i := range d.families {
 		if err := d.allow(i == 1, keep, &r); err != nil {
@@ -172,7 +172,7 @@ func (c *cutter) concerns(e entry) bool {
 // FTP, say) about that one: it is why it was let through.
 func (c *cutter) kept(e entry) bool {
 	if e.master == nil {
-		return c.keep(e.flow())
+		return c.keepAll(e)
 	}
 	master, found := entry{}, false
 	err := c.remove.ask(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, unix.NLM_F_ACK, e.masterRequest(), func(m []byte) bool {
@@ -183,12 +183,22 @@ func (c *cutter) kept(e entry) bool {
 	})
 	switch {
 	case errors.Is(err, unix.ENOENT) || err == nil && !found:
-		return c.keep(e.flow()) // what it belonged to is over
+		return c.keepAll(e) // what it belonged to is over
 	case err != nil:
 		c.err = errors.Join(c.err, fmt.Errorf("look up connection: %w", err))
 		return true
 	}
-	return c.keep(master.flow())
+	return c.keepAll(master)
+}
+
+// keepAll asks for all that a connection may be.
+func (c *cutter) keepAll(e entry) bool {
+	for _, r := range e.readings() {
+		if !c.keep(r.flow()) {
+			return false
+		}
+	}
+	return true
 }
 
 // flush notes and deletes what has been gathered, in this order: in between the
@@ -196,9 +206,11 @@ func (c *cutter) kept(e entry) bool {
 func (c *cutter) flush() {
 	var notes [2][]element
 	for _, e := range c.chunk {
-		if n, ok := e.reopens(); ok {
-			i := index(n.second.Is6())
-			notes[i] = append(notes[i], n)
+		for _, r := range e.readings() {
+			if n, ok := r.reopens(); ok {
+				i := index(n.second.Is6())
+				notes[i] = append(notes[i], n)
+			}
 		}
 	}
 	for _, i := range c.driver.families {

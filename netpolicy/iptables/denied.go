@@ -46,7 +46,7 @@ type RuleCount struct {
 // it passes.
 func (d *Driver) Rules(ctx context.Context) ([]RuleCount, error) {
 	if d.kernel == nil {
-		return nil, fmt.Errorf("read counters: %w", ErrNothingWished)
+		return nil, fmt.Errorf("read counters: %w", ErrNothingApplied)
 	}
 	var all []RuleCount
 	for _, i := range d.families {
@@ -55,12 +55,13 @@ func (d *Driver) Rules(ctx context.Context) ([]RuleCount, error) {
 			return nil, fmt.Errorf("read counters: %w", err)
 		}
 		l := d.layouts[i]
-		for n, c := range l.generation {
+		for n, origins := range l.origins {
+			c := l.generation[n]
 			counts := t.counts[c.name]
 			if len(counts) != len(c.rules) {
 				continue // somebody changed it; Verify tells
 			}
-			for m, o := range l.origins[n] {
+			for m, o := range origins {
 				if counts[m].packets > 0 && !o.counts {
 					all = append(all, RuleCount{i == 1, c.name, o.Origin, o.verdict, counts[m].packets})
 				}

@@ -80,7 +80,7 @@ func TestVerify(t *testing.T) {
 	}
 	t.Run("needs_a_wish", func(t *testing.T) {
 		namespace(t)
-		if _, err := open(t).Verify(ctx); !errors.Is(err, ErrNothingWished) {
+		if _, err := open(t).Verify(ctx); !errors.Is(err, ErrNothingApplied) {
 			t.Errorf("error = %v", err)
 		}
 	})
@@ -197,7 +197,7 @@ func TestCleanup(t *testing.T) {
 		namespace(t)
 		before := run(t, "nft", "list", "ruleset") + all(t)
 		d := open(t)
-		if _, err := d.Verify(ctx); !errors.Is(err, ErrNothingWished) {
+		if _, err := d.Verify(ctx); !errors.Is(err, ErrNothingApplied) {
 			t.Fatal(err)
 		}
 		apply(t, d, states()[0].wish())

@@ -66,6 +66,7 @@ type Driver struct {
 	denied [2][]netpolicy.Member
 	// bridgeFilter is a file that is there if br_netfilter is.
 	bridgeFilter string
+	backend      Backend
 	// layouts are those of a generation.
 	layouts    [2]*layout
 	generation string
@@ -122,13 +123,8 @@ func (d *Driver) Close() {
 }
 
 // Backend tells which of iptables' two backends the rules are in, "" before the
-// first Apply or Verify.
-func (d *Driver) Backend() Backend {
-	if d.kernel == nil {
-		return ""
-	}
-	return d.kernel.active.kind
-}
+// first Apply.
+func (d *Driver) Backend() Backend { return d.backend }
 
 func (d *Driver) cutSeconds() uint32 { return uint32(d.options.CutFor / time.Second) }
 
@@ -162,10 +158,15 @@ func containers(addrs []netip.Addr) [2][]netpolicy.Member {
 			continue
 		}
 		i := index(a.Is6())
+		if out[i] == nil {
+			out[i] = make([]netpolicy.Member, 0, len(addrs))
+		}
 		out[i] = append(out[i], netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
 	for i := range out {
-		slices.SortFunc(out[i], compareMembers)
+		if !slices.IsSortedFunc(out[i], compareMembers) {
+			slices.SortFunc(out[i], compareMembers)
+		}
 		out[i] = slices.Compact(out[i])
 	}
 	return out
@@ -175,7 +176,7 @@ func containers(addrs []netip.Addr) [2][]netpolicy.Member {
 // sentence each; none means that all is in place. The next Apply repairs it.
 func (d *Driver) Verify(ctx context.Context) ([]string, error) {
 	if d.wish == nil {
-		return nil, fmt.Errorf("verify rules: %w", ErrNothingWished)
+		return nil, fmt.Errorf("verify rules: %w", ErrNothingApplied)
 	}
 	d.kernel, d.settled = nil, false
 	k, err := d.read(ctx)
@@ -218,7 +219,7 @@ func (d *Driver) plan(k *kernel, rules bool) (*plan, error) {
 // worded here, or as this version of iptables words it.
 func (d *Driver) readsAs(i int) func(chain, []string) bool {
 	return func(c chain, list []string) bool {
-		if slices.Equal(c.rules, list) {
+		if slices.EqualFunc(c.rules, list, sameRule) {
 			return true
 		}
 		k, ok := d.known[familyNames[i]+c.name]

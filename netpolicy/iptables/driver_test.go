@@ -19,7 +19,7 @@ import (
 
 // namespace gives the test a network namespace of its own. The thread is thrown
 // away with it when the test ends.
-func namespace(t *testing.T) {
+func namespace(t testing.TB) {
 	t.Helper()
 	runtime.LockOSThread()
 	ns, err := netns.New()
@@ -81,7 +81,7 @@ func all(t *testing.T) string {
 	return regexp.MustCompile(` (packets|bytes|timeout) [0-9]+`).ReplaceAllString(text, "")
 }
 
-func open(t *testing.T) *Driver {
+func open(t testing.TB) *Driver {
 	t.Helper()
 	d, err := Open(context.Background(), Options{})
 	if err != nil {
@@ -91,7 +91,7 @@ func open(t *testing.T) *Driver {
 	return d
 }
 
-func apply(t *testing.T, d *Driver, w Wish) Report {
+func apply(t testing.TB, d *Driver, w Wish) Report {
 	t.Helper()
 	r, err := d.Apply(context.Background(), w)
 	if err != nil {

@@ -33,9 +33,9 @@ var (
 	ErrNoBridgeFilter = errors.New("br_netfilter is not loaded: put net.bridge.bridge-nf-call-iptables=0 and net.bridge.bridge-nf-call-ip6tables=0 into /etc/sysctl.d, so that other bridges stay as they are, then modprobe br_netfilter")
 	// ErrInvalid says that a wish cannot be put into words of iptables.
 	ErrInvalid = errors.New("the rule set is not one of netpolicy's")
-	// ErrNothingWished says that there is nothing to compare with: Apply has
-	// not been called.
-	ErrNothingWished = errors.New("nothing was applied yet")
+	// ErrNothingApplied says that there is nothing to work with: Apply has not
+	// been called, or has failed.
+	ErrNothingApplied = errors.New("no rules are in force: apply some first")
 )
 
 // RestoreError is a transaction that the kernel, or iptables, refused as a whole.

@@ -31,6 +31,12 @@ const (
 	ctaProtoICMP6    = 8
 	ctaProtoTCPState = 1
 	ctaNum           = nl.CTA_PROTO_NUM
+
+	ctaProtoTCPFlagsOrig  = 4
+	ctaProtoTCPFlagsReply = 5
+	// tcpFlagLiberal is IP_CT_TCP_FLAG_BE_LIBERAL, which the kernel sets on both
+	// sides of a connection that it enters from the middle (tcp_new).
+	tcpFlagLiberal = 0x08
 )
 
 // tuple is one direction of a connection.
@@ -49,6 +55,8 @@ type entry struct {
 	id, zone    []byte
 	master      []byte // the raw tuple of the connection that this one belongs to
 	tcpState    uint8
+	// midstream: the kernel saw no beginning, so who opened it is a guess.
+	midstream bool
 }
 
 // parseEntry reads a connection. ok is false for what is not whole.
@@ -74,11 +82,18 @@ func parseEntry(m []byte) (e entry, ok bool) {
 				if typ != nl.CTA_PROTOINFO_TCP {
 					continue
 				}
+				liberal := 0
 				for typ, v := range attrs(v) {
-					if typ == ctaProtoTCPState {
+					switch typ {
+					case ctaProtoTCPState:
 						e.tcpState = number8(v)
+					case ctaProtoTCPFlagsOrig, ctaProtoTCPFlagsReply:
+						if number8(v)&tcpFlagLiberal != 0 {
+							liberal++
+						}
 					}
 				}
+				e.midstream = liberal == 2
 			}
 		}
 	}
@@ -128,6 +143,28 @@ func (e entry) flow() Flow {
 		Proto:    netpolicy.Protocol(e.orig.proto),
 		ICMPType: e.orig.icmpType,
 	}
+}
+
+// reversed is the same connection as if the other end had opened it.
+func (e entry) reversed() entry {
+	e.orig, e.reply = e.reply, e.orig
+	return e
+}
+
+// readings are what the connection may be: who opened it is not known of one that
+// was entered from the middle. Its ports tell, or it may be either.
+func (e entry) readings() []entry {
+	if !e.midstream {
+		return []entry{e}
+	}
+	from, to := e.orig.sport >= firstHigh, e.reply.sport >= firstHigh
+	switch {
+	case from && !to:
+		return []entry{e}
+	case to && !from:
+		return []entry{e.reversed()}
+	}
+	return []entry{e, e.reversed()}
 }
 
 // reopens gives what to note so that the server does not open the connection

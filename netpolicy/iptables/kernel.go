@@ -101,6 +101,7 @@ func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 		}
 	}
 	k.active, k.tables, k.stale = d.backends[active], tables[active], nil
+	d.backend = k.active.kind
 	for n, b := range d.backends {
 		for _, i := range d.families {
 			if n != active && len(tables[n][i].own()) > 0 {

@@ -48,9 +48,9 @@ type chain struct {
 
 // layout is what the filter table of a family shall hold of netguard's.
 type layout struct {
-	generation []chain    // those that others go to stand before them
+	generation []chain    // those that others go to stand before them; mirrors last
 	static     []chain    // the three
-	origins    [][]origin // for each rule of each of the generation's chains
+	origins    [][]origin // for each rule of each of the rule set's chains
 }
 
 // origin tells what a rule of the kernel is to a rule of the rule set.
@@ -97,30 +97,34 @@ func lay(f *netpolicy.Family, cutSeconds uint32) (*layout, error) {
 		l.generation = append(l.generation, laid)
 		l.origins = append(l.origins, origins)
 	}
+	l.generation = append(l.generation, w.mirror(f)...)
 	for path, name := range staticChains {
 		if !w.chains[f.Entry[path]] {
 			return nil, fmt.Errorf("enter chain %q: %w", f.Entry[path], ErrInvalid)
 		}
-		l.static = append(l.static, chain{name, static(f.IPv6, f.Entry[path], cutSeconds)})
+		l.static = append(l.static, chain{name, static(f.IPv6, netpolicy.Path(path), f.Entry[path], cutSeconds)})
 	}
 	return l, nil
 }
 
 // static gives the rules of one of the three chains.
-func static(ipv6 bool, entry string, cutSeconds uint32) []string {
+func static(ipv6 bool, path netpolicy.Path, entry string, cutSeconds uint32) []string {
 	cut := set(cutSet(ipv6, cutSeconds).name, "dst,src,src", false)
 	rules := []string{
 		"-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
 		// As long as the server goes on, so does the refusal.
 		join(cut, "-j SET --add-set "+cutSet(ipv6, cutSeconds).name+" dst,src,src --exist"),
 		// A server may use the port to open connections of its own.
-		join("-p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN", cut, "-j DROP"),
+		join("-p tcp -m tcp", notSyn, cut, "-j DROP"),
 		join("! -p tcp", cut, "-j DROP"),
 	}
 	if ipv6 {
 		for _, t := range []int{130, 131, 132, 133, 134, 135, 136, 137, 143} {
 			rules = append(rules, "-p ipv6-icmp -m icmp6 --icmpv6-type "+strconv.Itoa(t)+" -j RETURN")
 		}
+	}
+	if path == netpolicy.Forward {
+		rules = append(rules, midstream(entry)...)
 	}
 	return append(rules, "-j "+entry)
 }
@@ -199,20 +203,23 @@ func (w *wording) match(r netpolicy.Rule) (string, error) {
 		parts = append(parts, "-m multiport --dports "+portList(r.Ports))
 	}
 	for _, m := range r.Sets {
-		s := w.sets[m.Set]
-		if s == nil {
+		if w.sets[m.Set] == nil {
 			return "", fmt.Errorf("set %q: %w", m.Set, ErrInvalid)
 		}
-		side := m.Side.String()
-		if s.Kind == netpolicy.Published {
-			side += "," + side
-		}
-		parts = append(parts, set(m.Set, side, m.Not))
+		parts = append(parts, w.setMatch(m))
 	}
 	if r.Verdict == netpolicy.Goto && !w.chains[r.Goto] {
 		return "", fmt.Errorf("goto %q: %w", r.Goto, ErrInvalid)
 	}
 	return strings.Join(parts, " "), nil
+}
+
+func (w *wording) setMatch(m netpolicy.SetMatch) string {
+	side := m.Side.String()
+	if w.sets[m.Set].Kind == netpolicy.Published {
+		side += "," + side
+	}
+	return set(m.Set, side, m.Not)
 }
 
 func portList(ports []netpolicy.PortRange) string {

@@ -1,0 +1,132 @@
+package iptables
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"testing"
+
+	"github.com/ti-mo/conntrack"
+
+	"netguard/netpolicy"
+)
+
+// shopOf is a host of n containers in three tiers.
+func shopOf(n int) netpolicy.World {
+	c := netpolicy.Load([]netpolicy.Source{{Name: "shop.yaml", Data: []byte(`
+name: db
+select: {service: db}
+ingress: [{from: [{service: api}], ports: [tcp/5432]}]
+egress: []
+---
+name: api
+select: {service: api}
+ingress: [{from: [{service: web}], ports: [tcp/80]}]
+---
+name: metadata
+select: {}
+deny: [{egress: {to: [{cidr: 169.254.169.254/32}]}}]
+`)}})
+	w := netpolicy.World{Policies: c.Policies()}
+	for i := range n {
+		w.Endpoints = append(w.Endpoints, netpolicy.Endpoint{
+			Workload: netpolicy.Workload{ID: fmt.Sprint(i), Name: fmt.Sprint("c", i), Service: []string{"web", "api", "db"}[i%3]},
+			Network:  "n", Managed: true,
+			Addrs: []netip.Addr{addr(fmt.Sprintf("10.77.%d.%d", i/250, i%250+1)), addr(fmt.Sprintf("2001:db8:77::%x:%x", i/250, i%250+1))},
+		})
+	}
+	return w
+}
+
+func wishOf(w netpolicy.World) Wish {
+	wish := Wish{Rules: netpolicy.Compile(w)}
+	for _, e := range w.Endpoints {
+		wish.Containers = append(wish.Containers, e.Addrs...)
+	}
+	return wish
+}
+
+// BenchmarkOneMore is what a container that comes and goes costs Apply.
+func BenchmarkOneMore(b *testing.B) {
+	for _, n := range []int{10, 100, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			namespace(b)
+			d := open(b)
+			fewer, more := wishOf(shopOf(n)), wishOf(shopOf(n+1))
+			apply(b, d, fewer)
+			for b.Loop() {
+				apply(b, d, more)
+				apply(b, d, fewer)
+			}
+		})
+	}
+}
+
+// BenchmarkFirst is a start on a host that has nothing yet, without opening.
+func BenchmarkFirst(b *testing.B) {
+	for _, n := range []int{10, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			namespace(b)
+			d := open(b)
+			w := wishOf(shopOf(n))
+			for b.Loop() {
+				apply(b, d, w)
+				b.StopTimer()
+				if err := d.Cleanup(context.Background()); err != nil {
+					b.Fatal(err)
+				}
+				b.StartTimer()
+			}
+		})
+	}
+}
+
+// BenchmarkVerify is a look at everything.
+func BenchmarkVerify(b *testing.B) {
+	namespace(b)
+	d := open(b)
+	apply(b, d, wishOf(shopOf(1000)))
+	for b.Loop() {
+		if drift, err := d.Verify(context.Background()); err != nil || len(drift) > 0 {
+			b.Fatal(drift, err)
+		}
+	}
+}
+
+// BenchmarkCut goes over 20,000 connections, of which it keeps all, and then ends
+// them all.
+func BenchmarkCut(b *testing.B) {
+	const n = 20000
+	for _, keep := range []bool{true, false} {
+		b.Run(fmt.Sprintf("keep=%t", keep), func(b *testing.B) {
+			namespace(b)
+			d := open(b)
+			apply(b, d, wishOf(shopOf(1000)))
+			c, err := conntrack.Dial(nil)
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer c.Close()
+			fill := func() {
+				for i := range n {
+					f := conntrack.NewFlow(17, 0, addr("10.77.0.1"), addr("10.77.0.2"), uint16(1000+i), uint16(2000+i), 300, 0)
+					if err := c.Create(f); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			fill()
+			for b.Loop() {
+				r, err := d.Cut(context.Background(), func(Flow) bool { return keep })
+				if err != nil || r.Seen != n {
+					b.Fatal(r, err)
+				}
+				if !keep {
+					b.StopTimer()
+					fill()
+					b.StartTimer()
+				}
+			}
+		})
+	}
+}

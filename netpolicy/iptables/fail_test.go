@@ -1,0 +1,157 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"netguard/netpolicy"
+)
+
+func TestApplyFails(t *testing.T) {
+	ctx := context.Background()
+	// broken is a rule set with a match that iptables refuses, in one family.
+	broken := func(ipv6 bool) Wish {
+		w := states()[3].wish()
+		f := w.Rules.Families()[index(ipv6)]
+		chain := &f.Chains[0]
+		for i := range chain.Rules {
+			if p := chain.Rules[i].Proto; p == netpolicy.ICMP || p == netpolicy.ICMPv6 {
+				chain.Rules[i].ICMPType = 300
+			}
+		}
+		return w
+	}
+	for _, ipv6 := range []bool{false, true} {
+		forBackends(t, "leaving_the_old_whole/refused_"+familyNames[index(ipv6)], func(t *testing.T) {
+			d := open(t)
+			apply(t, d, states()[0].wish())
+			before := all(t)
+			w := broken(ipv6)
+			// Members are the old ones, so that nothing but the rules changes.
+			_, err := d.Apply(ctx, w)
+			var refused *RestoreError
+			if !errors.As(err, &refused) {
+				t.Fatalf("error = %v", err)
+			}
+			if line := strings.Split(refused.Input, "\n")[refused.Line-1]; !strings.Contains(line, "-type 300") ||
+				!strings.Contains(err.Error(), "-type 300") {
+				t.Errorf("line %d: %q, error: %v", refused.Line, line, err)
+			}
+			same(t, "rules", rulesOf(before), rulesOf(all(t)))
+			same(t, "names of sets", strings.Join(setsOf(before), "\n"), strings.Join(setsOf(all(t)), "\n"))
+			apply(t, d, states()[3].wish())
+			inSync(t, d)
+		})
+	}
+	forBackends(t, "opening_nothing", func(t *testing.T) {
+		d := open(t)
+		s := states()[0]
+		s.web = many(1)
+		apply(t, d, s.wish())
+		w := broken(false) // allows more of web, closes more of db
+		if _, err := d.Apply(ctx, w); err == nil {
+			t.Fatal("no error")
+		}
+		if out := run(t, "ipset", "save", "ng4-sw-"+setTail); strings.Contains(out, "10.77.0.2") {
+			t.Errorf("a member was added to what allows:\n%s", out)
+		}
+	})
+	forBackends(t, "leaving_the_old_whole/a_set_is_full", func(t *testing.T) {
+		d := open(t)
+		apply(t, d, states()[0].wish())
+		run(t, "ipset", "create", "ng4-ii-dddddddddddd", "hash:ip", "maxelem", "100")
+		before := all(t)
+		d = open(t) // one that has to adopt it
+		_, err := d.Apply(ctx, states()[5].wish())
+		if !errors.Is(err, ErrSetFull) || !strings.Contains(err.Error(), "ng4-ii-dddddddddddd") {
+			t.Fatalf("error = %v", err)
+		}
+		same(t, "rules", rulesOf(before), rulesOf(all(t)))
+		run(t, "ipset", "destroy", "ng4-ii-dddddddddddd")
+		apply(t, d, states()[5].wish())
+		inSync(t, d)
+	})
+	forBackends(t, "at_a_set_of_somebody_else", func(t *testing.T) {
+		run(t, "ipset", "create", "ng6-ii-aaaaaaaaaaaa", "hash:net", "family", "inet6")
+		before := all(t)
+		if _, err := open(t).Apply(ctx, states()[0].wish()); !errors.Is(err, ErrStranger) {
+			t.Errorf("error = %v", err)
+		}
+		same(t, "kernel", before, all(t))
+	})
+	forBackends(t, "when_its_context_ends", func(t *testing.T) {
+		d := open(t)
+		apply(t, d, states()[0].wish())
+		before := all(t)
+		over, cancel := context.WithCancel(ctx)
+		cancel()
+		if _, err := d.Apply(over, states()[3].wish()); !errors.Is(err, context.Canceled) {
+			t.Errorf("error = %v", err)
+		}
+		same(t, "kernel", before, all(t))
+	})
+	t.Run("when_the_lock_is_held", func(t *testing.T) {
+		namespace(t)
+		strangers(t)
+		docker(t, Legacy)
+		path := filepath.Join(t.TempDir(), "lock")
+		t.Setenv("XTABLES_LOCKFILE", path)
+		d, err := Open(ctx, Options{Wait: 1})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		lock, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer lock.Close()
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Apply(ctx, states()[0].wish()); !errors.Is(err, ErrLocked) {
+			t.Errorf("error = %v", err)
+		}
+		if err := unix.Flock(int(lock.Fd()), unix.LOCK_UN); err != nil {
+			t.Fatal(err)
+		}
+		apply(t, d, states()[0].wish())
+		inSync(t, d)
+	})
+	forBackends(t, "in_nothing_else_when_a_stranger_holds_an_old_chain", func(t *testing.T) {
+		d := open(t)
+		apply(t, d, states()[0].wish())
+		cmd := map[Backend]string{NFT: "iptables-nft", Legacy: "iptables-legacy"}[d.Backend()]
+		run(t, cmd, "-A", "DOCKER", "-j", "NG-F-aaaaaaaaaaaa")
+		if _, err := d.Apply(ctx, states()[3].wish()); err == nil {
+			t.Error("nobody was told")
+		}
+		if out := run(t, cmd, "-S", "NG-FORWARD"); !strings.Contains(out, "NG-F-bbbbbbbbbbbb") {
+			t.Errorf("the new rules are not in force:\n%s", out)
+		}
+		run(t, cmd, "-D", "DOCKER", "-j", "NG-F-aaaaaaaaaaaa")
+		apply(t, d, states()[3].wish())
+		inSync(t, d)
+	})
+}
+
+func rulesOf(s string) string {
+	rules, _, _ := strings.Cut(s, "== ipset")
+	return rules
+}
+
+func setsOf(s string) []string {
+	var names []string
+	for line := range strings.Lines(s) {
+		if name, ok := strings.CutPrefix(line, "create "); ok {
+			names = append(names, strings.Fields(name)[0])
+		}
+	}
+	return names
+}

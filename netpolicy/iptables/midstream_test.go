@@ -1,0 +1,174 @@
+package iptables
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"netguard/netpolicy"
+)
+
+// Connections within a bridge are none that the kernel keeps account of, until
+// the bridge hands its frames over: then it sees them from the middle on, and
+// from whichever side sends first.
+func TestMidstream(t *testing.T) {
+	forLabs(t, "a_connection_that_was_there_before", func(t *testing.T, l *lab) {
+		d := open(t)
+		var denied, kept []*stream
+		for _, port := range []uint16{80, 90, 50090} {
+			serve(t, l.b, port)
+			for i := range familyNames {
+				s := newStream(t, l.a, "tcp", netip.AddrPortFrom(l.b.addrs[i], port))
+				if port == 80 {
+					kept = append(kept, s)
+				} else {
+					denied = append(denied, s)
+				}
+			}
+		}
+		// The client is closed too: b may not open anything to it.
+		s := policy("a", []*node{l.a}, []*node{l.a, l.b}, 80)
+		start := time.Now()
+		apply(t, d, s.wish())
+		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+			t.Fatal(err)
+		}
+		cut(t, d, s.allows)
+		for _, s := range denied {
+			if late := s.stopped(t, start); late > time.Second {
+				t.Errorf("%s went on for %s", s.name, late)
+			}
+		}
+		for _, s := range kept {
+			if s.quiet(300 * time.Millisecond) {
+				t.Errorf("%s stopped too", s.name)
+			}
+		}
+	})
+	forLabs(t, "an_open_client_does_not_let_the_server_open_it_again", func(t *testing.T, l *lab) {
+		d := open(t)
+		serve(t, l.b, 90)
+		serve(t, l.b, 50090)
+		var denied []*stream
+		for i := range familyNames {
+			denied = append(denied, newStream(t, l.a, "tcp", netip.AddrPortFrom(l.b.addrs[i], 90)),
+				newStream(t, l.a, "tcp", netip.AddrPortFrom(l.b.addrs[i], 50090)))
+		}
+		s := policy("a", nil, []*node{l.b}, 80)
+		start := time.Now()
+		apply(t, d, s.wish())
+		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range denied {
+			if late := s.stopped(t, start); late > time.Second {
+				t.Errorf("%s went on for %s", s.name, late)
+			}
+		}
+	})
+	forLabs(t, "one_that_was_picked_up_from_the_wrong_side_is_known_by_its_ports", func(t *testing.T, l *lab) {
+		d := open(t)
+		serve(t, l.b, 90)
+		serve(t, l.b, 80)
+		apply(t, d, policy("a", nil, nil).wish()) // all is open
+		denied := newStream(t, l.a, "tcp", netip.AddrPortFrom(l.b.addrs[0], 90))
+		kept := newStream(t, l.a, "tcp", netip.AddrPortFrom(l.b.addrs[0], 80))
+		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+			t.Fatal(err)
+		}
+		entries := func() (n int) {
+			c, err := dial(unix.NETLINK_NETFILTER, &d.wrote)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.close()
+			err = c.dump(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, netfilterHeader(unix.AF_INET), func() { n = 0 }, func(m []byte) bool {
+				if e, ok := parseEntry(m); ok && e.midstream {
+					n++
+				}
+				return true
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+		await(t, 5*time.Second, "both are seen", func() bool { return entries() == 2 })
+		s := policy("b", []*node{l.a}, []*node{l.a, l.b}, 80)
+		apply(t, d, s.wish())
+		start := time.Now()
+		cut(t, d, s.allows)
+		if late := denied.stopped(t, start); late > time.Second {
+			t.Errorf("it went on for %s", late)
+		}
+		if kept.quiet(300 * time.Millisecond) {
+			t.Error("what is allowed stopped too")
+		}
+	})
+	forLabs(t, "nobody_opens_one_from_the_middle", func(t *testing.T, l *lab) {
+		d := open(t)
+		serve(t, l.b, 50090)
+		// b may open whatever it likes to c, and c nothing to b.
+		apply(t, d, policy("a", nil, []*node{l.b}, 80).wish())
+		from, to := netip.AddrPortFrom(l.c.addrs[0], 90), netip.AddrPortFrom(l.b.addrs[0], 50090)
+		seen := capture(t, l.b)
+		l.c.do(func() { sendRaw(t, tcpPacket(from, to, 0x10)) }) // ACK
+		await(t, 5*time.Second, "the packet passes, for b could have opened that connection", func() bool { return seen.Load() > 0 })
+		l.c.do(func() {
+			dialer := net.Dialer{Timeout: 2 * patience, LocalAddr: net.TCPAddrFromAddrPort(from)}
+			if c, err := dialer.Dial("tcp", to.String()); err == nil {
+				c.Close()
+				t.Error("c opened a connection")
+			}
+		})
+	})
+}
+
+// capture counts the TCP packets that reach a node from elsewhere.
+func capture(t *testing.T, n *node) *atomic.Int64 {
+	t.Helper()
+	var count atomic.Int64
+	n.do(func() {
+		c, err := net.ListenIP("ip4:tcp", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+		go func() {
+			for b := make([]byte, 100); ; {
+				if _, _, err := c.ReadFromIP(b); err != nil {
+					return
+				}
+				count.Add(1)
+			}
+		}()
+	})
+	return &count
+}
+
+// tcpPacket is a packet of TCP over IPv4 with these flags, and right checksums.
+func tcpPacket(from, to netip.AddrPort, flags byte) []byte {
+	b := packet(netpolicy.Packet{Src: from.Addr(), Dst: to.Addr(), Proto: netpolicy.TCP, Port: to.Port()}, from.Port())
+	b[20+13] = flags
+	sum := append(append([]byte{}, b[12:20]...), 0, unix.IPPROTO_TCP, 0, 20)
+	binary.BigEndian.PutUint16(b[20+16:], checksum(append(sum, b[20:]...)))
+	return b
+}
+
+func sendRaw(t *testing.T, b []byte) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: [4]byte(b[16:20])}); err != nil {
+		t.Fatal(err)
+	}
+}
