@@ -117,13 +117,11 @@ func (s *Server) plan(at *http.ResponseController, r *http.Request) (any, error)
 		return nil, err
 	}
 	defer free()
-	at.SetReadDeadline(time.Now().Add(s.timeouts.header))
+	at.SetReadDeadline(time.Now().Add(s.timeouts.header)) // the server's own may be over
 	sources, err := readPlan(r.Body)
 	if err != nil {
 		return nil, err
 	}
-	// Past the server's deadline for reading, the context would end.
-	at.SetReadDeadline(time.Time{})
 	d, err := s.policies.Plan(ctx, sources)
 	if faults, ok := errors.AsType[netpolicy.Faults](err); ok {
 		return nil, &told{faults.Error(), ErrPolicyFaults}
