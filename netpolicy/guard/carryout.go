@@ -72,7 +72,7 @@ func (d *Driver) step(s step) error {
 	case err == nil:
 		d.kernel.neighbours[s.neighbour] = s.mac
 	case errors.Is(err, unix.EINVAL) && s.neighbour.addr.Is6():
-		// The host speaks no IPv6 on this bridge.
+		// IPv6 was switched off there meanwhile.
 		d.kernel.no6[s.neighbour.bridge] = true
 		return nil
 	}

@@ -72,6 +72,9 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 		look = Everything
 	}
 	ports := byIndex(w.Ports)
+	if len(ports) > maxPorts {
+		return Report{}, fmt.Errorf("guard: %d ports, at most %d", len(ports), maxPorts)
+	}
 	news, err := d.observe(ports, look)
 	if err != nil {
 		return Report{}, fmt.Errorf("guard: %w", err)

@@ -1,12 +1,8 @@
 package guard
 
 import (
-	"fmt"
 	"maps"
 	"slices"
-
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // observe brings what is known of the kernel up to date: the table when anything
@@ -20,7 +16,11 @@ func (d *Driver) observe(ports map[int]Port, look Look) (bool, error) {
 		return false, err
 	}
 	news = news || look.Full || len(look.Links) > 0
+	guarded := map[int][]MAC{} // what is to be asked for
 	if look.Full {
+		for port, pins := range k.pins {
+			guarded[port] = slices.Collect(maps.Keys(pins))
+		}
 		clear(k.no6)
 		clear(k.pins)
 		clear(k.bridges)
@@ -39,7 +39,6 @@ func (d *Driver) observe(ports map[int]Port, look Look) (bool, error) {
 			k.before[e.portOf()] = before
 		}
 	}
-	guarded := map[int][]MAC{}
 	if look.Full {
 		if err := d.recover(guarded); err != nil {
 			return false, err
@@ -91,6 +90,8 @@ func (d *Driver) recover(guarded map[int][]MAC) error {
 		}
 		if _, recorded := k.before[e.port]; !recorded && k.ports[e.port].settings.on&learning == 0 {
 			k.before[e.port] = portDefaults
+		}
+		if _, ours := k.before[e.port]; ours {
 			guarded[e.port] = append(guarded[e.port], mac)
 		}
 	}
@@ -185,39 +186,17 @@ func (d *Driver) observeBridges(ports map[int]Port, look Look) error {
 		if _, ok := d.kernel.bridges[index]; ok || index == 0 {
 			continue
 		}
-		m, ok, err := d.links.mac(index)
+		b, ok, err := d.links.bridge(index)
 		if err != nil {
 			return err
 		}
+		delete(d.kernel.no6, index)
 		if ok {
-			d.kernel.bridges[index] = m
-		}
-	}
-	return nil
-}
-
-// mac reads the MAC of a device; false when it is gone or has none.
-func (r rtnl) mac(index int) (MAC, bool, error) {
-	answers, err := r.send(unix.RTM_GETLINK, 0, ifinfomsg(unix.AF_UNSPEC, index), nil)
-	if gone(err) {
-		return MAC{}, false, nil
-	}
-	if err != nil {
-		return MAC{}, false, fmt.Errorf("get link %d: %w", index, err)
-	}
-	for _, a := range answers {
-		if len(a.Data) < unix.SizeofIfInfomsg {
-			break
-		}
-		ad, err := netlink.NewAttributeDecoder(a.Data[unix.SizeofIfInfomsg:])
-		if err != nil {
-			return MAC{}, false, fmt.Errorf("parse link %d: %w", index, err)
-		}
-		for ad.Next() {
-			if b := ad.Bytes(); ad.Type() == unix.IFLA_ADDRESS && len(b) == len(MAC{}) {
-				return MAC(b), true, nil
+			d.kernel.bridges[index] = b.mac
+			if !b.ip6 {
+				d.kernel.no6[index] = true
 			}
 		}
 	}
-	return MAC{}, false, nil
+	return nil
 }

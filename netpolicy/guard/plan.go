@@ -15,6 +15,8 @@ type plan struct {
 	ports map[int]*portPlan
 	// neighbours are the permanent entries of the host.
 	neighbours map[neighbourKey]neighbour
+	// extras and prefixes are what labels have taken of what there is for them.
+	extras, prefixes int
 }
 
 // neighbour is whose an address is.
@@ -191,25 +193,25 @@ func (p *plan) port(pp *portPlan, f Features, taken owners) {
 }
 
 // allow adds what the label allows beyond the port's own, and nothing that is
-// another's.
-func (p *plan) allow(pp *portPlan, f Features, taken owners, addrs []netip.Addr) []netip.Addr {
+// another's. It returns the addresses, and sets the port's MACs.
+func (p *plan) allow(pp *portPlan, f Features, taken owners, own []netip.Addr) []netip.Addr {
 	fault := func(format string, args ...any) {
 		pp.faults = append(pp.faults, fmt.Sprintf("label %s: %s", LabelAllow, fmt.Sprintf(format, args...)))
 	}
+	macs, addrs := pp.macs, own
 	for _, m := range pp.Allow.MACs {
 		other, ok := taken.macs[bridgeMAC{pp.Bridge, m}]
 		switch {
-		case slices.Contains(pp.macs, m):
+		case slices.Contains(macs, m):
 		case ok:
 			fault("%s is the MAC of %s", m, holder(other))
 		case m == MAC{} || m[0]&1 != 0:
 			fault("%s is no MAC of a container", m)
 		default:
-			// From here on it is taken: a second port does not get it.
-			taken.macs[bridgeMAC{pp.Bridge, m}] = pp.Index
-			pp.macs = append(pp.macs, m)
+			macs = append(macs, m)
 		}
 	}
+	var prefixes []netip.Prefix
 	for _, prefix := range widest(pp.Allow.Prefixes) {
 		a := prefix.Addr()
 		other, ok := taken.addrs[at(pp.Bridge, a)]
@@ -217,7 +219,7 @@ func (p *plan) allow(pp *portPlan, f Features, taken owners, addrs []netip.Addr)
 		case !prefix.IsSingleIP() && !f.Prefixes:
 			fault("%s: this kernel has no sets of prefixes (Linux 5.6): name single addresses", prefix)
 		case !prefix.IsSingleIP():
-			p.sets[set4or6(a, setNet4, setNet6)][prefixElement(pp.Index, prefix)] = ""
+			prefixes = append(prefixes, prefix)
 		case slices.Contains(addrs, a):
 		case ok:
 			fault("%s is the address of %s", a, holder(other))
@@ -225,6 +227,21 @@ func (p *plan) allow(pp *portPlan, f Features, taken owners, addrs []netip.Addr)
 			addrs = append(addrs, a)
 		}
 	}
+	extras := len(macs)*len(addrs) - len(own)
+	if p.extras+extras > maxExtras || p.prefixes+len(prefixes) > maxPrefixes {
+		fault("left out: the labels of all containers together allow too much (%d pairs of MAC and address, %d prefixes at most)", maxExtras, maxPrefixes)
+		return own
+	}
+	p.extras += extras
+	p.prefixes += len(prefixes)
+	for _, m := range macs {
+		// From here on it is taken: a second port does not get it.
+		taken.macs[bridgeMAC{pp.Bridge, m}] = pp.Index
+	}
+	for _, prefix := range prefixes {
+		p.sets[set4or6(prefix.Addr(), setNet4, setNet6)][prefixElement(pp.Index, prefix)] = ""
+	}
+	pp.macs = macs
 	return addrs
 }
 

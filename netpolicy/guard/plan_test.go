@@ -91,6 +91,38 @@ func TestPlan(t *testing.T) {
 	})
 }
 
+func TestPlanBounds(t *testing.T) {
+	// As many labels as there can be, each as large as it may be.
+	var w Wish
+	for i := range 2000 {
+		p := aPort(2 + i)
+		p.MAC, p.IPv4 = MAC{2, 1, 0, 0, byte(i >> 8), byte(i)}, netip4(10, 1, byte(i>>8), byte(i))
+		for j := range MaxAllow / 2 {
+			p.Allow.MACs = append(p.Allow.MACs, MAC{2, 2, byte(j), 0, byte(i >> 8), byte(i)})
+			p.Allow.Prefixes = append(p.Allow.Prefixes, netip.PrefixFrom(netip4(192, byte(j), 2, 1), 32-i%2))
+		}
+		w.Ports = append(w.Ports, p)
+	}
+	plan := newPlan(w, allFeatures, nil)
+	for _, s := range sets(true) {
+		if n := len(plan.sets[s.name]); s.size > 0 && n > int(s.size) || s.interval && n > maxPrefixes {
+			t.Errorf("set %s has %d elements", s.name, n)
+		}
+	}
+	left := 0
+	for _, pp := range plan.ports {
+		if pp.state != Admitted {
+			t.Errorf("port %d is %s: %q", pp.Index, pp.state, pp.faults)
+		}
+		if len(pp.faults) > 0 {
+			left++
+		}
+	}
+	if left == 0 || left == len(plan.ports) {
+		t.Errorf("%d labels were left out", left)
+	}
+}
+
 // TestPlanOrder checks that a plan does not depend on the order of the wish.
 func TestPlanOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -40,6 +40,11 @@ const (
 const (
 	// maxPorts is how many ports the table takes. A bridge has 1023 at most.
 	maxPorts = 16384
+	// maxExtras is how many pairs of MAC and address all labels together may add,
+	// and maxPrefixes how many prefixes: the kernel copies all of these at each
+	// change.
+	maxExtras   = 16384
+	maxPrefixes = 4096
 	// meterLife is how long a port's rate meter outlives its last frame.
 	meterLife = time.Minute
 )

@@ -1,0 +1,116 @@
+package guard
+
+import (
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestProbe(t *testing.T) {
+	h := newHost(t, 0)
+	look := func() string {
+		return output(t, "ip", "link") + output(t, "nft", "list", "ruleset")
+	}
+	before := look()
+	for name, probe := range map[string]func() (Features, error){"apart": Probe, "here": probeHere} {
+		h.run(t, "leaves_nothing_"+name, func(t *testing.T) {
+			f, err := probe()
+			if err != nil {
+				t.Fatal(err)
+			}
+			differ(t, before, look(), "left")
+			if f.Locked && f.Sticky && f.Filter && f.Prefixes != (len(f.Missing) == 0) {
+				t.Errorf("%+v", f)
+			}
+		})
+	}
+	h.run(t, "says_what_is_there_already", func(t *testing.T) {
+		run(t, "ip", "link", "add", probeName+"0", "type", "bridge")
+		if _, err := probeHere(); err == nil || !strings.Contains(err.Error(), probeName) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// TestTiers takes from the kernel, one by one, what older ones lack.
+func TestTiers(t *testing.T) {
+	all, err := Probe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		lack func(*Features)
+		// passes are the attacks that nothing stops then.
+		passes func(attack) bool
+	}{
+		"no locked":   {func(f *Features) { f.Locked = false }, func(attack) bool { return false }},
+		"no sticky":   {func(f *Features) { f.Sticky = false }, func(attack) bool { return false }},
+		"no prefixes": {func(f *Features) { f.Prefixes = false }, func(attack) bool { return false }},
+		"no filter": {func(f *Features) { f.Filter = false }, func(a attack) bool {
+			return !slices.Contains([]string{"IPv4_from_a_random_MAC", "IPv6_from_a_random_MAC", "frame_from_another_containers_MAC",
+				"frame_from_the_bridges_MAC", "ARP_from_another_containers_MAC"}, a.name)
+		}},
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
+			h := newHost(t, 3)
+			before := h.state()
+			a, v, third := h.boxes[0], h.boxes[1], h.boxes[2]
+			f := all
+			c.lack(&f)
+			d, err := Open(f, slog.New(slog.DiscardHandler))
+			h.check(err)
+			t.Cleanup(d.Close)
+			h.apply(d, h.wish())
+			for _, at := range attacks {
+				if deliver(t, a, v, at.frame(a, v, third)) != c.passes(at) {
+					t.Errorf("%s: unexpected", at.name)
+				}
+			}
+			for _, f := range honest {
+				if !deliver(t, a, v, f.frame(a, v)) {
+					t.Errorf("%s was dropped", f.name)
+				}
+			}
+			h.check(d.Cleanup())
+			differ(t, before, h.state(), "traces")
+		})
+	}
+}
+
+// TestWithoutIPv6 has a host that speaks no IPv6 on the bridge.
+func TestWithoutIPv6(t *testing.T) {
+	h := newHost(t, 2)
+	d := h.driver()
+	run(t, "sysctl", "-qw", "net.ipv6.conf."+bridgeName+".disable_ipv6=1")
+	h.apply(d, h.wish())
+	run(t, "sysctl", "-qw", "net.ipv6.conf."+bridgeName+".disable_ipv6=0")
+	h.apply(d, h.wish())
+	if got := output(t, "ip", "-6", "neigh", "show", "nud", "permanent"); strings.Count(got, "PERMANENT") != 4 {
+		t.Errorf("neighbours: %s", got)
+	}
+	run(t, "sysctl", "-qw", "net.ipv6.conf."+bridgeName+".disable_ipv6=1")
+	h.apply(d, h.wish())
+}
+
+// TestFailure makes the transaction fail: then nothing is taken away.
+func TestFailure(t *testing.T) {
+	h := newHost(t, 3)
+	d := h.driver()
+	w := h.wish()
+	h.apply(d, w)
+	before := h.state()
+	name := d.filter.name
+	d.filter.name = strings.Repeat("x", 300) // longer than a table's may be
+	less := w
+	less.Ports = w.Ports[1:]
+	if _, err := d.Apply(less, Everything); err == nil {
+		t.Fatal("it did not fail")
+	}
+	differ(t, before, h.state(), "changed")
+	d.filter.name = name
+	h.apply(d, less)
+	if got := output(t, "bridge", "-d", "link", "show", "dev", h.boxes[0].name); !strings.Contains(got, "learning on") {
+		t.Errorf("not released: %s", got)
+	}
+}
