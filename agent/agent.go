@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 
@@ -24,6 +25,7 @@ import (
 	"netguard/agent/docker"
 	"netguard/agent/link"
 	"netguard/agent/metrics"
+	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
 	"netguard/shaper/tc"
 )
@@ -84,6 +86,11 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer driver.Close()
 
+	watcher, err := openGuard(log)
+	if err != nil {
+		return err
+	}
+	defer watcher.Close()
 	// Two again: one that writes, and one that is asked.
 	filter, err := iptables.Open(ctx, iptables.Options{})
 	if err != nil {
@@ -99,6 +106,11 @@ func Run(ctx context.Context, o Options) error {
 	view := &observer{engine: engine, links: links, log: log, wakeup: newWake()}
 	reconcile := newLoop(log, driver, links, view, s)
 	reconcile.policies, reconcile.police = rules, &police{log: log, driver: filter, links: links}
+	reconcile.tables = &tables{}
+	reconcile.sentry = &sentry{log: log, driver: watcher}
+	if o.Mode == "monitor" {
+		reconcile.sentry.mode = guard.Monitor
+	}
 	view.notify = reconcile.wakeup.call
 	status := &statusReader{mode: o.Mode, loop: reconcile, engine: engine, settings: s, policies: rules, driver: reader, filter: filterReader}
 	server := control.NewServer(cfg.Socket, status, o.Version, log)
@@ -113,8 +125,17 @@ func Run(ctx context.Context, o Options) error {
 	}
 	reconcile.features = features
 	log.Info("netguard agent starts", "version", o.Version, "mode", o.Mode, "socket", cfg.Socket,
-		"leaf", features.Leaf, "missing", strings.Join(features.Missing, ","))
+		"leaf", features.Leaf, "missing", strings.Join(slices.Concat(features.Missing, watcher.Features().Missing), "; "))
 	return tasks(ctx, o, cfg, s, parts{links, engine, view, reconcile, status, server}, log)
+}
+
+// openGuard finds out what the kernel has for the guard.
+func openGuard(log *slog.Logger) (*guard.Driver, error) {
+	features, err := guard.Probe()
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	return guard.Open(features, log)
 }
 
 // parts are what the agent's tasks are made of.
@@ -187,6 +208,7 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 			p.loop.wakeup.call()
 		})
 	})
+	start("watch nftables", func(ctx context.Context) error { return p.loop.tables.watch(ctx, p.loop.wakeup.call) })
 	start("notify systemd", afterwards(notify(log)))
 	err := g.Wait()
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)

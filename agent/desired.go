@@ -2,9 +2,12 @@ package agent
 
 import (
 	"fmt"
+	"slices"
 
 	"netguard/agent/config"
+	"netguard/agent/docker"
 	"netguard/agent/endpoint"
+	"netguard/netpolicy/guard"
 	"netguard/shaper"
 )
 
@@ -13,19 +16,45 @@ type desire struct {
 	endpoint.Endpoint
 	limits shaper.Limits
 	wish   shaper.Wish
-	faults []string // what is wrong with how it was declared, with the remedy
+	allow  guard.Allow
+	// wrong is what is wrong with its labels, with the remedy: it is not to be
+	// admitted. notes are what holds other than as it was declared.
+	wrong, notes []string
 }
+
+// faults are all that is not as declared.
+func (d *desire) faults() []string { return slices.Concat(d.wrong, d.notes) }
 
 // desired gives what every endpoint should have. It is pure.
 func desired(endpoints []endpoint.Endpoint, cfg config.Config, leaf shaper.Leaf) []desire {
 	out := make([]desire, len(endpoints))
 	for i, e := range endpoints {
-		out[i] = desire{Endpoint: e, faults: e.Faults}
-		if e.Unmanaged == "" {
-			out[i].shape(cfg.Limits, leaf)
+		d := &out[i]
+		d.Endpoint, d.notes = e, e.Faults
+		if e.Unmanaged != "" {
+			continue
 		}
+		d.shape(cfg.Limits, leaf)
+		d.owns()
 	}
 	return out
+}
+
+// owns reads which further addresses are the container's.
+func (d *desire) owns() {
+	for _, c := range append([]docker.Container{d.Container}, d.Sharers...) {
+		label, ok := c.Labels[guard.LabelAllow]
+		if !ok {
+			continue
+		}
+		allow, err := guard.ParseAllow(label)
+		if err != nil {
+			d.wrong = append(d.wrong, err.Error())
+			continue
+		}
+		d.allow.Prefixes = append(d.allow.Prefixes, allow.Prefixes...)
+		d.allow.MACs = append(d.allow.MACs, allow.MACs...)
+	}
 }
 
 func (d *desire) shape(op shaper.Operator, leaf shaper.Leaf) {
@@ -35,9 +64,9 @@ func (d *desire) shape(op shaper.Operator, leaf shaper.Leaf) {
 	}
 	d.limits = op.Resolve(declared...)
 	for _, f := range d.limits.Faults {
-		d.faults = append(d.faults, f.Error())
+		d.wrong = append(d.wrong, f.Error())
 	}
-	d.faults = append(d.faults, d.limits.Notes...)
+	d.notes = append(d.notes, d.limits.Notes...)
 	if d.Port == nil {
 		return
 	}
@@ -48,13 +77,13 @@ func (d *desire) shape(op shaper.Operator, leaf shaper.Leaf) {
 		}
 		tree, err := shaper.Build(*lim, d.Port.MTU, leaf)
 		if err != nil && lim.Burst != 0 {
-			d.faults = append(d.faults, fmt.Sprintf("%s burst: %v: a derived burst applies", dir, err))
+			d.notes = append(d.notes, fmt.Sprintf("%s burst: %v: a derived burst applies", dir, err))
 			lim.Burst = 0
 			tree, err = shaper.Build(*lim, d.Port.MTU, leaf)
 		}
 		if err != nil {
 			// Not reached with a rate that ParseRate takes.
-			d.faults = append(d.faults, fmt.Sprintf("%s: %v", dir, err))
+			d.wrong = append(d.wrong, fmt.Sprintf("%s: %v", dir, err))
 			continue
 		}
 		if dir == shaper.Ingress {

@@ -27,7 +27,7 @@ func TestDesired(t *testing.T) {
 	port := &link.Port{MTU: 1500}
 	t.Run("shapes_both_directions_from_labels", func(t *testing.T) {
 		d := one(endpoint.Endpoint{Port: port, Container: container("netguard.ingress.rate", "50mbit", "netguard.egress.rate", "10mbit")}, config.Config{})
-		if d.wish.Ingress == nil || d.wish.Egress == nil || d.wish.Egress.Classes[0].Rate != 10e6/8 || len(d.faults) > 0 {
+		if d.wish.Ingress == nil || d.wish.Egress == nil || d.wish.Egress.Classes[0].Rate != 10e6/8 || len(d.faults()) > 0 {
 			t.Errorf("%+v", d)
 		}
 	})
@@ -51,14 +51,14 @@ func TestDesired(t *testing.T) {
 	})
 	t.Run("says_what_is_wrong_with_a_label", func(t *testing.T) {
 		d := one(endpoint.Endpoint{Port: port, Container: container("netguard.egress.rate", "10mbps")}, config.Config{})
-		if len(d.faults) != 1 || !strings.Contains(d.faults[0], `netguard.egress.rate="10mbps"`) || d.wish.Egress == nil {
-			t.Errorf("faults %q, wish %+v", d.faults, d.wish)
+		if len(d.wrong) != 1 || !strings.Contains(d.wrong[0], `netguard.egress.rate="10mbps"`) || d.wish.Egress == nil {
+			t.Errorf("faults %q, wish %+v", d.faults(), d.wish)
 		}
 	})
 	t.Run("falls_back_to_a_derived_burst_where_the_kernel_cannot_count_the_label's", func(t *testing.T) {
 		d := one(endpoint.Endpoint{Port: port, Container: container("netguard.egress.rate", "64kbit", "netguard.egress.burst", "4000MiB")}, config.Config{})
-		if len(d.faults) != 1 || d.wish.Egress == nil {
-			t.Errorf("faults %q, wish %+v", d.faults, d.wish)
+		if len(d.notes) != 1 || d.wish.Egress == nil {
+			t.Errorf("faults %q, wish %+v", d.faults(), d.wish)
 		}
 	})
 	t.Run("keeps_its_form_when_only_the_source_of_a_limit_changes", func(t *testing.T) {

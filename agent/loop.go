@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"sync/atomic"
 	"time"
 
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
+	"netguard/netpolicy/guard"
 	"netguard/shaper"
 	"netguard/shaper/tc"
 )
@@ -37,14 +39,21 @@ type loop struct {
 	settings *settings
 	policies *policies
 	police   *police
+	sentry   *sentry
+	tables   *tables
+	asks     chan func()
 	wakeup   wake
 
 	bound endpoint.Bindings
 	// applied is what was written last for a port, by link.Port.Seen.
 	applied map[uint64]form
 	failing map[uint64]failure // ports that could not be written, by link.Port.Seen
-	check   check
-	told    map[endpoint.Key]string // what was logged last about an endpoint
+	// admitted are the ports that all rules were in the kernel for, by
+	// link.Port.Seen: they stay so when a later change fails.
+	admitted map[uint64]bool
+	check    check
+	told     map[endpoint.Key]string // what was logged last about an endpoint
+	reads    int                     // of observed, at the last pass
 
 	state atomic.Pointer[state]
 }
@@ -96,11 +105,13 @@ type state struct {
 	errs     map[endpoint.Key]error // why the kernel could not be brought to it
 	observed observed
 	policing *policing
+	guarding guard.Report
+	guardErr error
 }
 
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
 	return &loop{log: log, driver: driver, links: links, observer: observer, settings: s,
-		wakeup: newWake(), bound: endpoint.Bindings{}, applied: map[uint64]form{}, told: map[endpoint.Key]string{}, failing: map[uint64]failure{},
+		wakeup: newWake(), bound: endpoint.Bindings{}, applied: map[uint64]form{}, told: map[endpoint.Key]string{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{}, asks: make(chan func()),
 		check: check{all: true}}
 }
 
@@ -109,8 +120,10 @@ func (l *loop) run(ctx context.Context) error {
 	for {
 		l.pass(ctx)
 		at := l.check.at
-		if p := l.police.next(); p.Before(at) {
-			at = p
+		for _, next := range []time.Time{l.police.next(), l.sentry.at, l.sentry.counted} {
+			if next.Before(at) {
+				at = next
+			}
 		}
 		timer := time.NewTimer(time.Until(at))
 		select {
@@ -119,8 +132,23 @@ func (l *loop) run(ctx context.Context) error {
 			return ctx.Err()
 		case <-l.wakeup:
 			timer.Stop()
+		case f := <-l.asks:
+			timer.Stop()
+			f()
 		case <-timer.C:
 		}
+	}
+}
+
+// ask runs f in the loop's goroutine, which owns the drivers.
+func (l *loop) ask(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case l.asks <- func() { f(); close(done) }:
+		<-done
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 
@@ -131,20 +159,35 @@ func (l *loop) pass(ctx context.Context) {
 		l.check.all = l.check.all || h.Full
 		for index := range h.Links {
 			l.check.mark(index)
+			l.sentry.mark(index)
 		}
+		l.sentry.look.Full = l.sentry.look.Full || h.Full
 		l.check.within(verifySoon)
+	}
+	if l.tables.changed.Swap(false) || seen.reads != l.reads {
+		// Docker writes its chains anew when a network comes or it starts.
+		l.reads = seen.reads
+		l.police.soon()
 	}
 	ports := l.links.Snapshot()
 	cfg := l.settings.config()
+	op := endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}
 	endpoints := endpoint.Join(endpoint.Observation{View: seen.view, Ports: ports, Fresh: seen.fresh,
-		Sandboxes: seen.sandboxes, Old: seen.old}, endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}, l.bound)
+		Sandboxes: seen.sandboxes, Old: seen.old}, op, l.bound)
 	s := &state{desires: desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, observed: seen}
 	if seen.complete { // before that nobody knows whose the ports are
-		l.police.pass(ctx, l.policies.now.Load(), endpoints)
+		managed := managedBridges(seen.view, l.links.Bridges(), op)
+		l.sentry.quarantine(ports, managed, cfg) // before anything that takes long
+		l.police.pass(ctx, l.policies.now.Load(), s.desires)
 		s.policing = l.police.result()
 		l.apply(s, ports)
+		l.sentry.apply(watch(s.desires, ports, managed, cfg, func(d *desire) bool { return l.admit(d, s.policing) }), cfg)
+		l.sentry.alert(s.desires)
+		s.guarding = l.sentry.report
+		s.guardErr = l.sentry.err
 	} else {
 		l.police.at = time.Now().Add(verifyEvery)
+		l.sentry.at = l.police.at
 		l.check.within(verifyEvery)
 	}
 	for i := range s.desires {
@@ -156,6 +199,24 @@ func (l *loop) pass(ctx context.Context) {
 	}
 	l.tell(s)
 	l.state.Store(s)
+}
+
+// admit tells whether all that an endpoint should have is in the kernel.
+func (l *loop) admit(d *desire, p *policing) bool {
+	seen := d.Port.Seen
+	if len(d.wrong) > 0 || p.bridgesErr != nil && p.ruling.bridges[d.Network.Bridge] {
+		delete(l.admitted, seen)
+		return false
+	}
+	if l.admitted[seen] {
+		return true
+	}
+	have, known := l.applied[seen]
+	_, failing := l.failing[seen]
+	if known && have == d.form() && !failing && !l.police.dirty {
+		l.admitted[seen] = true
+	}
+	return l.admitted[seen]
 }
 
 // apply writes what changed, and compares with the kernel what is due.
@@ -187,13 +248,11 @@ func (l *loop) apply(s *state, ports []link.Port) {
 			l.check.at = time.Now()
 		}
 	}
-	for seen := range l.failing {
-		if _, ok := here[seen]; !ok {
-			delete(l.failing, seen)
-		}
-	}
+	gone := func(seen uint64) bool { _, ok := here[seen]; return !ok }
+	maps.DeleteFunc(l.failing, func(seen uint64, _ failure) bool { return gone(seen) })
+	maps.DeleteFunc(l.admitted, func(seen uint64, _ bool) bool { return gone(seen) })
 	for seen, f := range l.applied {
-		if _, ok := here[seen]; !ok {
+		if gone(seen) {
 			delete(l.applied, seen)
 			if f.limit[shaper.Egress].Rate != 0 {
 				l.check.within(verifySoon) // its IFB is an orphan

@@ -28,6 +28,7 @@ type observed struct {
 	sandboxes map[string]int
 	old       uint64
 	complete  bool // everything was read at least once
+	reads     int  // how often networks were read
 	err       error
 }
 
@@ -115,7 +116,10 @@ func (o *observer) read(ctx context.Context, known observed, hint docker.Hint) o
 	if err != nil {
 		return observed{err: err}
 	}
-	next := observed{view: view, old: known.old, sandboxes: known.sandboxes, complete: known.complete || hint.Full}
+	next := observed{view: view, old: known.old, sandboxes: known.sandboxes, complete: known.complete || hint.Full, reads: known.reads}
+	if hint.Full || len(hint.Networks) > 0 {
+		next.reads++
+	}
 	next.fresh = make(map[string]uint64, len(view.Networks))
 	for id := range view.Networks {
 		_, named := hint.Networks[id]

@@ -43,12 +43,12 @@ func (r *ruling) wish() iptables.Wish {
 }
 
 // rule compiles. It is pure.
-func rule(catalog *netpolicy.Catalog, endpoints []endpoint.Endpoint, ps []netpolicy.Endpoint) *ruling {
+func rule(catalog *netpolicy.Catalog, desires []desire, ps []netpolicy.Endpoint) *ruling {
 	r := &ruling{catalog: catalog, endpoints: ps, states: map[endpoint.Key]netpolicy.State{}, bridges: map[string]bool{}}
 	r.rules = netpolicy.Compile(netpolicy.World{Endpoints: ps, Policies: catalog.Policies(), Broken: catalog.Broken()})
 	guarded := r.guardrails()
 	for i, s := range r.rules.States {
-		e := endpoints[i]
+		e := &desires[i]
 		r.states[e.Key] = s
 		if e.Unmanaged == "" && e.Network.Bridge != "" && (guarded || s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress)) {
 			r.bridges[e.Network.Bridge] = true
@@ -87,9 +87,9 @@ type police struct {
 }
 
 // pass brings the kernel to what policies say of the endpoints now.
-func (p *police) pass(ctx context.Context, catalog *netpolicy.Catalog, endpoints []endpoint.Endpoint) {
-	if ps := parties(endpoints); p.ruling == nil || p.ruling.catalog != catalog || !reflect.DeepEqual(p.ruling.endpoints, ps) {
-		p.ruling, p.dirty = rule(catalog, endpoints, ps), true
+func (p *police) pass(ctx context.Context, catalog *netpolicy.Catalog, desires []desire) {
+	if ps := parties(desires); p.ruling == nil || p.ruling.catalog != catalog || !reflect.DeepEqual(p.ruling.endpoints, ps) {
+		p.ruling, p.dirty = rule(catalog, desires, ps), true
 		p.wait = 0
 	}
 	now := time.Now()
@@ -103,6 +103,13 @@ func (p *police) pass(ctx context.Context, catalog *netpolicy.Catalog, endpoints
 	}
 	if !p.cut.IsZero() && !time.Now().Before(p.cut) {
 		p.cutConnections(ctx)
+	}
+}
+
+// soon has the kernel looked at.
+func (p *police) soon() {
+	if at := time.Now().Add(verifySoon); p.at.After(at) && p.err == nil {
+		p.at = at
 	}
 }
 

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"netguard/agent/control"
 	"netguard/agent/docker"
 	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
 	"netguard/shaper"
 	"netguard/shaper/tc"
@@ -58,13 +60,22 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 	if err != nil {
 		return control.Status{}, err
 	}
+	guarding, err := r.guarding(ctx, s)
+	if err != nil {
+		return control.Status{}, err
+	}
+	out.Guard.Missing = r.loop.sentry.driver.Features().Missing
+	if len(guarding.Drift) > 0 {
+		out.InSync = false
+		out.Findings = append(out.Findings, fmt.Sprintf("the kernel does not hold the guard now (%s): it is put back within %v", guarding.Drift[0], guardEvery))
+	}
 	out.VerifiedAt = time.Now().UTC()
 	if len(rules.drift) > 0 {
 		out.InSync = false
 		out.Findings = append(out.Findings, fmt.Sprintf("the kernel does not hold the rules of policies now (%s): they are put back within %v", rules.drift[0], policeEvery))
 	}
 	for i := range s.desires {
-		e := r.endpoint(&s.desires[i], s, snapshot, rules)
+		e := r.endpoint(&s.desires[i], s, snapshot, rules, guarding)
 		if e.State == control.Pending {
 			out.InSync = false
 		}
@@ -107,10 +118,29 @@ func (r *statusReader) rules(ctx context.Context, s *state) (rules, error) {
 	return out, nil
 }
 
-func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rules rules) control.Endpoint {
+// guarding is what the kernel holds of the guard.
+func (r *statusReader) guarding(ctx context.Context, s *state) (guard.Report, error) {
+	var out guard.Report
+	var err error
+	if !s.observed.complete {
+		return out, nil
+	}
+	if asked := r.loop.ask(ctx, func() { out, err = r.loop.sentry.driver.Read() }); asked != nil {
+		return out, fmt.Errorf("ask for the guard: %w", asked)
+	}
+	if errors.Is(err, guard.ErrNothingApplied) {
+		return out, nil
+	}
+	if err != nil {
+		return out, fmt.Errorf("read kernel: %w", err)
+	}
+	return out, nil
+}
+
+func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rules rules, guarding guard.Report) control.Endpoint {
 	e := control.Endpoint{
 		Container: d.Container.Name, ID: d.Key.Container, Network: d.Network.Name, Bridge: d.Network.Bridge,
-		MAC: d.Attachment.MAC.String(), State: control.Admitted, Reason: d.Unmanaged, Findings: d.faults,
+		MAC: d.Attachment.MAC.String(), State: control.Admitted, Reason: d.Unmanaged, Findings: d.faults(),
 		Policy:  control.Policies{Ingress: []string{}, Egress: []string{}},
 		Ingress: traffic(d, shaper.Ingress), Egress: traffic(d, shaper.Egress),
 	}
@@ -149,10 +179,40 @@ func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rule
 			why = p.pending(d.Key, d.Network.Bridge)
 		}
 	}
+	if why == "" && s.guardErr != nil {
+		why = fmt.Sprintf("its port is not guarded: %v", s.guardErr)
+	}
 	if why != "" {
 		e.State, e.Reason = control.Pending, why
 	}
+	if d.Port != nil {
+		judge(&e, d, guarding.Ports[d.Port.Index])
+	}
 	return e
+}
+
+// judge adds what the guard says of an endpoint's port.
+func judge(e *control.Endpoint, d *desire, port guard.PortReport) {
+	v := port.Violations
+	e.Violations = control.Violations{MAC: v.MAC, ARP: v.ARP, IP: v.IP, ND: v.ND, Ethertype: v.Ethertype, DHCP: v.DHCP, Storm: v.Storm}
+	e.Findings = append(slices.Clip(e.Findings), port.Faults...)
+	switch port.State {
+	case guard.Quarantined:
+		e.State = control.Quarantined
+		if len(d.wrong) > 0 {
+			e.Reason = d.wrong[0]
+		} else if e.Reason == "" {
+			e.Reason = "not all of its rules are in place yet"
+		}
+	case guard.Trusted:
+		if e.Reason == "" {
+			e.Reason = "its port is not guarded: the configuration says so (networks.unguarded)"
+		}
+	case guard.Pending, guard.Gone:
+		if e.State == control.Admitted {
+			e.State, e.Reason = control.Pending, "its port is not guarded yet"
+		}
+	}
 }
 
 func traffic(d *desire, dir shaper.Direction) control.Traffic {

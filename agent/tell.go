@@ -21,9 +21,9 @@ func (l *loop) tell(s *state) {
 		}
 		l.told[d.Key] = now
 		at := l.log.With("container", d.Container.Name, "network", d.Network.Name)
-		if len(d.faults) > 0 {
+		if faults := d.faults(); len(faults) > 0 {
 			at.Warn("endpoint is not as declared", "ingress", describe(d.limits.Limit[shaper.Ingress]),
-				"egress", describe(d.limits.Limit[shaper.Egress]), "faults", strings.Join(d.faults, "; "))
+				"egress", describe(d.limits.Limit[shaper.Egress]), "faults", strings.Join(faults, "; "))
 			continue
 		}
 		if d.Port != nil {
@@ -40,14 +40,14 @@ func (l *loop) tell(s *state) {
 
 // summary is all that tell would say, and empty for what is not worth a line.
 func (d *desire) summary() string {
-	if d.Unmanaged != "" || d.Port == nil && len(d.faults) == 0 {
+	if d.Unmanaged != "" || d.Port == nil && len(d.faults()) == 0 {
 		return ""
 	}
 	veth := ""
-	if d.Port != nil {
+	if d.Port != nil && len(d.faults()) == 0 {
 		veth = d.Port.Name
 	}
-	return fmt.Sprint(veth, d.limits.Limit, d.faults)
+	return fmt.Sprint(veth, d.limits.Limit, d.faults())
 }
 
 func describe(lim shaper.Limit) string {

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 
 	"netguard/agent/docker"
-	"netguard/agent/endpoint"
 	"netguard/netpolicy"
 )
 
@@ -16,10 +15,11 @@ const (
 )
 
 // parties gives the endpoints as policies see them, in the same order. It is pure.
-func parties(endpoints []endpoint.Endpoint) []netpolicy.Endpoint {
-	out := make([]netpolicy.Endpoint, len(endpoints))
-	for i, e := range endpoints {
-		p := netpolicy.Endpoint{Workload: workload(e.Container), Network: e.Network.Name, Managed: e.Unmanaged == ""}
+func parties(desires []desire) []netpolicy.Endpoint {
+	out := make([]netpolicy.Endpoint, len(desires))
+	for i := range desires {
+		e := &desires[i]
+		p := netpolicy.Endpoint{Extra: singles(e.allow), Workload: workload(e.Container), Network: e.Network.Name, Managed: e.Unmanaged == ""}
 		for _, s := range e.Sharers {
 			p.Shared = append(p.Shared, workload(s))
 		}

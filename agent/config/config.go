@@ -19,6 +19,7 @@ import (
 	"slices"
 	"strings"
 
+	"netguard/netpolicy/guard"
 	"netguard/shaper"
 )
 
@@ -35,7 +36,12 @@ const MaxBytes = 1 << 20
 
 // Config is a valid configuration. Get one from Load, Parse or Default.
 type Config struct {
-	Exclude Globs // networks that netguard leaves alone
+	Exclude   Globs // networks that netguard leaves alone
+	Unguarded Globs // networks whose ports are not guarded
+	// AdmissionOpen lets an endpoint send and receive before all its rules are
+	// in the kernel, and while a label of its is wrong.
+	AdmissionOpen bool
+	Storm         guard.Storm
 	// Limits are the defaults and caps of bandwidth; no default is above its cap.
 	Limits shaper.Operator
 	// AllowOptOut says that the label netguard.enabled=false counts.
@@ -88,6 +94,7 @@ func Default() Config {
 		Socket:    DefaultSocket,
 		Metrics:   DefaultMetrics,
 		PolicyDir: DefaultPolicyDir,
+		Storm:     guard.DefaultStorm,
 		Log:       Log{Level: slog.LevelInfo, Format: Text},
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"unicode"
 
+	"netguard/netpolicy/guard"
 	"netguard/shaper"
 )
 
@@ -20,12 +21,21 @@ const maxSocket = 107
 // convert makes the typed configuration out of what was written.
 func (d *decoder) convert(r raw) Config {
 	c := Default()
-	for _, w := range r.exclude {
-		if err := checkGlob(w.text); err != nil {
-			d.fault(w.at, "%s: %v", w.key, err)
-			continue
+	c.Exclude, c.Unguarded = d.globs(r.exclude), d.globs(r.unguarded)
+	if w := r.admission; w.set() {
+		switch w.text {
+		case "closed", "open":
+			c.AdmissionOpen = w.text == "open"
+		default:
+			d.fault(w.at, "%s is %q: it is closed (nothing passes before all rules are in place) or open", w.key, clip(w.text))
 		}
-		c.Exclude = append(c.Exclude, w.text)
+	}
+	if w := r.storm; w.set() {
+		rate, err := strconv.ParseUint(w.text, 10, 32)
+		if err != nil {
+			d.fault(w.at, "%s is %q: it is a number of broadcast and multicast frames a second, 0 for no limit", w.key, clip(w.text))
+		}
+		c.Storm = guard.Storm{Rate: rate, Burst: uint32(2 * min(rate, 1<<20))}
 	}
 	for dir, pair := range [2][2]word{
 		shaper.Ingress: {r.defaults.ingress, r.max.ingress},
@@ -59,6 +69,18 @@ func (d *decoder) convert(r raw) Config {
 	}
 	d.text(r.logFormat, (*string)(&c.Log.Format), checkFormat)
 	return c
+}
+
+func (d *decoder) globs(words []word) Globs {
+	var out Globs
+	for _, w := range words {
+		if err := checkGlob(w.text); err != nil {
+			d.fault(w.at, "%s: %v", w.key, err)
+			continue
+		}
+		out = append(out, w.text)
+	}
+	return out
 }
 
 var levels = map[string]slog.Level{

@@ -26,6 +26,9 @@ func (w word) set() bool { return w.at.Line != 0 }
 // raw mirrors the file.
 type raw struct {
 	exclude     []word
+	unguarded   []word
+	admission   word
+	storm       word
 	defaults    rawRates
 	max         rawRates
 	allowOptOut word
@@ -47,7 +50,12 @@ type field struct {
 
 func (r *raw) fields(d *decoder) []field {
 	return []field{
-		{"networks", d.mapping(field{"exclude", d.list(&r.exclude)})},
+		{"networks", d.mapping(
+			field{"exclude", d.list(&r.exclude)},
+			field{"unguarded", d.list(&r.unguarded)},
+		)},
+		{"admission", d.scalar(&r.admission)},
+		{"guard", d.mapping(field{"storm", d.scalar(&r.storm)})},
 		{"limits", d.mapping(
 			field{"default", d.rates(&r.defaults)},
 			field{"max", d.rates(&r.max)},

@@ -17,6 +17,7 @@ type Status struct {
 	// remedy. Those of one endpoint are in its own list.
 	Findings  []string   `json:"findings" yaml:"findings"`
 	Shaper    Shaper     `json:"shaper" yaml:"shaper"`
+	Guard     Guard      `json:"guard" yaml:"guard"`
 	Endpoints []Endpoint `json:"endpoints" yaml:"endpoints"`
 }
 
@@ -32,6 +33,12 @@ type Docker struct {
 type Shaper struct {
 	Leaf    string   `json:"leaf" yaml:"leaf"`                           // fq_codel, sfq or hashed
 	Missing []string `json:"missing,omitempty" yaml:"missing,omitempty"` // better ones that the kernel lacks
+}
+
+// Guard is what the kernel offers for guarding bridge ports.
+type Guard struct {
+	// Missing says what the kernel lacks, and what that means; empty is all.
+	Missing []string `json:"missing,omitempty" yaml:"missing,omitempty"`
 }
 
 // The states of an endpoint.
@@ -96,4 +103,5 @@ type Violations struct {
 	ND        uint64 `json:"nd" yaml:"nd"`
 	Ethertype uint64 `json:"ethertype" yaml:"ethertype"`
 	DHCP      uint64 `json:"dhcp" yaml:"dhcp"`
+	Storm     uint64 `json:"storm" yaml:"storm"` // broadcast and multicast beyond the limit
 }

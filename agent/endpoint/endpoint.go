@@ -158,23 +158,34 @@ func (o Observation) port(e Endpoint, ports []*link.Port, bound Bindings) *link.
 	return found[0]
 }
 
-// manages says why an endpoint is left alone, "" if it is not.
-func (op Operator) manages(n docker.Network, c docker.Container) (reason string, faults []string) {
+// Manages tells whether netguard manages a network.
+func (op Operator) Manages(n docker.Network) bool { return op.leaves(n) == "" }
+
+// leaves says why a network is left alone, "" if it is not.
+func (op Operator) leaves(n docker.Network) string {
 	switch n.Driver {
 	case "bridge":
 	case "host":
-		return "it uses the host's own network (--network host)", nil
+		return "it uses the host's own network (--network host)"
 	case "null":
-		return "it has no network (--network none)", nil
+		return "it has no network (--network none)"
 	case "macvlan", "ipvlan", "overlay":
-		return fmt.Sprintf("its network's driver is %s, whose traffic crosses no bridge of this host that netguard could guard", n.Driver), nil
+		return fmt.Sprintf("its network's driver is %s, whose traffic crosses no bridge of this host that netguard could guard", n.Driver)
 	default:
-		return fmt.Sprintf("its network's driver is %q: netguard manages networks of the driver bridge", n.Driver), nil
+		return fmt.Sprintf("its network's driver is %q: netguard manages networks of the driver bridge", n.Driver)
 	}
 	for _, pattern := range op.Exclude {
 		if ok, err := path.Match(pattern, n.Name); ok && err == nil {
-			return fmt.Sprintf("the configuration excludes its network (networks.exclude: %s)", pattern), nil
+			return fmt.Sprintf("the configuration excludes its network (networks.exclude: %s)", pattern)
 		}
+	}
+	return ""
+}
+
+// manages says why an endpoint is left alone, "" if it is not.
+func (op Operator) manages(n docker.Network, c docker.Container) (reason string, faults []string) {
+	if reason := op.leaves(n); reason != "" {
+		return reason, nil
 	}
 	switch value, there := c.Labels[Label]; {
 	case !there || value == "true":

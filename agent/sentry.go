@@ -1,0 +1,197 @@
+package agent
+
+import (
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"netguard/agent/config"
+	"netguard/agent/docker"
+	"netguard/agent/endpoint"
+	"netguard/agent/link"
+	"netguard/netpolicy/guard"
+)
+
+// guardEvery is how often the guard looks at everything, for what nobody told.
+const guardEvery = 10 * time.Second
+
+// sentry brings bridge ports, and the filter in front of them, to what endpoints
+// are. It is part of the loop's goroutine.
+type sentry struct {
+	log    *slog.Logger
+	driver *guard.Driver
+	mode   guard.Mode
+
+	wish   guard.Wish
+	report guard.Report
+	err    error
+	look   guard.Look
+	at     time.Time // the next look at everything
+	wait   time.Duration
+
+	counted time.Time                // the next look at the counters
+	counts  map[int]guard.Violations // as they were then, by ifindex
+	alerted map[int]time.Time        // the last alert about a port
+}
+
+// mark has a link looked at.
+func (s *sentry) mark(index int) {
+	if s.look.Links == nil {
+		s.look.Links = map[int]struct{}{}
+	}
+	s.look.Links[index] = struct{}{}
+}
+
+// watch gives the ports of the managed bridges: those that desires know, as they
+// are declared and admitted where admit says so, and all others quarantined.
+func watch(desires []desire, ports []link.Port, managed map[string]int, op config.Config, admit func(*desire) bool) []guard.Port {
+	byPort := make(map[int]*desire, len(desires))
+	for i := range desires {
+		if d := &desires[i]; d.Port != nil {
+			byPort[d.Port.Index] = d
+		}
+	}
+	out := make([]guard.Port, 0, len(ports))
+	for _, p := range ports {
+		bridge, ok := managed[p.MasterName]
+		if !ok {
+			continue
+		}
+		g := guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge, BridgeName: p.MasterName, Guarded: true}
+		d := byPort[p.Index]
+		switch {
+		case d == nil && op.AdmissionOpen:
+			continue
+		case d != nil && (d.Unmanaged != "" || op.Unguarded.Match(d.Network.Name)):
+			g.Guarded, g.Admitted = false, true
+		case d != nil:
+			mac, err := guard.MACOf(d.Attachment.MAC)
+			if err != nil {
+				break // Docker gives none: it stays quarantined
+			}
+			g.MAC, g.IPv4, g.IPv6 = mac, d.Attachment.IPv4, d.Attachment.IPv6
+			g.Gateways, g.Allow = d.Network.Gateways, d.allow
+			g.Admitted = op.AdmissionOpen || admit(d)
+		}
+		out = append(out, g)
+	}
+	return out
+}
+
+// managedBridges gives the bridges of the networks that netguard manages, and
+// their ifindexes.
+func managedBridges(v docker.View, bridges map[string]int, op endpoint.Operator) map[string]int {
+	out := map[string]int{}
+	for _, n := range v.Networks {
+		if index, ok := bridges[n.Bridge]; ok && op.Manages(n) {
+			out[n.Bridge] = index
+		}
+	}
+	return out
+}
+
+// apply brings the kernel to the wish.
+func (s *sentry) apply(ports []guard.Port, op config.Config) {
+	now := time.Now()
+	if !now.Before(s.at) {
+		s.look = guard.Everything
+		s.at = now.Add(guardEvery)
+	}
+	w := guard.Wish{Ports: ports, Options: guard.Options{Mode: s.mode, Storm: op.Storm, Open: op.AdmissionOpen}}
+	report, err := s.driver.Apply(w, s.look)
+	s.wish = w
+	if err != nil {
+		if s.err == nil || s.err.Error() != err.Error() {
+			s.log.Error("ports cannot be guarded; trying again", "error", err)
+		}
+		s.err, s.look = err, guard.Everything
+		s.wait = min(max(2*s.wait, minFailing), maxFailing)
+		s.at = now.Add(s.wait)
+		return
+	}
+	if len(report.Drift) > 0 {
+		s.log.Warn("the guard was changed by somebody else; restored", "changes", strings.Join(report.Drift, "; "))
+	}
+	s.report, s.err, s.look, s.wait = report, nil, guard.Look{}, 0
+}
+
+// quarantine closes ports that nobody knows yet, and leaves all others as they are.
+func (s *sentry) quarantine(ports []link.Port, managed map[string]int, op config.Config) {
+	if op.AdmissionOpen || s.err != nil {
+		return
+	}
+	known := make(map[int]struct{}, len(s.wish.Ports))
+	for _, p := range s.wish.Ports {
+		known[p.Index] = struct{}{}
+	}
+	wish := slices.Clone(s.wish.Ports)
+	for _, p := range ports {
+		bridge, ok := managed[p.MasterName]
+		if _, is := known[p.Index]; ok && !is {
+			wish = append(wish, guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge, BridgeName: p.MasterName, Guarded: true})
+		}
+	}
+	// The first time there is no wish yet, and what an earlier agent admitted
+	// must not be closed.
+	if s.wish.Ports != nil && len(wish) > len(s.wish.Ports) {
+		s.apply(wish, op)
+	}
+}
+
+const (
+	// countEvery is how soon an alert follows what it is about.
+	countEvery = time.Second
+	// alertEvery is how often there is one about a port, at most.
+	alertEvery = 10 * time.Second
+)
+
+// alert logs who was refused frames.
+func (s *sentry) alert(desires []desire) {
+	now := time.Now()
+	if now.Before(s.counted) {
+		return
+	}
+	s.counted = now.Add(countEvery)
+	counts, err := s.driver.Violations()
+	if err != nil {
+		s.log.Error("violations cannot be counted", "error", err)
+		return
+	}
+	for i := range desires {
+		d := &desires[i]
+		if d.Port == nil {
+			continue
+		}
+		index := d.Port.Index
+		have, was := counts[index], s.counts[index]
+		if have.Total() <= was.Total() || now.Sub(s.alerted[index]) < alertEvery {
+			if have.Total() > was.Total() {
+				counts[index] = was // told later
+			}
+			continue
+		}
+		if s.alerted == nil {
+			s.alerted = map[int]time.Time{}
+		}
+		s.alerted[index] = now
+		s.log.Warn("container sent what it must not", "container", d.Container.Name, "network", d.Network.Name, "veth", d.Port.Name,
+			"mac", have.MAC-was.MAC, "arp", have.ARP-was.ARP, "ip", have.IP-was.IP, "nd", have.ND-was.ND, "dhcp", have.DHCP-was.DHCP,
+			"ethertype", have.Ethertype-was.Ethertype, "storm", have.Storm-was.Storm)
+	}
+	s.counts = counts
+	maps.DeleteFunc(s.alerted, func(_ int, at time.Time) bool { return now.Sub(at) > alertEvery })
+}
+
+// singles are the single addresses of a label netguard.guard.allow.
+func singles(a guard.Allow) []netip.Addr {
+	var out []netip.Addr
+	for _, p := range a.Prefixes {
+		if p.IsSingleIP() {
+			out = append(out, p.Addr())
+		}
+	}
+	return out
+}
