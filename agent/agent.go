@@ -114,6 +114,7 @@ func Run(ctx context.Context, o Options) error {
 	view.notify = reconcile.wakeup.call
 	status := &statusReader{mode: o.Mode, loop: reconcile, engine: engine, settings: s, policies: rules, driver: reader, filter: filterReader}
 	server := control.NewServer(cfg.Socket, status, o.Version, log)
+	server.Policies(&policyReader{loop: reconcile, links: links})
 	// The socket first: it keeps a second agent from writing anything.
 	if err := server.Listen(); err != nil {
 		return err

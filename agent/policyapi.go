@@ -1,0 +1,123 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"netguard/agent/control"
+	"netguard/agent/link"
+	"netguard/netpolicy"
+)
+
+// errNoRuling says that nothing is enforced yet.
+var errNoRuling = errors.New("the agent has not read Docker's containers yet: is dockerd running? try again in a moment")
+
+// policyReader answers what policies do and would do. It implements
+// control.PolicySource.
+type policyReader struct {
+	loop  *loop
+	links *link.Table
+}
+
+func (r *policyReader) ruling() (*ruling, error) {
+	s := r.loop.state.Load()
+	if s == nil || s.policing == nil || s.policing.ruling == nil {
+		return nil, errNoRuling
+	}
+	return s.policing.ruling, nil
+}
+
+// Explain implements control.PolicySource.
+func (r *policyReader) Explain(_ context.Context, src, dst, service string) (netpolicy.Explanation, error) {
+	now, err := r.ruling()
+	if err != nil {
+		return netpolicy.Explanation{}, err
+	}
+	var about *netpolicy.Service
+	if service != "" {
+		s, err := netpolicy.ParseService(service)
+		if err != nil {
+			return netpolicy.Explanation{}, fmt.Errorf("%w: %w", control.ErrBadService, err)
+		}
+		about = &s
+	}
+	local, err := r.links.Addresses()
+	if err != nil {
+		return netpolicy.Explanation{}, err
+	}
+	from, err := party(src, now.endpoints, local)
+	if err != nil {
+		return netpolicy.Explanation{}, err
+	}
+	to, err := party(dst, now.endpoints, local)
+	if err != nil {
+		return netpolicy.Explanation{}, err
+	}
+	return netpolicy.Explain(now.rules, now.endpoints, from, to, about), nil
+}
+
+// Plan implements control.PolicySource.
+func (r *policyReader) Plan(_ context.Context, sources []netpolicy.Source) (netpolicy.Delta, error) {
+	now, err := r.ruling()
+	if err != nil {
+		return netpolicy.Delta{}, err
+	}
+	c := netpolicy.Load(sources)
+	if faults := c.Faults(); len(faults) > 0 {
+		return netpolicy.Delta{}, faults
+	}
+	local, err := r.links.Addresses()
+	if err != nil {
+		return netpolicy.Delta{}, err
+	}
+	after := netpolicy.Compile(netpolicy.World{Endpoints: now.endpoints, Policies: c.Policies()})
+	return netpolicy.Plan(now.rules, after, now.endpoints, slices.SortedFunc(maps.Keys(local), netip.Addr.Compare)), nil
+}
+
+// party finds an end of a connection by the name, the beginning of the ID or an
+// address of a container, the word host, or any other address.
+func party(name string, endpoints []netpolicy.Endpoint, local map[netip.Addr]bool) (netpolicy.Party, error) {
+	if name == "host" {
+		return netpolicy.Party{Name: name, Host: true, Addrs: slices.SortedFunc(maps.Keys(local), netip.Addr.Compare)}, nil
+	}
+	if name == "external" {
+		// Somebody outside who has no CIDR of a policy's: addresses for
+		// documentation (RFC 5737, RFC 3849).
+		return netpolicy.Party{Name: name, Addrs: []netip.Addr{netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8:ffff::1")}}, nil
+	}
+	if a, err := netip.ParseAddr(name); err == nil {
+		a = a.Unmap().WithZone("")
+		for _, e := range endpoints {
+			if slices.Contains(e.Addrs, a) {
+				return netpolicy.Party{Name: e.Name, Endpoints: []netpolicy.Endpoint{e}}, nil
+			}
+		}
+		return netpolicy.Party{Name: name, Host: local[a], Addrs: []netip.Addr{a}}, nil
+	}
+	named := func(w netpolicy.Workload) bool {
+		return w.Name == name || len(name) >= 4 && strings.HasPrefix(w.ID, name)
+	}
+	p := netpolicy.Party{Name: name}
+	id := ""
+	var names []string
+	for _, e := range endpoints {
+		names = append(names, e.Name)
+		if !named(e.Workload) && !slices.ContainsFunc(e.Shared, named) {
+			continue
+		}
+		if id != "" && id != e.ID {
+			return p, fmt.Errorf("%w: %q is the beginning of more than one container's ID: write more of it", control.ErrUnknownParty, name)
+		}
+		id, p.Name = e.ID, e.Name
+		p.Endpoints = append(p.Endpoints, e)
+	}
+	if id != "" {
+		return p, nil
+	}
+	return p, control.UnknownParty(name, names)
+}
