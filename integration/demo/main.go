@@ -14,20 +14,20 @@ import (
 	"golang.org/x/term"
 
 	"netguard/agent/control"
-	. "netguard/integration/harness"
+	"netguard/integration/harness"
 )
 
-func main() { os.Exit(Program("demo", show)) }
+func main() { os.Exit(harness.Program("demo", show)) }
 
-func show(tb TB) {
+func show(tb harness.TB) {
 	out := newStage()
 	out.title("netguard: bandwidth limits for plain Docker, from labels")
 
 	out.say("A Docker engine starts in a network namespace of its own; your own Docker is not touched.")
-	e := Start(tb)
+	e := harness.Start(tb)
 	e.Network("backend")
-	client := e.Run("client", On("backend"))
-	plain := e.Run("plain", On("backend"))
+	client := e.Run("client", harness.On("backend"))
+	plain := e.Run("plain", harness.On("backend"))
 
 	out.scene("1. Plain Docker: a container takes what it can get")
 	out.run("docker run --network backend --name plain …")
@@ -38,10 +38,10 @@ func show(tb TB) {
 	a := e.Agent()
 	out.run("netguard agent")
 	labels := map[string]string{"netguard.ingress.rate": "50mbit", "netguard.egress.rate": "10mbit"}
-	web := e.Run("web", On("backend"), Labels(labels))
+	web := e.Run("web", harness.On("backend"), harness.Labels(labels))
 	out.run("docker run --network backend --name web --label netguard.ingress.rate=50mbit --label netguard.egress.rate=10mbit …")
 	a.AwaitStatus("web is limited", func(s control.Status) bool {
-		ep, _ := Endpoint(s, web, "backend")
+		ep, _ := harness.Endpoint(s, web, "backend")
 		return ep.State == control.Admitted && ep.Egress.RateBPS != 0
 	})
 	out.bar("receives", received(client, web), 50e6)
@@ -61,10 +61,10 @@ func show(tb TB) {
 	out.say("The agent starts again and adopts what it finds; no packet is lost for it.")
 
 	out.scene("5. A wrong label is not an open door: it is limited, and said")
-	odd := e.Run("typo", On("backend"), Label("netguard.egress.rate", "10mbps"))
+	odd := e.Run("typo", harness.On("backend"), harness.Label("netguard.egress.rate", "10mbps"))
 	out.run("docker run --network backend --name typo --label netguard.egress.rate=10mbps …")
 	a.AwaitStatus("typo is limited", func(s control.Status) bool {
-		ep, _ := Endpoint(s, odd, "backend")
+		ep, _ := harness.Endpoint(s, odd, "backend")
 		return ep.State == control.Admitted && ep.Egress.RateBPS != 0
 	})
 	out.run("netguard status")
@@ -73,13 +73,13 @@ func show(tb TB) {
 }
 
 // received is what one container gets from another, in bits a second on the wire.
-func received(from, to *Container) float64 {
-	return Goodput{From: from.Inside(), To: to.Inside(), Address: to.IP("backend"), Seconds: 3, Omit: 1}.Measure().WireBitsPerSecond()
+func received(from, to *harness.Container) float64 {
+	return harness.Goodput{From: from.Inside(), To: to.Inside(), Address: to.IP("backend"), Seconds: 3, Omit: 1}.Measure().WireBitsPerSecond()
 }
 
 // loaded is how long small packets take while a TCP flow fills the same way.
-func loaded(from, to *Container) Times {
-	load := Goodput{From: from.Inside(), To: to.Inside(), Address: to.IP("backend"), Seconds: 5}.Start()
+func loaded(from, to *harness.Container) harness.Times {
+	load := harness.Goodput{From: from.Inside(), To: to.Inside(), Address: to.IP("backend"), Seconds: 5}.Start()
 	defer load.Wait()
 	at := netip.AddrPortFrom(to.IP("backend"), 7).String()
 	echo := to.Inside().Serve("udp", at)
@@ -110,7 +110,7 @@ func (s stage) scene(text string)  { fmt.Printf("\n%s\n", s.paint("1;36", text))
 func (s stage) say(text string)    { fmt.Printf("  %s\n", text) }
 func (s stage) run(command string) { fmt.Printf("  %s\n", s.paint("2", "$ "+command)) }
 
-func (s stage) trips(whose string, t Times) {
+func (s stage) trips(whose string, t harness.Times) {
 	code := "32"
 	if t.P50 > 5 {
 		code = "33"
