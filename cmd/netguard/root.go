@@ -25,7 +25,9 @@ configuration; 3 no agent answers.`,
   docker run -d --label netguard.ingress.rate=50mbit --label netguard.egress.rate=10mbit nginx
 
   systemctl start netguard      # or, in a terminal: netguard agent
-  netguard status               # what is enforced, and what is wrong`,
+  netguard status               # what is enforced, and what is wrong
+
+  netguard policy explain web db tcp/5432       # may web reach db, and why`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -34,7 +36,7 @@ configuration; 3 no agent answers.`,
 	flags.StringVar(&g.config, "config", config.DefaultPath, "configuration `file`")
 	flags.StringVar(&g.dockerHost, "docker-host", "", "`URL` of the Docker engine (default: docker_host of the configuration, else unix:///var/run/docker.sock)")
 	flags.StringVar(&g.socket, "socket", "", "`path` of the agent's socket (default: socket of the configuration, else "+config.DefaultSocket+")")
-	root.AddCommand(newAgent(g), newStatus(g), newVersion())
+	root.AddCommand(newAgent(g), newStatus(g), newPolicy(g), newVersion())
 	root.SetOut(stdout) // the completion verbs keep what they find here
 	root.SetErr(stderr)
 	root.InitDefaultCompletionCmd()

@@ -98,23 +98,23 @@ func writeStatus(to screen, output string, s control.Status, now time.Time) erro
 	return err
 }
 
-func writeJSON(to io.Writer, s control.Status, indent string) error {
+func writeJSON(to io.Writer, what any, indent string) error {
 	e := json.NewEncoder(to)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", indent)
-	if err := e.Encode(s); err != nil {
-		return fmt.Errorf("write status: %w", err)
+	if err := e.Encode(what); err != nil {
+		return fmt.Errorf("write output: %w", err)
 	}
 	return nil
 }
 
-func writeYAML(to io.Writer, s control.Status) error {
-	text, err := yaml.Dump(s, yaml.WithIndent(2))
+func writeYAML(to io.Writer, what any) error {
+	text, err := yaml.Dump(what, yaml.WithIndent(2))
 	if err == nil {
 		_, err = to.Write(text)
 	}
 	if err != nil {
-		return fmt.Errorf("write status: %w", err)
+		return fmt.Errorf("write output: %w", err)
 	}
 	return nil
 }

@@ -1,0 +1,171 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"netguard/agent/config"
+	"netguard/agent/control"
+	"netguard/netpolicy"
+)
+
+func newPlan(g *globals) *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "plan",
+		Short: "Tell what policy files would change, changing nothing",
+		Long: `Tell what would change were the files of a directory all the policy files there
+are. The agent compares them, and the containers' labels, with what is in force,
+for the containers that are there now. Nothing is changed: to apply the files, put
+them into the agent's policy directory.
+
+The first part is which containers close or open: a closed one is reached by, or
+reaches, only what policies list. The second part is which connections change.
+- is what is refused from then on (open connections are cut), + what is allowed,
+~ a container that stays closed, by other policies than before.
+
+The exit code is 1 when a file has a fault, which is shown as by validate, and 0
+otherwise, whether anything changes or not.`,
+		Example: `  netguard policy plan --policy-dir ./policies
+  netguard policy plan                     # of the agent's own directory: what an edit did not apply
+  netguard policy plan --policy-dir . -o json | jq -e '.connections | all(.allowed)'   # nothing is cut`,
+		Args: cobra.NoArgs,
+	}
+	cmd.Flags().StringVar(&dir, "policy-dir", "", "`directory` of policy files (default: policy_dir of the configuration, else "+config.DefaultPolicyDir+")")
+	cmd.MarkFlagDirname("policy-dir")
+	output, check := textOutput(cmd)
+	cmd.RunE = verb(func(cmd *cobra.Command, _ []string) error {
+		if err := check(); err != nil {
+			return err
+		}
+		named := cmd.Flags().Changed("policy-dir")
+		cfg, err := g.loadFor(cmd, named)
+		if err != nil {
+			return err
+		}
+		if !named {
+			dir = cfg.PolicyDir
+		}
+		files, err := readPolicyDir(cmd.Context(), dir, named)
+		if err != nil {
+			return err
+		}
+		faults := append(files.faults, netpolicy.Load(files.sources).Faults()...)
+		if len(faults) > 0 {
+			writeFaults(cmd.ErrOrStderr(), faults)
+			return errNotFine
+		}
+		if len(files.sources) == 0 {
+			complain(cmd.ErrOrStderr(), fmt.Errorf("%s has no policy files (*.yaml, *.yml): this is what having none would change", dir))
+		}
+		d, err := control.NewClient(cfg.Socket).Plan(cmd.Context(), files.sources)
+		if err != nil {
+			return err
+		}
+		to := screenOf(cmd.OutOrStdout())
+		return writeAnswer(to, *output, d, func() string { return deltaText(d, view{width: to.width(), colour: to.colour}) })
+	})
+	return cmd
+}
+
+// loadFor gives the configuration; without the policy directory's name it is
+// needed even where the socket is named.
+func (g *globals) loadFor(cmd *cobra.Command, dirNamed bool) (config.Config, error) {
+	if dirNamed {
+		return g.load(cmd)
+	}
+	cfg, err := g.read(cmd)
+	if err != nil {
+		return config.Config{}, err
+	}
+	return cfg.With(g.overrides(cmd))
+}
+
+// readPolicyDir reads a policy directory. One that nobody named need not be
+// there, as it need not for an agent.
+func readPolicyDir(ctx context.Context, dir string, named bool) (policyFiles, error) {
+	var files policyFiles
+	info, err := os.Stat(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !named:
+		return files, nil
+	case err == nil && !info.IsDir():
+		return files, usage("--policy-dir is %q, which is no directory", dir)
+	}
+	err = files.addDir(ctx, dir)
+	return files, err
+}
+
+// deltaText is what changes, for people.
+func deltaText(d netpolicy.Delta, v view) string {
+	if d.Empty() {
+		return "Nothing changes.\n"
+	}
+	var b strings.Builder
+	containers, connections := changes{title: "Containers"}, changes{title: "Connections"}
+	for _, c := range d.Endpoints {
+		switch {
+		case len(c.Before) == 0:
+			containers.add(minus, c.Sentence, v)
+		case len(c.After) == 0:
+			containers.add(plus, c.Sentence, v)
+		default:
+			containers.add(same, c.Sentence, v)
+		}
+	}
+	for _, c := range d.Connections {
+		if c.Allowed {
+			connections.add(plus, c.Sentence, v)
+		} else {
+			connections.add(minus, c.Sentence, v)
+		}
+	}
+	for _, c := range []*changes{&containers, &connections} {
+		if c.lines.Len() > 0 {
+			b.WriteString(bold.on(c.title, v.colour) + "\n" + c.lines.String() + "\n")
+		}
+	}
+	if d.Truncated {
+		b.WriteString(wrap("There is too much to compare: more connections may change than are listed.", v.width, "") + "\n")
+	}
+	fmt.Fprintf(&b, "%s: %s.\n", containers.title, containers.count(minus, plus, same))
+	fmt.Fprintf(&b, "%s: %s.\n", connections.title, connections.count(minus, plus))
+	return b.String()
+}
+
+// The signs of changes.
+var (
+	minus = cell{text: "-", style: red}
+	plus  = cell{text: "+", style: green}
+	same  = cell{text: "~", style: yellow}
+)
+
+// changes are lines of one kind.
+type changes struct {
+	title string
+	lines strings.Builder
+	of    map[string]int // by sign
+}
+
+func (c *changes) add(sign cell, sentence string, v view) {
+	const indent = "  "
+	c.lines.WriteString(sign.style.on(sign.text, v.colour) + " " + wrap(printable(sentence), v.width-len(indent), indent) + "\n")
+	if c.of == nil {
+		c.of = map[string]int{}
+	}
+	c.of[sign.text]++
+}
+
+func (c *changes) count(signs ...cell) string {
+	texts := make([]string, len(signs))
+	for i, s := range signs {
+		texts[i] = fmt.Sprintf("%s %d", s.text, c.of[s.text])
+	}
+	return strings.Join(texts, ", ")
+}

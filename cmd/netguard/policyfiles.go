@@ -1,0 +1,161 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"netguard/agent/control"
+	"netguard/netpolicy"
+)
+
+// standardInput is what a text from there is called in faults.
+const standardInput = "<stdin>"
+
+// policyFiles are files that were read, and faults of those that could not be.
+type policyFiles struct {
+	sources []netpolicy.Source
+	faults  netpolicy.Faults
+	seen    map[string]bool // paths, so that none is read twice
+}
+
+// add reads a file, the files of a directory that an agent would read there, or
+// the standard input. The error is that of a context that ended meanwhile.
+func (p *policyFiles) add(ctx context.Context, name string, stdin io.Reader) error {
+	if name == "-" {
+		if p.first(name) {
+			return p.addText(ctx, standardInput, stdin)
+		}
+		return nil
+	}
+	info, err := os.Stat(name)
+	if err != nil {
+		p.fault(name, err)
+		return nil
+	}
+	if info.IsDir() {
+		return p.addDir(ctx, name)
+	}
+	return p.addFile(ctx, name)
+}
+
+// first tells whether a path is seen for the first time.
+func (p *policyFiles) first(name string) bool {
+	if path, err := filepath.Abs(name); err == nil && name != "-" {
+		name = path
+	}
+	if p.seen[name] {
+		return false
+	}
+	if p.seen == nil {
+		p.seen = map[string]bool{}
+	}
+	p.seen[name] = true
+	return true
+}
+
+// addText reads to the end, or to where it is too large. What is read may be a
+// pipe or a terminal, on which nobody writes.
+func (p *policyFiles) addText(ctx context.Context, name string, from io.Reader) error {
+	type result struct {
+		data []byte
+		err  error
+	}
+	read := make(chan result, 1)
+	go func() {
+		// One byte more than is allowed: netpolicy says that it is too large.
+		data, err := io.ReadAll(io.LimitReader(from, netpolicy.MaxFileBytes+1))
+		read <- result{data, err}
+	}()
+	select {
+	case r := <-read:
+		if r.err != nil {
+			p.fault(name, r.err)
+		} else {
+			p.sources = append(p.sources, netpolicy.Source{Name: name, Data: r.data})
+		}
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (p *policyFiles) addFile(ctx context.Context, name string) error {
+	if !p.first(name) {
+		return nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		p.fault(name, err)
+		return nil
+	}
+	defer f.Close()
+	return p.addText(ctx, name, f)
+}
+
+// addDir reads what an agent would read in a directory. What keeps an agent from
+// reading the directory is a fault.
+func (p *policyFiles) addDir(ctx context.Context, dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		p.fault(dir, err)
+		return nil
+	}
+	entries = slices.DeleteFunc(entries, func(e os.DirEntry) bool { return !isPolicyFile(e.Name()) })
+	if len(entries) > control.MaxPlanFiles {
+		p.say(dir, "it has %d policy files: an agent reads at most %d, put several policies into one file", len(entries), control.MaxPlanFiles)
+		return nil
+	}
+	for _, e := range entries {
+		name := filepath.Join(dir, e.Name())
+		info, err := os.Stat(name)
+		switch {
+		case err != nil:
+			p.fault(name, err)
+		case !info.Mode().IsRegular(): // an agent would wait for the writer of a FIFO
+			p.say(name, "it is not a regular file: move it out of the policy directory")
+		default:
+			if err := p.addFile(ctx, name); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// isPolicyFile tells whether an agent reads a file of a policy directory.
+func isPolicyFile(name string) bool {
+	ext := filepath.Ext(name)
+	return (ext == ".yaml" || ext == ".yml") && !strings.HasPrefix(name, ".")
+}
+
+func (p *policyFiles) fault(name string, err error) {
+	if pathError, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pathError.Err // the path is said already
+	}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		p.say(name, "there is no such file or directory: is the name right?")
+	case errors.Is(err, fs.ErrPermission):
+		p.say(name, "it cannot be read: permission denied: run this as root (sudo)")
+	default:
+		p.say(name, "it cannot be read: %v", err)
+	}
+}
+
+func (p *policyFiles) say(name, format string, args ...any) {
+	p.faults = append(p.faults, netpolicy.Fault{Place: netpolicy.Place{File: name}, Text: fmt.Sprintf(format, args...)})
+}
+
+// writeFaults writes one fault a line, as compilers do. They may quote strangers.
+func writeFaults(to io.Writer, faults netpolicy.Faults) {
+	for _, f := range faults {
+		fmt.Fprintln(to, printable(f.Error()))
+	}
+}
