@@ -31,34 +31,44 @@ func (f Features) able(s settings) settings {
 // own in a network namespace of its own; where that is not permitted, in this one.
 // Nothing of it is there when Probe returns.
 func Probe() (Features, error) {
-	type result struct {
-		f   Features
-		err error
+	f, err := apart(probeHere)
+	if errors.Is(err, errHere) {
+		f, err = probeHere()
 	}
-	done := make(chan result)
-	go func() {
-		// A thread in another namespace is not given back: it ends with
-		// its goroutine.
-		runtime.LockOSThread()
-		if err := unix.Unshare(unix.CLONE_NEWNET); err == nil {
-			f, err := probeHere()
-			done <- result{f, err}
-			return
-		}
-		runtime.UnlockOSThread()
-		done <- result{err: errAgain}
-	}()
-	r := <-done
-	if errors.Is(r.err, errAgain) {
-		r.f, r.err = probeHere()
+	if err != nil {
+		return f, fmt.Errorf("probe: %w", err)
 	}
-	if r.err != nil {
-		return r.f, fmt.Errorf("probe: %w", r.err)
-	}
-	return r.f, nil
+	return f, nil
 }
 
-var errAgain = errors.New("no namespace of its own")
+// errHere says that there can be no namespace of its own.
+var errHere = errors.New("no network namespace")
+
+// apart runs probe in a new network namespace.
+func apart(probe func() (Features, error)) (f Features, err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// What the first thread has is shown as the process's. While
+			// it is held here, the other goroutine has another thread.
+			f, err = apart(probe)
+			runtime.UnlockOSThread()
+			return
+		}
+		if unix.Unshare(unix.CLONE_NEWNET) != nil {
+			runtime.UnlockOSThread()
+			err = errHere
+			return
+		}
+		// A thread in another namespace is not given back: it ends with its
+		// goroutine.
+		f, err = probe()
+	}()
+	<-done
+	return f, err
+}
 
 const probeName = "ngprobe"
 

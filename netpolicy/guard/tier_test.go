@@ -2,6 +2,7 @@ package guard
 
 import (
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -25,6 +26,24 @@ func TestProbe(t *testing.T) {
 			}
 		})
 	}
+	h.run(t, "stays_in_its_namespace", func(t *testing.T) {
+		process := func() string {
+			name, err := os.Readlink("/proc/self/ns/net")
+			if err != nil {
+				t.Fatal(err)
+			}
+			return name
+		}
+		before := process()
+		for range 20 {
+			if _, err := Probe(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if after := process(); after != before {
+			t.Errorf("the process moved from %s to %s", before, after)
+		}
+	})
 	h.run(t, "says_what_is_there_already", func(t *testing.T) {
 		run(t, "ip", "link", "add", probeName+"0", "type", "bridge")
 		if _, err := probeHere(); err == nil || !strings.Contains(err.Error(), probeName) {
