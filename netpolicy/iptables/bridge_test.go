@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestBridges(t *testing.T) {
@@ -92,6 +93,26 @@ func TestBridges(t *testing.T) {
 		apply(t, d, s.wish())
 		if !reaches(t, l.a, "tcp", published, true) || reaches(t, l.c, "tcp", published, false) {
 			t.Error("policy does not hold for a published port")
+		}
+	})
+	forLabs(t, "finds_neighbours_even_where_all_is_closed", func(t *testing.T, l *lab) {
+		d := open(t)
+		serve(t, l.b, 80)
+		s := policy("a", nil, []*node{l.a, l.b})
+		s.closed = s.db
+		apply(t, d, s.wish())
+		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+			t.Fatal(err)
+		}
+		for i := range familyNames {
+			l.a.do(func() { run(t, "ip", "neigh", "flush", "all") })
+			if reaches(t, l.a, "tcp", netip.AddrPortFrom(l.b.addrs[i], 80), false) {
+				t.Errorf("%s passes", familyNames[i])
+			}
+			await(t, 5*time.Second, familyNames[i]+" neighbour is found", func() (found bool) {
+				l.a.do(func() { found = strings.Contains(run(t, "ip", "neigh", "show", l.b.addrs[i].String()), "lladdr") })
+				return found
+			})
 		}
 	})
 	t.Run("cannot_without_br_netfilter", func(t *testing.T) {

@@ -19,6 +19,7 @@
 //	  RETURN what belongs to a connection that exists
 //	  DROP   what would open again, from the server's side, one that was cut
 //	  RETURN neighbour discovery and multicast listener messages (IPv6)
+//	  -g, -j TCP that is entered from the middle: its mirror (NG-FORWARD)
 //	  -j     the entry chain of the generation
 //
 // A generation's chains are written next to the old ones, in one transaction a
@@ -27,6 +28,9 @@
 // one. Members of sets change by netlink alone, in the order of
 // netpolicy.Family.Changes: a container that comes or goes is no fork and no
 // rule.
+//
+// A drop is two rules: the one before it counts for the container in a set with
+// counters, so that no container has a rule of its own.
 //
 // # Connections that are cut
 //
@@ -37,6 +41,15 @@
 // pass what belongs to a connection that exists: an entry that is deleted is
 // none, and a new connection that policy allows is not hit by what was noted of
 // an older one.
+//
+// The client's side needs no note: policy refuses it. A note about both sides would
+// refuse whoever gets the address next.
+//
+// Connections within a bridge are older than the kernel's table when the bridge
+// begins to hand over its frames. Of TCP the ports tell who is the client (see
+// mirror.go), in the rules and in Cut alike. Of UDP nothing does: a server that
+// goes on sending without being asked, and may send to the client by policy, is
+// taken for one that opens a connection of its own.
 //
 // # Where it works
 //

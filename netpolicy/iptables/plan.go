@@ -151,6 +151,9 @@ func planTable(t *table, l *layout, reads func(chain, []string) bool) tablePlan 
 	return p
 }
 
+// maxSentences bounds what describe says.
+const maxSentences = 20
+
 // describe says for people what is not as wished.
 func (p *plan) describe(k *kernel) []string {
 	var all []string
@@ -163,9 +166,9 @@ func (p *plan) describe(k *kernel) []string {
 			continue
 		}
 		if c.Delete {
-			say("set %s has %d members too many (%s)", c.name, len(c.Members), clip(c.about, 80))
+			say("set %s has %d members too many (%q)", c.name, len(c.Members), clip(c.about, 80))
 		} else {
-			say("set %s lacks %d members (%s)", c.name, len(c.Members), clip(c.about, 80))
+			say("set %s lacks %d members (%q)", c.name, len(c.Members), clip(c.about, 80))
 		}
 	}
 	for i, t := range p.tables {
@@ -188,6 +191,9 @@ func (p *plan) describe(k *kernel) []string {
 	}
 	for _, s := range p.stale {
 		say("%s rules of netguard are left over in iptables' %s backend, which Docker does not use", familyNames[s.family], s.backend.kind)
+	}
+	if more := len(all) - maxSentences; more > 1 {
+		all = append(all[:maxSentences], fmt.Sprintf("and %d things more", more))
 	}
 	return all
 }

@@ -57,3 +57,13 @@ func TestSameRule(t *testing.T) {
 		})
 	}
 }
+
+func TestDescribe(t *testing.T) {
+	t.Run("is_bounded", func(t *testing.T) {
+		p := &plan{destroy: make([]string, 1000)}
+		all := p.describe(&kernel{})
+		if len(all) != maxSentences+1 || all[maxSentences] != "and 980 things more" {
+			t.Errorf("%d sentences, the last %q", len(all), all[len(all)-1])
+		}
+	})
+}
