@@ -119,7 +119,7 @@ func block(b *strings.Builder, word cell, lines []string, v view) {
 		if i == 0 {
 			start = word.style.on(word.text, v.colour) + indent[len(word.text):]
 		}
-		b.WriteString(start + wrap(printable(line), v.width-len(indent), indent) + "\n")
+		b.WriteString(start + hang(printable(line), v.width, indent) + "\n")
 	}
 }
 

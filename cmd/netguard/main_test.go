@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/cobra"
 	"go.uber.org/goleak"
 	"go.yaml.in/yaml/v4"
 
@@ -39,10 +40,13 @@ func always(s control.Status) source {
 }
 
 // serve answers at a socket until the test ends, and returns the socket.
-func serve(t *testing.T, src control.Source) string {
+func serve(t *testing.T, src control.Source, change ...func(*control.Server)) string {
 	t.Helper()
 	socket := filepath.Join(t.TempDir(), "ng.sock")
 	server := control.NewServer(socket, src, "v1", slog.New(slog.DiscardHandler))
+	for _, c := range change {
+		c(server)
+	}
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(ctx) }()
@@ -209,19 +213,28 @@ func TestStatus(t *testing.T) {
 }
 
 func TestHelp(t *testing.T) {
-	root := newRoot(io.Discard, io.Discard)
-	for _, cmd := range root.Commands() {
-		if cmd.Name() == "completion" || cmd.Name() == "help" {
-			continue
-		}
-		if cmd.Short == "" || cmd.Example == "" && cmd.Name() != "version" {
-			t.Errorf("%s teaches nothing", cmd.Name())
-		}
-		_, out, _ := netguard(t, cmd.Name(), "--help")
-		for _, flag := range []string{"--config", "--docker-host", "--socket"} {
-			if !strings.Contains(out, flag) {
-				t.Errorf("%s has no %s", cmd.Name(), flag)
+	var teaches func(of *cobra.Command)
+	teaches = func(of *cobra.Command) {
+		for _, cmd := range of.Commands() {
+			if cmd.Name() == "completion" || cmd.Name() == "help" {
+				continue
 			}
+			if cmd.Short == "" || cmd.Example == "" && cmd.Name() != "version" {
+				t.Errorf("%s teaches nothing", cmd.CommandPath())
+			}
+			_, out, _ := netguard(t, append(strings.Fields(cmd.CommandPath())[1:], "--help")...)
+			for _, flag := range []string{"--config", "--docker-host", "--socket"} {
+				if !strings.Contains(out, flag) {
+					t.Errorf("%s has no %s", cmd.CommandPath(), flag)
+				}
+			}
+			for line := range strings.Lines(cmd.Long + "\n" + cmd.Example) {
+				if columns(line) > 100 {
+					t.Errorf("%s wraps: %s", cmd.CommandPath(), line)
+				}
+			}
+			teaches(cmd)
 		}
 	}
+	teaches(newRoot(io.Discard, io.Discard))
 }

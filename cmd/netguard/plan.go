@@ -33,8 +33,10 @@ reaches, only what policies list. The second part is which connections change.
 The exit code is 1 when a file has a fault, which is shown as by validate, and 0
 otherwise, whether anything changes or not.`,
 		Example: `  netguard policy plan --policy-dir ./policies
-  netguard policy plan                     # of the agent's own directory: what an edit did not apply
-  netguard policy plan --policy-dir . -o json | jq -e '.connections | all(.allowed)'   # nothing is cut`,
+  netguard policy plan        # of the agent's directory: what is not in force, of what it says
+
+  # exit 0 if no connection is cut
+  netguard policy plan --policy-dir . -o json | jq -e '.connections | all(.allowed)'`,
 		Args: cobra.NoArgs,
 	}
 	cmd.Flags().StringVar(&dir, "policy-dir", "", "`directory` of policy files (default: policy_dir of the configuration, else "+config.DefaultPolicyDir+")")
@@ -155,7 +157,7 @@ type changes struct {
 
 func (c *changes) add(sign cell, sentence string, v view) {
 	const indent = "  "
-	c.lines.WriteString(sign.style.on(sign.text, v.colour) + " " + wrap(printable(sentence), v.width-len(indent), indent) + "\n")
+	c.lines.WriteString(sign.style.on(sign.text, v.colour) + " " + hang(printable(sentence), v.width, indent) + "\n")
 	if c.of == nil {
 		c.of = map[string]int{}
 	}

@@ -113,3 +113,8 @@ func wrap(s string, width int, indent string) string {
 	}
 	return b.String()
 }
+
+// hang breaks a text that starts where the indent of its other lines ends.
+func hang(s string, width int, indent string) string {
+	return strings.ReplaceAll(wrap(s, width-columns(indent), ""), "\n", "\n"+indent)
+}
