@@ -1,7 +1,8 @@
-// Command demo shows netguard's main job on real containers: the same transfer
-// before and after a label, in both directions, and what `netguard status` says
-// of it. It runs a Docker engine in a network namespace of its own, and leaves
-// nothing behind.
+// Command demo shows netguard's main jobs on real containers: the same transfer
+// before and after a label, the same attack before and after the guard, the same
+// connection before and after a policy, and what `netguard status` says of it.
+// It runs a Docker engine in a network namespace of its own, and leaves nothing
+// behind.
 package main
 
 import (
@@ -11,65 +12,151 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/term"
-
 	"netguard/agent/control"
 	"netguard/integration/harness"
 )
 
 func main() { os.Exit(harness.Program("demo", show)) }
 
+// demo is the host of the show.
+type demo struct {
+	stage
+	e *harness.Engine
+	a *harness.Agent
+
+	client, plain, web, mallory *harness.Container
+}
+
 func show(tb harness.TB) {
-	out := newStage()
-	out.title("netguard: bandwidth limits for plain Docker, from labels")
+	d := &demo{stage: newStage()}
+	d.title("netguard: limits, a guard and policies for plain Docker")
+	d.say("A Docker engine starts in a network namespace of its own; your own Docker is not touched.")
+	d.e = harness.Start(tb)
+	d.e.Network("backend")
+	for name, c := range map[string]**harness.Container{"client": &d.client, "plain": &d.plain, "mallory": &d.mallory} {
+		*c = d.e.Run(name, harness.On("backend"), harness.Doing("serve", "tcp", ":80"))
+	}
+	d.plainDocker()
+	d.limits()
+	d.guard()
+	d.policy()
+	d.failures()
+	d.run("netguard status")
+	d.print(d.a.CLI("status").Stdout)
+	d.say("Everything of this demo is removed now.")
+}
 
-	out.say("A Docker engine starts in a network namespace of its own; your own Docker is not touched.")
-	e := harness.Start(tb)
-	e.Network("backend")
-	client := e.Run("client", harness.On("backend"))
-	plain := e.Run("plain", harness.On("backend"))
+func (d *demo) plainDocker() {
+	d.scene("1. Plain Docker: a container takes what it can get")
+	d.run("docker run --network backend --name plain …")
+	d.bar("receives", received(d.client, d.plain), 0)
+	d.bar("sends", received(d.plain, d.client), 0)
+	d.say("… and a neighbour, mallory, takes over client's address with one forged ARP packet:")
+	d.poison()
+}
 
-	out.scene("1. Plain Docker: a container takes what it can get")
-	out.run("docker run --network backend --name plain …")
-	out.bar("receives", received(client, plain), 0)
-	out.bar("sends", received(plain, client), 0)
+func (d *demo) limits() {
+	d.scene("2. With netguard: a container with two labels")
+	d.a = d.e.Agent()
+	d.run("netguard agent")
+	d.web = d.e.Run("web", harness.On("backend"), harness.Doing("serve", "tcp", ":80"),
+		harness.Label("netguard.ingress.rate", "50mbit"), harness.Label("netguard.egress.rate", "10mbit"))
+	d.run("docker run --network backend --name web --label netguard.ingress.rate=50mbit --label netguard.egress.rate=10mbit …")
+	d.a.AwaitEndpoint(d.web, "backend", control.Admitted)
+	d.bar("receives", received(d.client, d.web), 50e6)
+	d.bar("sends", received(d.web, d.client), 10e6)
 
-	out.scene("2. With netguard: the same container, with two labels")
-	a := e.Agent()
-	out.run("netguard agent")
-	labels := map[string]string{"netguard.ingress.rate": "50mbit", "netguard.egress.rate": "10mbit"}
-	web := e.Run("web", harness.On("backend"), harness.Labels(labels))
-	out.run("docker run --network backend --name web --label netguard.ingress.rate=50mbit --label netguard.egress.rate=10mbit …")
-	a.AwaitStatus("web is limited", func(s control.Status) bool {
-		ep, _ := harness.Endpoint(s, web, "backend")
-		return ep.State == control.Admitted && ep.Egress.RateBPS != 0
+	d.say("While a container sends flat out at 10 Mbit/s, a small packet goes to its neighbour and back:")
+	root := "tc qdisc %[2]s dev %[1]s root handle 1: htb default 1"
+	veth := d.plain.Veth("backend")
+	d.e.Output("sh", "-c", fmt.Sprintf(root+" && tc class add dev %[1]s parent 1: classid 1:1 htb rate 10mbit", veth, "add"))
+	d.trips("an HTB class by hand", loaded(d.client, d.plain))
+	d.e.Output("tc", "qdisc", "del", "dev", veth, "root")
+	d.trips("netguard", loaded(d.web, d.client))
+}
+
+func (d *demo) guard() {
+	d.scene("3. A container is what Docker says it is")
+	d.say("mallory tries again:")
+	d.poison()
+	d.a.AwaitStatus("mallory is counted", func(s control.Status) bool {
+		ep, _ := harness.Endpoint(s, d.mallory, "backend")
+		return ep.Violations.ARP > 0
 	})
-	out.bar("receives", received(client, web), 50e6)
-	out.bar("sends", received(web, client), 10e6)
+}
 
-	out.scene("3. A saturated limit does not make others wait")
-	out.say("While a container sends flat out at 10 Mbit/s, a small packet goes to its neighbour and back:")
-	e.Output("sh", "-c", fmt.Sprintf("tc qdisc add dev %[1]s root handle 1: htb default 1 && tc class add dev %[1]s parent 1: classid 1:1 htb rate 10mbit", plain.Veth("backend")))
-	out.trips("an HTB class by hand", loaded(client, plain))
-	out.trips("netguard", loaded(web, client))
+// poison has mallory claim client's address, and says what plain believes.
+func (d *demo) poison() {
+	victim, address := d.plain.Inside(), d.client.IP("backend").String()
+	victim.CanReach("tcp", d.client.Addr("backend", 80)) // it knows the neighbour
+	before := neighbour(victim, address)
+	mine, target := mac(d.mallory), mac(d.plain)
+	claim := append(append(append([]byte{}, target...), mine...), 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2) // an ARP reply
+	claim = append(append(claim, mine...), d.client.IP("backend").AsSlice()...)
+	claim = append(append(claim, target...), d.plain.IP("backend").AsSlice()...)
+	d.mallory.Inside().SendFrame("eth0", claim, 5)
+	after := neighbour(victim, address)
+	if after == before {
+		d.verdict(true, fmt.Sprintf("plain still reaches client (%s) at %s", address, after))
+	} else {
+		d.verdict(false, fmt.Sprintf("plain reached client (%s) at %s, and now sends what is for it to mallory, at %s", address, before, after))
+	}
+	victim.Output("ip", "neigh", "flush", "dev", "eth0")
+}
 
-	out.scene("4. The agent is killed, and the limit holds")
-	a.Kill()
-	out.run("kill -9 $(pidof netguard)")
-	out.bar("sends", received(web, client), 10e6)
-	a.Start()
-	out.say("The agent starts again and adopts what it finds; no packet is lost for it.")
+func neighbour(n harness.Netns, address string) string {
+	fields := strings.Fields(n.Output("ip", "neigh", "show", address))
+	for i, f := range fields {
+		if f == "lladdr" && i+1 < len(fields) {
+			return fields[i+1]
+		}
+	}
+	return "nobody"
+}
 
-	out.scene("5. A wrong label is not an open door: it is limited, and said")
-	odd := e.Run("typo", harness.On("backend"), harness.Label("netguard.egress.rate", "10mbps"))
-	out.run("docker run --network backend --name typo --label netguard.egress.rate=10mbps …")
-	a.AwaitStatus("typo is limited", func(s control.Status) bool {
-		ep, _ := harness.Endpoint(s, odd, "backend")
-		return ep.State == control.Admitted && ep.Egress.RateBPS != 0
+func mac(c *harness.Container) []byte {
+	var m [6]byte
+	fmt.Sscanf(c.MAC("backend"), "%02x:%02x:%02x:%02x:%02x:%02x", &m[0], &m[1], &m[2], &m[3], &m[4], &m[5])
+	return m[:]
+}
+
+func (d *demo) policy() {
+	d.scene("4. Who may talk to whom")
+	d.say("Without a policy everybody reaches web:")
+	d.reach()
+	const policy = "name: web\nselect: {container: web}\ningress:\n  - from: [{container: client}]\n    ports: [tcp/80]\n"
+	d.run("cat /etc/netguard/policies/web.yaml")
+	d.print(policy)
+	d.a.WritePolicy("web.yaml", policy)
+	d.a.AwaitStatus("web is isolated", func(s control.Status) bool {
+		ep, _ := harness.Endpoint(s, d.web, "backend")
+		return len(ep.Policy.Ingress) == 1
 	})
-	out.run("netguard status")
-	out.print(a.CLI("status").Stdout)
-	out.say("Everything of this demo is removed now.")
+	d.reach()
+	d.run("netguard policy explain mallory web tcp/80")
+	d.print(d.a.CLI("policy", "explain", "mallory", "web", "tcp/80").Stdout)
+}
+
+func (d *demo) reach() {
+	for _, c := range []*harness.Container{d.client, d.mallory} {
+		r := c.Inside().Connect("tcp", d.web.Addr("backend", 80), "500ms")
+		d.verdict(r.Answered() == (c == d.client), fmt.Sprintf("%-8s to web, tcp/80: %s", c.Name, r.Result))
+	}
+}
+
+func (d *demo) failures() {
+	d.scene("5. The agent is killed, and what was enforced stays")
+	d.a.Kill()
+	d.run("kill -9 $(pidof netguard)")
+	d.bar("sends", received(d.web, d.client), 10e6)
+	d.reach()
+	d.a.Start()
+	d.say("The agent starts again and adopts what it finds; no packet is lost for it.")
+
+	d.scene("6. A wrong label is not an open door")
+	odd := d.e.Run("typo", harness.On("backend"), harness.Label("netguard.egress.rate", "10mbps"))
+	d.run("docker run --network backend --name typo --label netguard.egress.rate=10mbps …")
+	d.a.AwaitEndpoint(odd, "backend", control.Quarantined)
 }
 
 // received is what one container gets from another, in bits a second on the wire.
@@ -85,65 +172,4 @@ func loaded(from, to *harness.Container) harness.Times {
 	echo := to.Inside().Serve("udp", at)
 	defer echo.Kill()
 	return from.Inside().RoundTrips(at, 150, 20*time.Millisecond)
-}
-
-// stage writes for people: with colours on a terminal, plainly elsewhere.
-type stage struct{ colours bool }
-
-func newStage() stage {
-	_, no := os.LookupEnv("NO_COLOR")
-	return stage{colours: !no && term.IsTerminal(int(os.Stdout.Fd()))}
-}
-
-func (s stage) paint(code, text string) string {
-	if !s.colours {
-		return text
-	}
-	return "\x1b[" + code + "m" + text + "\x1b[0m"
-}
-
-func (s stage) title(text string) {
-	fmt.Printf("%s\n%s\n\n", s.paint("1", text), strings.Repeat("=", len(text)))
-}
-
-func (s stage) scene(text string)  { fmt.Printf("\n%s\n", s.paint("1;36", text)) }
-func (s stage) say(text string)    { fmt.Printf("  %s\n", text) }
-func (s stage) run(command string) { fmt.Printf("  %s\n", s.paint("2", "$ "+command)) }
-
-func (s stage) trips(whose string, t harness.Times) {
-	code := "32"
-	if t.P50 > 5 {
-		code = "33"
-	}
-	fmt.Printf("  %s\n", s.paint(code, fmt.Sprintf("%-22s half of them took less than %7.2f ms, 99 of 100 less than %7.2f ms", whose, t.P50, t.P99)))
-}
-
-func (s stage) print(text string) {
-	fmt.Println()
-	for line := range strings.Lines(text) {
-		fmt.Print("  ", line)
-	}
-	fmt.Println()
-}
-
-// bar shows a rate, and the limit that it should keep where there is one.
-func (s stage) bar(what string, bps, limit float64) {
-	// A mark for each doubling above a megabit: 10 Gbit/s are 13.
-	marks := 1
-	for r := 2e6; r < bps; r *= 2 {
-		marks++
-	}
-	text := fmt.Sprintf("%-9s %12s  %s", what, human(bps), strings.Repeat("#", marks))
-	if limit == 0 {
-		fmt.Printf("  %s\n", s.paint("33", text))
-		return
-	}
-	fmt.Printf("  %s\n", s.paint("32", fmt.Sprintf("%-42s %.1f %% of %s", text, 100*bps/limit, human(limit))))
-}
-
-func human(bps float64) string {
-	if bps >= 1e9 {
-		return fmt.Sprintf("%.2f Gbit/s", bps/1e9)
-	}
-	return fmt.Sprintf("%.2f Mbit/s", bps/1e6)
 }
