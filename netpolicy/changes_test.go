@@ -1,6 +1,7 @@
 package netpolicy
 
 import (
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -132,5 +133,31 @@ func TestChangesOpenNothingInBetween(t *testing.T) {
 	})
 	if steps == 0 {
 		t.Error("nothing changed")
+	}
+}
+
+// A container goes and another comes on both ends of a rule: the old one never
+// reaches the new one.
+func TestChangesOrder(t *testing.T) {
+	member := func(a string) []Member { return []Member{single(netip.MustParseAddr(a))} }
+	f := Family{Sets: []Set{
+		{Name: "from", Members: member("10.0.0.3")},
+		{Name: "closed", Closes: true, Members: member("10.0.0.5")},
+		{Name: "to", Members: member("10.0.0.5")},
+	}}
+	got := f.Changes(map[string][]Member{"from": member("10.0.0.2"), "to": member("10.0.0.4"), "closed": member("10.0.0.4")})
+	want := []Change{
+		{Set: "closed", Members: member("10.0.0.5")},
+		{Set: "from", Delete: true, Members: member("10.0.0.2")},
+		{Set: "to", Delete: true, Members: member("10.0.0.4")},
+		{Set: "from", Members: member("10.0.0.3")},
+		{Set: "to", Members: member("10.0.0.5")},
+		{Set: "closed", Delete: true, Members: member("10.0.0.4")},
+	}
+	if diff := cmp.Diff(want, got, cmp.Comparer(func(a, b Member) bool { return a == b })); diff != "" {
+		t.Error(diff)
+	}
+	if again := f.Changes(map[string][]Member{"from": member("10.0.0.3"), "to": member("10.0.0.5"), "closed": member("10.0.0.5")}); len(again) > 0 {
+		t.Errorf("twice is not once: %v", again)
 	}
 }

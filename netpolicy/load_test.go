@@ -141,6 +141,12 @@ func TestKeep(t *testing.T) {
 			t.Errorf("in force %q, unclear %v", got, c.Unclear())
 		}
 	})
+	t.Run("what_had_a_fault_before_is_not_kept", func(t *testing.T) {
+		c := load(badAll).Keep(load(badDB))
+		if got := names(c.Policies()); got != "web" || len(c.Unclear()) != 1 {
+			t.Errorf("in force %q, unclear %v", got, c.Unclear())
+		}
+	})
 	t.Run("a_repaired_file_counts_again", func(t *testing.T) {
 		c := load(strings.Replace(goodDB, "name: db", "name: db2", 1)).Keep(load(badDB).Keep(load(goodDB)))
 		if got := names(c.Policies()); got != "db2 web" || len(c.Faults()) > 0 {
@@ -164,4 +170,30 @@ func TestKeep(t *testing.T) {
 			t.Error(c.Unclear())
 		}
 	})
+}
+
+// Whom a file with faults is about is told only if it is sure.
+func TestBroken(t *testing.T) {
+	for text, want := range map[string]string{
+		"select: {service: db}\ningres: []":                           "service=db",
+		"select: {service: db, project: 'sh*p'}\ningress: []":         "",
+		"select: {service: db, projet: shop}\ningress: []":            "",
+		"select: {service: db}\nselect: {service: api}\ningress: []":  "",
+		"select: {service: [db]}\ningress: []":                        "",
+		"select: {service: db}\ningress: [{ports: [tcp/x]}]":          "service=db",
+		"select: {}\ningress: [{from: [{cidr: x}]}]":                  "every container",
+		"select: {labels: {tier: data, tier: x}}\ningress: []":        "",
+		"Select: {service: db}\ningress: []":                          "",
+		"select: &a {service: db}\ningress: []":                       "service=db",
+		"select: {service: db}\ningress: [{from: [{service: 'a*'}]}]": "service=db",
+	} {
+		c := Load([]Source{{"x.yaml", []byte("name: x\n" + text + "\n")}})
+		got := ""
+		if b := c.Broken(); len(b) > 0 {
+			got = b[0].Select.String()
+		}
+		if len(c.Faults()) == 0 || got != want || (len(c.Unclear()) == 0) != (want != "") {
+			t.Errorf("%q is about %q, want %q; unclear %v, faults %v", text, got, want, c.Unclear(), c.Faults())
+		}
+	}
 }

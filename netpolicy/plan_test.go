@@ -72,6 +72,24 @@ func TestPlan(t *testing.T) {
 			}
 		})
 	})
+	t.Run("names_replicas_that_reach_each_other", func(t *testing.T) {
+		one, two := managed("db-1", "n", "10.0.0.2"), managed("db-2", "n", "10.0.0.3")
+		one.Service, two.Service = "db", "db"
+		endpoints := []Endpoint{one, two}
+		after := Compile(World{Endpoints: endpoints, Policies: mustLoad(t, "{name: db, select: {service: db}, ingress: [{from: [{entity: host}, {entity: external}]}]}")})
+		d := Plan(Compile(World{Endpoints: endpoints}), after, endpoints, nil)
+		if len(d.Connections) != 1 || d.Connections[0].Sentence != "db-1, db-2 may no longer reach db-1, db-2 on n by everything over IPv4: denied by policy db" {
+			t.Errorf("%+v", d.Connections)
+		}
+	})
+	t.Run("parts_the_world_at_both_ends_of_a_CIDR", func(t *testing.T) {
+		endpoints := []Endpoint{managed("a", "n", "10.0.0.2")}
+		after := Compile(World{Endpoints: endpoints, Policies: mustLoad(t, "{name: a, select: {service: a}, egress: [{to: [{cidr: 0.0.0.0/1}]}]}")})
+		d := Plan(Compile(World{Endpoints: endpoints}), after, endpoints, []netip.Addr{addr("10.0.0.1")})
+		if len(d.Connections) != 1 || d.Connections[0].Sentence != "a may no longer reach the rest of the world on n by everything over IPv4: denied by policy a" {
+			t.Errorf("%+v", d.Connections)
+		}
+	})
 	t.Run("names_every_connection_that_changes", func(t *testing.T) {
 		changed, same := 0, 0
 		rapid.Check(t, func(t *rapid.T) {

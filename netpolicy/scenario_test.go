@@ -144,6 +144,10 @@ func TestPublishedPorts(t *testing.T) {
 			asked{Input, "fd00::2", host6, 8080, true},
 			asked{Input, "10.0.0.2", host4, 80, false})
 	})
+	t.Run("are_open_where_everyone_is", func(t *testing.T) {
+		ask(t, `{name: a, select: {service: a}, egress: [{to: [{entity: any}], ports: [tcp/80]}]}`, []Endpoint{a, b},
+			asked{Input, "10.0.0.2", host4, 8080, true}, asked{Input, "10.0.0.2", host4, 443, false})
+	})
 	t.Run("are_no_way_around_a_guardrail", func(t *testing.T) {
 		for _, deny := range []string{
 			"{egress: {to: [{service: b}]}}", "{egress: {to: [{cidr: 10.0.0.3/32}], ports: [tcp/80]}}", "{egress: {to: [{entity: host}], ports: [tcp/8080]}}",
