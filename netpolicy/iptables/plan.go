@@ -158,6 +158,9 @@ const maxSentences = 20
 func (p *plan) describe(k *kernel) []string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	for _, s := range p.stale {
+		say("%s rules of netguard are left over in iptables' %s backend, which Docker does not use", familyNames[s.family], s.backend.kind)
+	}
 	for _, s := range p.create {
 		say("set %s is missing", s.name)
 	}
@@ -188,9 +191,6 @@ func (p *plan) describe(k *kernel) []string {
 	}
 	for _, name := range p.destroy {
 		say("set %s is left over", name)
-	}
-	for _, s := range p.stale {
-		say("%s rules of netguard are left over in iptables' %s backend, which Docker does not use", familyNames[s.family], s.backend.kind)
 	}
 	if more := len(all) - maxSentences; more > 1 {
 		all = append(all[:maxSentences], fmt.Sprintf("and %d things more", more))
