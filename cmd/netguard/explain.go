@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -24,8 +25,9 @@ a published port ask for host and its number there. Without PROTO/PORT, everythi
 that has one answer is told together. icmp is a ping.
 
 There is one answer for each pair of addresses: for each network on which both
-are, and for IPv4 and IPv6. In it, "db ingress[0]" is the first item under ingress
-of the policy db, and "deny[0].egress" the egress under the first item of deny.
+are, for IPv4 and IPv6, for each address of the host. Those that differ in nothing
+else are shown as one. In an answer, "db ingress[0]" is the first item under
+ingress of the policy db, "deny[0].egress" the egress under the first item of deny.
 
 Policy is one thing that a connection needs: Docker's own isolation of networks,
 internal networks, and whether anybody listens, are others.
@@ -81,14 +83,15 @@ The exit code is 0 when every answer is ALLOWED, and 1 otherwise.`,
 	return cmd
 }
 
-// explanationText is an explanation for people: a block for each answer.
+// explanationText is an explanation for people: a block for each answer, those
+// that differ by addresses only being one.
 func explanationText(e netpolicy.Explanation, v view) string {
 	var b strings.Builder
 	if len(e.Answers) == 0 {
 		block(&b, verdict(e.Allowed), []string{e.Note}, v)
 		return b.String()
 	}
-	for _, a := range e.Answers {
+	for _, a := range folded(e.Answers) {
 		lines := []string{a.Sentence}
 		if len(a.Policies) > 0 {
 			lines = append(lines, "policies: "+strings.Join(a.Policies, ", "))
@@ -102,6 +105,34 @@ func explanationText(e netpolicy.Explanation, v view) string {
 		block(&b, cell{text: "NOTE", style: yellow}, []string{e.Note}, v)
 	}
 	return b.String()
+}
+
+// folded puts answers together that differ by nothing but the addresses.
+func folded(answers []netpolicy.Answer) []netpolicy.Answer {
+	const most = 2 // pairs of addresses that are named
+	var all []netpolicy.Answer
+	at := map[string]int{}
+	pairs := map[int][]string{}
+	for _, a := range answers {
+		pair := a.Src + " to " + a.Dst
+		sentence := strings.Replace(a.Sentence, "("+pair+")", "()", 1)
+		key := fmt.Sprintf("%v %q %q %q %q", a.Allowed, a.Service, a.Policies, a.Rules, sentence)
+		i, ok := at[key]
+		if !ok {
+			i = len(all)
+			at[key] = i
+			all = append(all, a)
+		}
+		pairs[i] = append(pairs[i], pair)
+	}
+	for i := range all {
+		named := strings.Join(pairs[i][:min(most, len(pairs[i]))], ", ")
+		if more := len(pairs[i]) - most; more > 0 {
+			named += fmt.Sprintf(" and %d more", more)
+		}
+		all[i].Sentence = strings.Replace(all[i].Sentence, "("+pairs[i][0]+")", "("+named+")", 1)
+	}
+	return all
 }
 
 func verdict(allowed bool) cell {

@@ -125,6 +125,16 @@ func TestExplanationText(t *testing.T) {
 		{Allowed: true, Sentence: "\x1b[31mred\x1b[0m\nDENIED  fake " + longWord, Policies: []string{"p\u202e1"}, Rules: []string{"p\x07 ingress[0]"}},
 		{Sentence: "nobody decides"},
 	}}
+	answer := func(allowed bool, src, dst, why string, policies ...string) netpolicy.Answer {
+		return netpolicy.Answer{Allowed: allowed, Src: src, Dst: dst, Policies: policies, Sentence: "a may reach b (" + src + " to " + dst + ") by tcp/80: " + why}
+	}
+	several := []netpolicy.Answer{
+		answer(true, "10.0.0.1", "10.0.0.2", "it may", "p"), answer(true, "10.1.0.1", "10.1.0.2", "it may", "p"),
+		answer(false, "fd00::1", "fd00::2", "it may", "p"), answer(false, "fd00::3", "fd00::2", "it may", "p"),
+		answer(false, "fd00::4", "fd00::2", "it may", "p"), answer(false, "fd00::5", "fd00::2", "it may", "p"),
+		answer(false, "fd00::6", "fd00::2", "for another reason", "p"), answer(false, "fd00::7", "fd00::2", "it may", "q"),
+		{Src: "10.0.0.1", Dst: "10.0.0.2", Sentence: "no addresses"}, {Src: "10.0.0.1", Dst: "10.0.0.3", Sentence: "no addresses"},
+	}
 	for name, test := range map[string]struct {
 		explanation netpolicy.Explanation
 		view        view
@@ -132,6 +142,7 @@ func TestExplanationText(t *testing.T) {
 		"explain_allowed": {explain(t, "shop-api-1", "shop-db-1", "tcp/5432"), view{width: 100}},
 		"explain_denied":  {explain(t, "shop-web-1", "shop-db-1", "tcp/5432"), view{width: 100}},
 		"explain_all":     {explain(t, "shop-api-1", "shop-db-1", ""), view{width: 100, colour: true}},
+		"explain_folded":  {netpolicy.Explanation{Answers: several}, view{width: 100}},
 		"explain_nothing": {explain(t, "host", "host", ""), view{width: 100}},
 		"explain_strange": {strange, view{width: 80}},
 	} {
