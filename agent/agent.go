@@ -114,6 +114,9 @@ func Run(ctx context.Context, o Options) error {
 	view.notify = reconcile.wakeup.call
 	status := &statusReader{mode: o.Mode, loop: reconcile, engine: engine, settings: s, policies: rules, driver: reader, filter: filterReader}
 	server := control.NewServer(cfg.Socket, status, o.Version, log)
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	server.Cleans(&cleaner{loop: reconcile, end: end})
 	server.Policies(&policyReader{loop: reconcile, links: links})
 	// The socket first: it keeps a second agent from writing anything.
 	if err := server.Listen(); err != nil {
@@ -213,7 +216,11 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 	start("notify systemd", afterwards(notify(log)))
 	err := g.Wait()
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
-	if ctx.Err() != nil {
+	switch {
+	case errors.Is(context.Cause(ctx), errCleaned):
+		log.Info("netguard agent stops; " + errCleaned.Error())
+		return nil
+	case ctx.Err() != nil:
 		log.Info("netguard agent stops; what is enforced stays enforced")
 		return nil
 	}

@@ -54,6 +54,7 @@ type loop struct {
 	check    check
 	told     map[endpoint.Key]string // what was logged last about an endpoint
 	reads    int                     // of observed, at the last pass
+	over     bool                    // nothing is to be written any more
 
 	state atomic.Pointer[state]
 }
@@ -154,6 +155,11 @@ func (l *loop) ask(ctx context.Context, f func()) error {
 
 // pass brings the kernel to what is desired now.
 func (l *loop) pass(ctx context.Context) {
+	if l.over {
+		l.check.at = time.Now().Add(verifyEvery)
+		l.police.at, l.police.cut, l.sentry.at, l.sentry.counted = l.check.at, time.Time{}, l.check.at, l.check.at
+		return
+	}
 	seen := l.observer.current() // before the ports: they may only be newer
 	if h := l.links.TakeHint(); !h.Empty() {
 		l.check.all = l.check.all || h.Full

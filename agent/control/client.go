@@ -75,6 +75,12 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 	return v, err
 }
 
+// Cleanup has the agent take everything of netguard's out of the kernel, and end.
+func (c *Client) Cleanup(ctx context.Context) error {
+	var nothing struct{}
+	return c.ask(ctx, http.MethodPost, "/v1/cleanup", "", nil, &nothing)
+}
+
 // ask asks and decodes. Keys that are not known are a newer agent's.
 func (c *Client) ask(ctx context.Context, method, path, query string, body []byte, to any) error {
 	u := url.URL{Scheme: "http", Host: "netguard", Path: path, RawQuery: query}

@@ -22,6 +22,7 @@ func (s *Server) routes() http.Handler {
 		plan := func(r *http.Request) (any, error) { return s.plan(http.NewResponseController(w), r) }
 		reply(plan, s.timeouts.reply).ServeHTTP(w, r)
 	}), maxPlan))
+	mux.Handle("POST /v1/cleanup", s.question(s.cleanup))
 	mux.Handle("/", s.question(unknown))
 	return mux
 }
@@ -100,6 +101,7 @@ var kinds = []struct {
 	{ErrPolicyFaults, "policy_faults", http.StatusUnprocessableEntity},
 	{errBadRequest, "bad_request", http.StatusBadRequest},
 	{errTooLarge, "too_large", http.StatusRequestEntityTooLarge},
+	{errNoCleaner, "no_cleanup", http.StatusNotImplemented},
 	{errNoPolicies, "no_policies", http.StatusNotImplemented},
 	{errUnknownRequest, codeUnknownRequest, http.StatusNotFound},
 }

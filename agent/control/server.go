@@ -35,6 +35,7 @@ type Server struct {
 	socket   string
 	source   Source
 	policies PolicySource // nil without
+	cleaner  Cleaner      // nil without
 	version  string
 	log      *slog.Logger
 	timeouts timeouts

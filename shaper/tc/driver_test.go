@@ -207,3 +207,18 @@ func TestDriver(t *testing.T) {
 		}
 	})
 }
+
+func TestCleanup(t *testing.T) {
+	d, veth := vethIn(t)
+	before := read(t, d, veth)
+	want := tree(t, 10*shaper.Mbit, leaf(t, d))
+	apply(t, d, veth, shaper.Wish{Ingress: want, Egress: want})
+	for range 2 {
+		if err := d.Cleanup(); err != nil {
+			t.Fatal(err)
+		}
+		if have := read(t, d, veth); !cmp.Equal(have, before) {
+			t.Errorf("after clean-up: %+v, before: %+v", have, before)
+		}
+	}
+}

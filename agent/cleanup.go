@@ -1,0 +1,72 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+
+	"netguard/agent/control"
+	"netguard/netpolicy/guard"
+	"netguard/netpolicy/iptables"
+	"netguard/shaper/tc"
+)
+
+// clean takes everything of netguard's out of the kernel. It goes on after an
+// error, and can be called again.
+func clean(ctx context.Context, filter *iptables.Driver, watcher *guard.Driver, shaper *tc.Driver) error {
+	return errors.Join(filter.Cleanup(ctx), shaper.Cleanup(), watcher.Cleanup())
+}
+
+// Cleanup takes everything of netguard's out of the kernel of this network
+// namespace, where no agent runs. The error is control.ErrInUse if one does.
+func Cleanup(ctx context.Context, socket string) error {
+	// The lock keeps an agent from starting meanwhile.
+	server := control.NewServer(socket, nil, "", slog.New(slog.NewTextHandler(io.Discard, nil)))
+	if err := server.Listen(); err != nil {
+		return err
+	}
+	defer server.Close()
+	filter, err := iptables.Open(ctx, iptables.Options{})
+	if err != nil {
+		return err
+	}
+	defer filter.Close()
+	watcher, err := openGuard(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return err
+	}
+	defer watcher.Close()
+	shaper, err := tc.Open()
+	if err != nil {
+		return err
+	}
+	defer shaper.Close()
+	return clean(ctx, filter, watcher, shaper)
+}
+
+// cleaner has the running agent clean up, and end. It implements control.Cleaner.
+type cleaner struct {
+	loop *loop
+	end  context.CancelCauseFunc
+}
+
+// errCleaned is why an agent ends that was told to clean up.
+var errCleaned = errors.New("everything of netguard's was taken out of the kernel")
+
+// Cleanup implements control.Cleaner.
+func (c *cleaner) Cleanup(ctx context.Context) error {
+	var err error
+	asked := c.loop.ask(ctx, func() {
+		c.loop.over = true // nothing is put back
+		err = clean(ctx, c.loop.police.driver, c.loop.sentry.driver, c.loop.driver)
+	})
+	if asked != nil {
+		return fmt.Errorf("ask the agent's loop: %w", asked)
+	}
+	if err == nil {
+		c.end(errCleaned)
+	}
+	return err
+}

@@ -1,0 +1,34 @@
+package control
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"time"
+)
+
+// cleanupTimeout bounds a clean-up: rules, sets, and the ports of a big host.
+const cleanupTimeout = time.Minute
+
+// Cleaner takes everything of netguard's out of the kernel, and has the agent end.
+type Cleaner interface {
+	Cleanup(ctx context.Context) error
+}
+
+var errNoCleaner = errors.New("this agent does not clean up")
+
+// Cleans has the server pass requests to clean up to c. It is called before Serve.
+func (s *Server) Cleans(c Cleaner) { s.cleaner = c }
+
+func (s *Server) cleanup(r *http.Request) (any, error) {
+	if s.cleaner == nil {
+		return nil, errNoCleaner
+	}
+	// Half a clean-up helps nobody: it goes on when the client does not wait.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(r.Context()), cleanupTimeout)
+	defer cancel()
+	if err := s.cleaner.Cleanup(ctx); err != nil {
+		return nil, err
+	}
+	return struct{}{}, nil
+}

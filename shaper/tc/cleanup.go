@@ -1,0 +1,33 @@
+package tc
+
+import (
+	"errors"
+	"fmt"
+
+	"netguard/shaper"
+)
+
+// Cleanup takes away every qdisc, filter and IFB of netguard's in the namespace,
+// whoever of its kind put it there, and leaves what others put there as it is.
+// It goes on after an error.
+func (d *Driver) Cleanup() error {
+	s, err := d.Snapshot()
+	if err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
+	var faults []error
+	for index, l := range s.links {
+		if l.Type() != "veth" {
+			continue
+		}
+		have, err := s.Endpoint(index)
+		if err == nil {
+			err = d.Apply(index, l.Attrs().Name, shaper.Diff(have, shaper.Wish{}))
+		}
+		if err != nil && !gone(err) {
+			faults = append(faults, fmt.Errorf("clean up %s: %w", l.Attrs().Name, err))
+		}
+	}
+	_, err = d.Sweep(func(int) bool { return false })
+	return errors.Join(append(faults, err)...)
+}
