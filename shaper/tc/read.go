@@ -23,9 +23,9 @@ const (
 	statsQueue   = 3
 	statsPackets = 8
 
-	htbParms, htbInit, htbRate64, htbCeil64 = 1, 2, 6, 7
-	tbfParms, tbfRate64                     = 1, 4
-	codelTarget, codelLimit                 = 1, 2
+	htbParms, htbInit, htbDirectQlen, htbRate64, htbCeil64 = 1, 2, 5, 6, 7
+	tbfParms, tbfRate64                                    = 1, 4
+	codelTarget, codelLimit                                = 1, 2
 
 	bpfAct      = 1
 	actOption   = 2

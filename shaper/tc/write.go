@@ -67,11 +67,14 @@ func (d *Driver) treeStep(dev int, s shaper.Step) error {
 	const root = uint32(shaper.RootMajor) << 16
 	switch s.Op {
 	case shaper.AddRoot:
+		htb := &gotc.Htb{Init: &gotc.HtbGlob{Version: 3, Rate2Quantum: 10, Defcls: uint32(s.Default)}}
+		if link, err := d.links.LinkByIndex(dev); err == nil && link.Attrs().TxQLen == 0 {
+			htb.DirectQlen = ptr(wasNoQueue)
+		}
 		msg.Handle, msg.Parent = root, rootParent
-		return occupied(d.write.Qdisc().Add(&gotc.Object{Msg: msg, Attribute: gotc.Attribute{Kind: "htb",
-			Htb: &gotc.Htb{Init: &gotc.HtbGlob{Version: 3, Rate2Quantum: 10, Defcls: uint32(s.Default)}}}}))
+		return occupied(d.write.Qdisc().Add(&gotc.Object{Msg: msg, Attribute: gotc.Attribute{Kind: "htb", Htb: htb}}))
 	case shaper.DeleteRoot:
-		return d.deleteQdisc(dev, root, rootParent)
+		return d.deleteRoot(dev)
 	case shaper.AddClass, shaper.ChangeClass:
 		// Without NLM_F_EXCL: a class that is there is changed in place.
 		return d.write.Class().Replace(class(msg, s.Class))
@@ -196,6 +199,8 @@ func (d *Driver) addFilter(msg gotc.Msg, p program, action *gotc.Action) error {
 	return nil
 }
 
+func ptr(v uint32) *uint32 { return &v }
+
 func occupied(err error) error {
 	if errors.Is(err, unix.EEXIST) {
 		return ErrOccupied
@@ -209,6 +214,44 @@ func unless(fine func(error) bool, err error) error {
 		return nil
 	}
 	return err
+}
+
+// wasNoQueue is the length of an HTB's queue for unclassified packets (which
+// netguard's trees do not use) that records a device whose own queue length was
+// zero: the kernel gives one to a device that gets a qdisc, and keeps it.
+const wasNoQueue uint32 = 0x4e47
+
+// deleteRoot deletes netguard's root qdisc, and gives the device back the queue
+// length that it had.
+func (d *Driver) deleteRoot(dev int) error {
+	all, err := d.qdiscs()
+	if err != nil {
+		return err
+	}
+	const root = uint32(shaper.RootMajor) << 16
+	none := false
+	for _, m := range all[dev] {
+		if m.parent == rootParent && m.handle == root {
+			err := attributes(m.options, func(typ uint16, b []byte) error {
+				none = none || typ == htbDirectQlen && u32(b, 0) == wasNoQueue
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	if err := d.deleteQdisc(dev, root, rootParent); err != nil || !none {
+		return err
+	}
+	link, err := d.links.LinkByIndex(dev)
+	if err == nil {
+		err = d.links.LinkSetTxQLen(link, 0)
+	}
+	if errors.As(err, &vish.LinkNotFoundError{}) {
+		return nil
+	}
+	return unless(gone, err)
 }
 
 // deleteQdisc deletes a qdisc by its handle alone, whatever its kind; one that
