@@ -88,3 +88,45 @@ func TestResolve(t *testing.T) {
 		})
 	}
 }
+
+func FuzzParseSize(f *testing.F) {
+	for _, s := range []string{"256KiB", "1.5MB", "", "-1kB", "4095MiB"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		if size, err := shaper.ParseSize(s); err == nil && (size == 0 || size > shaper.MaxSize) {
+			t.Fatalf("ParseSize(%q) = %d is out of bounds", s, size)
+		}
+	})
+}
+
+// Whatever a label says, a declaration has a rate or none, and a fault that tells
+// where it is.
+func FuzzDecode(f *testing.F) {
+	f.Add("netguard.egress.rate", "5mbit", "netguard.network.a.b.egress.rate", "7mbit", "a.b")
+	f.Add("netguard.network..rate", "", "netguard.ingress.burst", "1kB", "")
+	f.Fuzz(func(t *testing.T, k1, v1, k2, v2, network string) {
+		labels := map[string]string{k1: v1, k2: v2}
+		d := shaper.Decode(labels, network)
+		for _, fault := range d.Faults {
+			if _, ok := labels[fault.Label]; !ok || !shaper.Claims(fault.Label) || len(fault.Error()) > 2048 {
+				t.Fatalf("%+v from %q", fault, labels)
+			}
+		}
+		for _, dir := range shaper.Directions {
+			if d.Rate[dir] != 0 && labels[d.Label[dir]] == "" {
+				t.Fatalf("%v has a rate from no label: %+v", dir, d)
+			}
+			for _, lim := range (shaper.Operator{Max: [2]shaper.Rate{shaper.Mbit, shaper.Mbit}}).Resolve(d).Limit {
+				if lim.Rate == 0 || lim.Rate > shaper.Mbit {
+					t.Fatalf("a cap does not hold: %+v", lim)
+				}
+				for _, leaf := range []shaper.Leaf{shaper.Hashed, shaper.SFQ, shaper.FQCodel} {
+					if _, err := shaper.Build(lim, 1500, leaf); err != nil && lim.Burst == 0 {
+						t.Fatalf("%+v on %s: %v", lim, leaf, err)
+					}
+				}
+			}
+		}
+	})
+}
