@@ -1,0 +1,175 @@
+package doctor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"runtime"
+	"strings"
+
+	vish "github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
+	"netguard/netpolicy/iptables"
+	"netguard/shaper/tc"
+)
+
+// errHere says that there can be no namespace to try things in.
+var errHere = errors.New("no network namespace can be made to try it in, which takes CAP_SYS_ADMIN")
+
+// apart runs try in a new network namespace, which is gone afterwards with all that
+// try left in it.
+func apart(try func() error) (err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// What the first thread has is shown as the process's. While it is
+			// held here, the other goroutine has another thread.
+			err = apart(try)
+			runtime.UnlockOSThread()
+			return
+		}
+		if e := unix.Unshare(unix.CLONE_NEWNET); e != nil {
+			runtime.UnlockOSThread()
+			err = fmt.Errorf("%w (%w)", errHere, e)
+			return
+		}
+		// The thread is not given back: it ends with its goroutine.
+		err = try()
+	}()
+	<-done
+	return err
+}
+
+// probe tries what the shaper, the guard and policies need.
+func probe(ctx context.Context, f *Facts) {
+	if err := apart(func() error {
+		f.Shaper = tryShaper()
+		f.Policy = tryPolicy(ctx)
+		return nil
+	}); err != nil {
+		// guard.Probe would try in this namespace then. Doctor touches nothing.
+		f.Shaper.Untried, f.Policy.Untried, f.Guard.Untried = err.Error(), err.Error(), err.Error()
+		return
+	}
+	features, err := guard.Probe()
+	f.Guard.Features = features
+	if err != nil {
+		f.Guard.Err = err.Error()
+	}
+}
+
+func tryShaper() Shaper {
+	var s Shaper
+	d, err := tc.Open()
+	if err == nil {
+		defer d.Close()
+		var features tc.Features
+		features, err = d.Probe()
+		s.Leaf, s.Missing = string(features.Leaf), features.Missing
+	}
+	if err != nil {
+		s.Err = err.Error()
+		s.HTB, s.IFB, s.Ingress = tryParts()
+	}
+	return s
+}
+
+// tryParts tries the parts of a limit, each for itself.
+func tryParts() (htb, ifb, ingress bool) {
+	h, err := vish.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return false, false, false
+	}
+	defer h.Close()
+	ifb = h.LinkAdd(&vish.Ifb{LinkAttrs: vish.LinkAttrs{Name: "ngdoctor"}}) == nil
+	lo, err := h.LinkByName("lo") // of the new namespace
+	if err != nil {
+		return false, ifb, false
+	}
+	index := lo.Attrs().Index
+	htb = h.QdiscAdd(vish.NewHtb(vish.QdiscAttrs{LinkIndex: index, Handle: vish.MakeHandle(1, 0), Parent: vish.HANDLE_ROOT})) == nil
+	ingress = h.QdiscAdd(&vish.Ingress{QdiscAttrs: vish.QdiscAttrs{LinkIndex: index, Parent: vish.HANDLE_INGRESS}}) == nil
+	return htb, ifb, ingress
+}
+
+// setTypes are the types of sets that policies use, with what they are for.
+var setTypes = []struct{ typ, use string }{
+	{"hash:ip", "containers"},
+	{"hash:net", "address ranges"},
+	{"hash:net,port", "published ports"},
+	{"hash:ip,port,ip", "connections that were cut"},
+	{"hash:net,iface", "the record of what was switched on"},
+}
+
+// example has every kind of rule that policies come to.
+const example = `name: doctor
+select: {container: doctor}
+ingress:
+  - from: [{container: other}, {cidr: 192.0.2.0/24, except: [192.0.2.128/25]}, {cidr: 2001:db8::/64}]
+    ports: [tcp/80, udp/8000-8100, sctp/9, icmp/echo-request]
+egress:
+  - to: [{entity: external}]
+deny:
+  - egress: {to: [{cidr: 198.51.100.0/24}]}
+`
+
+func tryPolicy(ctx context.Context) Policy {
+	var p Policy
+	for _, t := range setTypes {
+		if err := vish.IpsetCreate("ngdoctor", t.typ, vish.IpsetCreateOptions{}); err != nil {
+			p.Sets = append(p.Sets, fmt.Sprintf("%s (%s): %v", t.typ, t.use, err))
+			continue
+		}
+		if err := vish.IpsetDestroy("ngdoctor"); err != nil {
+			p.Sets = append(p.Sets, fmt.Sprintf("%s cannot be removed: %v", t.typ, err))
+		}
+	}
+	d, err := iptables.Open(ctx, iptables.Options{})
+	if err != nil {
+		p.OpenErr = err.Error()
+		return p
+	}
+	defer d.Close()
+	wish := exampleWish()
+	if _, err := d.Apply(ctx, wish); err != nil {
+		p.RulesErr = err.Error()
+		return p
+	}
+	if drift, err := d.Verify(ctx); err != nil {
+		p.RulesErr = err.Error()
+	} else if len(drift) > 0 {
+		p.RulesErr = "rules do not read back as they were written: " + strings.Join(drift, "; ")
+	}
+	if _, err := d.Cut(ctx, func(iptables.Flow) bool { return true }); err != nil {
+		p.CutErr = err.Error()
+	}
+	return p
+}
+
+func exampleWish() iptables.Wish {
+	party := func(name string, published []netpolicy.Publish, addrs ...string) netpolicy.Endpoint {
+		e := netpolicy.Endpoint{Workload: netpolicy.Workload{ID: name, Name: name}, Network: "doctor", Managed: true, Published: published}
+		for _, a := range addrs {
+			e.Addrs = append(e.Addrs, netip.MustParseAddr(a))
+		}
+		return e
+	}
+	world := netpolicy.World{
+		Endpoints: []netpolicy.Endpoint{
+			party("doctor", []netpolicy.Publish{{HostIP: netip.IPv4Unspecified(), HostPort: 8080, Port: 80, Proto: netpolicy.TCP}}, "203.0.113.2", "2001:db8:1::2"),
+			party("other", nil, "203.0.113.3", "2001:db8:1::3"),
+		},
+		Policies: netpolicy.Load([]netpolicy.Source{{Name: "doctor", Data: []byte(example)}}).Policies(),
+	}
+	var all []netip.Addr
+	for _, e := range world.Endpoints {
+		all = append(all, e.Addrs...)
+	}
+	return iptables.Wish{Rules: netpolicy.Compile(world), Containers: all}
+}
