@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"netguard/agent/config"
+	"netguard/agent/doctor"
+)
+
+var doctorOutputs = []string{"table", "json", "yaml"}
+
+func newDoctor(g *globals) *cobra.Command {
+	var output, dir string
+	cmd := &cobra.Command{
+		Use:   "doctor",
+		Short: "Tell what this host supports, what conflicts, and the remedy",
+		Long: `Tell what this host supports, what conflicts, and the remedy: privileges, kernel,
+bandwidth limits, the guard of ports, policies, Docker, other programs, the agent,
+the configuration and the policy files. It works with or without an agent.
+
+Nothing is changed: what has to be tried is tried in a network namespace made for
+that, which is gone afterwards. Run it as root, where the agent is to run.
+
+ok is fine; warn works, but not all of it, or not as one might think; fail keeps
+netguard from what it is for; skip could not be told. The exit code is 1 when
+something failed, and 0 otherwise.`,
+		Example: `  netguard doctor
+  netguard doctor -o json | jq -r '.checks[] | select(.result != "ok") | "\(.name): \(.remedy)"'`,
+		Args: cobra.NoArgs,
+	}
+	flags := cmd.Flags()
+	flags.StringVarP(&output, "output", "o", doctorOutputs[0], strings.Join(doctorOutputs, ", "))
+	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(doctorOutputs, cobra.ShellCompDirectiveNoFileComp))
+	flags.StringVar(&dir, "policy-dir", "", "`directory` of policy files (default: policy_dir of the configuration, else "+config.DefaultPolicyDir+")")
+	cmd.MarkFlagDirname("policy-dir")
+	cmd.RunE = verb(func(cmd *cobra.Command, _ []string) error {
+		if !slices.Contains(doctorOutputs, output) {
+			return usage("--output is %q: it is one of %s", output, strings.Join(doctorOutputs, ", "))
+		}
+		cfg, file, err := g.examine(cmd)
+		if err != nil {
+			return err
+		}
+		named := flags.Changed("policy-dir")
+		if !named {
+			dir = cfg.PolicyDir
+		}
+		policies, err := examinePolicies(cmd.Context(), dir, named)
+		if err != nil {
+			return err
+		}
+		facts, err := doctor.Gather(cmd.Context(), buildVersion().version, cfg)
+		if err != nil {
+			return err
+		}
+		facts.Config, facts.Policies = file, policies
+		report := doctor.Judge(facts)
+		if err := writeReport(screenOf(cmd.OutOrStdout()), output, report); err != nil {
+			return err
+		}
+		if report.Result == doctor.Fail {
+			return errNotFine
+		}
+		return nil
+	})
+	return cmd
+}
+
+// examine reads the configuration. A file with faults is something to tell, and
+// the defaults stand in for it.
+func (g *globals) examine(cmd *cobra.Command) (config.Config, doctor.Files, error) {
+	file := doctor.Files{Path: g.config}
+	if _, err := os.Stat(g.config); errors.Is(err, fs.ErrNotExist) && !g.explicit(cmd) {
+		file.Absent = true
+	}
+	cfg, err := config.Load(g.config, g.explicit(cmd))
+	if err != nil {
+		file.Faults = strings.Split(err.Error(), "\n")
+		cfg = config.Default()
+	}
+	cfg, err = cfg.With(g.overrides(cmd))
+	return cfg, file, err
+}
+
+// examinePolicies reads the policy files. The error is that of a directory that is
+// none, or of a context that ended.
+func examinePolicies(ctx context.Context, dir string, named bool) (doctor.Files, error) {
+	out := doctor.Files{Path: dir}
+	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && !named {
+		out.Absent = true
+		return out, nil
+	}
+	files, err := readPolicyDir(ctx, dir, named)
+	if err != nil {
+		return out, err
+	}
+	v := validate(files)
+	out.Count = strings.TrimSpace(v.summary())
+	for _, f := range v.faults() {
+		out.Faults = append(out.Faults, f.Error())
+	}
+	return out, nil
+}
+
+func writeReport(to screen, output string, r doctor.Report) error {
+	switch output {
+	case "json":
+		return writeJSON(to, r, "  ")
+	case "yaml":
+		return writeYAML(to, r)
+	}
+	_, err := io.WriteString(to, reportText(r, view{width: to.width(), colour: to.colour}))
+	return err
+}
