@@ -2,7 +2,9 @@ package guard
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -76,4 +78,49 @@ func (b *bridgeDevice) inet6(ad *netlink.AttributeDecoder) error {
 		}
 	}
 	return ad.Err()
+}
+
+// addresses lists the addresses of all of the host's devices, by ifindex.
+func (r rtnl) addresses() (map[int][]netip.Addr, error) {
+	var answers []netlink.Message
+	var err error
+	// A dump during which addresses came or went says so, and is asked for again.
+	for range 5 {
+		answers, err = r.send(unix.RTM_GETADDR, netlink.Dump, make([]byte, unix.SizeofIfAddrmsg), nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	out := map[int][]netip.Addr{}
+	for _, a := range answers {
+		index, addr, err := parseAddress(a.Data)
+		if err != nil {
+			return nil, fmt.Errorf("parse address: %w", err)
+		}
+		if addr.IsValid() {
+			out[index] = append(out[index], addr)
+		}
+	}
+	return out, nil
+}
+
+func parseAddress(data []byte) (index int, addr netip.Addr, err error) {
+	if len(data) < unix.SizeofIfAddrmsg {
+		return 0, addr, errShort
+	}
+	index = int(int32(binary.NativeEndian.Uint32(data[4:])))
+	ad, err := netlink.NewAttributeDecoder(data[unix.SizeofIfAddrmsg:])
+	if err != nil {
+		return index, addr, err
+	}
+	for ad.Next() {
+		// Where there are both, this is the other end of a point-to-point link.
+		if ad.Type() == unix.IFA_ADDRESS && !addr.IsValid() || ad.Type() == unix.IFA_LOCAL {
+			addr, _ = netip.AddrFromSlice(ad.Bytes())
+		}
+	}
+	return index, addr, ad.Err()
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 )
 
@@ -15,6 +16,9 @@ type kernelState struct {
 	pins       map[int]map[MAC]fdbEntry
 	neighbours map[neighbourKey]MAC
 	bridges    map[int]MAC
+	// gateways are the addresses that the bridges have. The engine does not
+	// always say which.
+	gateways map[int][]netip.Addr
 	// no6 are the bridges on which the host speaks no IPv6, so that there is
 	// nothing to be protected.
 	no6 map[int]bool

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"slices"
 )
 
@@ -41,7 +42,7 @@ type Driver struct {
 func Open(features Features, log *slog.Logger) (*Driver, error) {
 	d := &Driver{log: log, features: features, seen: map[int]Port{}, carried: map[counted]uint64{}}
 	d.kernel = kernelState{ports: map[int]bridgePort{}, pins: map[int]map[MAC]fdbEntry{}, neighbours: map[neighbourKey]MAC{},
-		bridges: map[int]MAC{}, no6: map[int]bool{}, before: map[int]settings{}}
+		bridges: map[int]MAC{}, gateways: map[int][]netip.Addr{}, no6: map[int]bool{}, before: map[int]settings{}}
 	var err error
 	if d.links, err = openRtnl(); err != nil {
 		return nil, err
@@ -90,7 +91,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	if d.settled && (news || d.unhealed) {
 		drift = sentences(diff(d.plan, &d.kernel, d.features, d.layout))
 	}
-	d.layout, d.plan, d.failed = l, newPlan(w, d.features, d.kernel.bridges), map[int][]error{}
+	d.layout, d.plan, d.failed = l, newPlan(w.with(d.kernel.gateways), d.features, d.kernel.bridges), map[int][]error{}
 	todo := diff(d.plan, &d.kernel, d.features, d.layout)
 	if look.Full {
 		if err := d.sweep(&todo); err != nil {

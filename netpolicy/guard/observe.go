@@ -2,6 +2,7 @@ package guard
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 )
 
@@ -24,6 +25,7 @@ func (d *Driver) observe(ports map[int]Port, look Look) (bool, error) {
 		clear(k.no6)
 		clear(k.pins)
 		clear(k.bridges)
+		clear(k.gateways)
 		all, err := d.links.ports()
 		if err != nil {
 			return false, err
@@ -172,7 +174,7 @@ func (d *Driver) observeTable(full bool) (bool, error) {
 	return true, nil
 }
 
-// observeBridges reads the MACs of the bridges that have ports.
+// observeBridges reads the MACs and addresses of the bridges that have ports.
 func (d *Driver) observeBridges(ports map[int]Port, look Look) error {
 	used := map[int]bool{}
 	for _, p := range ports {
@@ -182,6 +184,11 @@ func (d *Driver) observeBridges(ports map[int]Port, look Look) error {
 		_, named := look.Links[index]
 		return named || !used[index]
 	})
+	maps.DeleteFunc(d.kernel.gateways, func(index int, _ []netip.Addr) bool {
+		_, known := d.kernel.bridges[index]
+		return !known
+	})
+	var addresses map[int][]netip.Addr
 	for index := range used {
 		if _, ok := d.kernel.bridges[index]; ok || index == 0 {
 			continue
@@ -192,7 +199,12 @@ func (d *Driver) observeBridges(ports map[int]Port, look Look) error {
 		}
 		delete(d.kernel.no6, index)
 		if ok {
-			d.kernel.bridges[index] = b.mac
+			if addresses == nil {
+				if addresses, err = d.links.addresses(); err != nil {
+					return err
+				}
+			}
+			d.kernel.bridges[index], d.kernel.gateways[index] = b.mac, addresses[index]
 			if !b.ip6 {
 				d.kernel.no6[index] = true
 			}

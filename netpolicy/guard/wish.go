@@ -81,6 +81,16 @@ func (w Wish) equal(v Wish) bool {
 	})
 }
 
+// with adds the addresses that bridges have to the gateways that are known.
+func (w Wish) with(gateways map[int][]netip.Addr) Wish {
+	w.Ports = slices.Clone(w.Ports)
+	for i := range w.Ports {
+		p := &w.Ports[i]
+		p.Gateways = slices.Concat(p.Gateways, gateways[p.Bridge])
+	}
+	return w
+}
+
 // Look says what may have changed in the kernel since the last Apply, beyond
 // what the wish itself changes; nothing else is read again. (The table is checked
 // each time: that is one message.)
