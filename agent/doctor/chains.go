@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
@@ -88,8 +89,8 @@ func (f Firewall) chain(is func(Chain) bool) bool {
 	}
 	for _, p := range f.Programs {
 		for i, tables := range p.Tables {
-			for name, t := range tables {
-				for chain := range t {
+			for _, name := range slices.Sorted(maps.Keys(tables)) {
+				for _, chain := range slices.Sorted(maps.Keys(tables[name])) {
 					if is(Chain{Family: []string{"ip", "ip6"}[i], Table: name, Name: chain}) {
 						return true
 					}

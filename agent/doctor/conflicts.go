@@ -17,7 +17,7 @@ type program struct {
 	found, remedy string
 }
 
-// programs are known by what they put into the kernel.
+// known are programs by what they put into the kernel.
 var known = []program{
 	{"conflict.firewalld", []string{"firewalld"}, []string{"INPUT_ZONES", "FORWARD_IN_ZONES", "FORWARD_direct"}, nil, Warn,
 		"firewalld has rules here: its reload may empty DOCKER-USER, and netguard puts its rules back within seconds", "reload firewalld only when that may be; docker's zone can stay as it is"},
@@ -31,7 +31,7 @@ var known = []program{
 		"dfw has rules for containers here: a packet must pass both", "keep one of the two; dfw wants dockerd with iptables=false"},
 	{"conflict.kube_router", nil, []string{"KUBE-ROUTER-", "KUBE-NWPLCY-", "KUBE-POD-FW-"}, []string{"kube-bridge"}, Warn,
 		"kube-router filters here: it writes all of iptables' rules back, and may undo a change that came between", "keep Docker with netguard and Kubernetes on different hosts; netguard puts back what is lost within seconds"},
-	{"conflict.calico", nil, []string{"cali-"}, []string{"cali"}, Warn,
+	{"conflict.calico", nil, []string{"cali-"}, []string{"bpfin.cali", "vxlan.calico"}, Warn,
 		"Calico filters here, from the top of FORWARD", "see that Calico's policies do not accept what Docker's containers send, or keep the two on different hosts"},
 	{"conflict.cilium", nil, []string{"CILIUM_"}, []string{"cilium_host", "cilium_net"}, Warn,
 		"Cilium is here: its programs at devices see packets before iptables does", "see that Cilium leaves Docker's bridges alone (devices), or keep the two on different hosts"},
@@ -66,7 +66,9 @@ func (p program) here(f Facts) (string, bool) {
 		return what, true
 	}
 	for _, l := range f.Links.Links {
-		if begins(l.Name, p.links) {
+		// A network of Docker's may be named as one likes.
+		docker := slices.ContainsFunc(f.Docker.Networks, func(n Network) bool { return n.Bridge == l.Name })
+		if !docker && begins(l.Name, p.links) {
 			return "device " + l.Name, true
 		}
 	}

@@ -88,12 +88,15 @@ func aboutNamespace(c *checks, f Facts) {
 // numbers gives the first two numbers of a version.
 func numbers(version string) (major, minor int, ok bool) {
 	first, rest, _ := strings.Cut(strings.TrimPrefix(version, "v"), ".")
-	second := rest
-	if i := strings.IndexFunc(rest, func(r rune) bool { return r < '0' || r > '9' }); i >= 0 {
-		second = rest[:i]
+	notDigit := func(r rune) bool { return r < '0' || r > '9' }
+	if i := strings.IndexFunc(rest, notDigit); i >= 0 {
+		rest = rest[:i]
+	}
+	if strings.ContainsFunc(first, notDigit) {
+		return 0, 0, false
 	}
 	major, err := strconv.Atoi(first)
-	minor, err2 := strconv.Atoi(second)
+	minor, err2 := strconv.Atoi(rest)
 	return major, minor, err == nil && err2 == nil
 }
 
