@@ -21,6 +21,8 @@ import (
 // arrives is how long a frame may take that must arrive, far more than it does.
 const arrives = 5 * time.Second
 
+func deadline() time.Time { return time.Now().Add(arrives) }
+
 // actor is a container on a network, with a packet socket in it.
 type actor struct {
 	*Container
@@ -142,7 +144,7 @@ func (a *actor) deliver(t *testing.T, b *actor, frame []byte, count int) int {
 	if err := a.port.Send(frames...); err != nil {
 		t.Fatal(err)
 	}
-	n, err := b.port.Hears(mark, last, time.Now().Add(arrives))
+	n, err := b.port.Hears(mark, last, deadline())
 	if err != nil {
 		t.Fatalf("not even the frame that is allowed came from %s to %s: %v", a.Name, b.Name, err)
 	}
