@@ -62,13 +62,15 @@ func (f Firewall) docker6() bool {
 	return slices.ContainsFunc(f.Programs, func(p Programs) bool { return holdsDocker(p.Tables[1]) })
 }
 
+const incompatible = "the filter table holds rules of nft that iptables cannot read"
+
 // unread is why it is not known what iptables holds, "" if it is.
 func (f Firewall) unread() string {
 	why := "iptables is not installed"
 	for _, p := range f.Programs {
 		switch {
 		case p.Incompatible:
-			return "the filter table holds rules of nft that iptables cannot read"
+			return incompatible
 		case p.Err == "":
 			return ""
 		}

@@ -133,8 +133,10 @@ func aboutIptables(c *checks, f Facts) {
 	switch backend := f.Firewall.docker(); {
 	case f.Policy.OpenErr != "":
 		c.fail(name, "install iptables with ip6tables, -save and -restore of one kind, and see that they run as root", "iptables cannot be used: %s", f.Policy.OpenErr)
+	case why == incompatible:
+		c.fail(name, "move rules that nft wrote to a table of their own; nft list table ip filter shows them", "%s", why)
 	case why != "":
-		c.fail(name, "run this as root; move rules that nft wrote to a table of their own (nft list table ip filter shows them)", "%s", why)
+		c.fail(name, "run this as root", "%s", why)
 	case backend == "":
 		c.ok(name, "%s", first.Version)
 	case backend != first.Kind:

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -39,6 +40,12 @@ func readFirewall(ctx context.Context) Firewall {
 	var err error
 	if f.Chains, err = nftChains(); err != nil {
 		f.Err = fmt.Sprintf("nftables cannot be listed: %v", err)
+	}
+	if errors.Is(err, unix.EPERM) {
+		// iptables-nft-save then lists nothing, and says that all is well.
+		for i := range f.Programs {
+			f.Programs[i].Err = "rules cannot be listed without CAP_NET_ADMIN"
+		}
 	}
 	return f
 }

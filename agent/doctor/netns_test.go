@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 
@@ -154,4 +155,26 @@ func TestApart(t *testing.T) {
 	if err := apart(func() error { return want }); !errors.Is(err, want) && !errors.Is(err, errHere) {
 		t.Error(err)
 	}
+}
+
+// TestWithoutPrivileges has nothing told of rules that were not seen.
+func TestWithoutPrivileges(t *testing.T) {
+	inNetns(t, func() error {
+		sh(t, "iptables-nft -N DOCKER-USER", "iptables-nft -A DOCKER-USER -s 192.0.2.1 -j ACCEPT")
+		// Of this thread only, which ends with this part.
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := errors.Join(unix.Prctl(unix.PR_CAPBSET_DROP, unix.CAP_NET_ADMIN, 0, 0, 0), unix.Capset(&header, &none[0])); err != nil {
+			return err
+		}
+		f := Facts{Firewall: readFirewall(t.Context()), Host: readHost(), Docker: Docker{Version: "28.0.0", Firewall: "iptables"}}
+		r := Judge(f)
+		for name, want := range map[string]Result{"host.capabilities": Fail, "policy.iptables": Fail, "policy.backends": Skip, "docker.firewall": Skip, "conflict.unknown": Skip} {
+			i := slices.IndexFunc(r.Checks, func(c Check) bool { return c.Name == name })
+			if i < 0 || r.Checks[i].Result != want {
+				t.Errorf("%s is not %s in %+v", name, want, r.Checks)
+			}
+		}
+		return nil
+	})
 }
