@@ -130,3 +130,22 @@ func TestDoctor(t *testing.T) {
 		})
 	}
 }
+
+// TestDoctorDocs has the documented output be what this struct says.
+func TestDoctorDocs(t *testing.T) {
+	for _, text := range blocks(t, "doctor.md", "json") {
+		var r doctor.Report
+		decoder := json.NewDecoder(strings.NewReader(text))
+		decoder.DisallowUnknownFields()
+		if err := decoder.Decode(&r); err != nil {
+			t.Fatal(err)
+		}
+		var out strings.Builder
+		if err := writeJSON(&out, r, "  "); err != nil {
+			t.Fatal(err)
+		}
+		if d := cmp.Diff(text, out.String()); d != "" {
+			t.Error(d)
+		}
+	}
+}
