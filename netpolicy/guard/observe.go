@@ -134,13 +134,26 @@ func (d *Driver) observePort(index int, port Port, macs []MAC, look Look) error 
 	}
 	slices.SortFunc(macs, func(a, b MAC) int { return slices.Compare(a[:], b[:]) })
 	pins := map[MAC]fdbEntry{}
-	for _, m := range slices.Compact(macs) {
+	macs = slices.Compact(macs)
+	for _, m := range macs {
 		e, ok, err := d.links.fdb(index, m)
 		if err != nil {
 			return err
 		}
 		if ok {
 			pins[m] = e
+		}
+	}
+	if len(pins) < len(macs) {
+		// Entries go with their port, which may have gone since it was read.
+		// Nobody has taken them away then.
+		still, ok, err := d.links.port(index)
+		if err != nil {
+			return err
+		}
+		if !ok || still.bridge != p.bridge {
+			delete(k.ports, index)
+			return nil
 		}
 	}
 	k.pins[index] = pins
