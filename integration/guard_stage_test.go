@@ -114,7 +114,11 @@ func gateway(t *testing.T, e *Engine, n *Network, c *Container) attack.Party {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return attack.Party{MAC: attack.MAC(bridge.HardwareAddr), IPv4: netip.MustParseAddr(told.Gateway), IPv6: netip.MustParseAddr(told.IPv6Gateway)}
+	p := attack.Party{MAC: attack.MAC(bridge.HardwareAddr), IPv4: netip.MustParseAddr(told.Gateway)}
+	if told.IPv6Gateway != "" {
+		p.IPv6 = netip.MustParseAddr(told.IPv6Gateway)
+	}
+	return p
 }
 
 var frameNumber int

@@ -1,0 +1,311 @@
+package integration
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"netguard/agent/control"
+	"netguard/integration/attack"
+	. "netguard/integration/harness"
+)
+
+const allowLabel = "netguard.guard.allow"
+
+// announcing is what keepalived sends when it takes over a virtual address.
+func announcing(from attack.MAC, vip netip.Addr) []byte {
+	return attack.Ether(attack.Broadcast, from, attack.EtherARP, attack.ARP(attack.Request, from, vip, attack.MAC{}, vip))
+}
+
+func TestGuardLife(t *testing.T) {
+	t.Parallel()
+	engine := Start(t)
+	agent := engine.Agent()
+	on := func(t *testing.T) (*Engine, *Agent) { return engine.For(t), agent.For(t) }
+	// admitted runs containers and waits until they may speak.
+	admitted := func(t *testing.T, network string, options ...[]ContainerOption) []*actor {
+		t.Helper()
+		e, a := on(t)
+		var all []*actor
+		for i, o := range options {
+			c := e.Run(fmt.Sprintf("%s%d", network, i), append(o, On(network))...)
+			a.AwaitEndpoint(c, network, control.Admitted)
+			all = append(all, enter(t, c, network))
+		}
+		return all
+	}
+
+	t.Run("a_label_allows_a_virtual_address", func(t *testing.T) {
+		e, a := on(t)
+		e.Network("vip", Subnet("198.18.30.0/24"))
+		vip, other := netip.MustParseAddr("198.18.30.200"), netip.MustParseAddr("198.18.30.201")
+		keeper := []ContainerOption{Label(allowLabel, vip.String())}
+		all := admitted(t, "vip", keeper, keeper, nil, nil)
+		one, two, without, ask := all[0], all[1], all[2], all[3]
+		gratuitous := func(from *actor, about netip.Addr) bool {
+			return from.delivers(t, ask, announcing(from.MAC, about))
+		}
+		serves := func(from *actor) {
+			t.Helper()
+			from.Inside().Output("ip", "addr", "add", vip.String()+"/32", "dev", from.Interface("vip"))
+			if !gratuitous(from, vip) {
+				t.Errorf("%s cannot announce its virtual address", from.Name)
+			}
+			// What asks must look for whoever has it now.
+			ask.stale(vip, from.MAC)
+			ask.Inside().CanReach("tcp", netip.AddrPortFrom(vip, 80).String())
+		}
+		for _, c := range []*actor{one, two} {
+			c.Inside().Serve("tcp", ":80")
+		}
+		serves(one)
+		// It fails over.
+		one.Inside().Output("ip", "addr", "del", vip.String()+"/32", "dev", one.Interface("vip"))
+		serves(two)
+		if gratuitous(one, other) {
+			t.Error("an address that the label does not name passed")
+		}
+		if gratuitous(without, vip) {
+			t.Error("it passed without the label")
+		}
+		got := violations(t, a, one, two, without, ask)
+		if want := []control.Violations{{ARP: 1}, {}, {ARP: 1}, {}}; !cmp.Equal(got, want) {
+			t.Errorf("violations %+v, want %+v", got, want)
+		}
+	})
+	t.Run("a_label_takes_no_address_of_the_gateway_or_a_neighbour", func(t *testing.T) {
+		e, a := on(t)
+		n := e.Network("greedy", Subnet("198.18.31.0/24"))
+		first := admitted(t, "greedy", nil)[0]
+		gw := gateway(t, e, n, first.Container).IPv4
+		for name, label := range map[string]string{"by_prefix": "198.18.31.0/24", "by_name": fmt.Sprintf("198.18.31.99,%s,%s,%s", gw, first.IPv4, hw(first.MAC))} {
+			t.Run(name, func(t *testing.T) {
+				c := e.For(t).Run(name, On("greedy"), Label(allowLabel, label))
+				ep := a.AwaitEndpoint(c, "greedy", control.Admitted)
+				greedy := enter(t, c, "greedy")
+				for whose, about := range map[string]netip.Addr{"gateway": gw, "neighbour": first.IPv4} {
+					if greedy.delivers(t, first, announcing(greedy.MAC, about)) {
+						t.Errorf("it took over the address of the %s", whose)
+					}
+				}
+				if greedy.delivers(t, first, announcing(first.MAC, netip.MustParseAddr("198.18.31.99"))) {
+					t.Error("it took over a neighbour's MAC")
+				}
+				if !greedy.delivers(t, first, announcing(greedy.MAC, netip.MustParseAddr("198.18.31.99"))) {
+					t.Error("an address that is nobody's did not pass")
+				}
+				said := strings.Join(ep.Findings, "\n")
+				for _, word := range []string{gw.String() + " is the address of the bridge", first.IPv4.String() + " is the address of", hw(first.MAC) + " is the MAC of"} {
+					if name == "by_name" && !strings.Contains(said, word) {
+						t.Errorf("status does not say %q: %q", word, said)
+					}
+				}
+			})
+		}
+	})
+	t.Run("a_label_allows_a_nested_MAC", func(t *testing.T) {
+		e, a := on(t)
+		e.Network("nested", Subnet("198.18.32.0/24"))
+		inner, innerIP := attack.MAC{2, 0, 0, 0, 0, 1}, netip.MustParseAddr("198.18.32.150")
+		all := admitted(t, "nested", []ContainerOption{Label(allowLabel, innerIP.String()+","+hw(inner))}, nil, nil)
+		outer, without, peer := all[0], all[1], all[2]
+		frame := func(to *actor) []byte {
+			return attack.Ether(to.MAC, inner, attack.EtherIPv4, attack.UDP4(netip.AddrPortFrom(innerIP, 1), netip.AddrPortFrom(to.IPv4, 2)))
+		}
+		if without.delivers(t, peer, frame(peer)) {
+			t.Error("a MAC passed without a label")
+		}
+		if !outer.delivers(t, peer, frame(peer)) {
+			t.Error("the MAC that the label names did not pass")
+		}
+		// And the way back.
+		if !peer.delivers(t, outer, attack.Ether(inner, peer.MAC, attack.EtherIPv4,
+			attack.UDP4(netip.AddrPortFrom(peer.IPv4, 2), netip.AddrPortFrom(innerIP, 1)))) {
+			t.Error("the bridge does not know where the nested MAC is")
+		}
+		if got := violations(t, a, outer, without, peer); !cmp.Equal(got, []control.Violations{{}, {MAC: 1}, {}}) {
+			t.Errorf("violations %+v", got)
+		}
+	})
+	t.Run("a_new_MAC_works_within_a_second_and_the_old_one_no_more", func(t *testing.T) {
+		e, a := on(t)
+		e.Network("moves", Subnet("198.18.33.0/24"))
+		all := admitted(t, "moves", nil, nil)
+		moving, peer := all[0], all[1]
+		peer.Inside().Serve("udp", ":53")
+		old := moving
+		for _, address := range []string{"198.18.33.77", "198.18.33.78"} {
+			moving.For(t).Disconnect("moves")
+			begin := time.Now()
+			moving.For(t).Connect("moves", address)
+			connected := time.Now()
+			moving.Inside().CanReach("udp", peer.Addr("moves", 53))
+			if took := time.Since(connected); took > time.Second {
+				t.Errorf("it speaks %v after it was connected", took)
+			} else {
+				t.Logf("connected after %v, answered %v later", connected.Sub(begin), took)
+			}
+			moving = enter(t, moving.Container, "moves")
+			if moving.MAC == old.MAC || moving.IPv4.String() != address {
+				t.Fatalf("it has %s and %s again", hw(moving.MAC), moving.IPv4)
+			}
+			before := violations(t, a, moving)[0]
+			if moving.delivers(t, peer, attack.Ether(peer.MAC, old.MAC, attack.EtherIPv4, udp4(moving, peer, ""))) {
+				t.Error("a frame from its old MAC arrived")
+			}
+			if moving.delivers(t, peer, attack.Ether(peer.MAC, moving.MAC, attack.EtherIPv4, udp4(old, peer, ""))) {
+				t.Error("a packet from its old address arrived")
+			}
+			if got, want := violations(t, a, moving)[0], plus(plus(before, attack.OfMAC, 1), attack.OfIP, 1); got != want {
+				t.Errorf("violations %+v, want %+v", got, want)
+			}
+			old = moving
+		}
+	})
+	t.Run("the_configuration_leaves_a_network_unguarded", func(t *testing.T) {
+		e, a := on(t)
+		e.Network("lab", Subnet("198.18.34.0/24"))
+		all := admitted(t, "lab", nil, nil)
+		from, to := all[0], all[1]
+		spoofs := func() bool {
+			return from.delivers(t, to, attack.Ether(to.MAC, attack.Nobody, attack.EtherIPv4, udp4(from, to, "")))
+		}
+		settings := func() string { return e.Output("bridge", "-d", "link", "show", "dev", from.Veth("lab")) }
+		guarded := settings()
+		if spoofs() || !strings.Contains(guarded, "locked on") {
+			t.Errorf("it is not guarded before: %s", guarded)
+		}
+		a.WriteConfig("networks: {unguarded: [la?]}\n")
+		a.AwaitStatus("status says so", func(s control.Status) bool {
+			ep, _ := Endpoint(s, from.Container, "lab")
+			return ep.State == control.Admitted && strings.Contains(ep.Reason, "networks.unguarded")
+		})
+		if open := settings(); !spoofs() || !strings.Contains(open, "locked off") || !strings.Contains(open, "learning on") {
+			t.Errorf("it is guarded still: %s", open)
+		}
+		if r := a.CLI("status", from.Name); !r.OK() {
+			t.Errorf("it is as it was configured, but: %s", r)
+		}
+		a.WriteConfig("")
+		a.AwaitStatus("it is guarded again", func(s control.Status) bool {
+			ep, _ := Endpoint(s, from.Container, "lab")
+			return ep.State == control.Admitted && ep.Reason == ""
+		})
+		if again := settings(); spoofs() || again != guarded {
+			t.Errorf("it was\n%s\nand is\n%s", guarded, again)
+		}
+	})
+	t.Run("an_alert_names_container_network_and_kind", func(t *testing.T) {
+		e, a := on(t)
+		n := e.Network("alerts", Subnet("198.18.35.0/24"), Subnet("fd00:35::/64"))
+		kinds := []attack.Kind{attack.OfMAC, attack.OfARP, attack.OfIP, attack.OfND, attack.OfDHCP, attack.OfEthertype, attack.OfStorm}
+		all := admitted(t, "alerts", nil, nil, nil, nil, nil, nil, nil, nil)
+		victim := all[len(kinds)]
+		begin := time.Now()
+		for i, k := range kinds {
+			s := attack.Scene{Attacker: all[i].party(), Victim: victim.party(), Third: all[(i+1)%len(kinds)].party(), Gateway: gateway(t, e, n, victim.Container)}
+			count, frame := 3, announcing(all[i].MAC, all[i].IPv4)
+			if k == attack.OfStorm {
+				count = 4500
+			} else {
+				for _, at := range attack.All {
+					if at.Kind == k {
+						frame = at.Frame(s)
+						break
+					}
+				}
+			}
+			all[i].deliver(t, victim, frame, count)
+		}
+		for i, k := range kinds {
+			line := a.AwaitLog("container=" + all[i].Name + " ")
+			for !strings.Contains(line, "must not") {
+				// Its own line, not one about its admission.
+				line = lineWith(a.Log(), "must not", "container="+all[i].Name+" ")
+				if time.Since(begin) > arrives {
+					t.Fatalf("no alert about %s:\n%s", all[i].Name, a.Log())
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+			for _, word := range []string{"level=WARN", "network=alerts", "veth=" + all[i].Veth("alerts"), " " + string(k) + "="} {
+				if !strings.Contains(line, word) {
+					t.Errorf("the alert does not say %q: %s", word, line)
+				}
+			}
+			for _, other := range kinds {
+				if none := strings.Contains(line+" ", fmt.Sprintf(" %s=0 ", other)); none == (other == k) {
+					t.Errorf("the alert about %s has the wrong kind: %s", k, line)
+				}
+			}
+		}
+		took := time.Since(begin)
+		t.Logf("the last alert was there %v after the first frame", took)
+		if took > 3*time.Second {
+			t.Errorf("alerts took %v", took)
+		}
+	})
+	t.Run("status_answers_and_counts_exactly_during_a_flood_of_forged_addresses", func(t *testing.T) {
+		e, a := on(t)
+		n := e.Network("flood", Subnet("198.18.36.0/24"))
+		all := admitted(t, "flood", nil, nil)
+		from, to := all[0], all[1]
+		rules := func() int { return len(e.Output("nft", "list", "table", "bridge", "netguard")) }
+		tableBefore, rssBefore := rules(), rss(t, a)
+		frame := attack.Ether(to.MAC, attack.Nobody, attack.EtherIPv4, udp4(from, to, ""))
+		flood := from.Inside().SpawnProbe("frame", "flood", from.Interface("flood"), hex.EncodeToString(frame), "3s")
+		var slowest time.Duration
+		asked, last := 0, uint64(0)
+		for running := true; running; asked++ {
+			begin := time.Now()
+			now := violations(t, a, from)[0].MAC
+			slowest = max(slowest, time.Since(begin))
+			if now < last {
+				t.Errorf("%d violations after %d", now, last)
+			}
+			last = now
+			select {
+			case <-flood.Ended():
+				running = false
+			default:
+			}
+		}
+		var sent struct{ Sent uint64 }
+		if err := flood.Wait().Into(&sent); err != nil || sent.Sent < 10000 {
+			t.Fatalf("no flood: %+v, %v", sent, err)
+		}
+		t.Logf("%d frames in 3 s, %d answers, the slowest after %v", sent.Sent, asked, slowest)
+		if got := violations(t, a, from, to); got[0] != (control.Violations{MAC: sent.Sent}) || got[1] != (control.Violations{}) {
+			t.Errorf("counted %+v of %d", got, sent.Sent)
+		}
+		if asked < 5 {
+			t.Errorf("status answered %d times in 3 s", asked)
+		}
+		if got := strings.Count(e.Output("bridge", "fdb", "show", "br", n.Bridge), "\n"); got > 50 {
+			t.Errorf("the bridge has learned: %d entries", got)
+		}
+		if after := rules(); after > tableBefore+1000 {
+			t.Errorf("the table grew from %d to %d bytes", tableBefore, after)
+		}
+		if after := rss(t, a); after > rssBefore+32<<20 {
+			t.Errorf("the agent grew from %d to %d bytes", rssBefore, after)
+		}
+	})
+}
+
+func lineWith(text string, words ...string) string {
+lines:
+	for line := range strings.Lines(text) {
+		for _, w := range words {
+			if !strings.Contains(line, w) {
+				continue lines
+			}
+		}
+		return strings.TrimSpace(line)
+	}
+	return ""
+}
