@@ -75,7 +75,7 @@ func programs(ctx context.Context, suffix string) (p Programs, ok bool) {
 		p.Kind = nft
 	}
 	for i, name := range []string{"iptables", "ip6tables"} {
-		// To ask the legacy programs would make their tables.
+		// Nothing is there to list, and asking may load the module.
 		if p.Kind == legacy && !legacyTables(i) {
 			continue
 		}
