@@ -120,7 +120,7 @@ func index(name string) int {
 // application is a program in a container that receives datagrams.
 type application struct{ conn *net.UDPConn }
 
-func listen(t *testing.T, a *actor) application {
+func listen(t testing.TB, a *actor) application {
 	t.Helper()
 	var c *net.UDPConn
 	err := a.Inside().Do(func() (err error) {

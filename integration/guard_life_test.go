@@ -1,7 +1,6 @@
 package integration
 
 import (
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -22,6 +21,18 @@ func announcing(from attack.MAC, vip netip.Addr) []byte {
 	return attack.Ether(attack.Broadcast, from, attack.EtherARP, attack.ARP(attack.Request, from, vip, attack.MAC{}, vip))
 }
 
+// admitted runs containers on a network, and waits until they may speak.
+func admitted(t *testing.T, e *Engine, a *Agent, network string, options ...[]ContainerOption) []*actor {
+	t.Helper()
+	var all []*actor
+	for i, o := range options {
+		c := e.For(t).Run(fmt.Sprintf("%s%d", network, i), append(o, On(network))...)
+		a.For(t).AwaitEndpoint(c, network, control.Admitted)
+		all = append(all, enter(t, c, network))
+	}
+	return all
+}
+
 func TestGuardLife(t *testing.T) {
 	t.Parallel()
 	engine := Start(t)
@@ -30,14 +41,7 @@ func TestGuardLife(t *testing.T) {
 	// admitted runs containers and waits until they may speak.
 	admitted := func(t *testing.T, network string, options ...[]ContainerOption) []*actor {
 		t.Helper()
-		e, a := on(t)
-		var all []*actor
-		for i, o := range options {
-			c := e.Run(fmt.Sprintf("%s%d", network, i), append(o, On(network))...)
-			a.AwaitEndpoint(c, network, control.Admitted)
-			all = append(all, enter(t, c, network))
-		}
-		return all
+		return admitted(t, engine, agent, network, options...)
 	}
 
 	t.Run("a_label_allows_a_virtual_address", func(t *testing.T) {
@@ -200,112 +204,4 @@ func TestGuardLife(t *testing.T) {
 			t.Errorf("it was\n%s\nand is\n%s", guarded, again)
 		}
 	})
-	t.Run("an_alert_names_container_network_and_kind", func(t *testing.T) {
-		e, a := on(t)
-		n := e.Network("alerts", Subnet("198.18.35.0/24"), Subnet("fd00:35::/64"))
-		kinds := []attack.Kind{attack.OfMAC, attack.OfARP, attack.OfIP, attack.OfND, attack.OfDHCP, attack.OfEthertype, attack.OfStorm}
-		all := admitted(t, "alerts", nil, nil, nil, nil, nil, nil, nil, nil)
-		victim := all[len(kinds)]
-		begin := time.Now()
-		for i, k := range kinds {
-			s := attack.Scene{Attacker: all[i].party(), Victim: victim.party(), Third: all[(i+1)%len(kinds)].party(), Gateway: gateway(t, e, n, victim.Container)}
-			count, frame := 3, announcing(all[i].MAC, all[i].IPv4)
-			if k == attack.OfStorm {
-				count = 4500
-			} else {
-				for _, at := range attack.All {
-					if at.Kind == k {
-						frame = at.Frame(s)
-						break
-					}
-				}
-			}
-			all[i].deliver(t, victim, frame, count)
-		}
-		for i, k := range kinds {
-			line := a.AwaitLog("container=" + all[i].Name + " ")
-			for !strings.Contains(line, "must not") {
-				// Its own line, not one about its admission.
-				line = lineWith(a.Log(), "must not", "container="+all[i].Name+" ")
-				if time.Since(begin) > arrives {
-					t.Fatalf("no alert about %s:\n%s", all[i].Name, a.Log())
-				}
-				time.Sleep(10 * time.Millisecond)
-			}
-			for _, word := range []string{"level=WARN", "network=alerts", "veth=" + all[i].Veth("alerts"), " " + string(k) + "="} {
-				if !strings.Contains(line, word) {
-					t.Errorf("the alert does not say %q: %s", word, line)
-				}
-			}
-			for _, other := range kinds {
-				if none := strings.Contains(line+" ", fmt.Sprintf(" %s=0 ", other)); none == (other == k) {
-					t.Errorf("the alert about %s has the wrong kind: %s", k, line)
-				}
-			}
-		}
-		took := time.Since(begin)
-		t.Logf("the last alert was there %v after the first frame", took)
-		if took > 3*time.Second {
-			t.Errorf("alerts took %v", took)
-		}
-	})
-	t.Run("status_answers_and_counts_exactly_during_a_flood_of_forged_addresses", func(t *testing.T) {
-		e, a := on(t)
-		n := e.Network("flood", Subnet("198.18.36.0/24"))
-		all := admitted(t, "flood", nil, nil)
-		from, to := all[0], all[1]
-		rules := func() int { return len(e.Output("nft", "list", "table", "bridge", "netguard")) }
-		tableBefore, rssBefore := rules(), rss(t, a)
-		frame := attack.Ether(to.MAC, attack.Nobody, attack.EtherIPv4, udp4(from, to, ""))
-		flood := from.Inside().SpawnProbe("frame", "flood", from.Interface("flood"), hex.EncodeToString(frame), "3s")
-		var slowest time.Duration
-		asked, last := 0, uint64(0)
-		for running := true; running; asked++ {
-			begin := time.Now()
-			now := violations(t, a, from)[0].MAC
-			slowest = max(slowest, time.Since(begin))
-			if now < last {
-				t.Errorf("%d violations after %d", now, last)
-			}
-			last = now
-			select {
-			case <-flood.Ended():
-				running = false
-			default:
-			}
-		}
-		var sent struct{ Sent uint64 }
-		if err := flood.Wait().Into(&sent); err != nil || sent.Sent < 10000 {
-			t.Fatalf("no flood: %+v, %v", sent, err)
-		}
-		t.Logf("%d frames in 3 s, %d answers, the slowest after %v", sent.Sent, asked, slowest)
-		if got := violations(t, a, from, to); got[0] != (control.Violations{MAC: sent.Sent}) || got[1] != (control.Violations{}) {
-			t.Errorf("counted %+v of %d", got, sent.Sent)
-		}
-		if asked < 5 {
-			t.Errorf("status answered %d times in 3 s", asked)
-		}
-		if got := strings.Count(e.Output("bridge", "fdb", "show", "br", n.Bridge), "\n"); got > 50 {
-			t.Errorf("the bridge has learned: %d entries", got)
-		}
-		if after := rules(); after > tableBefore+1000 {
-			t.Errorf("the table grew from %d to %d bytes", tableBefore, after)
-		}
-		if after := rss(t, a); after > rssBefore+32<<20 {
-			t.Errorf("the agent grew from %d to %d bytes", rssBefore, after)
-		}
-	})
-}
-
-func lineWith(text string, words ...string) string {
-lines:
-	for line := range strings.Lines(text) {
-		for _, w := range words {
-			if !strings.Contains(line, w) {
-				continue lines
-			}
-		}
-		return strings.TrimSpace(line)
-	}
-	return ""
 }

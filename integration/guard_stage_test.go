@@ -37,7 +37,7 @@ func (a *actor) party() attack.Party { return attack.Party{MAC: a.MAC, IPv4: a.I
 
 // enter opens the packet socket with the capabilities that the container's
 // program has, none more.
-func enter(t *testing.T, c *Container, network string) *actor {
+func enter(t testing.TB, c *Container, network string) *actor {
 	t.Helper()
 	a := &actor{Container: c, network: network, MAC: mac(t, c.MAC(network)), IPv4: c.IP(network)}
 	if six := c.Inspect().NetworkSettings.Networks[network].GlobalIPv6Address; six != "" {
@@ -70,7 +70,7 @@ func enter(t *testing.T, c *Container, network string) *actor {
 
 // capabilities are those of the container's program: Docker's default ones, with
 // CAP_NET_RAW and without CAP_NET_ADMIN.
-func capabilities(t *testing.T, c *Container) uint32 {
+func capabilities(t testing.TB, c *Container) uint32 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", c.PID()))
 	if err != nil {
@@ -92,7 +92,7 @@ func capabilities(t *testing.T, c *Container) uint32 {
 	return 0
 }
 
-func mac(t *testing.T, text string) attack.MAC {
+func mac(t testing.TB, text string) attack.MAC {
 	t.Helper()
 	hw, err := net.ParseMAC(text)
 	if err != nil || len(hw) != 6 {
