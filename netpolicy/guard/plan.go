@@ -37,7 +37,7 @@ type portPlan struct {
 // from being admitted, but does not touch others.
 func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 	p := &plan{mode: w.Mode, sets: map[string]elements{}, ports: map[int]*portPlan{}, neighbours: map[neighbourKey]neighbour{}}
-	for _, s := range sets(f.Prefixes) {
+	for _, s := range sets(f) {
 		if !s.dynamic {
 			p.sets[s.name] = elements{}
 		}

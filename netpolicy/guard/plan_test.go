@@ -104,7 +104,7 @@ func TestPlanBounds(t *testing.T) {
 		w.Ports = append(w.Ports, p)
 	}
 	plan := newPlan(w, allFeatures, nil)
-	for _, s := range sets(true) {
+	for _, s := range sets(Features{Prefixes: true, Samples: true}) {
 		if n := len(plan.sets[s.name]); s.size > 0 && n > int(s.size) || s.interval && n > maxPrefixes {
 			t.Errorf("set %s has %d elements", s.name, n)
 		}

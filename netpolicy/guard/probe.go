@@ -15,6 +15,7 @@ type Features struct {
 	Sticky   bool // an FDB entry stays on its port
 	Filter   bool // nftables of the bridge family, with the guard's rules
 	Prefixes bool // sets of prefixes, for the label netguard.guard.allow
+	Samples  bool // refused frames can be handed to whoever listens
 	// Missing says what the kernel lacks, and what that means.
 	Missing []string
 }
@@ -175,15 +176,25 @@ func (f *Features) probeFilter() {
 		}
 		return err
 	}
-	err = try(Features{Prefixes: true})
+	err = try(Features{Prefixes: true, Samples: true})
 	if err == nil {
-		f.Filter, f.Prefixes = true, true
+		f.Filter, f.Prefixes, f.Samples = true, true, true
 		return
 	}
-	if try(Features{}) == nil {
-		f.Filter = true
+	none := try(Features{})
+	if none != nil {
+		f.Missing = append(f.Missing, fmt.Sprintf("nftables of the bridge family (CONFIG_NF_TABLES_BRIDGE, Linux 5.3; %v): nothing filters ARP, ND and IP that containers forge", none))
+		return
+	}
+	f.Filter = true
+	if err := try(Features{Prefixes: true}); err != nil {
 		f.Missing = append(f.Missing, fmt.Sprintf("nftables sets of prefixes (Linux 5.6; %v): the label %s takes single addresses only", err, LabelAllow))
-		return
+	} else {
+		f.Prefixes = true
 	}
-	f.Missing = append(f.Missing, fmt.Sprintf("nftables of the bridge family (CONFIG_NF_TABLES_BRIDGE, Linux 5.3; %v): nothing filters ARP, ND and IP that containers forge", err))
+	if err := try(Features{Samples: true}); err != nil {
+		f.Missing = append(f.Missing, fmt.Sprintf("nftables log to user space (CONFIG_NETFILTER_NETLINK_LOG; %v): refused frames are counted, and nobody is told which addresses they forged", err))
+	} else {
+		f.Samples = true
+	}
 }

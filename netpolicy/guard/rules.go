@@ -113,7 +113,7 @@ func rules(o Options, f Features) []rule {
 	b.ipv4(f)
 	b.ipv6(f)
 	b.icmpv6(f)
-	b.verdicts(o)
+	b.verdicts(o, f)
 	return b.rules
 }
 
@@ -232,7 +232,7 @@ func (b *builder) ipv6(f Features) {
 }
 
 // verdicts adds the chains in which frames end.
-func (b *builder) verdicts(o Options) {
+func (b *builder) verdicts(o Options, f Features) {
 	if o.Storm.Rate != 0 {
 		b.refuse("pass", "beyond the limit of broadcast and multicast", kindStorm, groupByte.anyBit(1), over(o.Storm))
 	}
@@ -245,6 +245,9 @@ func (b *builder) verdicts(o Options) {
 	}
 	for k := kindMAC; k <= kinds; k++ {
 		b.add(refusals[k], "count", nil, count(k))
+		if f.Samples && k != kindQuarantine {
+			b.add(refusals[k], "show a few to who listens", nil, sample(k))
+		}
 		b.add(refusals[k], "and refuse", goTo("refuse"))
 	}
 	if !o.Open {

@@ -35,6 +35,7 @@ const (
 	setBridges    = "bridges"    // MACs of the managed bridges
 	setViolations = "violations" // port . kind, with a counter
 	setStorm      = "storm"      // port, with a rate meter
+	setSamples    = "samples"    // port . kind, with a rate meter
 )
 
 const (
@@ -61,7 +62,7 @@ type setSpec struct {
 }
 
 // sets lists the sets of the table. Concatenated prefixes need Linux 5.6.
-func sets(prefixes bool) []setSpec {
+func sets(f Features) []setSpec {
 	port, mac := nftables.TypeIFIndex, nftables.TypeEtherAddr
 	v4, v6 := nftables.TypeIPAddr, nftables.TypeIP6Addr
 	key := func(t ...nftables.SetDatatype) []nftables.SetDatatype { return t }
@@ -78,7 +79,10 @@ func sets(prefixes bool) []setSpec {
 		{name: setViolations, key: key(port, nftables.TypeMark), size: maxPorts * uint32(kinds), dynamic: true, counter: true},
 		{name: setStorm, key: key(port), size: maxPorts, dynamic: true, timeout: true},
 	}
-	if prefixes {
+	if f.Samples {
+		out = append(out, setSpec{name: setSamples, key: key(port, nftables.TypeMark), size: maxPorts * uint32(kinds), dynamic: true, timeout: true})
+	}
+	if f.Prefixes {
 		out = append(out,
 			setSpec{name: setNet4, key: key(port, v4), interval: true},
 			setSpec{name: setNet6, key: key(port, v6), interval: true})
@@ -134,7 +138,7 @@ type layout struct {
 }
 
 func newLayout(o Options, f Features) (layout, error) {
-	l := layout{sets: sets(f.Prefixes), rules: rules(o, f)}
+	l := layout{sets: sets(f), rules: rules(o, f)}
 	h := sha256.New()
 	for _, s := range l.sets {
 		fmt.Fprintf(h, "%+v\n", s)

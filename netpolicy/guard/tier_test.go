@@ -21,7 +21,7 @@ func TestProbe(t *testing.T) {
 				t.Fatal(err)
 			}
 			differ(t, before, look(), "left")
-			if f.Locked && f.Sticky && f.Filter && f.Prefixes != (len(f.Missing) == 0) {
+			if (f.Locked && f.Sticky && f.Filter && f.Prefixes && f.Samples) != (len(f.Missing) == 0) {
 				t.Errorf("%+v", f)
 			}
 		})
@@ -66,6 +66,7 @@ func TestTiers(t *testing.T) {
 		"no locked":   {func(f *Features) { f.Locked = false }, func(attack) bool { return false }},
 		"no sticky":   {func(f *Features) { f.Sticky = false }, func(attack) bool { return false }},
 		"no prefixes": {func(f *Features) { f.Prefixes = false }, func(attack) bool { return false }},
+		"no samples":  {func(f *Features) { f.Samples = false }, func(attack) bool { return false }},
 		"no filter": {func(f *Features) { f.Filter = false }, func(a attack) bool {
 			return !slices.Contains([]string{"IPv4_from_a_random_MAC", "IPv6_from_a_random_MAC", "frame_from_another_containers_MAC",
 				"frame_from_the_bridges_MAC", "ARP_from_another_containers_MAC"}, a.name)

@@ -1,0 +1,71 @@
+package guard
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// SampleGroup is the group of nfnetlink_log to which a few of the refused frames
+// go, for whoever listens there. Nobody has to.
+const SampleGroup = 0x4e47
+
+const (
+	// samplePrefix begins the prefix of each; its kind follows.
+	samplePrefix = "netguard "
+	// sampleLength is enough for the headers of all that is looked at.
+	sampleLength = 128
+	// sampleRate and sampleBurst are how many a second of a port and a kind, so
+	// that a flood costs little and hides nobody else's frames.
+	sampleRate, sampleBurst = 1, 3
+)
+
+// Kinds are the kinds of violations, by the names that they have in Violations, in
+// prefixes of samples and in `netguard status`.
+var Kinds = []string{"mac", "arp", "ip", "nd", "dhcp", "ethertype", "storm"}
+
+// String gives the name of a kind of violation.
+func (k kind) String() string { return strings.TrimPrefix(refusals[k], "refuse-") }
+
+// SampleKind gives the kind that the prefix of a sample names.
+func SampleKind(prefix string) (string, bool) {
+	k, ok := strings.CutPrefix(prefix, samplePrefix)
+	return k, ok && slices.Contains(Kinds, k)
+}
+
+// Of gives the count of a kind, 0 for one that is none.
+func (v Violations) Of(kind string) uint64 {
+	switch kind {
+	case "mac":
+		return v.MAC
+	case "arp":
+		return v.ARP
+	case "ip":
+		return v.IP
+	case "nd":
+		return v.ND
+	case "dhcp":
+		return v.DHCP
+	case "ethertype":
+		return v.Ethertype
+	case "storm":
+		return v.Storm
+	}
+	return 0
+}
+
+// sample hands the beginning of a frame over, if there were not too many of its
+// port and kind. Where nobody listens the kernel looks for a listener and is done.
+func sample(k kind) match {
+	return match{
+		inPort.load(register(0)),
+		&expr.Immediate{Register: register(1), Data: binaryutil.NativeEndian.PutUint32(uint32(k))},
+		&expr.Dynset{SrcRegKey: register(0), SetName: setSamples, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: meterLife,
+			Exprs: []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: sampleRate, Unit: expr.LimitTimeSecond, Burst: sampleBurst}}},
+		&expr.Log{Key: 1<<unix.NFTA_LOG_GROUP | 1<<unix.NFTA_LOG_PREFIX | 1<<unix.NFTA_LOG_SNAPLEN,
+			Group: SampleGroup, Snaplen: sampleLength, Data: []byte(samplePrefix + k.String())},
+	}
+}
