@@ -122,8 +122,13 @@ func (p *policies) findings() []string {
 	}
 	for _, f := range c.Files {
 		then := "whom it is about is isolated until it is mended"
-		if f.Kept {
+		switch {
+		case f.Kept:
 			then = "what it said before stays in force"
+		case f.Unclear && len(f.Selects) == 0:
+			then = "it cannot be told whom it is about: nobody is isolated by it, and an agent that starts does not start before it is mended or removed"
+		case f.Unclear:
+			then += ", as far as that can be told"
 		}
 		for _, fault := range f.Faults {
 			out = append(out, fmt.Sprintf("policy %v; %s", fault, then))
