@@ -47,7 +47,7 @@ func (d *doors) Close() error {
 
 // openDoors serves services such as tcp/80 and udp/53 until the test is over. An
 // answer by UDP comes from the address that was asked, one of those given.
-func openDoors(t *testing.T, s *spot, services []string, addrs ...netip.Addr) *doors {
+func openDoors(t testing.TB, s *spot, services []string, addrs ...netip.Addr) *doors {
 	t.Helper()
 	d := &doors{clients: map[string]netip.Addr{}}
 	t.Cleanup(func() {
@@ -95,13 +95,16 @@ func (d *doors) tcp(service, port string) error {
 			}
 			go func() {
 				defer func() { _ = c.Close() }()
-				buf := make([]byte, 16)
-				for {
-					if _, err := io.ReadFull(c, buf); err != nil {
+				var words []byte
+				for buf := make([]byte, 2048); ; {
+					n, err := c.Read(buf)
+					if err != nil {
 						return
 					}
-					d.came(service, c.RemoteAddr(), buf)
-					if _, err := c.Write(buf); err != nil {
+					for words = append(words, buf[:n]...); len(words) >= wordLen; words = words[wordLen:] {
+						d.came(service, c.RemoteAddr(), words[:wordLen])
+					}
+					if _, err := c.Write(buf[:n]); err != nil {
 						return
 					}
 				}

@@ -19,7 +19,7 @@ type guest struct {
 }
 
 // welcome starts a container and its servers.
-func welcome(t *testing.T, e *Engine, name, network string, services []string, options ...ContainerOption) *guest {
+func welcome(t testing.TB, e *Engine, name, network string, services []string, options ...ContainerOption) *guest {
 	t.Helper()
 	if network != "bridge" {
 		options = append(options, On(network))
@@ -30,7 +30,7 @@ func welcome(t *testing.T, e *Engine, name, network string, services []string, o
 }
 
 // settle opens the servers where the container is now.
-func (g *guest) settle(t *testing.T, services []string) {
+func (g *guest) settle(t testing.TB, services []string) {
 	t.Helper()
 	g.at = &spot{g.Name, g.Inside()}
 	g.addrs = nil

@@ -53,6 +53,9 @@ const (
 	again = 100 * time.Millisecond
 )
 
+// wordLen is the length of every word.
+const wordLen = 16
+
 var words atomic.Uint64
 
 // heard are the words that have arrived at a server.
@@ -83,7 +86,7 @@ func (k *knock) right() bool {
 }
 
 // knockAll tries all at once and returns those that did not go as wanted.
-func knockAll(t *testing.T, all []*knock) (wrong []*knock) {
+func knockAll(t testing.TB, all []*knock) (wrong []*knock) {
 	t.Helper()
 	places := map[*spot][]*knock{}
 	for _, k := range all {
@@ -137,7 +140,7 @@ func knockAll(t *testing.T, all []*knock) (wrong []*knock) {
 }
 
 // mustKnock ends the test with every connection that did not go as wanted.
-func mustKnock(t *testing.T, all []*knock) {
+func mustKnock(t testing.TB, all []*knock) {
 	t.Helper()
 	if wrong := knockAll(t, all); len(wrong) > 0 {
 		t.Fatalf("%s", describe(all, wrong))
@@ -158,7 +161,7 @@ func describe(all, wrong []*knock) string {
 }
 
 // listenTo waits for a moment for anything to happen.
-func listenTo(t *testing.T, all []*knock) {
+func listenTo(t testing.TB, all []*knock) {
 	t.Helper()
 	var polls []unix.PollFd
 	var of []*knock

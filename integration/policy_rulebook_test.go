@@ -30,14 +30,14 @@ func newRulebook(e *Engine, a *Agent) *rulebook {
 }
 
 // enact makes these all the policy files, and returns when they are in force.
-func (r *rulebook) enact(t *testing.T, files map[string]string) control.Status {
+func (r *rulebook) enact(t testing.TB, files map[string]string) control.Status {
 	t.Helper()
 	r.post(t, files)
 	return r.await(t, "the policies are in force", r.inForce)
 }
 
 // post is enact without the waiting.
-func (r *rulebook) post(t *testing.T, files map[string]string) {
+func (r *rulebook) post(t testing.TB, files map[string]string) {
 	t.Helper()
 	a := r.a.For(t)
 	for name := range r.files {
@@ -64,7 +64,7 @@ func (r *rulebook) inForce(s control.Status) bool {
 }
 
 // await is Agent.AwaitStatus without a process for each question.
-func (r *rulebook) await(t *testing.T, what string, wanted func(control.Status) bool) control.Status {
+func (r *rulebook) await(t testing.TB, what string, wanted func(control.Status) bool) control.Status {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // also while cleaning up
@@ -81,7 +81,7 @@ func (r *rulebook) await(t *testing.T, what string, wanted func(control.Status) 
 }
 
 // awaitAdmitted waits until so many endpoints are admitted, beside the beacon's.
-func (r *rulebook) awaitAdmitted(t *testing.T, endpoints int) {
+func (r *rulebook) awaitAdmitted(t testing.TB, endpoints int) {
 	t.Helper()
 	r.await(t, fmt.Sprintf("%d endpoints are admitted", endpoints), func(s control.Status) bool {
 		return len(s.Endpoints) == endpoints+1 && AllAdmitted(s) && s.InSync
