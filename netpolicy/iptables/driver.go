@@ -22,6 +22,9 @@ type Options struct {
 	// CutFor is how long the server's side of a cut connection is refused after
 	// its last packet; 10 minutes if zero. TCP gives up earlier.
 	CutFor time.Duration
+	// Samples has a few of the packets that policies refuse handed to SampleGroup.
+	// All Drivers of a host must agree; ProbeSamples tells whether it can be.
+	Samples bool
 }
 
 // Wish is what shall be in the kernel. The Driver keeps it: it must not be
@@ -92,10 +95,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 		o.CutFor = 10 * time.Minute
 	}
 	d := &Driver{options: o, families: []int{0}, known: map[string]listing{}, bridgeFilter: bridgeFilter}
-	ipv6 := true
-	if _, err := os.Stat("/proc/sys/net/ipv6"); os.IsNotExist(err) {
-		ipv6 = false // booted without: there is nothing to filter
-	}
+	ipv6 := hasIPv6()
 	if ipv6 {
 		d.families = []int{0, 1}
 	}
@@ -114,6 +114,13 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 		return nil, fmt.Errorf("open links: %w", err)
 	}
 	return d, nil
+}
+
+// hasIPv6 tells whether the host was booted with it; without, there is nothing to
+// filter.
+func hasIPv6() bool {
+	_, err := os.Stat("/proc/sys/net/ipv6")
+	return !os.IsNotExist(err)
 }
 
 // Close closes the sockets; what is in the kernel stays.
@@ -136,7 +143,7 @@ func (d *Driver) take(w Wish) error {
 	if d.generation == "" || d.generation != w.Rules.Generation {
 		var laid [2]*layout
 		for i, f := range w.Rules.Families() {
-			l, err := lay(f, d.cutSeconds())
+			l, err := lay(f, d.cutSeconds(), d.options.Samples)
 			if err != nil {
 				return fmt.Errorf("apply %s rules: %w", familyNames[i], err)
 			}

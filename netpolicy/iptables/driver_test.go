@@ -83,7 +83,7 @@ func all(t *testing.T) string {
 
 func open(t testing.TB) *Driver {
 	t.Helper()
-	d, err := Open(context.Background(), Options{})
+	d, err := Open(context.Background(), Options{Samples: true})
 	if err != nil {
 		t.Fatal(err)
 	}

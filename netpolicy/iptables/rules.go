@@ -57,12 +57,13 @@ type layout struct {
 type origin struct {
 	netpolicy.Origin
 	verdict netpolicy.Verdict
-	counts  bool // it only counts what the next one drops
+	counts  bool // it only counts, or hands over, what the next one drops
 }
 
 // lay words a family in iptables' own way, and refuses what netpolicy cannot have
-// made: nothing else may reach a rule.
-func lay(f *netpolicy.Family, cutSeconds uint32) (*layout, error) {
+// made: nothing else may reach a rule. With samples, each drop hands a few packets
+// over.
+func lay(f *netpolicy.Family, cutSeconds uint32, samples bool) (*layout, error) {
 	known := map[string]*netpolicy.Set{}
 	for i, s := range f.Sets {
 		if !netpolicy.OwnsSet(s.Name) || !strings.HasPrefix(s.Name, setPrefix(f.IPv6)) {
@@ -85,9 +86,16 @@ func lay(f *netpolicy.Family, cutSeconds uint32) (*layout, error) {
 			}
 			o := origin{Origin: r.Origin, verdict: r.Verdict}
 			if r.Verdict == netpolicy.Drop {
-				laid.rules = append(laid.rules, join(spec, set(deniedSet(f.IPv6).name, w.blamed(c.Name, r.Origin).String(), false)))
+				side := w.blamed(c.Name, r.Origin)
+				before := []string{set(deniedSet(f.IPv6).name, side.String(), false)}
+				if samples {
+					before = []string{Refusal{side, directionOf(r.Origin)}.sample(), before[0]}
+				}
 				o.counts = true
-				origins = append(origins, o)
+				for _, b := range before {
+					laid.rules = append(laid.rules, join(spec, b))
+					origins = append(origins, o)
+				}
 				o.counts = false
 			}
 			laid.rules = append(laid.rules, join(spec, verdict(r)))

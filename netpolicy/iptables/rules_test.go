@@ -29,7 +29,7 @@ func TestLay(t *testing.T) {
 		t.Run("refuses/"+name, func(t *testing.T) {
 			rs := states()[0].rules()
 			spoil(&rs.V4)
-			if _, err := lay(&rs.V4, 600); !errors.Is(err, ErrInvalid) {
+			if _, err := lay(&rs.V4, 600, true); !errors.Is(err, ErrInvalid) {
 				t.Errorf("error = %v", err)
 			}
 		})
@@ -66,4 +66,20 @@ func TestDescribe(t *testing.T) {
 			t.Errorf("%d sentences, the last %q", len(all), all[len(all)-1])
 		}
 	})
+}
+
+func TestRefusalOf(t *testing.T) {
+	for _, side := range []netpolicy.Side{netpolicy.Src, netpolicy.Dst} {
+		for _, d := range netpolicy.Directions {
+			r := Refusal{side, d}
+			if have, ok := RefusalOf(r.prefix()); !ok || have != r || len(r.prefix()) > 63 {
+				t.Errorf("%q is %v, %t", r.prefix(), have, ok)
+			}
+		}
+	}
+	for _, strange := range []string{"", "netguard", "netguard-src", "netguard-src-ingress ", "netguard mac"} {
+		if r, ok := RefusalOf(strange); ok {
+			t.Errorf("%q is %v", strange, r)
+		}
+	}
 }

@@ -1,0 +1,135 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"netguard/netpolicy"
+)
+
+// SampleGroup is the group of nfnetlink_log to which a few of the packets go that
+// policies refuse, for whoever listens there. Nobody has to.
+const SampleGroup = 0x4e48
+
+// A rule hands over this many a second at most, so that a flood costs little. It is
+// one limit for all containers: who is denied how often, the counters tell.
+const sampleLimit = "20/sec"
+
+// Refusal is which rule refused a packet.
+type Refusal struct {
+	// Side is the end of the packet that is the container for which it counts.
+	Side netpolicy.Side
+	// Direction is that of the policies which refuse it.
+	Direction netpolicy.Direction
+}
+
+// prefix is what a sample of the refusal begins with: only letters, which no
+// version of iptables puts quotes around.
+func (r Refusal) prefix() string { return "netguard-" + r.Side.String() + "-" + r.Direction.String() }
+
+// RefusalOf reads the prefix of a sample.
+func RefusalOf(prefix string) (Refusal, bool) {
+	for _, side := range []netpolicy.Side{netpolicy.Src, netpolicy.Dst} {
+		for _, direction := range netpolicy.Directions {
+			if r := (Refusal{side, direction}); r.prefix() == prefix {
+				return r, true
+			}
+		}
+	}
+	return Refusal{}, false
+}
+
+// sample words the target that hands a packet over.
+func (r Refusal) sample() string {
+	return "-m limit --limit " + sampleLimit + " -j NFLOG --nflog-prefix " + r.prefix() +
+		" --nflog-group " + strconv.Itoa(SampleGroup) + " --nflog-size 128"
+}
+
+// ErrNoSamples says that refused packets cannot be handed over here.
+var ErrNoSamples = errors.New("iptables cannot hand packets over (match limit, target NFLOG; kernel modules nfnetlink_log and xt_NFLOG)")
+
+// ProbeSamples tells whether Options.Samples can be used, by writing such a rule in a
+// network namespace made for that. The error is ErrNoSamples where it cannot.
+func ProbeSamples(ctx context.Context) error {
+	forked, ipv6 := 0, hasIPv6()
+	backends, err := findBackends(5*time.Second, ipv6, &forked)
+	if err != nil {
+		return fmt.Errorf("probe samples: %w", err)
+	}
+	// To ask a backend that nobody uses would load its kernel modules.
+	backends = slices.DeleteFunc(backends, func(b *backend) bool {
+		return b != backends[0] && b.kind == Legacy && !b.present(0) && !b.present(1)
+	})
+	families := 1
+	if ipv6 {
+		families = 2
+	}
+	if err := apart(func() error { return trySamples(ctx, backends, families) }); err != nil {
+		return fmt.Errorf("%w: %w", ErrNoSamples, err)
+	}
+	return nil
+}
+
+// apart runs f in a new network namespace.
+func apart(f func() error) (err error) {
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			// What the first thread has is shown as the process's. While it is
+			// held here, the other goroutine has another thread.
+			err = apart(f)
+			runtime.UnlockOSThread()
+			return
+		}
+		// A thread in another namespace is not given back: it ends with its
+		// goroutine.
+		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
+			err = f()
+		}
+	}()
+	<-done
+	return err
+}
+
+// trySamples writes a rule with each backend that can write anything.
+func trySamples(ctx context.Context, backends []*backend, families int) error {
+	const name = "NG-PROBE"
+	wrote := false
+	var faults []error
+	for _, b := range backends {
+		for i := range families {
+			if err := b.write(ctx, i, transaction([]chain{{name: name}}, nil)); err != nil {
+				faults = append(faults, err)
+				continue
+			}
+			if err := b.write(ctx, i, transaction([]chain{{name, []string{Refusal{}.sample()}}}, nil)); err != nil {
+				return err
+			}
+			wrote = true
+		}
+	}
+	if !wrote {
+		return errors.Join(faults...)
+	}
+	return nil
+}
+
+// directionOf is the direction of the policies that a drop is of.
+func directionOf(o netpolicy.Origin) netpolicy.Direction {
+	switch o.Stage {
+	case netpolicy.FileEgress, netpolicy.LabelEgress:
+		return netpolicy.Egress
+	case netpolicy.FileIngress, netpolicy.LabelIngress:
+		return netpolicy.Ingress
+	}
+	return o.Direction
+}

@@ -1,0 +1,85 @@
+package iptables
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestProbeSamples(t *testing.T) {
+	namespace(t)
+	strangers(t)
+	docker(t, NFT)
+	before := all(t)
+	t.Run("leaves_nothing", func(t *testing.T) {
+		if err := ProbeSamples(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if diff := cmp.Diff(before, all(t)); diff != "" {
+		t.Error(diff)
+	}
+	t.Run("says_what_is_missing", func(t *testing.T) {
+		broken := []*backend{{kind: NFT, forked: new(int), fam: [2]programs{{restore: "/bin/false"}}}}
+		if err := trySamples(t.Context(), broken, 1); err == nil {
+			t.Error("a program that always fails can do it")
+		}
+	})
+}
+
+func TestSamples(t *testing.T) {
+	t.Run("come_before_the_counting_of_each_drop_and_nothing_else", func(t *testing.T) {
+		rs := states()[0].rules()
+		with, err := lay(&rs.V4, 600, true)
+		without, errWithout := lay(&rs.V4, 600, false)
+		if err := errors.Join(err, errWithout); err != nil {
+			t.Fatal(err)
+		}
+		samples := 0
+		for n, c := range with.generation {
+			rules := slices.DeleteFunc(slices.Clone(c.rules), func(r string) bool { return strings.Contains(r, "NFLOG") })
+			samples += len(c.rules) - len(rules)
+			if diff := cmp.Diff(without.generation[n].rules, rules); diff != "" {
+				t.Error(diff)
+			}
+			for i, r := range c.rules {
+				if strings.Contains(r, "NFLOG") && (!strings.Contains(c.rules[i+1], "-denied ") || !strings.HasSuffix(c.rules[i+2], "-j DROP")) {
+					t.Errorf("%s rule %d is not before a drop", c.name, i)
+				}
+			}
+			if n < len(with.origins) && len(with.origins[n]) != len(c.rules) {
+				t.Errorf("%s: %d origins of %d rules", c.name, len(with.origins[n]), len(c.rules))
+			}
+		}
+		if samples == 0 {
+			t.Error("no samples")
+		}
+	})
+	t.Run("are_put_into_rules_of_before_without_a_gap_and_taken_out_again", func(t *testing.T) {
+		namespace(t)
+		strangers(t)
+		docker(t, NFT)
+		w := states()[0].wish()
+		d := open(t)
+		apply(t, d, w)
+		want := all(t)
+		older, err := Open(t.Context(), Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(older.Close)
+		if r := apply(t, older, w); !r.Rules || len(r.Drift) > 0 || strings.Contains(all(t), "NFLOG") {
+			t.Errorf("%+v", r)
+		}
+		newer := open(t)
+		if r := apply(t, newer, w); !r.Rules || len(r.Drift) > 0 {
+			t.Errorf("%+v", r)
+		}
+		if diff := cmp.Diff(want, all(t)); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
