@@ -23,6 +23,7 @@ func (s *Server) routes() http.Handler {
 		reply(plan, s.timeouts.reply).ServeHTTP(w, r)
 	}), maxPlan))
 	mux.Handle("POST /v1/cleanup", s.question(s.cleanup))
+	mux.Handle("GET /v1/events", http.MaxBytesHandler(http.HandlerFunc(s.stream), maxBody))
 	mux.Handle("/", s.question(unknown))
 	return mux
 }
@@ -103,6 +104,8 @@ var kinds = []struct {
 	{errTooLarge, "too_large", http.StatusRequestEntityTooLarge},
 	{errNoCleaner, "no_cleanup", http.StatusNotImplemented},
 	{errNoPolicies, "no_policies", http.StatusNotImplemented},
+	{errNoEvents, "no_events", http.StatusNotImplemented},
+	{errTooManyWatchers, "too_many_watchers", http.StatusServiceUnavailable},
 	{errUnknownRequest, codeUnknownRequest, http.StatusNotFound},
 }
 

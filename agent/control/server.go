@@ -36,11 +36,13 @@ type Server struct {
 	source   Source
 	policies PolicySource // nil without
 	cleaner  Cleaner      // nil without
+	events   EventSource  // nil without
 	version  string
 	log      *slog.Logger
 	timeouts timeouts
 	reading  chan struct{} // a slot each
 	planning chan struct{}
+	watching chan struct{}
 	ready    chan struct{}
 	at       *place
 }
@@ -52,6 +54,7 @@ func NewServer(socket string, source Source, version string, log *slog.Logger) *
 		timeouts: usual,
 		reading:  make(chan struct{}, maxReading),
 		planning: make(chan struct{}, 1),
+		watching: make(chan struct{}, maxWatchers),
 		ready:    make(chan struct{}),
 	}
 }

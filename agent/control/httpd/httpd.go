@@ -24,6 +24,9 @@ func Serve(ctx context.Context, server *http.Server, l net.Listener, b Bounds) e
 	// An idle connection is one that can be held.
 	server.SetKeepAlivesEnabled(false)
 	server.BaseContext = func(net.Listener) context.Context { return ctx }
+	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, connection{}, c)
+	}
 	c := counter{next: server.Handler}
 	server.Handler = &c
 	ended := make(chan error, 1)

@@ -1,13 +1,16 @@
 package httpd
 
 import (
+	"context"
 	"net"
+	"slices"
 	"sync"
 )
 
 // limit bounds the connections that are open at a time. When there are n, the
 // next one closes the oldest: a client that holds its connections without end
-// takes nothing from the others, who need theirs for milliseconds.
+// takes nothing from the others, who need theirs for milliseconds. Those that Keep
+// was called for do not count.
 func limit(l net.Listener, n int) net.Listener {
 	return &limiter{Listener: l, most: n}
 }
@@ -45,16 +48,29 @@ func (l *limiter) Accept() (net.Conn, error) {
 	return c, nil
 }
 
-func (c *limited) Close() error {
+// forget takes the connection out of those that count.
+func (c *limited) forget() {
 	c.once.Do(func() {
 		c.of.mu.Lock()
 		defer c.of.mu.Unlock()
-		for i, o := range c.of.open {
-			if o == c {
-				c.of.open = append(c.of.open[:i], c.of.open[i+1:]...)
-				break
-			}
+		if i := slices.Index(c.of.open, c); i >= 0 {
+			c.of.open = slices.Delete(c.of.open, i, i+1)
 		}
 	})
+}
+
+func (c *limited) Close() error {
+	c.forget()
 	return c.Conn.Close()
+}
+
+type connection struct{}
+
+// Keep keeps the connection of a request, by the request's context, from being
+// closed for others, until its handler returns. Who calls it bounds how many there
+// are.
+func Keep(ctx context.Context) {
+	if c, ok := ctx.Value(connection{}).(*limited); ok {
+		c.forget()
+	}
 }

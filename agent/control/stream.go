@@ -1,0 +1,150 @@
+package control
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"netguard/agent/control/httpd"
+)
+
+// EventSource gives events as they happen.
+type EventSource interface {
+	// Subscribe gives those that happen from now on and are about the names.
+	Subscribe(names []string) EventStream
+}
+
+// EventStream is what one watcher gets. Events that he does not take in time are
+// counted instead.
+type EventStream interface {
+	// Next waits for the next event, and returns ctx's error when that ends.
+	Next(ctx context.Context) (Event, error)
+	Close()
+}
+
+// maxWatchers is how many may watch events at a time.
+const maxWatchers = 8
+
+var (
+	errNoEvents        = errors.New("this agent tells no events")
+	errTooManyWatchers = fmt.Errorf("%d others watch events already: end one of them", maxWatchers)
+)
+
+// Events has the server stream events of source. It is called before Serve, or not
+// at all: then requests for them are refused.
+func (s *Server) Events(source EventSource) { s.events = source }
+
+// stream answers with one JSON document a line, until one of the two sides ends it.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
+	refuse := func(err error) {
+		reply(func(*http.Request) (any, error) { return nil, err }, s.timeouts.reply).ServeHTTP(w, r)
+	}
+	if s.events == nil {
+		refuse(errNoEvents)
+		return
+	}
+	names := r.URL.Query()["container"]
+	if len(names) > 0 { // a name that nobody has would be silent for ever
+		if _, err := s.status(r); err != nil {
+			refuse(err)
+			return
+		}
+	}
+	select {
+	case s.watching <- struct{}{}:
+		defer func() { <-s.watching }()
+	default:
+		refuse(errTooManyWatchers)
+		return
+	}
+	// They are few, and theirs is to stay: others do not take their place.
+	httpd.Keep(r.Context())
+	events := s.events.Subscribe(names)
+	defer events.Close()
+	at := http.NewResponseController(w)
+	// The server's own limits are for questions. A client that leaves is still
+	// noticed: its end closes the connection.
+	at.SetReadDeadline(time.Time{})
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	lines := json.NewEncoder(w)
+	lines.SetEscapeHTML(false)
+	send := func(write func() error) error {
+		at.SetWriteDeadline(time.Now().Add(s.timeouts.reply))
+		return errors.Join(write(), at.Flush())
+	}
+	err := send(func() error { w.WriteHeader(http.StatusOK); return nil })
+	for err == nil {
+		var e Event
+		if e, err = events.Next(r.Context()); err == nil {
+			err = send(func() error { return lines.Encode(e) })
+		}
+	}
+}
+
+// maxEvent bounds a line of the stream.
+const maxEvent = 64 << 10
+
+// Events asks for what is refused from now on, about the containers that are named
+// or about all, and gives each event to f until f fails, ctx ends, or the agent
+// does. ready is called when the agent watches. The error is that of f or ctx, or
+// ErrUnreachable, ErrUnknownContainer, or what the agent says.
+func (c *Client) Events(ctx context.Context, names []string, ready func(), f func(Event) error) error {
+	query := url.Values{"container": names}.Encode()
+	if len(query) > maxQuery {
+		return fmt.Errorf("watch events: the names are too long: name fewer containers, or none")
+	}
+	u := url.URL{Scheme: "http", Host: "netguard", Path: "/v1/events", RawQuery: query}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return fmt.Errorf("ask agent: %w", err)
+	}
+	// The answer has to begin in time, and has no end.
+	patient := c.http
+	patient.Timeout = 0
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	late := time.AfterFunc(c.http.Timeout, cancel)
+	response, err := patient.Do(request.WithContext(ctx))
+	if !late.Stop() && err != nil {
+		err = errors.Join(context.DeadlineExceeded, err)
+	}
+	if err != nil {
+		return c.unreachable(request.Context(), err)
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		text, err := io.ReadAll(io.LimitReader(response.Body, maxEvent))
+		if err != nil {
+			return c.unreachable(request.Context(), err)
+		}
+		return c.refused(response.Status, text)
+	}
+	ready()
+	return c.read(request.Context(), response.Body, f)
+}
+
+func (c *Client) read(ctx context.Context, body io.Reader, f func(Event) error) error {
+	lines := bufio.NewReaderSize(body, maxEvent)
+	for {
+		line, err := lines.ReadSlice('\n')
+		switch {
+		case errors.Is(err, bufio.ErrBufferFull):
+			return fmt.Errorf("read events of %s: one is larger than %d bytes: is it a netguard agent?", c.socket, maxEvent)
+		case err != nil: // also io.EOF: it is the agent who ended it
+			return c.unreachable(ctx, err)
+		}
+		var e Event
+		if err := json.Unmarshal(line, &e); err != nil {
+			return fmt.Errorf("read events of %s: %w (is it a netguard agent?)", c.socket, err)
+		}
+		if err := f(e); err != nil {
+			return err
+		}
+	}
+}
