@@ -91,13 +91,14 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer watcher.Close()
+	samples := iptables.ProbeSamples(ctx)
 	// Two again: one that writes, and one that is asked.
-	filter, err := iptables.Open(ctx, iptables.Options{})
+	filter, err := iptables.Open(ctx, iptables.Options{Samples: samples == nil})
 	if err != nil {
 		return err
 	}
 	defer filter.Close()
-	filterReader, err := iptables.Open(ctx, iptables.Options{})
+	filterReader, err := iptables.Open(ctx, iptables.Options{Samples: samples == nil})
 	if err != nil {
 		return err
 	}
@@ -112,12 +113,14 @@ func Run(ctx context.Context, o Options) error {
 		reconcile.sentry.mode = guard.Monitor
 	}
 	view.notify = reconcile.wakeup.call
+	refused := newRefused(log, reconcile, links, samples)
 	status := &statusReader{mode: o.Mode, loop: reconcile, engine: engine, settings: s, policies: rules, driver: reader, filter: filterReader}
 	server := control.NewServer(cfg.Socket, status, o.Version, log)
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	server.Cleans(&cleaner{loop: reconcile, end: end})
 	server.Policies(&policyReader{loop: reconcile, links: links})
+	server.Events(refused.hub)
 	// The socket first: it keeps a second agent from writing anything.
 	if err := server.Listen(); err != nil {
 		return err
@@ -130,7 +133,7 @@ func Run(ctx context.Context, o Options) error {
 	reconcile.features = features
 	log.Info("netguard agent starts", "version", o.Version, "mode", o.Mode, "socket", cfg.Socket,
 		"leaf", features.Leaf, "missing", strings.Join(slices.Concat(features.Missing, watcher.Features().Missing), "; "))
-	return tasks(ctx, o, cfg, s, parts{links, engine, view, reconcile, status, server}, log)
+	return tasks(ctx, o, cfg, s, parts{links, engine, view, reconcile, status, server, refused}, log)
 }
 
 // openGuard finds out what the kernel has for the guard.
@@ -144,12 +147,13 @@ func openGuard(log *slog.Logger) (*guard.Driver, error) {
 
 // parts are what the agent's tasks are made of.
 type parts struct {
-	links  *link.Table
-	engine *docker.Engine
-	view   *observer
-	loop   *loop
-	status *statusReader
-	server *control.Server
+	links   *link.Table
+	engine  *docker.Engine
+	view    *observer
+	loop    *loop
+	status  *statusReader
+	server  *control.Server
+	refused *refused
 }
 
 // tasks runs everything that lasts until one fails or ctx ends.
@@ -187,6 +191,9 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 	start("observe docker", afterwards(p.view.run))
 	start("reconcile", afterwards(p.loop.run))
 	start("serve control socket", p.server.Serve)
+	for _, task := range p.refused.tasks() {
+		start("listen to what is refused", task)
+	}
 	if cfg.Metrics != "" {
 		start("serve metrics", func(ctx context.Context) error {
 			err := metrics.New(cfg.Metrics, p.status, log).Serve(ctx)

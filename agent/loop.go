@@ -40,6 +40,7 @@ type loop struct {
 	policies *policies
 	police   *police
 	sentry   *sentry
+	alerts   *alerts
 	tables   *tables
 	asks     chan func()
 	wakeup   wake
@@ -121,7 +122,7 @@ func (l *loop) run(ctx context.Context) error {
 	for {
 		l.pass(ctx)
 		at := l.check.at
-		for _, next := range []time.Time{l.police.next(), l.sentry.at, l.sentry.counted} {
+		for _, next := range []time.Time{l.police.next(), l.sentry.at, l.alerts.next} {
 			if next.Before(at) {
 				at = next
 			}
@@ -157,7 +158,7 @@ func (l *loop) ask(ctx context.Context, f func()) error {
 func (l *loop) pass(ctx context.Context) {
 	if l.over {
 		l.check.at = time.Now().Add(verifyEvery)
-		l.police.at, l.police.cut, l.sentry.at, l.sentry.counted = l.check.at, time.Time{}, l.check.at, l.check.at
+		l.police.at, l.police.cut, l.sentry.at, l.alerts.next = l.check.at, time.Time{}, l.check.at, l.check.at
 		return
 	}
 	seen := l.observer.current() // before the ports: they may only be newer
@@ -188,7 +189,7 @@ func (l *loop) pass(ctx context.Context) {
 		s.policing = l.police.result()
 		l.apply(s, ports)
 		l.sentry.apply(watch(s.desires, ports, managed, cfg, func(d *desire) bool { return l.admit(d, s.policing) }), cfg)
-		l.sentry.alert(s.desires)
+		l.alerts.pass(time.Now(), s.desires)
 		s.guarding = l.sentry.report
 		s.guardErr = l.sentry.err
 	} else {

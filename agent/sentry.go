@@ -2,7 +2,6 @@ package agent
 
 import (
 	"log/slog"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -31,10 +30,6 @@ type sentry struct {
 	look   guard.Look
 	at     time.Time // the next look at everything
 	wait   time.Duration
-
-	counted time.Time                // the next look at the counters
-	counts  map[int]guard.Violations // as they were then, by ifindex
-	alerted map[int]time.Time        // the last alert about a port
 }
 
 // mark has a link looked at.
@@ -139,50 +134,6 @@ func (s *sentry) quarantine(ports []link.Port, managed map[string]int, op config
 	if s.wish.Ports != nil && len(wish) > len(s.wish.Ports) {
 		s.apply(wish, op)
 	}
-}
-
-const (
-	// countEvery is how soon an alert follows what it is about.
-	countEvery = time.Second
-	// alertEvery is how often there is one about a port, at most.
-	alertEvery = 10 * time.Second
-)
-
-// alert logs who was refused frames.
-func (s *sentry) alert(desires []desire) {
-	now := time.Now()
-	if now.Before(s.counted) {
-		return
-	}
-	s.counted = now.Add(countEvery)
-	counts, err := s.driver.Violations()
-	if err != nil {
-		s.log.Error("violations cannot be counted", "error", err)
-		return
-	}
-	for i := range desires {
-		d := &desires[i]
-		if d.Port == nil {
-			continue
-		}
-		index := d.Port.Index
-		have, was := counts[index], s.counts[index]
-		if have.Total() <= was.Total() || now.Sub(s.alerted[index]) < alertEvery {
-			if have.Total() > was.Total() {
-				counts[index] = was // told later
-			}
-			continue
-		}
-		if s.alerted == nil {
-			s.alerted = map[int]time.Time{}
-		}
-		s.alerted[index] = now
-		s.log.Warn("container sent what it must not", "container", d.Container.Name, "network", d.Network.Name, "veth", d.Port.Name,
-			"mac", have.MAC-was.MAC, "arp", have.ARP-was.ARP, "ip", have.IP-was.IP, "nd", have.ND-was.ND, "dhcp", have.DHCP-was.DHCP,
-			"ethertype", have.Ethertype-was.Ethertype, "storm", have.Storm-was.Storm)
-	}
-	s.counts = counts
-	maps.DeleteFunc(s.alerted, func(_ int, at time.Time) bool { return now.Sub(at) > alertEvery })
 }
 
 // singles are the single addresses of a label netguard.guard.allow.

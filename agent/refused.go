@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"netguard/agent/events"
+	"netguard/agent/link"
+	"netguard/netpolicy/guard"
+	"netguard/netpolicy/iptables"
+)
+
+// refused is all that tells what was refused, while it happens.
+type refused struct {
+	log     *slog.Logger
+	hub     *events.Hub
+	claims  *claims
+	denials *denials
+	groups  map[uint16]func(events.Sample) // what the kernel hands over, and who takes it
+}
+
+// newRefused makes it, and the loop's part of it. noSamples says why iptables cannot
+// hand packets over.
+func newRefused(log *slog.Logger, l *loop, links *link.Table, noSamples error) *refused {
+	hub, c := &events.Hub{}, &claims{}
+	r := &refused{log: log, hub: hub, claims: c, groups: map[uint16]func(events.Sample){}}
+	r.denials = &denials{log: log, hub: hub, state: l.state.Load, local: links.Addresses, some: newWake()}
+	driver := l.sentry.driver
+	l.alerts = &alerts{log: log, hub: hub, claims: c, count: driver.Violations, samples: driver.Features().Samples}
+	if driver.Features().Samples {
+		r.groups[guard.SampleGroup] = c.add
+	}
+	if noSamples == nil {
+		r.groups[iptables.SampleGroup] = r.denials.add
+	} else {
+		log.Warn("monitor cannot show denied connections; status counts them all the same", "error", noSamples)
+	}
+	return r
+}
+
+// tasks are those that run until their context ends. None of them fails: there is
+// nothing to stop enforcing for.
+func (r *refused) tasks() []func(context.Context) error {
+	all := []func(context.Context) error{r.denials.run}
+	for group, take := range r.groups {
+		all = append(all, func(ctx context.Context) error { return r.listen(ctx, group, take) })
+	}
+	return all
+}
+
+// listen reads a group, and tries again when it cannot.
+func (r *refused) listen(ctx context.Context, group uint16, take func(events.Sample)) error {
+	wait := minFailing
+	told := ""
+	for {
+		l, err := events.Listen(group)
+		if err == nil {
+			began := time.Now()
+			if err = l.Run(ctx, take); time.Since(began) > maxFailing {
+				wait, told = minFailing, ""
+			}
+			if lost := l.Lost(); lost > 0 {
+				r.log.Debug("not all that the kernel handed over was read", "group", group, "lost", lost)
+			}
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil && err.Error() != told {
+			told = err.Error()
+			r.log.Warn("what is refused is counted and not shown; trying again", "error", err)
+		}
+		if errors.Is(err, events.ErrGroupTaken) {
+			wait = maxFailing
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, maxFailing)
+	}
+}
