@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"netguard/agent/control"
+)
+
+var monitorOutputs = []string{"table", "json"}
+
+// again is how long monitor waits for an agent that is away.
+const again = time.Second
+
+func newMonitor(g *globals) *cobra.Command {
+	var output string
+	cmd := &cobra.Command{
+		Use:   "monitor [CONTAINER...]",
+		Short: "Show what is refused, live: violations and denied connections, by name",
+		Long: `Show what is refused from now on, until interrupted: frames with which a container
+claims to be somebody else (violations, refused by the guard), and connections that
+policies deny. Nothing is changed by looking.
+
+With names, only what is about one of these containers, at either end: by name, or
+by the beginning of an id.
+
+A violation has its kind (mac, arp, ip, nd, dhcp, ethertype, storm), how many frames
+there were since the line before, which is exact, and what one of them claimed.
+There is a line for each container, network and kind within a second, and one a
+second while it goes on.
+
+A denied connection has both ends, the service, and whose policies refuse it: egress
+are the sender's, ingress the receiver's. A few packets a second are shown;
+` + "`netguard status`" + ` counts them all, and ` + "`netguard policy explain`" + ` tells why. What
+lasts from before a policy was changed, and is cut, is not shown.
+
+-o json is one document a line, and stable: fields are added, never renamed. Events
+that are not read in time are dropped, and a line says how many.`,
+		Example: `  netguard monitor
+  netguard monitor shop-db-1                  # what it does, and who tries to reach it
+  netguard monitor -o json | jq -r 'select(.type == "denied") | "\(.from.address) \(.to.address) \(.service)"'`,
+		ValidArgsFunction: g.completeContainers,
+	}
+	cmd.Flags().StringVarP(&output, "output", "o", monitorOutputs[0], strings.Join(monitorOutputs, ", "))
+	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(monitorOutputs, cobra.ShellCompDirectiveNoFileComp))
+	cmd.RunE = verb(func(cmd *cobra.Command, names []string) error {
+		if !slices.Contains(monitorOutputs, output) {
+			return usage("--output is %q: it is one of %s", output, strings.Join(monitorOutputs, ", "))
+		}
+		cfg, err := g.load(cmd)
+		if err != nil {
+			return err
+		}
+		client := control.NewClient(cfg.Socket)
+		m := monitor{output: output, screen: screenOf(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(), wait: again,
+			watch: func(ctx context.Context, ready func(), f func(control.Event) error) error {
+				return client.Events(ctx, names, ready, f)
+			}}
+		return m.run(cmd.Context())
+	})
+	return cmd
+}
+
+// monitor shows events.
+type monitor struct {
+	watch  func(ctx context.Context, ready func(), f func(control.Event) error) error
+	output string
+	screen screen
+	stderr io.Writer
+	wait   time.Duration // before an agent that is away is asked again
+
+	lined []int // the widths of the lines so far
+	quiet bool  // it was said that the agent is away
+}
+
+// writeError is what cannot be mended by asking again.
+type writeError struct{ error }
+
+func (e writeError) Unwrap() error { return e.error }
+
+// run shows until ctx ends, which is no error. An agent that answered once may
+// restart meanwhile.
+func (m *monitor) run(ctx context.Context) error {
+	answered := false
+	ready := func() {
+		if !answered || m.quiet { // there may be nothing else to see for long
+			fmt.Fprintln(m.stderr, "netguard: watching; Ctrl-C ends it")
+		}
+		answered, m.quiet = true, false
+	}
+	for {
+		err := m.watch(ctx, ready, m.show)
+		var write writeError
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.As(err, &write):
+			return write.error
+		case !answered, !errors.Is(err, control.ErrUnreachable) && !errors.Is(err, control.ErrUnknownContainer):
+			return err
+		}
+		if !m.quiet {
+			complain(m.stderr, fmt.Errorf("%w; trying again", err))
+			m.quiet = true
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(m.wait):
+		}
+	}
+}
+
+func (m *monitor) show(e control.Event) error {
+	var err error
+	if m.output == "json" {
+		err = writeJSON(m.screen, e, "")
+	} else {
+		_, err = io.WriteString(m.screen, m.line(e))
+	}
+	if err != nil {
+		return writeError{err}
+	}
+	return nil
+}
+
+// line is an event for people, below the head the first time.
+func (m *monitor) line(e control.Event) string {
+	t := &table{floor: m.lined, columns: []column{{head: "TIME"}, {head: "CONTAINER", least: 12, cut: cutMiddle},
+		{head: "NETWORK", least: 8, cut: cutMiddle}, {head: "WHAT"}, {head: "COUNT", right: true}, {head: "DETAIL"}}}
+	head := m.lined == nil
+	if head {
+		t.floor = []int{8, 16, 10, len("ethertype"), 5}
+	}
+	what := cell{text: e.Type, style: yellow}
+	if e.Type == control.EventViolation {
+		what = cell{text: e.Kind, style: red}
+	}
+	t.add(row{cells: []cell{{text: e.Time.Local().Format(time.TimeOnly)}, {text: e.Container}, {text: e.Network}, what,
+		{text: strconv.FormatUint(e.Count, 10)}}, tail: cell{text: detail(e)}})
+	// Columns stay as wide as they once were, so that lines align; what comes last
+	// may be cut.
+	width := 0
+	if m.screen.terminal {
+		width = m.screen.width()
+	}
+	m.lined = t.widths(width)
+	return t.format(width, head, m.screen.colour)
+}
+
+// detail is an event in words.
+func detail(e control.Event) string {
+	switch e.Type {
+	case control.EventViolation:
+		who := join(" at ", e.ClaimedIP, e.ClaimedMAC)
+		if who != "" {
+			who = "claims to be " + who
+		}
+		if text := join(", ", who, e.What); text != "" {
+			return text
+		}
+		return "no frame was seen in time"
+	case control.EventDenied:
+		by := e.Direction
+		if len(e.Policies) > 0 {
+			by += " (" + strings.Join(e.Policies, ", ") + ")"
+		}
+		return fmt.Sprintf("%s -> %s %s, refused by %s", peerText(e.From), peerText(e.To), e.Service, by)
+	case control.EventLost:
+		return "events that came too fast to be shown"
+	}
+	return "an event of a newer agent: -o json shows it"
+}
+
+// join joins what is not empty.
+func join(by string, texts ...string) string {
+	return strings.Join(slices.DeleteFunc(texts, func(s string) bool { return s == "" }), by)
+}
+
+func peerText(p *control.Peer) string {
+	switch {
+	case p == nil:
+		return "?"
+	case p.Container != "":
+		return p.Container + " (" + p.Address + ")"
+	case p.Entity == "host":
+		return "host (" + p.Address + ")"
+	}
+	return p.Address
+}
