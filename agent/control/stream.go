@@ -68,13 +68,11 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	events := s.events.Subscribe(names)
 	defer events.Close()
 	at := http.NewResponseController(w)
-	// The server's own limits are for questions. A client that leaves is still
-	// noticed: its end closes the connection.
-	at.SetReadDeadline(time.Time{})
 	w.Header().Set("Content-Type", "application/x-ndjson")
 	lines := json.NewEncoder(w)
 	lines.SetEscapeHTML(false)
 	send := func(write func() error) error {
+		// The server's own limit is for answers as a whole.
 		at.SetWriteDeadline(time.Now().Add(s.timeouts.reply))
 		return errors.Join(write(), at.Flush())
 	}

@@ -92,6 +92,35 @@ func TestServe(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	t.Run("one_that_is_kept_gives_its_place_to_nobody_and_takes_none", func(t *testing.T) {
+		kept := make(chan struct{})
+		address, _ := start(t, 2, func(w http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/kept" {
+				return
+			}
+			Keep(r.Context())
+			Keep(r.Context()) // twice is once
+			kept <- struct{}{}
+			<-kept
+			io.WriteString(w, "hello")
+		})
+		conn := dial(t, address)
+		fmt.Fprint(conn, "GET /kept HTTP/1.1\r\nHost: x\r\n\r\n")
+		<-kept
+		first, second := dial(t, address), dial(t, address)
+		ask(t, address) // it takes the place of the first
+		if _, err := first.Read(make([]byte, 1)); err == nil {
+			t.Error("it holds a place")
+		}
+		kept <- struct{}{}
+		if r, err := http.ReadResponse(bufio.NewReader(conn), nil); err != nil || r.StatusCode != 200 {
+			t.Error(err)
+		}
+		fmt.Fprint(second, "GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+		if _, err := http.ReadResponse(bufio.NewReader(second), nil); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("returns_after_the_last_handler", func(t *testing.T) {
 		began, ended := make(chan struct{}), false
 		address, stop := start(t, 2, func(_ http.ResponseWriter, r *http.Request) {
