@@ -46,7 +46,7 @@ lasts from before a policy was changed, and is cut, is not shown.
 that are not read in time are dropped, and a line says how many.`,
 		Example: `  netguard monitor
   netguard monitor shop-db-1                  # what it does, and who tries to reach it
-  netguard monitor -o json | jq -r 'select(.type == "denied") | "\(.from.address) \(.to.address) \(.service)"'`,
+  netguard monitor -o json | jq -r 'select(.type == "denied") | "\(.to.container) \(.service)"'`,
 		ValidArgsFunction: g.completeContainers,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", monitorOutputs[0], strings.Join(monitorOutputs, ", "))
@@ -60,7 +60,7 @@ that are not read in time are dropped, and a line says how many.`,
 			return err
 		}
 		client := control.NewClient(cfg.Socket)
-		m := monitor{output: output, screen: screenOf(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(), wait: again,
+		m := monitor{output: output, screen: screenOf(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(), wait: again, zone: time.Local,
 			watch: func(ctx context.Context, ready func(), f func(control.Event) error) error {
 				return client.Events(ctx, names, ready, f)
 			}}
@@ -76,6 +76,7 @@ type monitor struct {
 	screen screen
 	stderr io.Writer
 	wait   time.Duration // before an agent that is away is asked again
+	zone   *time.Location
 
 	lined []int // the widths of the lines so far
 	quiet bool  // it was said that the agent is away
@@ -132,28 +133,29 @@ func (m *monitor) show(e control.Event) error {
 	return nil
 }
 
+// Names are cut to these columns on a terminal, so that the rest has room.
+const mostContainer, mostNetwork = 24, 16
+
 // line is an event for people, below the head the first time.
 func (m *monitor) line(e control.Event) string {
-	t := &table{floor: m.lined, columns: []column{{head: "TIME"}, {head: "CONTAINER", least: 12, cut: cutMiddle},
-		{head: "NETWORK", least: 8, cut: cutMiddle}, {head: "WHAT"}, {head: "COUNT", right: true}, {head: "DETAIL"}}}
+	t := &table{floor: m.lined, columns: []column{{head: "TIME"}, {head: "CONTAINER"}, {head: "NETWORK"}, {head: "WHAT"},
+		{head: "COUNT", right: true}, {head: "DETAIL"}}}
 	head := m.lined == nil
 	if head {
-		t.floor = []int{8, 16, 10, len("ethertype"), 5}
+		t.floor = []int{len(time.TimeOnly), 16, 10, len("ethertype"), 6}
+	}
+	container, network := printable(e.Container), printable(e.Network)
+	if m.screen.terminal {
+		container, network = cutMiddle(container, mostContainer), cutMiddle(network, mostNetwork)
 	}
 	what := cell{text: e.Type, style: yellow}
 	if e.Type == control.EventViolation {
 		what = cell{text: e.Kind, style: red}
 	}
-	t.add(row{cells: []cell{{text: e.Time.Local().Format(time.TimeOnly)}, {text: e.Container}, {text: e.Network}, what,
+	t.add(row{cells: []cell{{text: e.Time.In(m.zone).Format(time.TimeOnly)}, {text: container}, {text: network}, what,
 		{text: strconv.FormatUint(e.Count, 10)}}, tail: cell{text: detail(e)}})
-	// Columns stay as wide as they once were, so that lines align; what comes last
-	// may be cut.
-	width := 0
-	if m.screen.terminal {
-		width = m.screen.width()
-	}
-	m.lined = t.widths(width)
-	return t.format(width, head, m.screen.colour)
+	m.lined = t.widths(0) // columns stay as wide as they once were
+	return t.format(0, head, m.screen.colour)
 }
 
 // detail is an event in words.
