@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"netguard/netpolicy/guard"
 	"netguard/shaper"
 )
 
@@ -37,6 +38,7 @@ log: {level: debug, format: json}
 func TestParse(t *testing.T) {
 	all := Config{
 		Exclude: Globs{"ci-*", "lab?"},
+		Storm:   guard.DefaultStorm,
 		Limits: shaper.Operator{
 			Default: [2]shaper.Rate{100 * shaper.Mbit, 50 * shaper.Mbit},
 			Max:     [2]shaper.Rate{0, shaper.Gbit},
