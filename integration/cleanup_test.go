@@ -1,0 +1,121 @@
+package integration
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"netguard/agent/control"
+	. "netguard/integration/harness"
+)
+
+// counters are what changes in listings without anybody changing anything.
+var counters = regexp.MustCompile(`(?m)\[\d+:\d+\]|^# .*$|packets \d+ bytes \d+|(expires|timeout|used|ref|hold_timer|message_age_timer|forward_delay_timer|direct_packets_stat|hello_timer|gc_timer|tcn_timer|topology_change_timer) +-?[\d./]+|\b(REACHABLE|STALE|DELAY|PROBE)\b|(fdb_n_learned|fdb_max_learned) \d+| probes \d+| updated \d+| offload_\S+`)
+
+// emptyChain is a chain without a rule that iptables' nft backend makes in a table
+// that is there, when another chain of it is used, and leaves there.
+var emptyChain = regexp.MustCompile(`\n\s*chain (INPUT|FORWARD|OUTPUT) \{\n[^\n]*policy accept;\n\s*\}|\n[ \t]*(?:\n)`)
+
+// kernel is everything on a host that netguard touches, as the tools list it.
+func kernel(e *Engine) map[string]string {
+	out := map[string]string{}
+	for name, command := range map[string]string{
+		"iptables":         "iptables-nft-save",
+		"ip6tables":        "ip6tables-nft-save",
+		"iptables-legacy":  "iptables-legacy-save",
+		"ip6tables-legacy": "ip6tables-legacy-save",
+		"ipset":            "ipset save",
+		"nftables":         "nft list ruleset",
+		"qdiscs":           "tc qdisc show",
+		"links":            "ip -d link show | sed 's/ numtxqueues.*//'",
+		"bridge ports":     "bridge -d link",
+		"FDB":              "bridge fdb show | grep -E 'static|extern_learn|sticky|permanent' | grep -v ' self permanent' | sort",
+		"neighbours":       "ip neigh show nud permanent; ip -6 neigh show nud permanent",
+		"sysctls":          "sysctl -a 2>/dev/null | grep -E '^net\\.(bridge|ipv4\\.(conf|neigh|ip_forward)|ipv6\\.conf|netfilter\\.nf_conntrack_(max|tcp))' | sort",
+	} {
+		out[name] = emptyChain.ReplaceAllString(counters.ReplaceAllString(e.Output("sh", "-c", command), ""), "")
+	}
+	return out
+}
+
+// strangers puts things of other people's next to netguard's.
+func strangers(e *Engine) {
+	for _, command := range []string{
+		"iptables -I FORWARD 1 -s 203.0.113.7 -j DROP",
+		"iptables -A DOCKER-USER -s 203.0.113.8 -j RETURN",
+		"iptables -N MINE && iptables -A MINE -p tcp --dport 99 -j REJECT && iptables -A INPUT -j MINE",
+		"ip6tables -A INPUT -s 2001:db8::7 -j DROP",
+		"ipset create mine hash:ip && ipset add mine 203.0.113.9",
+		"nft add table inet mine && nft add chain inet mine c '{ type filter hook input priority 5; }' && nft add rule inet mine c ip saddr 203.0.113.10 drop",
+		"nft add table bridge mine && nft add chain bridge mine c '{ type filter hook forward priority 5; }'",
+		"ip link add mine0 type bridge && ip link add mine1 type veth peer name mine2 && ip link set mine1 master mine0 && ip link set mine0 up && ip link set mine1 up && ip link set mine2 up",
+		"tc qdisc add dev mine1 root handle 7: htb && tc qdisc add dev mine2 ingress",
+	} {
+		e.Output("sh", "-c", command)
+	}
+}
+
+func TestCleanup(t *testing.T) {
+	t.Parallel()
+	for _, backend := range []struct {
+		name   string
+		option []Option
+	}{{"nft", nil}, {"legacy", []Option{WithLegacyIptables()}}} {
+		t.Run(backend.name, func(t *testing.T) {
+			e := Start(t, backend.option...)
+			e.Network("net", Subnet("198.18.9.0/24"), Subnet("fd00:9::/64"))
+			strangers(e)
+			var containers []*Container
+			for i := range 3 {
+				containers = append(containers, e.Run(fmt.Sprintf("web%d", i), On("net"), Service("shop", "web"),
+					Label(egressRate, "10mbit"), Label(ingressRate, "20mbit"), Label("netguard.guard.allow", "198.18.9.200")))
+			}
+			before := kernel(e)
+			a := e.NewAgent(Policy("web.yaml", "name: web\nselect: {service: web}\ningress: []\ndeny:\n  - egress: {to: [{cidr: 169.254.169.254/32}]}\n"))
+			same := func(when string) {
+				t.Helper()
+				if d := cmp.Diff(before, kernel(e)); d != "" {
+					t.Errorf("%s the kernel is not as before:\n%s", when, d)
+				}
+			}
+			enforced := func() {
+				t.Helper()
+				a.AwaitStatus("all is in force", func(s control.Status) bool {
+					for _, c := range containers {
+						ep, _ := Endpoint(s, c, "net")
+						if ep.State != control.Admitted || len(ep.Policy.Ingress) == 0 || ep.Egress.RateBPS == 0 {
+							return false
+						}
+					}
+					return s.InSync
+				})
+				if cmp.Equal(before, kernel(e)) {
+					t.Error("nothing is enforced")
+				}
+			}
+			clean := func() {
+				t.Helper()
+				if r := a.CLI("cleanup"); !r.OK() || !strings.Contains(r.Stdout, "out of the kernel") {
+					t.Errorf("cleanup: %s", r)
+				}
+			}
+			a.Start()
+			enforced()
+			clean()
+			if r := a.Process().Wait(); !r.OK() {
+				t.Errorf("the agent that was told to clean up ended with %s", r)
+			}
+			same("cleaned up by the agent,")
+			clean()
+			same("cleaned up twice,")
+			a.Start()
+			enforced()
+			a.Kill()
+			clean()
+			same("cleaned up after a crash,")
+		})
+	}
+}
