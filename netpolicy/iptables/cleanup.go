@@ -57,7 +57,11 @@ func (d *Driver) clear(ctx context.Context, b *backend, i int, t *table) error {
 		return nil
 	}
 	d.wrote++
-	if err := deleteTable(i, after.chains); err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
+	err = deleteTable(i, after.chains)
+	if errors.Is(err, unix.ENOENT) { // the kernel's own are listed before they are there
+		err = deleteTable(i, nil)
+	}
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("delete %s table: %w", familyNames[i], err)
 	}
 	return nil

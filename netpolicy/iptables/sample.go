@@ -55,10 +55,17 @@ func (r Refusal) sample() string {
 // ErrNoSamples says that refused packets cannot be handed over here.
 var ErrNoSamples = errors.New("iptables cannot hand packets over (match limit, target NFLOG; kernel modules nfnetlink_log and xt_NFLOG)")
 
-// ProbeSamples tells whether Options.Samples can be used, by writing such a rule in a
-// network namespace made for that. The error is ErrNoSamples where it cannot.
+// probeChain is written and removed by ProbeSamples. Nothing leads there.
+const probeChain = "NG-PROBE"
+
+// ProbeSamples tells whether Options.Samples can be used, by writing such a rule: in a
+// network namespace made for that or, where that is not permitted, in this one, of
+// which nothing is left. The error is ErrNoSamples where it cannot.
 func ProbeSamples(ctx context.Context) error {
-	forked, ipv6 := 0, hasIPv6()
+	forked, ipv6, families := 0, hasIPv6(), 1
+	if ipv6 {
+		families = 2
+	}
 	backends, err := findBackends(5*time.Second, ipv6, &forked)
 	if err != nil {
 		return fmt.Errorf("probe samples: %w", err)
@@ -67,15 +74,19 @@ func ProbeSamples(ctx context.Context) error {
 	backends = slices.DeleteFunc(backends, func(b *backend) bool {
 		return b != backends[0] && b.kind == Legacy && !b.present(0) && !b.present(1)
 	})
-	families := 1
-	if ipv6 {
-		families = 2
+	try := func() error { return trySamples(ctx, backends, families) }
+	err = apart(try)
+	if errors.Is(err, errHere) {
+		err = try()
 	}
-	if err := apart(func() error { return trySamples(ctx, backends, families) }); err != nil {
+	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSamples, err)
 	}
 	return nil
 }
+
+// errHere says that there can be no namespace of its own.
+var errHere = errors.New("no network namespace")
 
 // apart runs f in a new network namespace.
 func apart(f func() error) (err error) {
@@ -90,11 +101,14 @@ func apart(f func() error) (err error) {
 			runtime.UnlockOSThread()
 			return
 		}
+		if unix.Unshare(unix.CLONE_NEWNET) != nil {
+			runtime.UnlockOSThread()
+			err = errHere
+			return
+		}
 		// A thread in another namespace is not given back: it ends with its
 		// goroutine.
-		if err = unix.Unshare(unix.CLONE_NEWNET); err == nil {
-			err = f()
-		}
+		err = f()
 	}()
 	<-done
 	return err
@@ -102,25 +116,46 @@ func apart(f func() error) (err error) {
 
 // trySamples writes a rule with each backend that can write anything.
 func trySamples(ctx context.Context, backends []*backend, families int) error {
-	const name = "NG-PROBE"
-	wrote := false
+	can := false
 	var faults []error
 	for _, b := range backends {
 		for i := range families {
-			if err := b.write(ctx, i, transaction([]chain{{name: name}}, nil)); err != nil {
-				faults = append(faults, err)
-				continue
-			}
-			if err := b.write(ctx, i, transaction([]chain{{name, []string{Refusal{}.sample()}}}, nil)); err != nil {
+			err := b.try(ctx, i, Refusal{}.sample())
+			if err == nil {
+				can = true
+			} else if b.try(ctx, i, "-j RETURN") == nil {
 				return err
 			}
-			wrote = true
+			faults = append(faults, err)
 		}
 	}
-	if !wrote {
+	if !can {
 		return errors.Join(faults...)
 	}
 	return nil
+}
+
+// try writes a rule, and leaves the table as it was.
+func (b *backend) try(ctx context.Context, i int, rule string) error {
+	there, err := b.exists(ctx, i)
+	if err != nil {
+		return err
+	}
+	chains := []chain{{probeChain, []string{rule}}}
+	if !there {
+		chains = append([]chain{{name: madeMark}}, chains...)
+	}
+	if err := b.write(ctx, i, transaction(chains, nil)); err != nil {
+		return err // all of it, or nothing
+	}
+	if there {
+		return b.write(ctx, i, transaction(nil, []string{"-F " + probeChain, "-X " + probeChain}))
+	}
+	t, err := b.read(ctx, i, false)
+	if err != nil {
+		return err
+	}
+	return (&Driver{}).clear(ctx, b, i, t)
 }
 
 // directionOf is the direction of the policies that a drop is of.

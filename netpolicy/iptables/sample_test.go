@@ -5,25 +5,45 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
 
 func TestProbeSamples(t *testing.T) {
-	namespace(t)
-	strangers(t)
-	docker(t, NFT)
-	before := all(t)
-	t.Run("leaves_nothing", func(t *testing.T) {
-		if err := ProbeSamples(t.Context()); err != nil {
+	here := func() error {
+		forked := 0
+		backends, err := findBackends(time.Second, true, &forked)
+		if err != nil {
 			t.Fatal(err)
 		}
-	})
-	if diff := cmp.Diff(before, all(t)); diff != "" {
-		t.Error(diff)
+		return trySamples(t.Context(), backends[:1], 2)
+	}
+	// As it is in a service that may make no namespaces.
+	for name, probe := range map[string]func() error{"apart": func() error { return ProbeSamples(t.Context()) }, "here": here} {
+		leavesNothing := func(t *testing.T) {
+			t.Helper()
+			before := all(t)
+			if err := probe(); err != nil {
+				t.Error(err)
+			}
+			same(t, "kernel", before, all(t))
+		}
+		t.Run(name+"/leaves_nothing_on_a_host_that_has_nothing", func(t *testing.T) {
+			namespace(t)
+			leavesNothing(t)
+		})
+		t.Run(name+"/leaves_nothing_among_rules_of_others_and_ours", func(t *testing.T) {
+			namespace(t)
+			strangers(t)
+			docker(t, NFT)
+			apply(t, open(t), states()[0].wish())
+			leavesNothing(t)
+		})
 	}
 	t.Run("says_what_is_missing", func(t *testing.T) {
-		broken := []*backend{{kind: NFT, forked: new(int), fam: [2]programs{{restore: "/bin/false"}}}}
+		namespace(t)
+		broken := []*backend{{kind: NFT, forked: new(int), fam: [2]programs{{save: "/bin/true", restore: "/bin/false"}}}}
 		if err := trySamples(t.Context(), broken, 1); err == nil {
 			t.Error("a program that always fails can do it")
 		}

@@ -101,7 +101,7 @@ func (t *table) own() []string {
 
 func ownsChain(name string) bool {
 	_, generation := netpolicy.OwnsChain(name)
-	return generation || ownsMirror(name) || name == madeMark || slices.Contains(staticChains[:], name)
+	return generation || ownsMirror(name) || name == madeMark || name == probeChain || slices.Contains(staticChains[:], name)
 }
 
 // docker tells whether Docker keeps its rules here.
