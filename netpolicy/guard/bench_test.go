@@ -214,3 +214,32 @@ func BenchmarkFrame(b *testing.B) {
 		})
 	}
 }
+
+// BenchmarkRefused is what a frame costs that is refused, from the sender's system
+// call to the drop, while nobody listens to samples, without them
+// and with them.
+func BenchmarkRefused(b *testing.B) {
+	for _, samples := range []bool{false, true} {
+		b.Run(fmt.Sprintf("samples=%t", samples), func(b *testing.B) {
+			d, w := many(b, 2)
+			d.features.Samples = samples
+			for _, name := range []string{"v0", "p0"} {
+				l, err := vish.LinkByName(name)
+				if err == nil {
+					err = vish.LinkSetUp(l)
+				}
+				if err != nil {
+					b.Fatal(err)
+				}
+			}
+			socket := packetSocket(b, "p0", unix.ETH_P_ALL)
+			mustApply(b, d, w, Everything)
+			f := ether(w.Ports[1].MAC, nobody, 0x800, ip4(w.Ports[0].IPv4, w.Ports[1].IPv4, 17, udpPacket(1, 2)))
+			for b.Loop() {
+				if _, err := unix.Write(socket, f); err != nil && !errors.Is(err, unix.ENOBUFS) {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
