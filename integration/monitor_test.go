@@ -114,6 +114,33 @@ func TestMonitor(t *testing.T) {
 			t.Errorf("about another container: %s", out)
 		}
 	})
+	t.Run("every_kind_is_shown_with_what_a_frame_claimed", func(t *testing.T) {
+		e, a := on(t)
+		n := e.Network("kinds", Subnet("198.18.64.0/24"), Subnet("fd00:64::/64"))
+		all := admitted(t, e, a, "kinds", nil, nil, nil)
+		attacker, victim, third := all[0], all[1], all[2]
+		s := attack.Scene{Attacker: attacker.party(), Victim: victim.party(), Third: third.party(), Gateway: gateway(t, e, n, victim.Container)}
+		p := watching(t, e, a, "-o", "json", attacker.Name)
+		kinds := map[string]uint64{}
+		for _, at := range attack.All {
+			if kinds[string(at.Kind)] == 0 { // the first of each kind: it is surely shown
+				if err := attacker.port.Send(at.Frame(s)); err != nil {
+					t.Fatal(err)
+				}
+				kinds[string(at.Kind)]++
+			}
+		}
+		got := awaitEvents(t, p, 3*time.Second, func(all []control.Event) bool { return len(all) >= len(kinds) })
+		if len(got) != len(kinds) || len(kinds) != 6 {
+			t.Errorf("%d events of %d kinds", len(got), len(kinds))
+		}
+		for _, ev := range got {
+			t.Logf("%s: %s at %s, %s", ev.Kind, ev.ClaimedIP, ev.ClaimedMAC, ev.What)
+			if kinds[ev.Kind] != ev.Count || ev.What == "" || ev.ClaimedMAC == "" || ev.ClaimedIP == "" && ev.Kind != "ethertype" {
+				t.Errorf("%+v", ev)
+			}
+		}
+	})
 	t.Run("a_flood_is_few_lines_and_exact_counts", func(t *testing.T) {
 		e, a := on(t)
 		e.Network("flooded", Subnet("198.18.61.0/24"))
