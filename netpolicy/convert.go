@@ -167,7 +167,7 @@ func (d *decoder) toEntity(w word) peer {
 		}
 		names = append(names, e.name)
 	}
-	if near := nearest(w.text, names); near != "" {
+	if near := Nearest(w.text, names); near != "" {
 		d.fault(w.at, "%s is %q: did you mean %s?", w.key, clip(w.text), near)
 	} else {
 		d.fault(w.at, "%s is %q: it is host, external (neither a container nor the host) or any", w.key, clip(w.text))

@@ -53,7 +53,7 @@ func Strays(labels map[string]string) Faults {
 		if n := len(owner) - len("netguard"); n < -2 || n > 2 || distance(owner, "netguard") > 2 {
 			continue
 		}
-		near := nearest(name, knownLabels)
+		near := Nearest(name, knownLabels)
 		if owner != "netguard" && (near == "" || distance(strings.ToLower(name), near) > 2) {
 			continue
 		}

@@ -2,21 +2,22 @@ package netpolicy
 
 import "strings"
 
-// nearest gives the candidate that was probably meant by a word, or "" when none
+// Nearest gives the candidate that was probably meant by a word, or "" when none
 // is near: at most a third of its letters differ, or one starts with the other.
-func nearest(word string, candidates []string) string {
+func Nearest(word string, candidates []string) string {
 	const longest = 128 // the cost is the product of the lengths
 	if word == "" || len(word) > longest {
 		return ""
 	}
 	best, least := "", 0
-	word = strings.ToLower(word)
+	lower := strings.ToLower(word)
 	for _, c := range candidates {
 		if len(c) > longest {
 			continue
 		}
-		d := distance(word, c)
-		if d > max(1, len(c)/3) && (len(word) < 3 || !strings.HasPrefix(c, word) && !strings.HasPrefix(word, c)) {
+		lc := strings.ToLower(c)
+		d := distance(lower, lc)
+		if d > max(1, len(c)/3) && (len(word) < 3 || !strings.HasPrefix(lc, lower) && !strings.HasPrefix(lower, lc)) {
 			continue
 		}
 		if best == "" || d < least {

@@ -63,7 +63,7 @@ func noProtocol(text, name, rest string, slash bool) error {
 	if !slash && strings.Trim(text, "0123456789-") == "" && text != "" {
 		return fmt.Errorf("%q has no protocol: write tcp/%s or udp/%s", clip(text), clip(text), clip(text))
 	}
-	if near := nearest(name, protocolNames()); near != "" {
+	if near := Nearest(name, protocolNames()); near != "" {
 		if slash {
 			near += "/" + clip(rest)
 		}
@@ -114,7 +114,7 @@ func parseICMP(proto Protocol, text string) (icmpType, error) {
 		}
 		names = append(names, t.name)
 	}
-	near := nearest(text, names)
+	near := Nearest(text, names)
 	if text == "ping" {
 		near = "echo-request"
 	}

@@ -38,8 +38,8 @@ func (d *decoder) unknown(at Place, key, name string, names []string) {
 		d.fault(at, "there is no key %q %s: rules of ingress say from, rules of egress say to", name, where)
 	case elsewhere[folded] != "" && mentions(names, elsewhere[folded]):
 		d.fault(at, "there is no key %q %s: here it is %s", clip(name), where, elsewhere[folded])
-	case nearest(name, names) != "":
-		d.fault(at, "there is no key %q %s: did you mean %s?", clip(name), where, nearest(name, names))
+	case Nearest(name, names) != "":
+		d.fault(at, "there is no key %q %s: did you mean %s?", clip(name), where, Nearest(name, names))
 	default:
 		d.fault(at, "there is no key %q %s: the keys are %s", clip(name), where, strings.Join(names, ", "))
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v4"
+
+	"netguard/netpolicy"
 )
 
 // maxFaults bounds the list for a file that is not a configuration at all.
@@ -175,7 +177,7 @@ func (d *decoder) unknown(at Place, prefix, name string, names []string) {
 	if prefix != "" {
 		where = "under " + prefix
 	}
-	if near := Nearest(name, names); near != "" {
+	if near := netpolicy.Nearest(name, names); near != "" {
 		d.fault(at, "there is no key %q %s: did you mean %s?", clip(name), where, near)
 		return
 	}

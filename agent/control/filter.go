@@ -6,7 +6,7 @@ import (
 	"slices"
 	"strings"
 
-	"netguard/agent/config"
+	"netguard/netpolicy"
 )
 
 // ErrUnknownContainer says that a name has no endpoint.
@@ -67,7 +67,7 @@ func (s Status) unknown(names []string) error {
 	var texts []string
 	for _, name := range names[:min(most, len(names))] {
 		text := fmt.Sprintf("%.64q", name)
-		if near := config.Nearest(name, known); near != "" {
+		if near := netpolicy.Nearest(name, known); near != "" {
 			text += fmt.Sprintf(" (did you mean %q?)", near)
 		}
 		texts = append(texts, text)

@@ -11,7 +11,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"netguard/agent/config"
 	"netguard/netpolicy"
 )
 
@@ -59,7 +58,7 @@ const (
 // UnknownParty is ErrUnknownParty about a name, with what was probably meant by it.
 func UnknownParty(name string, containers []string) error {
 	text := fmt.Sprintf("%.64q is no container and no address, neither host nor external", name)
-	if near := config.Nearest(name, append([]string{"host", "external"}, containers...)); near != "" {
+	if near := netpolicy.Nearest(name, append([]string{"host", "external"}, containers...)); near != "" {
 		text += fmt.Sprintf(" (did you mean %q?)", near)
 	}
 	return &told{text + ": `netguard status` lists the containers there are", ErrUnknownParty}
