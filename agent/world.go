@@ -6,6 +6,7 @@ import (
 
 	"netguard/agent/docker"
 	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
 )
 
 // Labels that Docker Compose gives to its containers.
@@ -44,13 +45,14 @@ func workload(c docker.Container) netpolicy.Workload {
 	return netpolicy.Workload{ID: c.ID, Name: c.Name, Project: c.Labels[composeProject], Service: c.Labels[composeService], Labels: c.Labels}
 }
 
-// linkLocal is the address that the kernel derives from a MAC (RFC 4291,
-// appendix A).
-func linkLocal(mac net.HardwareAddr) netip.Addr {
-	if len(mac) != 6 {
+// linkLocal is the address that the kernel derives from a MAC, invalid for what
+// no container can have.
+func linkLocal(hw net.HardwareAddr) netip.Addr {
+	mac, err := guard.MACOf(hw)
+	if err != nil {
 		return netip.Addr{}
 	}
-	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
+	return mac.LinkLocal()
 }
 
 // addresses are those of all containers, netguard's or not.
