@@ -31,7 +31,7 @@ adopts it.`,
 	flags := cmd.Flags()
 	flags.StringVar(&policyDir, "policy-dir", "", "`directory` of policy files (default: policy_dir of the configuration, else "+config.DefaultPolicyDir+")")
 	flags.StringVar(&metrics, "metrics", "", "`address` for Prometheus, \"\" for none (default: metrics of the configuration, else "+config.DefaultMetrics+")")
-	flags.StringVar(&mode, "mode", modes[0], "enforce, or monitor: look and tell, change nothing")
+	flags.StringVar(&mode, "mode", modes[0], "enforce, or monitor: the guard counts what it would refuse and refuses nothing; limits and policies stay in force")
 	cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions(modes, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = verb(func(cmd *cobra.Command, _ []string) error {
 		if !slices.Contains(modes, mode) {
