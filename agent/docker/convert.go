@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/docker/docker/api/types/container"
@@ -14,7 +13,6 @@ import (
 
 const (
 	optionBridge = "com.docker.network.bridge.name"
-	optionICC    = "com.docker.network.bridge.enable_icc"
 
 	sharedMode = "container:"
 )
@@ -58,24 +56,16 @@ func newNetwork(i network.Inspect) Network {
 		Name:      i.Name,
 		Driver:    i.Driver,
 		Scope:     i.Scope,
-		Internal:  i.Internal,
 		IPv6:      i.EnableIPv6,
 		Endpoints: make(map[string]Attachment, len(i.Containers)),
 	}
 	if n.Driver == network.NetworkBridge {
 		n.Bridge = bridgeOf(i)
-		// The driver takes what it cannot parse as an error and a missing
-		// option as yes.
-		icc, err := strconv.ParseBool(i.Options[optionICC])
-		n.ICC = icc || err != nil
 	}
 	for id, r := range i.Containers {
 		n.Endpoints[id] = newAttachment(r)
 	}
 	for _, c := range i.IPAM.Config {
-		if p, err := netip.ParsePrefix(c.Subnet); err == nil {
-			n.Subnets = append(n.Subnets, p.Masked())
-		}
 		if a := parseAddr(c.Gateway); a.IsValid() {
 			n.Gateways = append(n.Gateways, a)
 		}
@@ -96,7 +86,7 @@ func bridgeOf(i network.Inspect) string {
 }
 
 func newAttachment(r network.EndpointResource) Attachment {
-	a := Attachment{EndpointID: r.EndpointID, IPv4: parseAddr(r.IPv4Address), IPv6: parseAddr(r.IPv6Address)}
+	a := Attachment{IPv4: parseAddr(r.IPv4Address), IPv6: parseAddr(r.IPv6Address)}
 	if m, err := net.ParseMAC(r.MacAddress); err == nil {
 		a.MAC = m
 	}

@@ -50,10 +50,7 @@ type Network struct {
 	Driver   string // bridge, host, null, macvlan, ipvlan, overlay, or a plugin's
 	Scope    string // local or swarm
 	Bridge   string // name of the device, for the driver bridge
-	Internal bool
 	IPv6     bool
-	ICC      bool // containers of it may reach each other
-	Subnets  []netip.Prefix
 	Gateways []netip.Addr
 	// Endpoints are the attachments by container ID. Attachments that belong
 	// to no container (a swarm's load balancer) are under their name.
@@ -62,7 +59,6 @@ type Network struct {
 
 // Attachment is a container's endpoint on a network, as the engine declares it.
 type Attachment struct {
-	EndpointID string
 	MAC        net.HardwareAddr // nil if the network gives none
 	IPv4, IPv6 netip.Addr       // invalid where there is none
 }
