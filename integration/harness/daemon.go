@@ -142,7 +142,7 @@ func (e *Engine) startDaemon() error {
 	select {
 	case <-n.ready:
 		e.Client.NegotiateAPIVersion(ctx)
-		return nil
+		return e.Do(e.set.bridgeFilter)
 	case <-d.ended:
 		return fmt.Errorf("it ended with %v:\n%s", cmd.ProcessState, e.logTail(20))
 	case <-ctx.Done():

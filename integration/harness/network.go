@@ -79,6 +79,7 @@ func (e *Engine) Network(name string, options ...NetworkOption) *Network {
 	defer cancel()
 	made, err := e.Client.NetworkCreate(ctx, name, o)
 	e.must(err, "create network %s", name)
+	e.must(e.Do(e.set.bridgeFilter), "create network %s", name)
 	if e.scoped {
 		e.tb.Cleanup(func() {
 			ctx, cancel := e.ctx()

@@ -90,6 +90,20 @@ func (s settings) linkIptables(dir string) error {
 
 // sysctls sets what belongs to the engine's namespace; it runs in it.
 func (s settings) sysctls() error {
+	if err := s.bridgeFilter(); err != nil {
+		return err
+	}
+	for _, path := range []string{"conf/all/disable_ipv6", "conf/default/disable_ipv6"} {
+		if err := os.WriteFile("/proc/sys/net/ipv6/"+path, []byte("0"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("switch IPv6 on: %w", err)
+		}
+	}
+	return nil
+}
+
+// bridgeFilter sets what bridges hand to iptables; it runs in the namespace.
+// Docker 28 switches it on with the first network if the userland proxy is off.
+func (s settings) bridgeFilter() error {
 	value := "0"
 	if s.bridgeNetfilter {
 		value = "1"
@@ -104,11 +118,6 @@ func (s settings) sysctls() error {
 		// A kernel that has not loaded br_netfilter is one that has it off.
 		if err != nil && (s.bridgeNetfilter || !errors.Is(err, fs.ErrNotExist)) {
 			return fmt.Errorf("switch br_netfilter: %w", err)
-		}
-	}
-	for _, path := range []string{"conf/all/disable_ipv6", "conf/default/disable_ipv6"} {
-		if err := os.WriteFile("/proc/sys/net/ipv6/"+path, []byte("0"), 0); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("switch IPv6 on: %w", err)
 		}
 	}
 	return nil
