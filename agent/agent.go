@@ -40,6 +40,9 @@ type Options struct {
 	Log            io.Writer
 }
 
+// monitors tells whether what is refused is to be let pass.
+func (o Options) monitors() bool { return o.Mode == control.ModeMonitor }
+
 // load reads the configuration and puts the flags over it.
 func (o Options) load() (config.Config, error) {
 	cfg, err := config.Load(o.ConfigPath, o.ConfigExplicit)
@@ -60,7 +63,7 @@ func Run(ctx context.Context, o Options) error {
 	s := &settings{}
 	s.now.Store(&cfg)
 
-	rules := &policies{dir: cfg.PolicyDir}
+	rules := &policies{dir: cfg.PolicyDir, monitor: o.monitors()}
 	if err := rules.start(); err != nil {
 		return err
 	}
@@ -93,12 +96,13 @@ func Run(ctx context.Context, o Options) error {
 	defer watcher.Close()
 	samples := iptables.ProbeSamples(ctx)
 	// Two again: one that writes, and one that is asked.
-	filter, err := iptables.Open(ctx, iptables.Options{Samples: samples == nil})
+	filtering := iptables.Options{Samples: samples == nil, Monitor: o.monitors()}
+	filter, err := iptables.Open(ctx, filtering)
 	if err != nil {
 		return err
 	}
 	defer filter.Close()
-	filterReader, err := iptables.Open(ctx, iptables.Options{Samples: samples == nil})
+	filterReader, err := iptables.Open(ctx, filtering)
 	if err != nil {
 		return err
 	}
@@ -106,14 +110,14 @@ func Run(ctx context.Context, o Options) error {
 
 	view := &observer{engine: engine, links: links, log: log, wakeup: newWake()}
 	reconcile := newLoop(log, driver, links, view, s)
-	reconcile.policies, reconcile.police = rules, &police{log: log, driver: filter, links: links}
+	reconcile.policies, reconcile.police = rules, &police{log: log, driver: filter, links: links, monitor: o.monitors()}
 	reconcile.tables = &tables{}
 	reconcile.sentry = &sentry{log: log, driver: watcher}
-	if o.Mode == "monitor" {
+	if o.monitors() {
 		reconcile.sentry.mode = guard.Monitor
 	}
 	view.notify = reconcile.wakeup.call
-	refused := newRefused(log, reconcile, links, samples)
+	refused := newRefused(log, reconcile, links, samples, o.monitors())
 	status := &statusReader{mode: o.Mode, loop: reconcile, engine: engine, settings: s, policies: rules, driver: reader, filter: filterReader}
 	server := control.NewServer(cfg.Socket, status, o.Version, log)
 	ctx, end := context.WithCancelCause(ctx)

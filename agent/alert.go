@@ -75,6 +75,7 @@ type alerts struct {
 	// frames.
 	count   func() (map[int]guard.Violations, error)
 	samples bool
+	monitor bool // the frames pass
 
 	next  time.Time // the next look at the counters
 	ports map[int]*alerting
@@ -140,7 +141,11 @@ func (a *alerts) port(now time.Time, d *desire, p *alerting, have guard.Violatio
 	}
 	for _, kind := range guard.Kinds {
 		if n := have.Of(kind) - p.told.Of(kind); n > 0 {
-			a.hub.Publish(violation(now, d, kind, n, p.fresh[kind]))
+			e := violation(now, d, kind, n, p.fresh[kind])
+			if a.monitor {
+				e.Mode = control.ModeMonitor
+			}
+			a.hub.Publish(e)
 		}
 	}
 	p.told = have
@@ -173,6 +178,9 @@ func (a *alerts) line(d *desire, p *alerting, have guard.Violations) {
 	}
 	for _, kind := range guard.Kinds {
 		attrs = append(attrs, kind, since(kind))
+	}
+	if a.monitor {
+		attrs = append(attrs, "mode", control.ModeMonitor)
 	}
 	a.log.Warn("container sent what it must not", attrs...)
 }

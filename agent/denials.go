@@ -28,6 +28,8 @@ type denials struct {
 	hub   *events.Hub
 	state func() *state
 	local func() (map[netip.Addr]bool, error) // the host's addresses
+	// would logs what is let pass; nil where it is refused.
+	would *wouldBe
 
 	mu    sync.Mutex
 	flows map[denial]uint64
@@ -48,7 +50,7 @@ type denial struct {
 // add takes a sample. It is called by the one who reads them, and never waits.
 func (n *denials) add(s events.Sample) {
 	refusal, ok := iptables.RefusalOf(s.Prefix)
-	if !ok || !n.hub.Watched() {
+	if !ok || n.would == nil && !n.hub.Watched() {
 		return
 	}
 	flow, ok := s.Flow()
@@ -128,6 +130,10 @@ func (n *denials) tell(now time.Time) {
 			if b.Port != nil {
 				e.Veth = b.Port.Name
 			}
+		}
+		if n.would != nil {
+			e.Mode = control.ModeMonitor
+			n.would.tell(now, e)
 		}
 		n.hub.Publish(e)
 	}

@@ -74,6 +74,8 @@ type police struct {
 	log    *slog.Logger
 	driver *iptables.Driver
 	links  *link.Table
+	// monitor: what is refused is counted and passes.
+	monitor bool
 
 	ruling *ruling // the last that was compiled
 	dirty  bool    // it is not in the kernel
@@ -143,7 +145,11 @@ func (p *police) apply(ctx context.Context) {
 		return
 	}
 	if report.Generation {
-		p.log.Info("policies are in force", "generation", p.ruling.rules.Generation, "forks", report.Forks)
+		text := "policies are in force"
+		if p.monitor {
+			text = "policies are watched: what they would refuse is counted and passes"
+		}
+		p.log.Info(text, "generation", p.ruling.rules.Generation, "forks", report.Forks)
 	}
 	p.dirty, p.err, p.wait = false, nil, 0
 	p.at = time.Now().Add(policeEvery)

@@ -70,7 +70,10 @@ func readPolicy(name string) ([]byte, error) {
 
 // policies are the policy files in force.
 type policies struct {
-	dir   string
+	dir string
+	// monitor: what is wrong isolates nobody, and is told.
+	monitor bool
+
 	now   atomic.Pointer[netpolicy.Catalog]
 	fault atomic.Pointer[string] // why the directory cannot be read; nil if it can
 }
@@ -83,7 +86,7 @@ func (p *policies) start() error {
 		return err
 	}
 	c := netpolicy.Load(sources)
-	if unclear := c.Unclear(); len(unclear) > 0 {
+	if unclear := c.Unclear(); len(unclear) > 0 && !p.monitor {
 		return fmt.Errorf("the agent does not start with policy files that have faults, and of which it cannot be told whom they are about (%s): mend or remove them\n%w",
 			strings.Join(unclear, ", "), c.Faults())
 	}
@@ -123,6 +126,10 @@ func (p *policies) findings() []string {
 	for _, f := range c.Files {
 		then := "whom it is about is isolated until it is mended"
 		switch {
+		case p.monitor && f.Unclear:
+			then = "it cannot be told whom it is about: an agent that enforces does not start before it is mended or removed"
+		case p.monitor && !f.Kept:
+			then = "whom it is about would be isolated until it is mended"
 		case f.Kept:
 			then = "what it said before stays in force"
 		case f.Unclear && len(f.Selects) == 0:

@@ -23,12 +23,15 @@ type refused struct {
 
 // newRefused makes it, and the loop's part of it. noSamples says why iptables cannot
 // hand packets over.
-func newRefused(log *slog.Logger, l *loop, links *link.Table, noSamples error) *refused {
+func newRefused(log *slog.Logger, l *loop, links *link.Table, noSamples error, monitor bool) *refused {
 	hub, c := &events.Hub{}, &claims{}
 	r := &refused{log: log, hub: hub, claims: c, groups: map[uint16]func(events.Sample){}}
 	r.denials = &denials{log: log, hub: hub, state: l.state.Load, local: links.Addresses, some: newWake()}
+	if monitor {
+		r.denials.would = &wouldBe{log: log}
+	}
 	driver := l.sentry.driver
-	l.alerts = &alerts{log: log, hub: hub, claims: c, count: driver.Violations, samples: driver.Features().Samples}
+	l.alerts = &alerts{log: log, hub: hub, claims: c, monitor: monitor, count: driver.Violations, samples: driver.Features().Samples}
 	if driver.Features().Samples {
 		r.groups[guard.SampleGroup] = c.add
 	}

@@ -173,7 +173,11 @@ func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rule
 		e.Policy.Ingress = append(e.Policy.Ingress, held.Policies[netpolicy.Ingress]...)
 		e.Policy.Egress = append(e.Policy.Egress, held.Policies[netpolicy.Egress]...)
 		for _, lock := range held.Locked {
-			e.Findings = append(slices.Clip(e.Findings), "closed both ways: "+lock)
+			closed := "closed both ways: "
+			if r.mode == control.ModeMonitor {
+				closed = "would be closed both ways: "
+			}
+			e.Findings = append(slices.Clip(e.Findings), closed+lock)
 		}
 		if why == "" {
 			why = p.pending(d.Key, d.Network.Bridge)
@@ -187,6 +191,9 @@ func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rule
 	}
 	if d.Port != nil {
 		judge(&e, d, guarding.Ports[d.Port.Index])
+		if r.mode == control.ModeMonitor && e.State == control.Quarantined {
+			e.Reason = "it would be closed: " + e.Reason
+		}
 	}
 	return e
 }

@@ -22,6 +22,8 @@ type Event struct {
 	// add up to what status counts; of denied packets they are those that were
 	// seen, and status has the exact number.
 	Count uint64 `json:"count"`
+	// Mode is monitor where it was let pass, and empty where it was refused.
+	Mode string `json:"mode,omitempty"`
 	// Container is whose frames were refused, or whose policies refused the
 	// packet; with its id, network and host veth.
 	Container string   `json:"container,omitempty"`

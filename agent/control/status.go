@@ -5,10 +5,16 @@ package control
 
 import "time"
 
+// The modes of an agent.
+const (
+	ModeEnforce = "enforce"
+	ModeMonitor = "monitor" // what would be refused is counted and passes
+)
+
 // Status is what the agent enforces, verified against the kernel when it was
 // asked for.
 type Status struct {
-	Mode   string `json:"mode" yaml:"mode"` // enforce or monitor
+	Mode   string `json:"mode" yaml:"mode"` // ModeEnforce or ModeMonitor
 	Docker Docker `json:"docker" yaml:"docker"`
 	// InSync says that the kernel holds what the agent wants, for every endpoint.
 	InSync     bool      `json:"in_sync" yaml:"in_sync"`

@@ -8,9 +8,10 @@ import (
 
 	"netguard/agent"
 	"netguard/agent/config"
+	"netguard/agent/control"
 )
 
-var modes = []string{"enforce", "monitor"}
+var modes = []string{control.ModeEnforce, control.ModeMonitor}
 
 func newAgent(g *globals) *cobra.Command {
 	var policyDir, metrics, mode string
@@ -20,6 +21,9 @@ func newAgent(g *globals) *cobra.Command {
 		Long: `Run the agent: it watches Docker and the kernel and brings the kernel to what
 labels, policies and the configuration declare. It runs in the network namespace
 of dockerd, as root. Flags win over the configuration file.
+
+With --mode monitor nothing is refused. To change the mode, restart it with the other
+one: the kernel goes from one to the other at once.
 
 SIGTERM or SIGINT ends it; what is enforced stays enforced, and the next agent
 adopts it.`,
@@ -31,7 +35,7 @@ adopts it.`,
 	flags := cmd.Flags()
 	flags.StringVar(&policyDir, "policy-dir", "", "`directory` of policy files (default: policy_dir of the configuration, else "+config.DefaultPolicyDir+")")
 	flags.StringVar(&metrics, "metrics", "", "`address` for Prometheus, \"\" for none (default: metrics of the configuration, else "+config.DefaultMetrics+")")
-	flags.StringVar(&mode, "mode", modes[0], "enforce, or monitor: the guard counts what it would refuse and refuses nothing; limits and policies stay in force")
+	flags.StringVar(&mode, "mode", modes[0], "enforce, or monitor: what the guard and policies would refuse is counted, logged and passes; bandwidth limits stay in force")
 	cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions(modes, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = verb(func(cmd *cobra.Command, _ []string) error {
 		if !slices.Contains(modes, mode) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -152,6 +153,9 @@ func (m *monitor) line(e control.Event) string {
 	if e.Type == control.EventViolation {
 		what = cell{text: e.Kind, style: red}
 	}
+	if e.Mode == control.ModeMonitor {
+		what.style = dim
+	}
 	t.add(row{cells: []cell{{text: e.Time.In(m.zone).Format(time.TimeOnly)}, {text: container}, {text: network}, what,
 		{text: strconv.FormatUint(e.Count, 10)}}, tail: cell{text: detail(e)}})
 	m.lined = t.widths(0) // columns stay as wide as they once were
@@ -160,22 +164,28 @@ func (m *monitor) line(e control.Event) string {
 
 // detail is an event in words.
 func detail(e control.Event) string {
+	passed := e.Mode == control.ModeMonitor
 	switch e.Type {
 	case control.EventViolation:
 		who := join(" at ", e.ClaimedIP, e.ClaimedMAC)
 		if who != "" {
 			who = "claims to be " + who
 		}
-		if text := join(", ", who, e.What); text != "" {
-			return text
+		text := cmp.Or(join(", ", who, e.What), "no frame was seen in time")
+		if passed {
+			text += "; would be denied"
 		}
-		return "no frame was seen in time"
+		return text
 	case control.EventDenied:
 		by := e.Direction
 		if len(e.Policies) > 0 {
 			by += " (" + strings.Join(e.Policies, ", ") + ")"
 		}
-		return fmt.Sprintf("%s -> %s %s, refused by %s", peerText(e.From), peerText(e.To), e.Service, by)
+		verb := "refused by"
+		if passed {
+			verb = "would be denied by"
+		}
+		return fmt.Sprintf("%s -> %s %s, %s %s", peerText(e.From), peerText(e.To), e.Service, verb, by)
 	case control.EventLost:
 		return "events that came too fast to be shown"
 	}

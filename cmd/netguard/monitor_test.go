@@ -90,6 +90,17 @@ func TestMonitor(t *testing.T) {
 		}
 		golden(t, "monitor_lines", out)
 	})
+	t.Run("lines_in_monitor_mode", func(t *testing.T) {
+		var script []any
+		for _, e := range refusals() {
+			if e.Type == control.EventViolation || e.Type == control.EventDenied {
+				e.Mode = control.ModeMonitor
+			}
+			script = append(script, e)
+		}
+		out, _, _ := play(t, nil, script...)
+		golden(t, "monitor_mode", out)
+	})
 	t.Run("lines_on_a_terminal", func(t *testing.T) {
 		out, _, _ := play(t, func(m *monitor) {
 			m.screen.terminal, m.screen.colour = true, true

@@ -9,9 +9,9 @@ import (
 )
 
 // notes are what is wrong and what to do about it, each with whom it is about.
-func notes(host []string, endpoints []control.Endpoint, v view) string {
+func notes(s control.Status, endpoints []control.Endpoint, v view) string {
 	var b strings.Builder
-	for _, finding := range host {
+	for _, finding := range s.Findings {
 		note(&b, "!", red, "the host", finding, v)
 	}
 	for _, e := range endpoints {
@@ -26,7 +26,11 @@ func notes(host []string, endpoints []control.Endpoint, v view) string {
 			note(&b, "!", red, about, finding, v)
 		}
 		if n := refused(e.Violations); n > 0 {
-			note(&b, "-", yellow, about, fmt.Sprintf("the guard refused %s frames that are not its own: %s", humanCount(n), kinds(e.Violations)), v)
+			did := "refused"
+			if s.Mode == control.ModeMonitor {
+				did = "would have refused"
+			}
+			note(&b, "-", yellow, about, fmt.Sprintf("the guard "+did+" %s frames that are not its own: %s", humanCount(n), kinds(e.Violations)), v)
 		}
 	}
 	return b.String()

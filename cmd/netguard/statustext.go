@@ -33,7 +33,7 @@ func statusText(s control.Status, v view) string {
 		}
 		b.WriteString("\n" + t.format(width, true, v.colour))
 	}
-	if notes := notes(s.Findings, endpoints, v); notes != "" {
+	if notes := notes(s, endpoints, v); notes != "" {
 		b.WriteString("\n" + notes)
 	}
 	return b.String()
@@ -52,8 +52,8 @@ func headline(s control.Status, v view) string {
 		docker += ", " + s.Docker.Firewall
 	}
 	parts := []cell{{text: "mode " + s.Mode}, {text: docker}}
-	if s.Mode == "monitor" {
-		parts[0] = cell{text: "mode monitor: nothing is enforced", style: yellow}
+	if s.Mode == control.ModeMonitor {
+		parts[0] = cell{text: "mode monitor: only limits are enforced", style: yellow}
 	}
 	if !s.Docker.Connected {
 		parts[1] = cell{text: "! " + docker + ", not connected", style: red}
@@ -78,6 +78,9 @@ func headline(s control.Status, v view) string {
 	if wrong > 0 {
 		parts = append(parts, cell{text: fmt.Sprintf("! %d not as declared", wrong), style: red})
 	}
+	if s.Mode == control.ModeMonitor {
+		parts = append(parts, would(s))
+	}
 	if v.wide && s.Shaper.Leaf != "" {
 		text := "leaf " + s.Shaper.Leaf
 		if len(s.Shaper.Missing) > 0 {
@@ -86,6 +89,19 @@ func headline(s control.Status, v view) string {
 		parts = append(parts, cell{text: text, style: none})
 	}
 	return joined(parts, v)
+}
+
+// would says what an agent that enforces would have refused.
+func would(s control.Status) cell {
+	var packets, frames uint64
+	for _, e := range s.Endpoints {
+		packets += e.Denied
+		frames += refused(e.Violations)
+	}
+	if packets+frames == 0 {
+		return cell{text: "nothing would have been denied", style: none}
+	}
+	return cell{text: fmt.Sprintf("would have denied: %s packets, %s frames", humanCount(packets), humanCount(frames)), style: yellow}
 }
 
 // joined puts texts into a line, or more where they do not fit.

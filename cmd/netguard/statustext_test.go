@@ -21,6 +21,7 @@ func TestStatusText(t *testing.T) {
 		"sick_wide":      {sick(), view{width: 100, wide: true}},
 		"sick_colour":    {sick(), view{width: 100, colour: true}},
 		"sick_at_140":    {sick(), view{width: 140}},
+		"monitored":      {monitored(), view{width: 100}},
 		"empty":          {control.Status{Mode: "monitor"}, view{width: 100}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -30,10 +31,17 @@ func TestStatusText(t *testing.T) {
 	}
 }
 
+// monitored is a host where nothing is refused.
+func monitored() control.Status {
+	s := sick()
+	s.Mode = control.ModeMonitor
+	return s
+}
+
 func TestStatusText_promises(t *testing.T) {
 	t.Run("fits_the_width", func(t *testing.T) {
 		for _, width := range []int{100, 120, 200} {
-			for _, s := range []control.Status{healthy(), sick()} {
+			for _, s := range []control.Status{healthy(), sick(), monitored()} {
 				for line := range strings.Lines(statusText(s, view{width: width, now: noon})) {
 					line = strings.TrimSuffix(line, "\n")
 					if columns(line) > width && !strings.Contains(line, longWord) {

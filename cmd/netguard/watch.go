@@ -120,7 +120,7 @@ func (w *watcher) draw(before, now sample) error {
 	}
 	t := watchTable(before, now)
 	b.WriteString("\n" + t.format(v.width, true, v.colour))
-	if notes := notes(now.status.Findings, sorted(now.status.Endpoints), v); notes != "" && w.away == "" {
+	if notes := notes(now.status, sorted(now.status.Endpoints), v); notes != "" && w.away == "" {
 		b.WriteString("\n" + notes)
 	}
 	lines := strings.Split(strings.TrimSuffix(b.String(), "\n"), "\n")

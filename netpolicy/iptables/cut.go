@@ -28,12 +28,17 @@ const cutChunk = 128
 // a container at an end, and with Flow.Noted for each that was cut earlier. It is
 // to be called when what policy allows has become less, after Apply.
 //
+// In monitor mode it does nothing.
+//
 // The table of connections is never in memory as a whole. An error leaves the
 // others cut; the next call goes over all again.
 func (d *Driver) Cut(ctx context.Context, keep func(Flow) bool) (CutReport, error) {
 	var r CutReport
 	if d.wish == nil {
 		return r, fmt.Errorf("cut connections: %w", ErrNothingApplied)
+	}
+	if d.options.Monitor {
+		return r, nil
 	}
 	for _, i := range d.families {
 		if err := d.allow(i == 1, keep, &r); err != nil {

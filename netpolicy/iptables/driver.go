@@ -25,6 +25,9 @@ type Options struct {
 	// Samples has a few of the packets that policies refuse handed to SampleGroup.
 	// All Drivers of a host must agree; ProbeSamples tells whether it can be.
 	Samples bool
+	// Monitor has what policies would refuse counted, and handed over, and let
+	// pass. Another Driver with the other setting switches the host over, at once.
+	Monitor bool
 }
 
 // Wish is what shall be in the kernel. The Driver keeps it: it must not be
@@ -133,7 +136,9 @@ func (d *Driver) Close() {
 // first Apply.
 func (d *Driver) Backend() Backend { return d.backend }
 
-func (d *Driver) cutSeconds() uint32 { return uint32(d.options.CutFor / time.Second) }
+func (d *Driver) cutSeconds() uint32 { return d.options.cutSeconds() }
+
+func (o Options) cutSeconds() uint32 { return uint32(o.CutFor / time.Second) }
 
 // take makes a wish the driver's own, or refuses it.
 func (d *Driver) take(w Wish) error {
@@ -143,7 +148,7 @@ func (d *Driver) take(w Wish) error {
 	if d.generation == "" || d.generation != w.Rules.Generation {
 		var laid [2]*layout
 		for i, f := range w.Rules.Families() {
-			l, err := lay(f, d.cutSeconds(), d.options.Samples)
+			l, err := lay(f, d.options)
 			if err != nil {
 				return fmt.Errorf("apply %s rules: %w", familyNames[i], err)
 			}

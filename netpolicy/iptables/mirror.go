@@ -28,29 +28,21 @@ const (
 	firstHigh = 32768
 
 	notSyn = "! --tcp-flags FIN,SYN,RST,ACK SYN"
-
-	mirrorPrefix = "NGR-"
 )
 
-// mirrored names the mirror of a chain.
-func mirrored(chain string) string {
-	return mirrorPrefix + strings.TrimPrefix(chain, netpolicy.ChainPrefix)
-}
-
-// ownsMirror tells whether a chain is a mirror.
-func ownsMirror(name string) bool {
-	rest, ok := strings.CutPrefix(name, mirrorPrefix)
-	if ok {
-		_, ok = netpolicy.OwnsChain(netpolicy.ChainPrefix + rest)
+// mirrored names the mirror of a chain of the rule set.
+func (o Options) mirrored(chain string) string {
+	if o.Monitor {
+		return monitorMirrorPrefix + strings.TrimPrefix(chain, netpolicy.ChainPrefix)
 	}
-	return ok
+	return mirrorPrefix + strings.TrimPrefix(chain, netpolicy.ChainPrefix)
 }
 
 // midstream leads packets of TCP in the middle of a connection to the mirror of
 // an entry chain.
-func midstream(entry string) []string {
+func midstream(o Options, entry string) []string {
 	rule := func(from, to, lead string) string {
-		return join("-p tcp -m tcp --sport", from, "--dport", to, notSyn, lead, mirrored(entry))
+		return join("-p tcp -m tcp --sport", from, "--dport", to, notSyn, lead, o.mirrored(entry))
 	}
 	return []string{rule(lowPorts, highPorts, "-g"), rule(lowPorts, lowPorts, "-j"), rule(highPorts, highPorts, "-j")}
 }
@@ -63,7 +55,7 @@ func (w *wording) mirror(f *netpolicy.Family) []chain {
 		if !w.paths[c.Name][netpolicy.Forward] {
 			continue
 		}
-		m := chain{name: mirrored(c.Name)}
+		m := chain{name: w.o.mirrored(c.Name)}
 		for _, r := range c.Rules {
 			if r.Proto != netpolicy.AnyProtocol && r.Proto != netpolicy.TCP {
 				continue
@@ -79,8 +71,11 @@ func (w *wording) mirror(f *netpolicy.Family) []chain {
 				s.Side = netpolicy.Src + netpolicy.Dst - s.Side
 				parts = append(parts, w.setMatch(s))
 			}
-			r.Goto = mirrored(r.Goto)
-			m.rules = append(m.rules, join(append(parts, verdict(r))...))
+			lead := w.o.verdict(r)
+			if r.Verdict == netpolicy.Goto {
+				lead = "-g " + w.o.mirrored(r.Goto)
+			}
+			m.rules = append(m.rules, join(append(parts, lead)...))
 		}
 		all = append(all, m)
 	}

@@ -63,7 +63,7 @@ type origin struct {
 // lay words a family in iptables' own way, and refuses what netpolicy cannot have
 // made: nothing else may reach a rule. With samples, each drop hands a few packets
 // over.
-func lay(f *netpolicy.Family, cutSeconds uint32, samples bool) (*layout, error) {
+func lay(f *netpolicy.Family, o Options) (*layout, error) {
 	known := map[string]*netpolicy.Set{}
 	for i, s := range f.Sets {
 		if !netpolicy.OwnsSet(s.Name) || !strings.HasPrefix(s.Name, setPrefix(f.IPv6)) {
@@ -71,10 +71,10 @@ func lay(f *netpolicy.Family, cutSeconds uint32, samples bool) (*layout, error) 
 		}
 		known[s.Name] = &f.Sets[i]
 	}
-	w := wording{f: f, sets: known, paths: paths(f), chains: map[string]bool{}}
+	w := wording{f: f, o: o, sets: known, paths: paths(f), chains: map[string]bool{}}
 	l := &layout{}
 	for _, c := range f.Chains {
-		laid := chain{name: c.Name}
+		laid := chain{name: o.name(c.Name)}
 		var origins []origin
 		if _, ok := netpolicy.OwnsChain(c.Name); !ok || w.chains[c.Name] {
 			return nil, fmt.Errorf("name chain %q: %w", c.Name, ErrInvalid)
@@ -84,22 +84,22 @@ func lay(f *netpolicy.Family, cutSeconds uint32, samples bool) (*layout, error) 
 			if err != nil {
 				return nil, fmt.Errorf("word rule %d of chain %s: %w", i, c.Name, err)
 			}
-			o := origin{Origin: r.Origin, verdict: r.Verdict}
+			from := origin{Origin: r.Origin, verdict: r.Verdict}
 			if r.Verdict == netpolicy.Drop {
 				side := w.blamed(c.Name, r.Origin)
 				before := []string{set(deniedSet(f.IPv6).name, side.String(), false)}
-				if samples {
+				if o.Samples {
 					before = []string{Refusal{side, directionOf(r.Origin)}.sample(), before[0]}
 				}
-				o.counts = true
+				from.counts = true
 				for _, b := range before {
 					laid.rules = append(laid.rules, join(spec, b))
-					origins = append(origins, o)
+					origins = append(origins, from)
 				}
-				o.counts = false
+				from.counts = false
 			}
-			laid.rules = append(laid.rules, join(spec, verdict(r)))
-			origins = append(origins, o)
+			laid.rules = append(laid.rules, join(spec, o.verdict(r)))
+			origins = append(origins, from)
 		}
 		w.chains[c.Name] = true // from here on others may go to it
 		l.generation = append(l.generation, laid)
@@ -110,21 +110,22 @@ func lay(f *netpolicy.Family, cutSeconds uint32, samples bool) (*layout, error) 
 		if !w.chains[f.Entry[path]] {
 			return nil, fmt.Errorf("enter chain %q: %w", f.Entry[path], ErrInvalid)
 		}
-		l.static = append(l.static, chain{name, static(f.IPv6, netpolicy.Path(path), f.Entry[path], cutSeconds)})
+		l.static = append(l.static, chain{name, static(f.IPv6, netpolicy.Path(path), f.Entry[path], o)})
 	}
 	return l, nil
 }
 
 // static gives the rules of one of the three chains.
-func static(ipv6 bool, path netpolicy.Path, entry string, cutSeconds uint32) []string {
-	cut := set(cutSet(ipv6, cutSeconds).name, "dst,src,src", false)
-	rules := []string{
-		"-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN",
-		// As long as the server goes on, so does the refusal.
-		join(cut, "-j SET --add-set "+cutSet(ipv6, cutSeconds).name+" dst,src,src --exist"),
-		// A server may use the port to open connections of its own.
-		join("-p tcp -m tcp", notSyn, cut, "-j DROP"),
-		join("! -p tcp", cut, "-j DROP"),
+func static(ipv6 bool, path netpolicy.Path, entry string, o Options) []string {
+	rules := []string{"-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"}
+	if !o.Monitor { // nothing is cut, and what was is let be
+		cut := set(cutSet(ipv6, o.cutSeconds()).name, "dst,src,src", false)
+		rules = append(rules,
+			// As long as the server goes on, so does the refusal.
+			join(cut, "-j SET --add-set "+cutSet(ipv6, o.cutSeconds()).name+" dst,src,src --exist"),
+			// A server may use the port to open connections of its own.
+			join("-p tcp -m tcp", notSyn, cut, o.refuse()),
+			join("! -p tcp", cut, o.refuse()))
 	}
 	if ipv6 {
 		for _, t := range []int{130, 131, 132, 133, 134, 135, 136, 137, 143} {
@@ -132,14 +133,15 @@ func static(ipv6 bool, path netpolicy.Path, entry string, cutSeconds uint32) []s
 		}
 	}
 	if path == netpolicy.Forward {
-		rules = append(rules, midstream(entry)...)
+		rules = append(rules, midstream(o, entry)...)
 	}
-	return append(rules, "-j "+entry)
+	return append(rules, "-j "+o.name(entry))
 }
 
 // wording words the rules of a family.
 type wording struct {
 	f      *netpolicy.Family
+	o      Options
 	sets   map[string]*netpolicy.Set
 	chains map[string]bool // worded already
 	paths  map[string][3]bool
@@ -247,16 +249,6 @@ func set(name, sides string, not bool) string {
 		return "-m set ! --match-set " + name + " " + sides
 	}
 	return "-m set --match-set " + name + " " + sides
-}
-
-func verdict(r netpolicy.Rule) string {
-	switch r.Verdict {
-	case netpolicy.Goto:
-		return "-g " + r.Goto
-	case netpolicy.Return:
-		return "-j RETURN"
-	}
-	return "-j DROP"
 }
 
 func join(parts ...string) string {

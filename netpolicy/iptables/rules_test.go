@@ -29,7 +29,7 @@ func TestLay(t *testing.T) {
 		t.Run("refuses/"+name, func(t *testing.T) {
 			rs := states()[0].rules()
 			spoil(&rs.V4)
-			if _, err := lay(&rs.V4, 600, true); !errors.Is(err, ErrInvalid) {
+			if _, err := lay(&rs.V4, Options{Samples: true}); !errors.Is(err, ErrInvalid) {
 				t.Errorf("error = %v", err)
 			}
 		})

@@ -53,8 +53,8 @@ func TestProbeSamples(t *testing.T) {
 func TestSamples(t *testing.T) {
 	t.Run("come_before_the_counting_of_each_drop_and_nothing_else", func(t *testing.T) {
 		rs := states()[0].rules()
-		with, err := lay(&rs.V4, 600, true)
-		without, errWithout := lay(&rs.V4, 600, false)
+		with, err := lay(&rs.V4, Options{Samples: true})
+		without, errWithout := lay(&rs.V4, Options{})
 		if err := errors.Join(err, errWithout); err != nil {
 			t.Fatal(err)
 		}

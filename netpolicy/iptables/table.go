@@ -6,8 +6,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-
-	"netguard/netpolicy"
 )
 
 // table is the filter table as iptables-save lists it.
@@ -100,8 +98,7 @@ func (t *table) own() []string {
 }
 
 func ownsChain(name string) bool {
-	_, generation := netpolicy.OwnsChain(name)
-	return generation || ownsMirror(name) || name == madeMark || name == probeChain || slices.Contains(staticChains[:], name)
+	return ownsGeneration(name) || name == madeMark || name == probeChain || slices.Contains(staticChains[:], name)
 }
 
 // docker tells whether Docker keeps its rules here.

@@ -1,0 +1,61 @@
+package iptables
+
+import (
+	"strings"
+
+	"netguard/netpolicy"
+)
+
+// In monitor mode the same rules count, and hand over, what they would refuse, and
+// let it pass: a rule that refuses is worded here and nowhere else. What is cut is
+// not refused either, and Cut cuts nothing.
+//
+// The chains of a rule set have other names then. So a switch of the mode is what
+// another generation is: chains beside the old ones, and one transaction a family
+// that leads packets there.
+
+// The prefixes of a generation's chains and of their mirrors, in either mode.
+const (
+	monitorPrefix       = "NGM-"
+	mirrorPrefix        = "NGR-"
+	monitorMirrorPrefix = "NGMR-"
+)
+
+// name is the name in the kernel of a chain of the rule set.
+func (o Options) name(chain string) string {
+	if o.Monitor {
+		return monitorPrefix + strings.TrimPrefix(chain, netpolicy.ChainPrefix)
+	}
+	return chain
+}
+
+// ownsGeneration tells whether a chain is one of a generation's, in either mode.
+func ownsGeneration(name string) bool {
+	for _, prefix := range []string{netpolicy.ChainPrefix, mirrorPrefix, monitorPrefix, monitorMirrorPrefix} {
+		if rest, ok := strings.CutPrefix(name, prefix); ok {
+			if _, ok := netpolicy.OwnsChain(netpolicy.ChainPrefix + rest); ok {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// refuse words what becomes of a packet that is refused.
+func (o Options) refuse() string {
+	if o.Monitor {
+		return "-j RETURN"
+	}
+	return "-j DROP"
+}
+
+// verdict words what becomes of a packet that a rule matches.
+func (o Options) verdict(r netpolicy.Rule) string {
+	switch r.Verdict {
+	case netpolicy.Goto:
+		return "-g " + o.name(r.Goto)
+	case netpolicy.Return:
+		return "-j RETURN"
+	}
+	return o.refuse()
+}
