@@ -224,3 +224,10 @@ func lastLines(text string, lines int) string {
 	all := bytes.Split([]byte(text), []byte("\n"))
 	return string(bytes.Join(all[max(0, len(all)-lines):], []byte("\n")))
 }
+
+// RestartWith is Restart with other flags than AgentFlags gave.
+func (a *Agent) RestartWith(flags ...string) {
+	a.e.tb.Helper()
+	a.flags = flags
+	a.Restart()
+}
