@@ -63,7 +63,7 @@ func Run(ctx context.Context, o Options) error {
 	s := &settings{}
 	s.now.Store(&cfg)
 
-	rules := &policies{dir: cfg.PolicyDir, monitor: o.monitors()}
+	rules := newPolicies(cfg.PolicyDir, o.monitors())
 	if err := rules.start(); err != nil {
 		return err
 	}
@@ -219,7 +219,7 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 	})
 	start("watch policies", func(ctx context.Context) error {
 		return config.WatchDir(ctx, cfg.PolicyDir, policyFiles, log, func() {
-			p.loop.policies.reload(log)
+			p.loop.policies.reload(ctx, log)
 			p.loop.wakeup.call()
 		})
 	})

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"netguard/agent/config"
 	"netguard/netpolicy"
@@ -21,13 +23,10 @@ var policyFiles = []string{"*.yaml", "*.yml"}
 // maxPolicyFiles bounds the directory.
 const maxPolicyFiles = 1000
 
-// readPolicies reads the files of a policy directory; none where there is no
-// directory.
+// readPolicies reads the files of a policy directory. One that cannot be read is a
+// file with a fault, and keeps no other from being read.
 func readPolicies(dir string) ([]netpolicy.Source, error) {
 	entries, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, fmt.Errorf("read policies: %w", err)
 	}
@@ -37,17 +36,14 @@ func readPolicies(dir string) ([]netpolicy.Source, error) {
 			continue
 		}
 		if len(out) == maxPolicyFiles {
-			return nil, fmt.Errorf("read policies: %s has more than %d files", dir, maxPolicyFiles)
+			return nil, fmt.Errorf("read policies: %s has more than %d files: put several policies into one", dir, maxPolicyFiles)
 		}
 		name := filepath.Join(dir, e.Name())
 		data, err := readPolicy(name)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // it went meanwhile, or is a link to nothing
 		}
-		if err != nil {
-			return nil, fmt.Errorf("read policies: %w", err)
-		}
-		out = append(out, netpolicy.Source{Name: name, Data: data})
+		out = append(out, netpolicy.Source{Name: name, Data: data, Err: err})
 	}
 	return out, nil
 }
@@ -55,17 +51,21 @@ func readPolicies(dir string) ([]netpolicy.Source, error) {
 func readPolicy(name string) ([]byte, error) {
 	// Opening a FIFO would wait for its writer.
 	if info, err := os.Stat(name); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("it cannot be read: %w", err)
 	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file: move it out of the policy directory", name)
+		return nil, errors.New("it is not a regular file: move it out of the policy directory")
 	}
 	f, err := os.Open(name)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("it cannot be read: %w", err)
 	}
 	defer f.Close()
 	// One byte more than is allowed: netpolicy says that it is too large.
-	return io.ReadAll(io.LimitReader(f, netpolicy.MaxFileBytes+1))
+	data, err := io.ReadAll(io.LimitReader(f, netpolicy.MaxFileBytes+1))
+	if err != nil {
+		return nil, fmt.Errorf("it cannot be read: %w", err)
+	}
+	return data, nil
 }
 
 // policies are the policy files in force.
@@ -76,13 +76,18 @@ type policies struct {
 
 	now   atomic.Pointer[netpolicy.Catalog]
 	fault atomic.Pointer[string] // why the directory cannot be read; nil if it can
+	pause func(context.Context)  // before what is lost is taken as lost
+}
+
+func newPolicies(dir string, monitor bool) *policies {
+	return &policies{dir: dir, monitor: monitor, pause: await}
 }
 
 // start reads the directory for the first time. A file with a fault isolates whom
 // it is about; where that cannot be told there is no safe start.
 func (p *policies) start() error {
 	sources, err := readPolicies(p.dir)
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) { // no directory is no policies
 		return err
 	}
 	c := netpolicy.Load(sources)
@@ -94,9 +99,29 @@ func (p *policies) start() error {
 	return nil
 }
 
+// confirm is how long a file may be away, or empty, or half written, before what it
+// said is taken back: editors and copies need a moment.
+const confirm = 250 * time.Millisecond
+
+// await lets the moment pass. There is no event for an editor that does not write
+// any more.
+func await(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(confirm):
+	}
+}
+
 // reload reads the directory again. A file with a fault changes nothing.
-func (p *policies) reload(log *slog.Logger) {
-	sources, err := readPolicies(p.dir)
+func (p *policies) reload(ctx context.Context, log *slog.Logger) {
+	before := p.now.Load()
+	c, err := p.read(*before)
+	if err != nil || len(before.Loses(c)) > 0 {
+		if p.pause(ctx); ctx.Err() != nil {
+			return
+		}
+		c, err = p.read(*before)
+	}
 	if err != nil {
 		text := fmt.Sprintf("%v: the policies before stay in force", err)
 		p.fault.Store(&text)
@@ -104,13 +129,26 @@ func (p *policies) reload(log *slog.Logger) {
 		return
 	}
 	p.fault.Store(nil)
-	before := p.now.Load()
-	c := netpolicy.Load(sources).Keep(*before)
 	p.now.Store(&c)
 	if faults := c.Faults(); len(faults) > 0 {
-		log.Error("policy files have faults; what they said before stays in force", "error", faults)
+		log.Error("policy files have faults; nothing that was enforced of them is lost", "error", faults)
 	}
 	log.Info("policies read", "dir", p.dir, "files", len(c.Files), "policies", len(c.Policies()))
+}
+
+// read gives what the directory says now.
+func (p *policies) read(before netpolicy.Catalog) (netpolicy.Catalog, error) {
+	sources, err := readPolicies(p.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		// A file system may have been unmounted, a deployment may have failed.
+		if err = nil; len(before.Files) > 0 {
+			err = fmt.Errorf("the policy directory %s is gone; to have no policies make it, empty", p.dir)
+		}
+	}
+	if err != nil {
+		return netpolicy.Catalog{}, err
+	}
+	return before.Reload(sources), nil
 }
 
 // findings are what is wrong with the policy files.
@@ -124,18 +162,18 @@ func (p *policies) findings() []string {
 		return out
 	}
 	for _, f := range c.Files {
-		then := "whom it is about is isolated until it is mended"
+		then := "whom it is about, or was since it last had none, is isolated until it is mended or removed"
 		switch {
 		case p.monitor && f.Unclear:
 			then = "it cannot be told whom it is about: an agent that enforces does not start before it is mended or removed"
 		case p.monitor && !f.Kept:
 			then = "whom it is about would be isolated until it is mended"
 		case f.Kept:
-			then = "what it said before stays in force"
+			then = "what it said before stays in force until it is mended or removed"
 		case f.Unclear && len(f.Selects) == 0:
-			then = "it cannot be told whom it is about: nobody is isolated by it, and an agent that starts does not start before it is mended or removed"
+			then = "it cannot be told whom it is about: it changes nothing, nobody is isolated by it, and an agent that starts does not start before it is mended or removed"
 		case f.Unclear:
-			then += ", as far as that can be told"
+			then = "whom it is about, as far as that can be told, or was since it last had none, is isolated until it is mended or removed; an agent that starts does not start before"
 		}
 		for _, fault := range f.Faults {
 			out = append(out, fmt.Sprintf("policy %v; %s", fault, then))

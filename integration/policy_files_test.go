@@ -148,21 +148,72 @@ func TestBadPolicyFiles(t *testing.T) {
 		}
 	})
 	t.Run("a_new_file_of_which_nobody_knows_whom_it_is_about_changes_nothing_and_says_so", func(t *testing.T) {
+		book.enact(t, map[string]string{"db.yaml": dbPolicy}) // what it was is over
 		s := book.enact(t, map[string]string{"api.yaml": strings.Replace(apiPolicy, "select", "selekt", 1), "db.yaml": dbPolicy})
 		if f := finding(s, "api.yaml"); !strings.Contains(f, "nobody is isolated by it") {
 			t.Errorf("the finding: %q", f)
 		}
 		mustKnock(t, c.all(dbClosed...))
 	})
-	t.Run("a_file_that_is_not_one_changes_nothing", func(t *testing.T) {
+	t.Run("a_new_file_closes_whom_any_faulty_version_of_it_was_about_until_it_is_mended", func(t *testing.T) {
+		apiAlone := []string{"api>db", "api>other", "api>web", "db>api", "other>api", "web>api"}
+		otherAlone := []string{"other>web", "other>api", "other>db", "web>other", "api>other", "db>other"}
+		both := append(slices.Clone(apiAlone), otherAlone...)
+		about := func(who string) string {
+			return "name: new\nselect: " + who + "\ningres: []\n"
+		}
+		unreadable := strings.Replace(about("{service: api}"), "select", "selekt", 1)
+		for _, edit := range []struct {
+			text   string
+			closed []string
+		}{
+			{about("{project: shop, service: api}"), apiAlone},
+			{about("{project: blog, service: db}"), both},
+			{unreadable, both},
+			{"name: [", both},
+		} {
+			s := book.enact(t, map[string]string{"new.yaml": edit.text})
+			if f := finding(s, "new.yaml"); !strings.Contains(f, "isolated until it is mended or removed") {
+				t.Errorf("the finding: %q", f)
+			}
+			mustKnock(t, c.all(edit.closed...))
+		}
+		// To others: a name in it is free, and they are not held up.
+		book.enact(t, map[string]string{"new.yaml": "name: [", "web.yaml": strings.Replace(webPolicy, "name: web", "name: new", 1)})
+		mustKnock(t, c.all(append(both, webClosed...)...))
+		book.enact(t, map[string]string{"new.yaml": strings.Replace(about("{service: x}"), "ingres", "ingress", 1)})
+		mustKnock(t, c.all())
+		book.enact(t, map[string]string{"new.yaml": about("{project: shop, service: api}")})
+		mustKnock(t, c.all())
+		book.enact(t, map[string]string{})
+		book.enact(t, map[string]string{"new.yaml": unreadable})
+		mustKnock(t, c.all())
+	})
+	t.Run("a_file_that_is_not_one_is_about_nobody_and_keeps_none_from_being_read", func(t *testing.T) {
 		book.enact(t, map[string]string{"db.yaml": dbPolicy})
 		dir := filepath.Join(book.a.PolicyDir, "dir.yaml")
 		if err := os.Mkdir(dir, 0o755); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = os.Remove(dir) })
-		book.post(t, map[string]string{"db.yaml": dbPolicy, "web.yaml": webPolicy})
-		book.await(t, "it is reported", func(s control.Status) bool { return finding(s, "dir.yaml") != "" })
+		s := book.enact(t, map[string]string{"db.yaml": dbPolicy, "web.yaml": webPolicy})
+		if f := finding(s, "dir.yaml"); !strings.Contains(f, "not a regular file") {
+			t.Errorf("the finding: %q", f)
+		}
+		mustKnock(t, c.all(append(webClosed, dbClosed...)...))
+	})
+	t.Run("a_directory_that_is_gone_changes_nothing", func(t *testing.T) {
+		book.enact(t, map[string]string{"db.yaml": dbPolicy})
+		away := book.a.PolicyDir + ".away"
+		if err := os.Rename(book.a.PolicyDir, away); err != nil {
+			t.Fatal(err)
+		}
+		book.await(t, "it is reported", func(s control.Status) bool { return finding(s, "is gone") != "" })
+		mustKnock(t, c.all(dbClosed...))
+		if err := os.Rename(away, book.a.PolicyDir); err != nil {
+			t.Fatal(err)
+		}
+		book.await(t, "it is back", func(s control.Status) bool { return len(s.Findings) == 0 })
 		mustKnock(t, c.all(dbClosed...))
 	})
 }

@@ -88,7 +88,7 @@ func TestConformance(t *testing.T) {
 // conforms asks the compiled rule set and the reference about every probe.
 func conforms(t *testing.T, c conformance.Case) {
 	t.Helper()
-	loaded := Load([]Source{{c.Name + ".yaml", []byte(c.Policies)}})
+	loaded := Load(texts(c.Name+".yaml", c.Policies))
 	if faults := loaded.Faults(); len(faults) > 0 {
 		t.Fatal(faults)
 	}

@@ -46,7 +46,7 @@ func FuzzLoad(f *testing.F) {
 	}
 	endpoints := hostOf(conformance.Cases()[0])
 	f.Fuzz(func(t *testing.T, data []byte) {
-		c := Load([]Source{{"fuzz.yaml", data}})
+		c := Load(texts("fuzz.yaml", string(data)))
 		readable(t, c.Faults())
 		if (len(c.Faults()) > 0) != (len(c.Broken()) > 0 || len(c.Unclear()) > 0) {
 			t.Errorf("%d faults, %d broken, unclear %v", len(c.Faults()), len(c.Broken()), c.Unclear())

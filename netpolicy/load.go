@@ -1,16 +1,16 @@
 package netpolicy
 
 import (
-	"cmp"
+	"crypto/sha256"
 	"fmt"
-	"slices"
-	"strings"
 )
 
 // Source is a policy file's text.
 type Source struct {
 	Name string // as it stands in faults
 	Data []byte
+	// Err says why there is no Data: the file is there and cannot be read.
+	Err error
 }
 
 // File is what a policy file says.
@@ -20,13 +20,16 @@ type File struct {
 	Policies []Policy
 	Faults   Faults
 	// Selects are whom the policies of a file with faults are about, as far as
-	// that can be told.
+	// that can be told, and whom those of earlier versions of it were that had
+	// faults too.
 	Selects []Broken
 	// Unclear says that a file with faults is also about containers that cannot
 	// be told.
 	Unclear bool
 	// Kept says that Policies are from before the faults, and in force.
 	Kept bool
+
+	text [sha256.Size]byte // of what it was read from
 }
 
 // Broken is a policy of a file that has a fault.
@@ -42,77 +45,71 @@ type Catalog struct{ Files []File }
 
 // Load reads policy files. It finds all faults of all files, names that are
 // there twice included.
-func Load(sources []Source) Catalog {
-	sources = slices.Clone(sources)
-	slices.SortStableFunc(sources, func(a, b Source) int { return cmp.Compare(a.Name, b.Name) })
-	var c Catalog
-	names := map[string]Place{}
-	for _, s := range sources {
-		c.Files = append(c.Files, load(s, names))
-	}
-	return c
+func Load(sources []Source) Catalog { return Catalog{}.Reload(sources) }
+
+// reading is a file on the way.
+type reading struct {
+	File
+	decoder
+	names map[string]Place
 }
 
-func load(s Source, names map[string]Place) File {
-	f := File{Name: s.Name}
-	d := decoder{file: s.Name}
-	if len(s.Data) > MaxFileBytes {
-		d.fault(Place{File: s.Name}, "the file is larger than %d bytes: is it the right one?", MaxFileBytes)
-		f.Faults, f.Unclear = d.faults, true
+func read(s Source) *reading {
+	f := &reading{File: File{Name: s.Name}, decoder: decoder{file: s.Name}, names: map[string]Place{}}
+	if s.Err != nil {
+		f.fault(Place{File: s.Name}, "%s", s.Err)
+		f.Unclear = true
 		return f
 	}
-	roots, whole := d.documents(s.Data, maxDocuments)
+	f.text = sha256.Sum256(s.Data)
+	if len(s.Data) > MaxFileBytes {
+		f.fault(Place{File: s.Name}, "the file is larger than %d bytes: is it the right one?", MaxFileBytes)
+		f.Unclear = true
+		return f
+	}
+	roots, whole := f.documents(s.Data, maxDocuments)
 	f.Unclear = !whole
 	for _, root := range roots {
-		raw := d.policy(root)
+		raw := f.policy(root)
 		if !raw.mapping {
 			f.Unclear = true
 			continue
 		}
-		before := d.total
-		home := d.toSelector(raw.sel, "")
-		if raw.selectRead && d.total == before {
+		before := f.total
+		home := f.toSelector(raw.sel, "")
+		if raw.selectRead && f.total == before {
 			f.Selects = append(f.Selects, Broken{raw.name.text, s.Name, home}) // kept only if there are faults
 		} else {
 			f.Unclear = true
 		}
 		// What the selector's faults are is said once, by convert.
-		d.faults, d.total = d.faults[:min(before, len(d.faults))], before
-		p := d.convert(raw)
-		if at, ok := names[p.name]; ok && p.name != "" {
-			d.fault(raw.name.at, "the name %q is taken by the policy at %s: names are unique across all files", clip(p.name), at)
+		f.faults, f.total = f.faults[:min(before, len(f.faults))], before
+		p := f.convert(raw)
+		if at, ok := f.names[p.name]; ok && p.name != "" {
+			f.taken(p.name, raw.name.at, at)
 		} else {
-			names[p.name] = raw.name.at
+			f.names[p.name] = raw.name.at
 		}
 		f.Policies = append(f.Policies, p)
-	}
-	d.faults.sort()
-	f.Faults = d.faults
-	if extra := d.total - len(d.faults); extra > 0 {
-		f.Faults = append(f.Faults, Fault{Place{File: s.Name}, fmt.Sprintf("and %d faults more", extra)})
-	}
-	if len(f.Faults) == 0 {
-		f.Selects, f.Unclear = nil, false
 	}
 	return f
 }
 
-// Keep puts in place of each file that has faults what the catalog before had
-// of the same name without faults: a file with a fault changes nothing. The
-// faults stay, for people; nothing is broken any more where something is kept.
-func (c Catalog) Keep(before Catalog) Catalog {
-	kept := Catalog{Files: slices.Clone(c.Files)}
-	for i, f := range kept.Files {
-		if len(f.Faults) == 0 {
-			continue
-		}
-		j := slices.IndexFunc(before.Files, func(o File) bool { return o.Name == f.Name && o.usable() })
-		if j < 0 {
-			continue
-		}
-		kept.Files[i] = File{Name: f.Name, Policies: before.Files[j].Policies, Faults: f.Faults, Kept: true}
+func (f *reading) taken(name string, here, there Place) {
+	f.fault(here, "the name %q is taken by the policy at %s: names are unique across all files", clip(name), there)
+}
+
+// done gives the file with its faults.
+func (f *reading) done() File {
+	f.faults.sort()
+	f.Faults = f.faults
+	if extra := f.total - len(f.faults); extra > 0 {
+		f.Faults = append(f.Faults, Fault{Place{File: f.Name}, fmt.Sprintf("and %d faults more", extra)})
 	}
-	return kept
+	if len(f.Faults) == 0 {
+		f.Selects, f.Unclear = nil, false
+	}
+	return f.File
 }
 
 // usable tells whether the policies of the file are to be enforced: there is no
@@ -161,10 +158,11 @@ func (c Catalog) Faults() Faults {
 	return all
 }
 
+// String says for people what is wrong: "policy db in db.yaml has a fault".
 func (b Broken) String() string {
-	name := b.Policy
-	if name == "" {
-		name = "a policy"
+	name := "a policy"
+	if b.Policy != "" {
+		name = "policy " + clip(b.Policy)
 	}
-	return strings.TrimSpace(fmt.Sprintf("%s in %s has a fault", clip(name), b.File))
+	return fmt.Sprintf("%s in %s has a fault", name, b.File)
 }

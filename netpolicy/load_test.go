@@ -42,7 +42,7 @@ func TestFaults(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			c := Load([]Source{{filepath.Base(file), data}})
+			c := Load(texts(filepath.Base(file), string(data)))
 			if len(c.Faults()) == 0 {
 				t.Fatal("no fault was found")
 			}
@@ -90,20 +90,20 @@ func TestLoad(t *testing.T) {
 		}
 	})
 	t.Run("several_files_and_documents_in_order_of_names", func(t *testing.T) {
-		c := Load([]Source{{"b.yaml", []byte(goodWeb)}, {"a.yaml", []byte("---\n# nothing\n---\n" + goodDB + "---\nname: more\nselect: {}\negress: []\n...\n")}})
+		c := Load(texts("b.yaml", goodWeb, "a.yaml", "---\n# nothing\n---\n"+goodDB+"---\nname: more\nselect: {}\negress: []\n...\n"))
 		if got := names(c.Policies()); got != "db more web" || len(c.Faults()) > 0 {
 			t.Error(got, c.Faults())
 		}
 	})
 	t.Run("an_empty_file_is_none", func(t *testing.T) {
 		for _, text := range []string{"", "# only words\n", "---\n---\n", "\ufeff", "null\n"} {
-			if c := Load([]Source{{"a.yaml", []byte(text)}}); len(c.Faults())+len(c.Policies()) > 0 {
+			if c := Load(texts("a.yaml", text)); len(c.Faults())+len(c.Policies()) > 0 {
 				t.Errorf("%q: %v", text, c.Faults())
 			}
 		}
 	})
 	t.Run("a_name_is_unique_across_files", func(t *testing.T) {
-		c := Load([]Source{{"z.yaml", []byte(goodDB)}, {"a.yaml", []byte(goodDB)}})
+		c := Load(texts("z.yaml", goodDB, "a.yaml", goodDB))
 		if got := c.Faults().Error(); !strings.HasPrefix(got, "z.yaml:1:7: the name \"db\" is taken by the policy at a.yaml:1:7") {
 			t.Error(got)
 		}
@@ -112,62 +112,15 @@ func TestLoad(t *testing.T) {
 		}
 	})
 	t.Run("a_file_too_large_is_not_read", func(t *testing.T) {
-		c := Load([]Source{{"a.yaml", make([]byte, MaxFileBytes+1)}})
+		c := Load(texts("a.yaml", string(make([]byte, MaxFileBytes+1))))
 		if len(c.Faults()) != 1 || len(c.Unclear()) != 1 {
 			t.Error(c.Faults())
 		}
 	})
 	t.Run("windows_line_ends", func(t *testing.T) {
-		c := Load([]Source{{"a.yaml", []byte(strings.ReplaceAll(goodDB, "\n", "\r\n"))}})
+		c := Load(texts("a.yaml", strings.ReplaceAll(goodDB, "\n", "\r\n")))
 		if got := names(c.Policies()); got != "db" {
 			t.Error(got, c.Faults())
-		}
-	})
-}
-
-func TestKeep(t *testing.T) {
-	load := func(db string) Catalog {
-		return Load([]Source{{"db.yaml", []byte(db)}, {"web.yaml", []byte(goodWeb)}})
-	}
-	t.Run("a_fault_changes_nothing_that_was_in_force", func(t *testing.T) {
-		c := load(badDB).Keep(load(goodDB))
-		if got := names(c.Policies()); got != "db web" || len(c.Faults()) != 1 || len(c.Broken())+len(c.Unclear()) > 0 {
-			t.Errorf("in force %q, faults %v, broken %v, unclear %v", got, c.Faults(), c.Broken(), c.Unclear())
-		}
-	})
-	t.Run("faults_that_follow_each_other_keep_the_last_good_one", func(t *testing.T) {
-		c := load(badAll).Keep(load(badDB).Keep(load(goodDB)))
-		if got := names(c.Policies()); got != "db web" || len(c.Unclear()) > 0 {
-			t.Errorf("in force %q, unclear %v", got, c.Unclear())
-		}
-	})
-	t.Run("what_had_a_fault_before_is_not_kept", func(t *testing.T) {
-		c := load(badAll).Keep(load(badDB))
-		if got := names(c.Policies()); got != "web" || len(c.Unclear()) != 1 {
-			t.Errorf("in force %q, unclear %v", got, c.Unclear())
-		}
-	})
-	t.Run("a_repaired_file_counts_again", func(t *testing.T) {
-		c := load(strings.Replace(goodDB, "name: db", "name: db2", 1)).Keep(load(badDB).Keep(load(goodDB)))
-		if got := names(c.Policies()); got != "db2 web" || len(c.Faults()) > 0 {
-			t.Error(got, c.Faults())
-		}
-	})
-	t.Run("a_file_that_is_gone_is_gone", func(t *testing.T) {
-		c := Load([]Source{{"web.yaml", []byte(goodWeb)}}).Keep(load(goodDB))
-		if got := names(c.Policies()); got != "web" {
-			t.Error(got)
-		}
-	})
-	t.Run("at_a_cold_start_a_fault_closes_whom_it_is_about", func(t *testing.T) {
-		c := load(badDB).Keep(Catalog{})
-		if got := names(c.Policies()); got != "web" || len(c.Broken()) != 1 || c.Broken()[0].Select.String() != "project=shop service=db" || len(c.Unclear()) > 0 {
-			t.Errorf("in force %q, broken %v, unclear %v", got, c.Broken(), c.Unclear())
-		}
-	})
-	t.Run("at_a_cold_start_a_file_about_nobody_knows_whom_is_unclear", func(t *testing.T) {
-		if c := load(badAll).Keep(Catalog{}); len(c.Unclear()) != 1 || c.Unclear()[0] != "db.yaml" {
-			t.Error(c.Unclear())
 		}
 	})
 }
@@ -187,7 +140,7 @@ func TestBroken(t *testing.T) {
 		"select: &a {service: db}\ningress: []":                       "service=db",
 		"select: {service: db}\ningress: [{from: [{service: 'a*'}]}]": "service=db",
 	} {
-		c := Load([]Source{{"x.yaml", []byte("name: x\n" + text + "\n")}})
+		c := Load(texts("x.yaml", "name: x\n"+text+"\n"))
 		got := ""
 		if b := c.Broken(); len(b) > 0 {
 			got = b[0].Select.String()

@@ -23,7 +23,7 @@ func caseNamed(t *testing.T, name string) conformance.Case {
 
 func mustLoad(t testing.TB, text string) []Policy {
 	t.Helper()
-	c := Load([]Source{{"test.yaml", []byte(text)}})
+	c := Load(texts("test.yaml", text))
 	if faults := c.Faults(); len(faults) > 0 {
 		t.Fatal(faults)
 	}

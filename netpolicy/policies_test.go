@@ -77,12 +77,12 @@ func TestShippedPolicies(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		sources = append(sources, Source{file, data})
+		sources = append(sources, Source{Name: file, Data: data})
 		t.Run(name, func(t *testing.T) {
 			if !strings.HasPrefix(string(data), "# ") || !strings.Contains(string(data), "\n# When: ") {
 				t.Error("the file does not say when to use it")
 			}
-			for _, p := range Load([]Source{{file, data}}).Policies() {
+			for _, p := range Load(texts(file, string(data))).Policies() {
 				if p.Description() == "" {
 					t.Errorf("policy %s has no description", p.Name())
 				}

@@ -200,7 +200,7 @@ func drawEndpoints(t *rapid.T) []Endpoint {
 func drawWorld(t *rapid.T) (World, reference) {
 	policies := drawPolicies(t)
 	text := render(t, policies)
-	c := Load([]Source{{"random.yaml", []byte(text)}})
+	c := Load(texts("random.yaml", text))
 	if faults := c.Faults(); len(faults) > 0 {
 		t.Fatalf("%v\n%s", faults, text)
 	}

@@ -24,7 +24,8 @@ const settle = 50 * time.Millisecond
 // edit between the first Load and the watch is not lost. The file, its directory
 // and the directories above need not exist yet; editors that replace the file
 // and symbolic links that are swapped (as for mounted config maps) are seen.
-// changed must not block. Any other error means that the kernel refused to watch.
+// Until changed returns nothing more is told. Any other error means that the kernel
+// refused to watch.
 func Watch(ctx context.Context, name string, log *slog.Logger, changed func()) error {
 	name, err := filepath.Abs(name)
 	if err != nil {
