@@ -1,29 +1,40 @@
 package link
 
-// maxHint is how many links a hint names before it says "look at all".
+// maxHint is how many things a hint names before it says "look at all".
 const maxHint = 1024
 
 // Hint names the links about which the kernel said something: a veth, bridge or
-// IFB that came, went or changed, bridge port flags that changed, or a qdisc,
-// class or filter that changed on any device. It is never more than a reason to
-// look. The reader's own changes are among them.
+// IFB that came, went or changed, a bridge whose addresses changed, bridge port
+// flags that changed, or a qdisc, class or filter that changed on any device; and
+// static FDB entries and neighbours that came, went or changed. It is never more
+// than a reason to look. The reader's own changes are among them.
 type Hint struct {
-	Full  bool // look at all
-	Links map[int]struct{}
+	Full       bool // look at all
+	Links      map[int]struct{}
+	MACs       map[MAC]struct{} // of FDB entries, on whichever bridge
+	Neighbours map[Neighbour]struct{}
 }
 
 // Empty says that nothing changed.
-func (h Hint) Empty() bool { return !h.Full && len(h.Links) == 0 }
+func (h Hint) Empty() bool {
+	return !h.Full && len(h.Links) == 0 && len(h.MACs) == 0 && len(h.Neighbours) == 0
+}
 
-func (h *Hint) add(index int) {
+func (h *Hint) add(index int) { note(h, &h.Links, index) }
+
+func (h *Hint) addMAC(m MAC) { note(h, &h.MACs, m) }
+
+func (h *Hint) addNeighbour(n Neighbour) { note(h, &h.Neighbours, n) }
+
+func note[K comparable](h *Hint, set *map[K]struct{}, key K) {
 	if h.Full {
 		return
 	}
-	if h.Links == nil {
-		h.Links = map[int]struct{}{}
+	if *set == nil {
+		*set = map[K]struct{}{}
 	}
-	h.Links[index] = struct{}{}
-	if len(h.Links) > maxHint {
+	(*set)[key] = struct{}{}
+	if len(*set) > maxHint {
 		h.all()
 	}
 }

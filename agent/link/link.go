@@ -111,6 +111,9 @@ func New(log *slog.Logger) (_ *Table, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to links: %w", err)
 	}
+	if err := followNeighbours(t.events); err != nil {
+		return nil, fmt.Errorf("subscribe to neighbours: %w", err)
+	}
 	// The forced size needs CAP_NET_ADMIN; what the sysctl rmem_max
 	// allows must do otherwise.
 	if err := t.events.SetReceiveBufferSize(receiveBuffer, true); err != nil {

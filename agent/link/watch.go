@@ -117,6 +117,10 @@ func (t *Table) message(m syscall.NetlinkMessage) bool {
 			return false
 		}
 		return t.mark(int(nl.DeserializeTcMsg(m.Data).Ifindex))
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		return t.neighbour(m)
+	case unix.RTM_NEWADDR, unix.RTM_DELADDR:
+		return t.address(m)
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 	default:
 		return false

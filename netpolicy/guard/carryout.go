@@ -71,9 +71,9 @@ func (d *Driver) step(s step) error {
 	switch {
 	case err == nil:
 		d.kernel.neighbours[s.neighbour] = s.mac
-	case errors.Is(err, unix.EINVAL) && s.neighbour.addr.Is6():
+	case errors.Is(err, unix.EINVAL) && s.neighbour.Addr.Is6():
 		// IPv6 was switched off there meanwhile.
-		d.kernel.no6[s.neighbour.bridge] = true
+		d.kernel.no6[s.neighbour.Bridge] = true
 		return nil
 	}
 	return d.unlessGone(s.port, err)

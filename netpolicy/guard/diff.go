@@ -14,7 +14,7 @@ type kernelState struct {
 	ports map[int]bridgePort
 	// pins are the FDB entries of MACs that are, or were, a port's business.
 	pins       map[int]map[MAC]fdbEntry
-	neighbours map[neighbourKey]MAC
+	neighbours map[Neighbour]MAC
 	bridges    map[int]MAC
 	// gateways are the addresses that the bridges have. The engine does not
 	// always say which.
@@ -42,7 +42,7 @@ type step struct {
 	op        op
 	port      int // what it is about; 0 for neighbours of nobody
 	mac       MAC
-	neighbour neighbourKey
+	neighbour Neighbour
 	settings  settings
 	flush     bool
 }
@@ -52,13 +52,13 @@ func (s step) String() string {
 	case opPin:
 		return fmt.Sprintf("pin %s to port %d", s.mac, s.port)
 	case opNeighbour:
-		return fmt.Sprintf("add neighbour %s at %s", s.neighbour.addr, s.mac)
+		return fmt.Sprintf("add neighbour %s at %s", s.neighbour.Addr, s.mac)
 	case opSet:
 		return fmt.Sprintf("set port %d to %q", s.port, s.settings)
 	case opUnpin:
 		return fmt.Sprintf("unpin %s from port %d", s.mac, s.port)
 	}
-	return fmt.Sprintf("delete neighbour %s", s.neighbour.addr)
+	return fmt.Sprintf("delete neighbour %s", s.neighbour.Addr)
 }
 
 // work is all that is to be done, in the order of its fields: what is added comes
@@ -125,7 +125,7 @@ func diff(p *plan, k *kernelState, f Features, l layout) work {
 		}
 	}
 	for key, n := range p.neighbours {
-		if k.neighbours[key] != n.mac && (key.addr.Is4() || !k.no6[key.bridge]) {
+		if k.neighbours[key] != n.mac && (key.Addr.Is4() || !k.no6[key.Bridge]) {
 			w.additions = append(w.additions, step{op: opNeighbour, port: n.port, neighbour: key, mac: n.mac})
 		}
 	}
@@ -141,7 +141,7 @@ func diff(p *plan, k *kernelState, f Features, l layout) work {
 
 func compareSteps(a, b step) int {
 	return cmp.Or(cmp.Compare(a.op, b.op), cmp.Compare(a.port, b.port), slices.Compare(a.mac[:], b.mac[:]),
-		a.neighbour.addr.Compare(b.neighbour.addr))
+		a.neighbour.Addr.Compare(b.neighbour.Addr))
 }
 
 func diffPort(w *work, p *plan, pp *portPlan, port bridgePort, k *kernelState, f Features) {

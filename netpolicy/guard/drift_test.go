@@ -2,6 +2,7 @@ package guard
 
 import (
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 )
@@ -81,6 +82,32 @@ func TestDrift(t *testing.T) {
 		r, err := d.Apply(w, Look{Links: map[int]struct{}{a.port: {}}})
 		if err != nil || r.Changes != 1 || len(r.Drift) != 1 {
 			t.Errorf("%d changes, %q, %v", r.Changes, r.Drift, err)
+		}
+	})
+	h.run(t, "what_was_hinted_at_is_healed", func(t *testing.T) {
+		at := func(addr string) Look {
+			return Look{Neighbours: map[Neighbour]struct{}{{h.bridge, netip.MustParseAddr(addr)}: {}}}
+		}
+		pinned := Look{MACs: map[MAC]struct{}{a.mac: {}}}
+		for cmd, look := range map[string]Look{
+			"bridge fdb del 02:42:ac:1e:00:02 dev box0 master":                                      pinned,
+			"bridge fdb replace 02:42:ac:1e:00:02 dev box1 master static":                           pinned,
+			"bridge fdb replace 02:42:ac:1e:00:02 dev box0 master static":                           pinned,
+			"ip neigh del 172.30.0.2 dev br-test":                                                   at("172.30.0.2"),
+			"ip neigh replace 172.30.0.2 lladdr 02:42:ac:1e:00:03 dev br-test nud permanent":        at("172.30.0.2"),
+			"ip neigh replace 172.30.0.2 lladdr 02:42:ac:1e:00:02 dev br-test nud stale":            at("172.30.0.2"),
+			"ip neigh del fd00:30::2 dev br-test":                                                   at("fd00:30::2"),
+			"ip neigh add 172.30.0.99 lladdr 02:42:ac:1e:00:02 dev br-test nud permanent proto 110": at("172.30.0.99"),
+		} {
+			words := strings.Fields(cmd)
+			run(t, words[0], words[1:]...)
+			if h.state() == want {
+				t.Fatalf("%s changed nothing", cmd)
+			}
+			if r, err := d.Apply(w, look); err != nil || len(r.Drift) == 0 {
+				t.Errorf("after %s: %+v, %v", cmd, r, err)
+			}
+			differ(t, want, h.state(), "not healed after "+cmd)
 		}
 	})
 	h.run(t, "but_the_table_always_is", func(t *testing.T) {

@@ -41,7 +41,7 @@ type Driver struct {
 // found.
 func Open(features Features, log *slog.Logger) (*Driver, error) {
 	d := &Driver{log: log, features: features, seen: map[int]Port{}, carried: map[counted]uint64{}}
-	d.kernel = kernelState{ports: map[int]bridgePort{}, pins: map[int]map[MAC]fdbEntry{}, neighbours: map[neighbourKey]MAC{},
+	d.kernel = kernelState{ports: map[int]bridgePort{}, pins: map[int]map[MAC]fdbEntry{}, neighbours: map[Neighbour]MAC{},
 		bridges: map[int]MAC{}, gateways: map[int][]netip.Addr{}, no6: map[int]bool{}, before: map[int]settings{}}
 	var err error
 	if d.links, err = openRtnl(); err != nil {

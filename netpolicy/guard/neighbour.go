@@ -17,10 +17,10 @@ const neighbourProtocol = 110
 // ndaProtocol is NDA_PROTOCOL.
 const ndaProtocol = 12
 
-// neighbourKey is where a neighbour entry stands.
-type neighbourKey struct {
-	bridge int
-	addr   netip.Addr
+// Neighbour is where a neighbour entry stands.
+type Neighbour struct {
+	Bridge int // ifindex
+	Addr   netip.Addr
 }
 
 func family(a netip.Addr) uint8 {
@@ -31,8 +31,8 @@ func family(a netip.Addr) uint8 {
 }
 
 // neighbours lists netguard's own permanent entries.
-func (r rtnl) neighbours() (map[neighbourKey]MAC, error) {
-	out := map[neighbourKey]MAC{}
+func (r rtnl) neighbours() (map[Neighbour]MAC, error) {
+	out := map[Neighbour]MAC{}
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		var answers []netlink.Message
 		var err error
@@ -57,7 +57,28 @@ func (r rtnl) neighbours() (map[neighbourKey]MAC, error) {
 	return out, nil
 }
 
-func parseNeighbour(data []byte, into map[neighbourKey]MAC) error {
+// neighbour asks for one entry (Linux 5.0), if it is netguard's own.
+func (r rtnl) neighbour(k Neighbour) (MAC, bool, error) {
+	answers, err := r.send(unix.RTM_GETNEIGH, 0, ndmsg(family(k.Addr), k.Bridge, 0, 0), func(ae *netlink.AttributeEncoder) {
+		ae.Bytes(unix.NDA_DST, k.Addr.AsSlice())
+	})
+	if gone(err) {
+		return MAC{}, false, nil
+	}
+	if err != nil {
+		return MAC{}, false, fmt.Errorf("get neighbour %s: %w", k.Addr, err)
+	}
+	found := map[Neighbour]MAC{}
+	for _, a := range answers {
+		if err := parseNeighbour(a.Data, found); err != nil {
+			return MAC{}, false, err
+		}
+	}
+	mac, ok := found[k]
+	return mac, ok, nil
+}
+
+func parseNeighbour(data []byte, into map[Neighbour]MAC) error {
 	if len(data) < sizeofNdMsg {
 		return fmt.Errorf("parse neighbour: %d bytes are too few", len(data))
 	}
@@ -68,13 +89,13 @@ func parseNeighbour(data []byte, into map[neighbourKey]MAC) error {
 	if err != nil {
 		return fmt.Errorf("parse neighbour: %w", err)
 	}
-	key := neighbourKey{bridge: int(int32(binary.NativeEndian.Uint32(data[4:])))}
+	key := Neighbour{Bridge: int(int32(binary.NativeEndian.Uint32(data[4:])))}
 	var mac MAC
 	ours := false
 	for ad.Next() {
 		switch ad.Type() {
 		case unix.NDA_DST:
-			key.addr, _ = netip.AddrFromSlice(ad.Bytes())
+			key.Addr, _ = netip.AddrFromSlice(ad.Bytes())
 		case unix.NDA_LLADDR:
 			if b := ad.Bytes(); len(b) == len(mac) {
 				mac = MAC(b)
@@ -86,33 +107,33 @@ func parseNeighbour(data []byte, into map[neighbourKey]MAC) error {
 	if err := ad.Err(); err != nil {
 		return fmt.Errorf("parse neighbour: %w", err)
 	}
-	if ours && key.addr.IsValid() {
+	if ours && key.Addr.IsValid() {
 		into[key] = mac
 	}
 	return nil
 }
 
 // addNeighbour makes the host believe an address to be at a MAC for good.
-func (r rtnl) addNeighbour(k neighbourKey, mac MAC) error {
+func (r rtnl) addNeighbour(k Neighbour, mac MAC) error {
 	_, err := r.send(unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create|netlink.Replace,
-		ndmsg(family(k.addr), k.bridge, unix.NUD_PERMANENT, 0), func(ae *netlink.AttributeEncoder) {
-			ae.Bytes(unix.NDA_DST, k.addr.AsSlice())
+		ndmsg(family(k.Addr), k.Bridge, unix.NUD_PERMANENT, 0), func(ae *netlink.AttributeEncoder) {
+			ae.Bytes(unix.NDA_DST, k.Addr.AsSlice())
 			ae.Bytes(unix.NDA_LLADDR, mac[:])
 			ae.Uint8(ndaProtocol, neighbourProtocol)
 		})
 	if err != nil {
-		return fmt.Errorf("add neighbour %s: %w", k.addr, err)
+		return fmt.Errorf("add neighbour %s: %w", k.Addr, err)
 	}
 	return nil
 }
 
 // deleteNeighbour removes an entry; one that is not there is fine.
-func (r rtnl) deleteNeighbour(k neighbourKey) error {
-	_, err := r.send(unix.RTM_DELNEIGH, netlink.Acknowledge, ndmsg(family(k.addr), k.bridge, 0, 0), func(ae *netlink.AttributeEncoder) {
-		ae.Bytes(unix.NDA_DST, k.addr.AsSlice())
+func (r rtnl) deleteNeighbour(k Neighbour) error {
+	_, err := r.send(unix.RTM_DELNEIGH, netlink.Acknowledge, ndmsg(family(k.Addr), k.Bridge, 0, 0), func(ae *netlink.AttributeEncoder) {
+		ae.Bytes(unix.NDA_DST, k.Addr.AsSlice())
 	})
 	if err != nil && !gone(err) {
-		return fmt.Errorf("delete neighbour %s: %w", k.addr, err)
+		return fmt.Errorf("delete neighbour %s: %w", k.Addr, err)
 	}
 	return nil
 }

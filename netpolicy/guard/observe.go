@@ -16,7 +16,7 @@ func (d *Driver) observe(ports map[int]Port, look Look) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	news = news || look.Full || len(look.Links) > 0
+	news = news || !look.empty()
 	guarded := map[int][]MAC{} // what is to be asked for
 	if look.Full {
 		for port, pins := range k.pins {
@@ -34,6 +34,8 @@ func (d *Driver) observe(ports map[int]Port, look Look) (bool, error) {
 		if k.neighbours, err = d.links.neighbours(); err != nil {
 			return false, err
 		}
+	} else if err := d.observeNeighbours(look); err != nil {
+		return false, err
 	}
 	// The records, of ports that are long gone too.
 	for e, comment := range k.table.sets[setPorts] {
@@ -69,6 +71,20 @@ func (d *Driver) observe(ports map[int]Port, look Look) (bool, error) {
 	return news, d.observeBridges(ports, look)
 }
 
+// observeNeighbours reads the entries that the look names.
+func (d *Driver) observeNeighbours(look Look) error {
+	for key := range look.Neighbours {
+		mac, ok, err := d.links.neighbour(key)
+		if err != nil {
+			return err
+		}
+		if delete(d.kernel.neighbours, key); ok {
+			d.kernel.neighbours[key] = mac
+		}
+	}
+	return nil
+}
+
 // recover finds ports whose record was lost, because somebody removed the table:
 // behind each of netguard's neighbour entries there is a MAC that is pinned to a
 // port, which is locked.
@@ -79,11 +95,11 @@ func (d *Driver) recover(guarded map[int][]MAC) error {
 		known[bridgeMAC{k.ports[e.portOf()].bridge, e.macOf()}] = true
 	}
 	for key, mac := range k.neighbours {
-		if known[bridgeMAC{key.bridge, mac}] {
+		if known[bridgeMAC{key.Bridge, mac}] {
 			continue
 		}
-		known[bridgeMAC{key.bridge, mac}] = true
-		e, ok, err := d.links.fdbOf(key.bridge, mac)
+		known[bridgeMAC{key.Bridge, mac}] = true
+		e, ok, err := d.links.fdbOf(key.Bridge, mac)
 		if err != nil {
 			return err
 		}
@@ -103,6 +119,7 @@ func (d *Driver) recover(guarded map[int][]MAC) error {
 func (d *Driver) observePort(index int, port Port, macs []MAC, look Look) error {
 	k := &d.kernel
 	_, named := look.Links[index]
+	named = named || slices.ContainsFunc(macs, func(m MAC) bool { _, ok := look.MACs[m]; return ok })
 	before, known := d.seen[index]
 	again := look.Full || named || !known || !sameLayer2(before, port)
 	if !again {

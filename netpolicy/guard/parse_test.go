@@ -114,7 +114,7 @@ func FuzzParseNeighbour(f *testing.F) {
 	f.Add(entry)
 	f.Add(entry[:13])
 	f.Fuzz(func(t *testing.T, data []byte) {
-		got := map[neighbourKey]MAC{}
+		got := map[Neighbour]MAC{}
 		if err := parseNeighbour(data, got); err != nil && len(got) > 0 {
 			t.Fatalf("%v and %v", got, err)
 		}

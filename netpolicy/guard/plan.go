@@ -14,7 +14,7 @@ type plan struct {
 	sets  map[string]elements
 	ports map[int]*portPlan
 	// neighbours are the permanent entries of the host.
-	neighbours map[neighbourKey]neighbour
+	neighbours map[Neighbour]neighbour
 	// extras and prefixes are what labels have taken of what there is for them.
 	extras, prefixes int
 }
@@ -36,7 +36,7 @@ type portPlan struct {
 // newPlan works a wish out. What cannot be is a fault of the port, and keeps it
 // from being admitted, but does not touch others.
 func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
-	p := &plan{mode: w.Mode, sets: map[string]elements{}, ports: map[int]*portPlan{}, neighbours: map[neighbourKey]neighbour{}}
+	p := &plan{mode: w.Mode, sets: map[string]elements{}, ports: map[int]*portPlan{}, neighbours: map[Neighbour]neighbour{}}
 	for _, s := range sets(f) {
 		if !s.dynamic {
 			p.sets[s.name] = elements{}
@@ -57,17 +57,17 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 
 // owners tell whose each address and MAC is; a gateway's is nobody's (-1).
 type owners struct {
-	addrs map[neighbourKey]int
+	addrs map[Neighbour]int
 	macs  map[bridgeMAC]int
 }
 
 // at gives the scope of an address: a link-local one is its bridge's, any other
 // is the host's.
-func at(bridge int, a netip.Addr) neighbourKey {
+func at(bridge int, a netip.Addr) Neighbour {
 	if !a.IsLinkLocalUnicast() {
 		bridge = 0
 	}
-	return neighbourKey{bridge, a}
+	return Neighbour{bridge, a}
 }
 
 type bridgeMAC struct {
@@ -78,7 +78,7 @@ type bridgeMAC struct {
 // admit decides about each port whether it can be as wished, and says what is
 // taken.
 func (p *plan) admit(ports []Port, bridgeMACs map[int]MAC) owners {
-	o := owners{addrs: map[neighbourKey]int{}, macs: map[bridgeMAC]int{}}
+	o := owners{addrs: map[Neighbour]int{}, macs: map[bridgeMAC]int{}}
 	const gateway = -1
 	for _, port := range ports {
 		for _, g := range port.Gateways {
@@ -179,7 +179,7 @@ func (p *plan) port(pp *portPlan, f Features, taken owners) {
 	for _, a := range addrs {
 		put(set4or6(a, setOwn4, setOwn6), element{key: string(a.AsSlice())})
 		if p.mode == Enforce {
-			p.neighbours[neighbourKey{pp.Bridge, a}] = neighbour{pp.MAC, pp.Index}
+			p.neighbours[Neighbour{pp.Bridge, a}] = neighbour{pp.MAC, pp.Index}
 		}
 	}
 	pp.macs = []MAC{pp.MAC}

@@ -138,7 +138,7 @@ func TestPlanOrder(t *testing.T) {
 		}
 		one := newPlan(Wish{Ports: ports}, allFeatures, map[int]MAC{1: {2, 0, 0, 0, 0, 1}})
 		two := newPlan(Wish{Ports: rapid.Permutation(ports).Draw(t, "order")}, allFeatures, map[int]MAC{1: {2, 0, 0, 0, 0, 1}})
-		if diff := cmp.Diff(one, two, cmp.AllowUnexported(plan{}, portPlan{}, element{}, neighbour{}, neighbourKey{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
+		if diff := cmp.Diff(one, two, cmp.AllowUnexported(plan{}, portPlan{}, element{}, neighbour{}, Neighbour{}), cmp.Comparer(func(a, b netip.Addr) bool { return a == b }),
 			cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 			t.Fatalf("the order counts:\n%s", diff)
 		}
@@ -176,7 +176,7 @@ func TestDiff(t *testing.T) {
 		table:      &tableState{present: true, id: l.id, rules: l.lines(), sets: newPlan(Wish{Ports: []Port{old}}, allFeatures, nil).sets},
 		ports:      map[int]bridgePort{10: {1, guarded(portDefaults)}, 20: {1, portDefaults}},
 		pins:       map[int]map[MAC]fdbEntry{10: {old.MAC: {10, 0x40, ntfSticky}}},
-		neighbours: map[neighbourKey]MAC{{1, old.IPv4}: old.MAC, {1, old.MAC.LinkLocal()}: old.MAC},
+		neighbours: map[Neighbour]MAC{{1, old.IPv4}: old.MAC, {1, old.MAC.LinkLocal()}: old.MAC},
 		before:     map[int]settings{10: portDefaults, 20: portDefaults},
 	}
 	for _, s := range l.sets {

@@ -95,8 +95,14 @@ func (w Wish) with(gateways map[int][]netip.Addr) Wish {
 // what the wish itself changes; nothing else is read again. (The table is checked
 // each time: that is one message.)
 type Look struct {
-	Full  bool
-	Links map[int]struct{} // ifindexes
+	Full       bool
+	Links      map[int]struct{} // ifindexes
+	MACs       map[MAC]struct{} // whose FDB entries may have changed, on any bridge
+	Neighbours map[Neighbour]struct{}
+}
+
+func (l Look) empty() bool {
+	return !l.Full && len(l.Links) == 0 && len(l.MACs) == 0 && len(l.Neighbours) == 0
 }
 
 // Everything looks at all.

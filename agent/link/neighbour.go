@@ -1,0 +1,123 @@
+package link
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// MAC is an address of Ethernet.
+type MAC [6]byte
+
+// Neighbour is where a neighbour entry stands.
+type Neighbour struct {
+	Link int // ifindex
+	Addr netip.Addr
+}
+
+const (
+	sizeofNdMsg = 12
+	sizeofIfa   = 8
+	// ndaProtocol is NDA_PROTOCOL (Linux 5.0): who put an entry there.
+	ndaProtocol = 12
+)
+
+// followNeighbours adds what the kernel says of FDB and neighbour entries and of
+// addresses to a subscription.
+//
+// A container can make a bridge learn half a million MACs a second, and a host
+// has its own neighbours come and go all the time. A filter in the kernel leaves
+// out both: of a bridge's FDB passes what somebody put there by hand, of neighbours
+// what says who put it there.
+func followNeighbours(s *nl.NetlinkSocket) error {
+	program, err := bpf.Assemble(ofInterest())
+	if err != nil {
+		return fmt.Errorf("assemble filter: %w", err)
+	}
+	code := make([]unix.SockFilter, len(program))
+	for i, c := range program {
+		code[i] = unix.SockFilter{Code: c.Op, Jt: c.Jt, Jf: c.Jf, K: c.K}
+	}
+	if err := unix.SetsockoptSockFprog(s.GetFd(), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+		&unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}); err != nil {
+		return fmt.Errorf("attach filter: %w", err)
+	}
+	for _, group := range []int{unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR} {
+		if err := unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil {
+			return fmt.Errorf("subscribe to group %d: %w", group, err)
+		}
+	}
+	return nil
+}
+
+// ofInterest is the filter. A message of rtnetlink's is one packet.
+func ofInterest() []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.LoadAbsolute{Off: 4, Size: 2}, // nlmsghdr.nlmsg_type
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: swapped(unix.RTM_NEWNEIGH), SkipTrue: 1},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: swapped(unix.RTM_DELNEIGH), SkipTrue: 8},
+		bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr, Size: 1}, // ndmsg.ndm_family
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.AF_BRIDGE, SkipTrue: 2},
+		bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + 8, Size: 2}, // ndmsg.ndm_state
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: swapped(unix.NUD_NOARP | unix.NUD_PERMANENT), SkipTrue: 4, SkipFalse: 5},
+		bpf.LoadConstant{Dst: bpf.RegX, Val: ndaProtocol},
+		bpf.LoadConstant{Dst: bpf.RegA, Val: unix.SizeofNlMsghdr + sizeofNdMsg},
+		bpf.LoadExtension{Num: bpf.ExtNetlinkAttr}, // its offset, or 0
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0, SkipTrue: 1},
+		bpf.RetConstant{Val: 1 << 20},
+		bpf.RetConstant{Val: 0},
+	}
+}
+
+// swapped is a 16-bit number of the machine's as the filter loads it: big endian.
+func swapped(v uint16) uint32 {
+	return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, v)))
+}
+
+// neighbour notes an FDB or neighbour entry that changed, and says whether the
+// hint grew.
+func (t *Table) neighbour(m syscall.NetlinkMessage) bool {
+	if len(m.Data) < sizeofNdMsg {
+		return false
+	}
+	index := int(int32(binary.NativeEndian.Uint32(m.Data[4:])))
+	if !t.known(index) {
+		return false
+	}
+	attrs, err := nl.ParseRouteAttr(m.Data[sizeofNdMsg:])
+	if err != nil {
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, a := range attrs {
+		switch {
+		case m.Data[0] == unix.AF_BRIDGE && a.Attr.Type == unix.NDA_LLADDR && len(a.Value) == len(MAC{}):
+			t.hint.addMAC(MAC(a.Value))
+			return true
+		case m.Data[0] != unix.AF_BRIDGE && a.Attr.Type == unix.NDA_DST:
+			if addr, ok := netip.AddrFromSlice(a.Value); ok {
+				t.hint.addNeighbour(Neighbour{index, addr})
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// address notes that a bridge's addresses changed.
+func (t *Table) address(m syscall.NetlinkMessage) bool {
+	if len(m.Data) < sizeofIfa {
+		return false
+	}
+	index := int(int32(binary.NativeEndian.Uint32(m.Data[4:])))
+	t.mu.Lock()
+	_, bridge := t.bridges[index]
+	t.mu.Unlock()
+	return bridge && t.mark(index)
+}
