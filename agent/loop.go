@@ -162,19 +162,11 @@ func (l *loop) pass(ctx context.Context) {
 		return
 	}
 	seen := l.observer.current() // before the ports: they may only be newer
-	if h := l.links.TakeHint(); !h.Empty() {
-		l.check.all = l.check.all || h.Full
-		for index := range h.Links {
-			l.check.mark(index)
-			l.sentry.mark(index)
-		}
-		l.sentry.look.Full = l.sentry.look.Full || h.Full
-		l.check.within(verifySoon)
-	}
-	if l.tables.changed.Swap(false) || seen.reads != l.reads {
+	l.hear(l.links.TakeHint())
+	if changed, by := l.tables.takeRules(); changed || seen.reads != l.reads {
 		// Docker writes its chains anew when a network comes or it starts.
 		l.reads = seen.reads
-		l.police.soon()
+		l.police.soon(by)
 	}
 	ports := l.links.Snapshot()
 	cfg := l.settings.config()
@@ -206,6 +198,23 @@ func (l *loop) pass(ctx context.Context) {
 	}
 	l.tell(s)
 	l.state.Store(s)
+}
+
+// hear has looked at what the kernel told of.
+func (l *loop) hear(h link.Hint) {
+	l.sentry.hear(h)
+	if h.Full || len(h.Links) > 0 {
+		l.check.all = l.check.all || h.Full
+		for index := range h.Links {
+			l.check.mark(index)
+		}
+		l.check.within(verifySoon)
+	}
+	for name, index := range l.links.Bridges() {
+		if _, named := h.Links[index]; named || h.Full {
+			l.police.touched(name)
+		}
+	}
 }
 
 // admit tells whether all that an endpoint should have is in the kernel.

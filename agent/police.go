@@ -19,8 +19,13 @@ import (
 
 const (
 	// policeEvery is how often the rules are compared with the kernel. Nothing
-	// tells of a change of iptables or ipset.
+	// tells of a change of iptables' legacy backend or of ipset.
 	policeEvery = 10 * time.Second
+	// glanceEvery is how often what is cheap to see of it is looked at.
+	glanceEvery = 2 * time.Second
+	// maxOvertaken is how often somebody else may write rules in the same moment
+	// before that is an error.
+	maxOvertaken = 3
 	// policeTimeout bounds one round of forks.
 	policeTimeout = 30 * time.Second
 	// cutSoon gathers changes of one moment before connections are gone over.
@@ -86,6 +91,12 @@ type police struct {
 	wait       time.Duration   // before the next try
 	at         time.Time       // the next look at the kernel
 	cut        time.Time       // connections are to be gone over; zero if not
+	glance     time.Time       // the next one
+
+	by        []string // who changed the rules, since they were looked at
+	doubt     bool     // the next look is because of somebody else's doing
+	unsure    bool     // a bridge may have been changed
+	overtaken int      // how often in a row
 }
 
 // pass brings the kernel to what policies say of the endpoints now.
@@ -97,49 +108,92 @@ func (p *police) pass(ctx context.Context, catalog *netpolicy.Catalog, desires [
 	now := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, policeTimeout)
 	defer cancel()
+	if !p.dirty && !now.Before(p.glance) {
+		p.look(now)
+	}
 	if !p.dirty && !now.Before(p.at) {
 		p.verify(ctx)
 	}
 	if p.dirty && (p.wait == 0 || !now.Before(p.at)) {
 		p.apply(ctx)
 	}
+	if p.unsure && !p.dirty {
+		p.bridges = nil
+		p.setBridges()
+	}
 	if !p.cut.IsZero() && !time.Now().Before(p.cut) {
 		p.cutConnections(ctx)
 	}
 }
 
-// soon has the kernel looked at.
-func (p *police) soon() {
+// soon has the kernel looked at, because of what somebody did, if it is known who.
+func (p *police) soon(by []string) {
+	p.by = append(p.by, by...)
+	p.doubt = true
 	if at := time.Now().Add(verifySoon); p.at.After(at) && p.err == nil {
 		p.at = at
 	}
 }
 
+// touched has a bridge looked at, if policies count within it.
+func (p *police) touched(bridge string) {
+	p.unsure = p.unsure || p.bridges[bridge]
+}
+
+// look finds what is cheap to find of what nothing tells of.
+func (p *police) look(now time.Time) {
+	p.glance = now.Add(glanceEvery)
+	changed, err := p.driver.Glance()
+	if changed || err != nil { // an error is Verify's to tell
+		p.at = now
+	}
+}
+
 // next is when pass has to be called again.
 func (p *police) next() time.Time {
-	if !p.cut.IsZero() && p.cut.Before(p.at) {
-		return p.cut
+	next := p.at
+	if !p.cut.IsZero() && p.cut.Before(next) {
+		next = p.cut
 	}
-	return p.at
+	if !p.dirty && p.glance.Before(next) {
+		next = p.glance
+	}
+	return next
 }
 
 func (p *police) verify(ctx context.Context) {
 	drift, err := p.driver.Verify(ctx)
-	p.at = time.Now().Add(policeEvery)
+	p.at, p.glance = time.Now().Add(policeEvery), time.Now().Add(glanceEvery)
 	if err != nil {
 		p.fail(err)
 		return
 	}
+	switch {
+	case len(drift) > 0 && p.driver.Displaced():
+		p.log.Info("others wrote rules before netguard's, as Docker does for each network; putting netguard's first", "changes", drift, "by", names(p.by))
+	case len(drift) > 0:
+		p.log.Warn("rules were changed by somebody else; restoring them", "changes", drift, "by", names(p.by))
+	case p.doubt && p.cut.IsZero():
+		// For a moment they may have been away: what began then ends.
+		p.cut = time.Now().Add(cutSoon)
+	}
 	if len(drift) > 0 {
-		p.log.Warn("rules were changed by somebody else; restoring them", "changes", drift)
 		p.dirty, p.wait = true, 0
 	}
+	p.by, p.doubt = nil, false
 	p.bridges = nil // look at them again
 	p.setBridges()
 }
 
 func (p *police) apply(ctx context.Context) {
 	report, err := p.driver.Apply(ctx, p.ruling.wish())
+	if errors.Is(err, iptables.ErrOvertaken) && p.overtaken < maxOvertaken {
+		p.log.Info("others write rules at this moment; looking again", "error", err)
+		p.overtaken++
+		p.wait, p.at = verifySoon, time.Now().Add(verifySoon)
+		return
+	}
+	p.overtaken = 0
 	if err != nil {
 		p.fail(err)
 		return
@@ -152,7 +206,7 @@ func (p *police) apply(ctx context.Context) {
 		p.log.Info(text, "generation", p.ruling.rules.Generation, "forks", report.Forks)
 	}
 	p.dirty, p.err, p.wait = false, nil, 0
-	p.at = time.Now().Add(policeEvery)
+	p.at, p.glance = time.Now().Add(policeEvery), time.Now().Add(glanceEvery)
 	p.setBridges()
 	// Also when only members were added: an address may be new to a container
 	// whose predecessor left connections.
@@ -173,10 +227,14 @@ func (p *police) fail(err error) {
 // setBridges has the bridges hand over what policies are about. First the rules,
 // then the bridges: what is handed over meets the rules at once.
 func (p *police) setBridges() {
+	p.unsure = false
 	if p.bridges != nil && maps.Equal(p.bridges, p.ruling.bridges) {
 		return
 	}
 	err := p.driver.Bridges(p.ruling.bridges)
+	if off := p.driver.Unswitched(); len(off) > 0 {
+		p.log.Warn("bridges were changed by somebody else to hand nothing to iptables; restored", "bridges", off)
+	}
 	if err != nil && (p.bridgesErr == nil || p.bridgesErr.Error() != err.Error()) {
 		p.log.Error("policies do not count within bridges", "error", err)
 	}

@@ -32,12 +32,27 @@ type sentry struct {
 	wait   time.Duration
 }
 
-// mark has a link looked at.
-func (s *sentry) mark(index int) {
-	if s.look.Links == nil {
-		s.look.Links = map[int]struct{}{}
+// hear has looked at what a hint names.
+func (s *sentry) hear(h link.Hint) {
+	for index := range h.Links {
+		if s.look.Links == nil {
+			s.look.Links = map[int]struct{}{}
+		}
+		s.look.Links[index] = struct{}{}
 	}
-	s.look.Links[index] = struct{}{}
+	for mac := range h.MACs {
+		if s.look.MACs == nil {
+			s.look.MACs = map[guard.MAC]struct{}{}
+		}
+		s.look.MACs[guard.MAC(mac)] = struct{}{}
+	}
+	for n := range h.Neighbours {
+		if s.look.Neighbours == nil {
+			s.look.Neighbours = map[guard.Neighbour]struct{}{}
+		}
+		s.look.Neighbours[guard.Neighbour{Bridge: n.Link, Addr: n.Addr}] = struct{}{}
+	}
+	s.look.Full = s.look.Full || h.Full
 }
 
 // watch gives the ports of the managed bridges: those that desires know, as they

@@ -4,16 +4,37 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"slices"
+	"strings"
+	"sync"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"netguard/netpolicy/guard"
 )
 
 // tables follows the kernel's messages about nftables, which the guard and
 // iptables' nft backend use. (Neither iptables' legacy backend nor ipset tell.)
 type tables struct {
-	changed atomic.Bool
+	mu    sync.Mutex
+	rules bool     // iptables' filter table was changed
+	by    []string // the programs that did so, as the kernel names them
+	// touched: it was changed in the transaction whose messages are arriving.
+	touched bool
+}
+
+// maxNames bounds what is remembered of who changed something.
+const maxNames = 4
+
+// takeRules tells whether the filter table was changed since the last call, and by
+// which programs, netguard's own among them.
+func (t *tables) takeRules() (bool, []string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	changed, by := t.rules, t.by
+	t.rules, t.by = false, nil
+	return changed, by
 }
 
 // watch notes changes until ctx ends, netguard's own among them. A kernel
@@ -35,15 +56,83 @@ func (t *tables) watch(ctx context.Context, wake func()) error {
 		}
 	}()
 	for {
-		_, err := conn.Receive()
+		messages, err := conn.Receive()
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case err != nil && !errors.Is(err, unix.ENOBUFS):
+		case errors.Is(err, unix.ENOBUFS):
+			t.lost()
+			wake()
+			continue
+		case err != nil:
 			return fmt.Errorf("receive nftables messages: %w", err)
 		}
-		if !t.changed.Swap(true) {
+		ours := false
+		for _, m := range messages {
+			ours = t.message(m) || ours
+		}
+		if ours {
 			wake()
 		}
 	}
+}
+
+func (t *tables) lost() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rules, t.touched = true, true
+}
+
+const (
+	nftaTable       = 1 // NFTA_*_TABLE, NFTA_TABLE_NAME: in all messages but NEWGEN
+	nftaGenProcName = 3 // NFTA_GEN_PROC_NAME
+	sizeofNfGenMsg  = 4
+)
+
+// message notes what one message says, and tells whether it is about a table that
+// netguard uses. What others do in tables of their own is none of its business, and
+// may be any number.
+func (t *tables) message(m netlink.Message) bool {
+	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < sizeofNfGenMsg {
+		return false
+	}
+	ad, err := netlink.NewAttributeDecoder(m.Data[sizeofNfGenMsg:])
+	if err != nil {
+		return false
+	}
+	end := m.Header.Type&0xff == unix.NFT_MSG_NEWGEN
+	table, name := "", ""
+	for ad.Next() {
+		switch {
+		case end && ad.Type() == nftaGenProcName:
+			name = ad.String()
+		case !end && ad.Type() == nftaTable:
+			table = ad.String()
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch family := m.Data[0]; {
+	case end:
+		// It ends a transaction.
+		if t.touched && name != "" && len(t.by) < maxNames && !slices.Contains(t.by, name) {
+			t.by = append(t.by, name)
+		}
+		t.touched = false
+		return false
+	case family == unix.NFPROTO_BRIDGE:
+		return table == guard.TableName
+	case (family == unix.NFPROTO_IPV4 || family == unix.NFPROTO_IPV6) && table == "filter":
+		t.rules, t.touched = true, true
+		return true
+	}
+	return false
+}
+
+// names puts programs into words for a log.
+func names(by []string) string {
+	if len(by) == 0 {
+		return "the kernel does not say"
+	}
+	return strings.Join(by, ", ")
 }

@@ -47,7 +47,7 @@ func Open(features Features, log *slog.Logger) (*Driver, error) {
 	if d.links, err = openRtnl(); err != nil {
 		return nil, err
 	}
-	if d.filter, err = openFilter(tableName); err != nil {
+	if d.filter, err = openFilter(TableName); err != nil {
 		d.Close()
 		return nil, err
 	}
@@ -218,7 +218,7 @@ func sentences(w work) []string {
 	var out []string
 	if w.admit.replace != nil {
 		// All of its sets are new as well.
-		return []string{"the table bridge " + tableName + " is missing or not netguard's"}
+		return []string{"the table bridge " + TableName + " is missing or not netguard's"}
 	}
 	for port, all := range w.about() {
 		for _, what := range all {

@@ -13,8 +13,8 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// tableName is the name of the guard's table in the bridge family.
-const tableName = "netguard"
+// TableName is the name of the guard's table in the bridge family.
+const TableName = "netguard"
 
 // bridgeFamily is NFPROTO_BRIDGE.
 const bridgeFamily = nftables.TableFamilyBridge

@@ -75,6 +75,10 @@ func (t *table) anchorings() []anchoring {
 			for i, r := range t.rules[name] {
 				switch {
 				case r != spec || ownsChain(name):
+				case name != a.chain && name == dockerUser:
+					// It stays for the time when Docker leads packets there
+					// again: for a moment, each time that Docker makes a
+					// network, it does not.
 				case name != a.chain:
 					a.elsewhere = append(a.elsewhere, name)
 				case i > 0:

@@ -221,7 +221,7 @@ func (d *Driver) readBack(ctx context.Context, k *kernel, p *plan) error {
 			}
 		}
 		if left := t.anchorings(); len(left) > 0 {
-			return fmt.Errorf("read back %s rules: %s: is something else putting its own first?", familyNames[i], left[0])
+			return fmt.Errorf("read back %s rules: %s: %w", familyNames[i], left[0], ErrOvertaken)
 		}
 	}
 	for key := range d.known {

@@ -49,11 +49,18 @@ func (d *Driver) Bridges(wish map[string]bool) error {
 	if err != nil {
 		return fmt.Errorf("set bridges: %w", err)
 	}
+	if err := d.recordAgain(wish, &recorded); err != nil {
+		return fmt.Errorf("set bridges: %w", err)
+	}
 	var faults []error
 	for _, i := range d.families {
 		for name := range recorded[i] {
 			if !wish[name] {
-				faults = append(faults, d.restoreBridge(i, name))
+				if err := d.restoreBridge(i, name); err != nil {
+					faults = append(faults, err)
+					continue
+				}
+				delete(recorded[i], name)
 			}
 		}
 	}
@@ -62,11 +69,50 @@ func (d *Driver) Bridges(wish map[string]bool) error {
 		wanted = nil
 	}
 	for _, name := range wanted {
-		faults = append(faults, d.switchBridge(name, recorded))
+		faults = append(faults, d.switchBridge(name, &recorded))
 	}
+	d.switched = recorded
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("set bridges: %w", err)
 	}
+	return nil
+}
+
+// Unswitched gives the bridges that somebody else had switched off, as Bridges
+// found since the last call.
+func (d *Driver) Unswitched() []string {
+	out := d.unswitched
+	d.unswitched = nil
+	return out
+}
+
+// recordAgain puts back what somebody else took from the record: without it the
+// bridges would stay switched on after netguard.
+func (d *Driver) recordAgain(wish map[string]bool, recorded *[2]map[string]bool) error {
+	for _, i := range d.families {
+		for name := range d.switched[i] {
+			if wish[name] && !recorded[i][name] {
+				if err := d.record(i, name, recorded); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (d *Driver) record(i int, name string, recorded *[2]map[string]bool) error {
+	spec := bridgeSet(i == 1)
+	if recorded[i] == nil {
+		if err := d.sets.create(spec); err != nil {
+			return err
+		}
+		recorded[i] = map[string]bool{}
+	}
+	if err := d.sets.change(spec, false, bridgeElement(i, name)); err != nil {
+		return err
+	}
+	recorded[i][name] = true
 	return nil
 }
 
@@ -107,7 +153,7 @@ func bridgeElement(i int, name string) []element {
 
 // switchBridge switches on what is off. It is recorded first: what is recorded and
 // was not switched on is put back to off, which it is.
-func (d *Driver) switchBridge(name string, recorded [2]map[string]bool) error {
+func (d *Driver) switchBridge(name string, recorded *[2]map[string]bool) error {
 	b, err := d.bridge(name)
 	if err != nil || b == nil {
 		return err
@@ -116,18 +162,12 @@ func (d *Driver) switchBridge(name string, recorded [2]map[string]bool) error {
 		if b.on[i] {
 			continue
 		}
-		spec := bridgeSet(i == 1)
-		if recorded[i] == nil {
-			if err := d.sets.create(spec); err != nil {
-				return err
-			}
-			recorded[i] = map[string]bool{}
-		}
 		if !recorded[i][name] {
-			if err := d.sets.change(spec, false, bridgeElement(i, name)); err != nil {
+			if err := d.record(i, name, recorded); err != nil {
 				return err
 			}
-			recorded[i][name] = true
+		} else if d.switched[i][name] && !slices.Contains(d.unswitched, name) {
+			d.unswitched = append(d.unswitched, name)
 		}
 		if err := d.setBridge(b.index, i, true); err != nil {
 			return fmt.Errorf("filter bridge %s: %w", name, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +49,16 @@ func TestBridges(t *testing.T) {
 		step(d, map[string]bool{"br0": true, "br1": true}, both, both)
 		run(t, "ip", "link", "set", "br0", "type", "bridge", "nf_call_ip6tables", "0")
 		step(d, map[string]bool{"br0": true, "br1": true}, both, both)
+		if got := d.Unswitched(); !slices.Equal(got, []string{"br0"}) {
+			t.Errorf("it tells of %q", got)
+		}
+		// Without its record it would leave them switched on.
+		run(t, "ipset", "destroy", "ng4-bridges")
+		run(t, "ipset", "destroy", "ng6-bridges")
+		step(d, map[string]bool{"br0": true, "br1": true}, both, both)
+		if got := d.Unswitched(); len(got) > 0 {
+			t.Errorf("it tells of %q", got)
+		}
 		if err := d.Cleanup(context.Background()); err != nil {
 			t.Fatal(err)
 		}

@@ -130,8 +130,17 @@ func TestAnchors(t *testing.T) {
 		}
 		apply(t, d, w)
 		inSync(t, d)
-		if out := run(t, "iptables", "-S", "DOCKER-USER"); strings.Contains(out, "NG-FORWARD") {
-			t.Errorf("a DOCKER-USER that nobody goes to:\n%s", out)
+		if out := run(t, "iptables", "-S", "FORWARD"); !strings.HasPrefix(out, "-P FORWARD ACCEPT\n-A FORWARD -j NG-FORWARD\n") {
+			t.Errorf("nobody goes to DOCKER-USER:\n%s", out)
+		}
+		// Docker takes its jump away to put it first. The next moment netguard's
+		// is where it was, with nothing done.
+		run(t, "iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
+		if out := run(t, "iptables", "-S", "DOCKER-USER"); !strings.HasPrefix(out, "-N DOCKER-USER\n-A DOCKER-USER -j NG-FORWARD\n") {
+			t.Errorf("when Docker's jump is back:\n%s", out)
+		}
+		if drift, err := d.Verify(context.Background()); err != nil || !d.Displaced() {
+			t.Errorf("drift = %q, %v: it is not seen to be about jumps alone", drift, err)
 		}
 	})
 	t.Run("follow_docker_to_the_other_backend", func(t *testing.T) {

@@ -73,6 +73,10 @@ type Driver struct {
 	// bridgeFilter is a file that is there if br_netfilter is.
 	bridgeFilter string
 	backend      Backend
+	// switched are the bridges that are recorded as switched on, unswitched those
+	// that somebody else switched off since.
+	switched   [2]map[string]bool
+	unswitched []string
 	// layouts are those of a generation.
 	layouts    [2]*layout
 	generation string
@@ -80,6 +84,8 @@ type Driver struct {
 	// rules are as wished.
 	kernel  *kernel
 	settled bool
+	// displaced is of the last Verify: see plan.displaced.
+	displaced bool
 	// known is how this version of iptables lists what was written, where that
 	// is other than as written.
 	known map[string]listing
@@ -199,9 +205,13 @@ func (d *Driver) Verify(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("verify rules: %w", err)
 	}
-	d.kernel, d.settled = k, !p.rules()
+	d.kernel, d.settled, d.displaced = k, !p.rules(), p.displaced(k)
 	return p.describe(k), nil
 }
+
+// Displaced tells whether the last Verify found no more than what Docker does, which
+// writes its rules anew each time that it makes a network.
+func (d *Driver) Displaced() bool { return d.displaced }
 
 // plan compares the kernel with the wish, the rules only if they may differ.
 func (d *Driver) plan(k *kernel, rules bool) (*plan, error) {

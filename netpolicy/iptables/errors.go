@@ -33,6 +33,9 @@ var (
 	ErrNoBridgeFilter = errors.New("br_netfilter is not loaded: put net.bridge.bridge-nf-call-iptables=0 and net.bridge.bridge-nf-call-ip6tables=0 into /etc/sysctl.d, so that other bridges stay as they are, then modprobe br_netfilter")
 	// ErrInvalid says that a wish cannot be put into words of iptables.
 	ErrInvalid = errors.New("the rule set is not one of netpolicy's")
+	// ErrOvertaken says that somebody else wrote rules at the same moment, so that
+	// netguard's are not the first.
+	ErrOvertaken = errors.New("somebody else wrote rules at the same moment")
 	// ErrNothingApplied says that there is nothing to work with: Apply has not
 	// been called, or has failed.
 	ErrNothingApplied = errors.New("no rules are in force: apply some first")

@@ -15,6 +15,7 @@ type kernel struct {
 	tables [2]*table // of the active backend; nil without IPv6
 	sets   map[string]*heldSet
 	stale  []stale // tables of another backend that hold chains of netguard's
+	sizes  [2]legacySize
 }
 
 type heldSet struct {
@@ -70,17 +71,20 @@ func (d *Driver) probe(ctx context.Context) error {
 // which backend is Docker's.
 func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 	tables := make([][2]*table, len(d.backends))
+	sizes := make([][2]legacySize, len(d.backends))
 	for n, b := range d.backends {
 		for _, i := range d.families {
 			tables[n][i] = newTable()
 			if !b.present(i) {
 				continue
 			}
-			t, err := b.read(ctx, i, false)
-			if err != nil {
+			var err error
+			if sizes[n][i], err = b.size(i); err != nil {
 				return err
 			}
-			tables[n][i] = t
+			if tables[n][i], err = b.read(ctx, i, false); err != nil {
+				return err
+			}
 		}
 	}
 	// Where Docker is; else where netguard is already, so that a flush moves
@@ -100,7 +104,7 @@ func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 			active, best = n, score
 		}
 	}
-	k.active, k.tables, k.stale = d.backends[active], tables[active], nil
+	k.active, k.tables, k.stale, k.sizes = d.backends[active], tables[active], nil, sizes[active]
 	d.backend = k.active.kind
 	for n, b := range d.backends {
 		for _, i := range d.families {

@@ -44,6 +44,29 @@ func (p *plan) rules() bool {
 	return !p.tables[0].empty() || !p.tables[1].empty() || len(p.stale) > 0
 }
 
+// displaced tells whether all there is to do is to lead packets to netguard's chain
+// before other rules of FORWARD, while its jump stands in DOCKER-USER as ever: that
+// is what it looks like while Docker writes its rules.
+func (p *plan) displaced(k *kernel) bool {
+	if len(p.create)+len(p.changes)+len(p.destroy)+len(p.stale) > 0 {
+		return false
+	}
+	jumps := 0
+	for i, t := range p.tables {
+		if len(t.build)+len(t.swap)+len(t.collect) > 0 {
+			return false
+		}
+		for _, a := range t.anchors {
+			users := k.tables[i].rules[dockerUser]
+			if a.path != netpolicy.Forward || len(users) == 0 || users[0] != join(anchors[a.path]...) {
+				return false
+			}
+			jumps++
+		}
+	}
+	return jumps > 0
+}
+
 // gone gives the addresses that are no container's any more.
 func (p *plan) gone() map[netip.Addr]bool {
 	out := map[netip.Addr]bool{}

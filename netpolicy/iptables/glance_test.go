@@ -1,0 +1,78 @@
+package iptables
+
+import (
+	"context"
+	"fmt"
+	"testing"
+)
+
+func TestGlance(t *testing.T) {
+	glance := func(t *testing.T, d *Driver) bool {
+		t.Helper()
+		forks := d.forked
+		changed, err := d.Glance()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d.forked != forks {
+			t.Errorf("%d forks", d.forked-forks)
+		}
+		return changed
+	}
+	v4 := func(d *Driver, args ...string) func(*testing.T) {
+		return func(t *testing.T) { run(t, cmdOf(d, false), args...) }
+	}
+	forBackends(t, "sees", func(t *testing.T) {
+		d := open(t)
+		if glance(t, d) {
+			t.Error("something, where nothing was applied")
+		}
+		w := states()[0].wish()
+		apply(t, d, w)
+		if glance(t, d) {
+			t.Error("something after Apply")
+		}
+		legacy := d.Backend() == Legacy
+		for _, c := range []struct {
+			name string
+			do   func(*testing.T)
+			sees bool
+		}{
+			{"a set that is flushed", func(t *testing.T) { run(t, "ipset", "flush", "ng4-ii-aaaaaaaaaaaa") }, true},
+			{"a member too many", func(t *testing.T) { run(t, "ipset", "add", "ng6-sw-aaaaaaaaaaaaaaaa", "2001:db8::bad") }, true},
+			{"a stranger's set", func(t *testing.T) { run(t, "ipset", "create", "other", "hash:ip") }, false},
+			// The kernel tells of rules of nftables.
+			{"rules that are flushed", v4(d, "-F", "NG-FORWARD"), legacy},
+			{"a jump that is gone", v4(d, "-F", "DOCKER-USER"), legacy},
+			{"a rule of IPv6 before it", func(t *testing.T) { run(t, cmdOf(d, true), "-I", "FORWARD", "-j", "ACCEPT") }, legacy},
+		} {
+			c.do(t)
+			if got := glance(t, d); got != c.sees {
+				t.Errorf("of %s it says %t", c.name, got)
+			}
+			if _, err := d.Verify(context.Background()); err != nil {
+				t.Fatal(err)
+			}
+			apply(t, d, w)
+			if glance(t, d) {
+				t.Errorf("something after %s was repaired", c.name)
+			}
+		}
+	})
+}
+
+// BenchmarkGlance is what the look every two seconds costs.
+func BenchmarkGlance(b *testing.B) {
+	for _, n := range []int{10, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			namespace(b)
+			d := open(b)
+			apply(b, d, wishOf(shopOf(n)))
+			for b.Loop() {
+				if changed, err := d.Glance(); err != nil || changed {
+					b.Fatal(changed, err)
+				}
+			}
+		})
+	}
+}
