@@ -128,7 +128,11 @@ func (p *planner) classes(ipv6 bool) []class {
 	at := map[string]int{}
 	add := func(key string, c class) {
 		if i, ok := at[key]; ok {
-			all[i].names = append(all[i].names, c.names...)
+			for _, name := range c.names {
+				if c.endpoint != nil || !slices.Contains(all[i].names, name) {
+					all[i].names = append(all[i].names, name)
+				}
+			}
 			return
 		}
 		at[key] = len(all)
@@ -192,7 +196,6 @@ func (p *planner) memberships(a netip.Addr, ipv6 bool) string {
 // world gives an address for each part of the world outside that the CIDRs of
 // both rule sets tell apart, named after those that it is in.
 func (p *planner) world(ipv6 bool) []class {
-	about := map[netip.Addr][]string{}
 	var bounds []netip.Addr
 	bound := func(a netip.Addr) {
 		if a.IsValid() {
@@ -204,6 +207,7 @@ func (p *planner) world(ipv6 bool) []class {
 		start = netip.MustParseAddr("2000::")
 	}
 	bound(start)
+	cost := 0 // of one address
 	var nets []Set
 	for _, rs := range []*RuleSet{p.before, p.after} {
 		for _, s := range rs.Families()[index(ipv6)].Sets {
@@ -211,9 +215,12 @@ func (p *planner) world(ipv6 bool) []class {
 				continue
 			}
 			nets = append(nets, s)
-			for _, m := range s.Members {
-				bound(m.Prefix.Addr())
-				bound(lastOf(m.Prefix).Next())
+			cost += 1 + len(s.of)
+			for _, c := range s.of {
+				for _, prefix := range c.prefixes {
+					bound(prefix.Addr())
+					bound(lastOf(prefix).Next())
+				}
 			}
 		}
 	}
@@ -223,25 +230,33 @@ func (p *planner) world(ipv6 bool) []class {
 			a = a.Next()
 		}
 		bounds[i] = a
-		for _, s := range nets {
-			if slices.ContainsFunc(s.Members, func(m Member) bool { return m.Prefix.Contains(a) }) && !slices.Contains(about[a], s.About) {
-				about[a] = append(about[a], s.About)
+	}
+	slices.SortFunc(bounds, netip.Addr.Compare)
+	var all []class
+	for _, a := range slices.Compact(bounds) {
+		if p.spent += cost; p.spent > maxWork {
+			return all
+		}
+		all = append(all, class{names: []string{partOf(nets, a)}, addr: a})
+	}
+	return all
+}
+
+// partOf names the part of the world that an address is in, by the CIDRs that
+// operators wrote.
+func partOf(nets []Set, a netip.Addr) string {
+	var names []string
+	for _, s := range nets {
+		for _, c := range s.of {
+			if name := c.String(); c.contains(a) && !slices.Contains(names, name) {
+				names = append(names, name)
 			}
 		}
 	}
-	var all []class
-	seen := map[string]bool{}
-	for _, a := range bounds {
-		name := "the rest of the world"
-		if len(about[a]) > 0 {
-			name = strings.Join(about[a], " and ")
-		}
-		if !seen[name] {
-			seen[name] = true
-			all = append(all, class{names: []string{name}, addr: a})
-		}
+	if len(names) == 0 {
+		return "the rest of the world"
 	}
-	return all
+	return strings.Join(names, " and ")
 }
 
 func lastOf(p netip.Prefix) netip.Addr {

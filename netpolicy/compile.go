@@ -138,15 +138,17 @@ func (b *builder) containersSet(denies bool) string {
 		})
 }
 
-func (b *builder) netSet(c cidr) string {
-	return b.set(Set{Name: contentSet(b.ipv6, letterNet, c.String()), Kind: Nets, About: c.String()},
-		func() []Member {
-			var members []Member
-			for _, p := range c.prefixes {
-				members = append(members, Member{Prefix: p})
-			}
-			return members
-		})
+func (b *builder) netSet(n nets) string {
+	return b.set(Set{Name: contentSet(b.ipv6, letterNet, n.key), Kind: Nets, About: n.String(), of: n.of},
+		func() []Member { return netMembers(n.prefixes) })
+}
+
+func netMembers(prefixes []netip.Prefix) []Member {
+	members := make([]Member, len(prefixes))
+	for i, p := range prefixes {
+		members[i].Prefix = p
+	}
+	return members
 }
 
 // publishedSet is the set of all published ports.

@@ -123,6 +123,7 @@ func (d *decoder) toRule(r rawRule, home string) rule {
 	for _, p := range r.peers {
 		out.peers = append(out.peers, d.toPeer(p, home))
 	}
+	out.peers = gathered(out.peers)
 	var specs []portSpec
 	for _, w := range r.ports {
 		s, err := parsePort(w.text)
@@ -202,5 +203,5 @@ func (d *decoder) toCIDR(r rawPeer) peer {
 	if len(c.prefixes) == 0 {
 		d.fault(r.exceptAt, "%s: the exceptions leave nothing of %s", r.key, prefix)
 	}
-	return peer{kind: peerNet, net: c}
+	return peer{kind: peerNet, nets: newNets([]cidr{c})}
 }

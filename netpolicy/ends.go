@@ -42,8 +42,8 @@ func (b *builder) peerMatch(p peer, side Side, denies bool) ([]SetMatch, bool) {
 	case peerContainers:
 		return []SetMatch{{Set: b.groupSet(b.selector(p.sel), denies), Side: side}}, true
 	case peerNet:
-		if p.net.ipv6() == b.ipv6 {
-			return []SetMatch{{Set: b.netSet(p.net), Side: side}}, true
+		if p.nets.ipv6() == b.ipv6 {
+			return []SetMatch{{Set: b.netSet(p.nets), Side: side}}, true
 		}
 	}
 	return nil, false
@@ -84,15 +84,15 @@ func (b *builder) targets(p peer, denies bool) (func(target) bool, bool) {
 		return func(t target) bool { return has[t.endpoint] }, true
 	case peerNet:
 		if denies {
-			return func(t target) bool { return slices.ContainsFunc(b.endpoints[t.endpoint].Addrs, p.net.contains) }, true
+			return func(t target) bool { return slices.ContainsFunc(b.endpoints[t.endpoint].Addrs, p.nets.contains) }, true
 		}
-		if p.net.ipv6() != b.ipv6 {
+		if p.nets.ipv6() != b.ipv6 {
 			return nil, false
 		}
 		return func(t target) bool {
 			addrs := b.endpoints[t.endpoint].Addrs
 			i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == b.ipv6 })
-			return i >= 0 && p.net.contains(addrs[i])
+			return i >= 0 && p.nets.contains(addrs[i])
 		}, true
 	}
 	return nil, false

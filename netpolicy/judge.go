@@ -125,7 +125,7 @@ func (s judgeSet) has(a netip.Addr, p *Packet) bool {
 	case Addrs:
 		return s.addrs[a]
 	case Nets:
-		return slices.ContainsFunc(s.members, func(m Member) bool { return m.Prefix.Contains(a) })
+		return inside(len(s.members), func(i int) netip.Prefix { return s.members[i].Prefix }, a)
 	}
 	return slices.ContainsFunc(s.members, func(m Member) bool {
 		return m.Proto == p.Proto && m.Port == p.Port && m.Prefix.Contains(a)

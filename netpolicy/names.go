@@ -22,7 +22,7 @@ const (
 const (
 	letterSelect     = "s" // containers of a selector, in an allow
 	letterDeny       = "d" // containers of a selector, in a deny
-	letterNet        = "n" // a CIDR peer
+	letterNet        = "n" // CIDRs
 	letterContainers = "c" // all containers
 	letterIsolated   = "i" // endpoints that a stage closes
 	letterPublished  = "p" // published ports

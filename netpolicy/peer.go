@@ -21,7 +21,7 @@ const (
 type peer struct {
 	kind peerKind
 	sel  Selector
-	net  cidr
+	nets nets
 }
 
 // cidr is a prefix without its exceptions.
@@ -53,16 +53,20 @@ func comparePrefixes(a, b netip.Prefix) int {
 func (c cidr) ipv6() bool { return c.prefix.Addr().Is6() }
 
 func (c cidr) contains(a netip.Addr) bool {
-	return slices.ContainsFunc(c.prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+	return inside(len(c.prefixes), func(i int) netip.Prefix { return c.prefixes[i] }, a)
 }
 
 func (c cidr) String() string {
-	if len(c.except) == 0 {
-		return c.prefix.String()
+	const most = 3
+	var words []string
+	for _, e := range c.except[:min(most, len(c.except))] {
+		words = append(words, e.String())
 	}
-	words := make([]string, len(c.except))
-	for i, e := range c.except {
-		words[i] = e.String()
+	if more := len(c.except) - most; more > 0 {
+		words = append(words, fmt.Sprintf("%d more", more))
+	}
+	if len(words) == 0 {
+		return c.prefix.String()
 	}
 	return c.prefix.String() + " except " + strings.Join(words, ", ")
 }
@@ -127,7 +131,7 @@ func (p peer) canonical() string {
 	case peerContainers:
 		return "containers " + p.sel.String()
 	case peerNet:
-		return "net " + p.net.String()
+		return "net " + p.nets.key
 	}
 	return p.String()
 }
@@ -137,7 +141,7 @@ func (p peer) String() string {
 	case peerContainers:
 		return p.sel.String()
 	case peerNet:
-		return p.net.String()
+		return p.nets.String()
 	}
 	for _, e := range entities {
 		if e.kind == p.kind {

@@ -113,6 +113,8 @@ type Set struct {
 	About string
 	// Members are sorted, without duplicates.
 	Members []Member
+
+	of []cidr // that a set of Nets was made of, as operators wrote them
 }
 
 // Member is a member of a set. Proto and Port are zero unless the set's kind is
