@@ -67,6 +67,15 @@ func TestBridges(t *testing.T) {
 		}
 		same(t, "kernel", before, all(t))
 	})
+	forLabs(t, "switches_several_at_once", func(t *testing.T, l *lab) {
+		d := open(t)
+		if err := d.Bridges(map[string]bool{"br0": true, "br1": true}); err != nil {
+			t.Error(err)
+		}
+		if have := flags(t, "br0") + flags(t, "br1"); have != both+both {
+			t.Error(have)
+		}
+	})
 	forLabs(t, "leaves_ordinary_traffic_alone", func(t *testing.T, l *lab) {
 		d := open(t)
 		serve(t, l.b, 80)
