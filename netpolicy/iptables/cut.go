@@ -160,7 +160,10 @@ func (c *cutter) look(m []byte) {
 	}
 	c.report.Seen++
 	if c.kept(e) {
-		return
+		if !e.answered() || c.keepAll(e.reversed()) {
+			return
+		}
+		e.doubted = true
 	}
 	c.chunk = append(c.chunk, e)
 	if len(c.chunk) == cutChunk {
@@ -212,7 +215,7 @@ func (c *cutter) flush() {
 	var notes [2][]element
 	for _, e := range c.chunk {
 		for _, r := range e.readings() {
-			if n, ok := r.reopens(); ok {
+			if n, ok := r.reopens(); ok && !e.doubted {
 				i := index(n.second.Is6())
 				notes[i] = append(notes[i], n)
 			}
@@ -237,7 +240,9 @@ func (c *cutter) flush() {
 			c.err = errors.Join(c.err, fmt.Errorf("delete connection %s to %s (%s): %w", f.Src, f.Dst, netpolicy.Protocol(f.Proto), err))
 			continue
 		}
-		c.report.Cut++
+		if !e.doubted {
+			c.report.Cut++
+		}
 	}
 	c.chunk = c.chunk[:0]
 }

@@ -57,6 +57,8 @@ type entry struct {
 	tcpState    uint8
 	// midstream: the kernel saw no beginning, so who opened it is a guess.
 	midstream bool
+	// doubted: it may be the wrong way round; see answered.
+	doubted bool
 }
 
 // parseEntry reads a connection. ok is false for what is not whole.
@@ -165,6 +167,16 @@ func (e entry) readings() []entry {
 		return []entry{e.reversed()}
 	}
 	return []entry{e, e.reversed()}
+}
+
+// answered tells whether the first packet that the kernel saw of a connection may
+// have been an answer, as where a bridge begins to hand over its frames: UDP does
+// not tell, and clients use high ports. Then its entry lets pass whatever the client
+// sends. Without it the next packet is judged as it is, so that nothing is lost if
+// the server did open it; not where the entry knows a translation.
+func (e entry) answered() bool {
+	return e.orig.proto == unix.IPPROTO_UDP && e.orig.sport < firstHigh && e.reply.sport >= firstHigh && e.master == nil &&
+		e.orig.src == e.reply.dst && e.orig.dst == e.reply.src && e.orig.sport == e.reply.dport && e.orig.dport == e.reply.sport
 }
 
 // reopens gives what to note so that the server does not open the connection

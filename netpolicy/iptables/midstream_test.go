@@ -111,6 +111,55 @@ func TestMidstream(t *testing.T) {
 			t.Error("what is allowed stopped too")
 		}
 	})
+	forLabs(t, "an_answer_of_UDP_that_was_seen_first_does_not_let_the_client_go_on", func(t *testing.T, l *lab) {
+		d := open(t)
+		s := policy("a", nil, []*node{l.b}, 80)
+		apply(t, d, s.wish())
+		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+			t.Fatal(err)
+		}
+		socket := func(n *node, port int) (c *net.UDPConn) {
+			on(n, func() {
+				var err error
+				if c, err = net.ListenUDP("udp4", &net.UDPAddr{IP: n.addrs[0].AsSlice(), Port: port}); err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { c.Close() })
+			})
+			return c
+		}
+		passes := func(from, to *net.UDPConn) bool {
+			if _, err := from.WriteTo([]byte{1}, to.LocalAddr()); err != nil {
+				t.Fatal(err)
+			}
+			if err := to.SetReadDeadline(time.Now().Add(patience)); err != nil {
+				t.Fatal(err)
+			}
+			_, _, err := to.ReadFrom(make([]byte, 1))
+			return err == nil
+		}
+		client, server := socket(l.a, 50000), socket(l.b, 90)
+		if passes(client, server) {
+			t.Fatal("it is not denied")
+		}
+		if !passes(server, client) || !passes(client, server) {
+			t.Fatal("an answer does not let the client go on in the first place")
+		}
+		// What a server may open from such ports goes on.
+		peer, other := socket(l.c, 50000), socket(l.c, 90)
+		if !passes(other, client) || !passes(client, other) || !passes(server, peer) {
+			t.Fatal("what is allowed does not pass")
+		}
+		if r := cut(t, d, s.allows); r.Cut != 0 {
+			t.Errorf("%d connections were cut", r.Cut)
+		}
+		if passes(client, server) {
+			t.Error("the client goes on")
+		}
+		if !passes(other, client) || !passes(client, other) || !passes(server, peer) {
+			t.Error("what is allowed stopped")
+		}
+	})
 	forLabs(t, "nobody_opens_one_from_the_middle", func(t *testing.T, l *lab) {
 		d := open(t)
 		serve(t, l.b, 50090)
