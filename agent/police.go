@@ -97,6 +97,7 @@ type police struct {
 	doubt     bool     // the next look is because of somebody else's doing
 	unsure    bool     // a bridge may have been changed
 	overtaken int      // how often in a row
+	begun     bool     // they were, or are going to be, since the start
 }
 
 // pass brings the kernel to what policies say of the endpoints now.
@@ -209,10 +210,12 @@ func (p *police) apply(ctx context.Context) {
 	p.at, p.glance = time.Now().Add(policeEvery), time.Now().Add(glanceEvery)
 	p.setBridges()
 	// Also when only members were added: an address may be new to a container
-	// whose predecessor left connections.
-	if report.Changed() && p.cut.IsZero() {
+	// whose predecessor left connections. And at the start: an earlier agent may have
+	// been killed between the rules and the connections.
+	if (report.Changed() || !p.begun) && p.cut.IsZero() {
 		p.cut = time.Now().Add(cutSoon)
 	}
+	p.begun = true
 }
 
 func (p *police) fail(err error) {
