@@ -33,6 +33,7 @@ build: ## bin/netguard, one static binary
 test: deps ## every test (root; minutes)
 	$(call swept,failed=0; \
 		$(GO) test -count=1 -timeout 20m -p $(PARALLEL) $(UNITS) || failed=1; \
+		$(GO) test -count=1 -tags faultinject ./internal/fault || failed=1; \
 		$(GO) test -count=1 -timeout 20m -p 1 $(ENGINES) || failed=1; \
 		test $$failed = 0)
 
@@ -42,6 +43,7 @@ newer: deps ## the tests with engines, against the Docker of Debian SUITE=sid
 
 units: ## the tests that need no engine
 	$(GO) test -count=1 -timeout 10m -p $(PARALLEL) $(UNITS)
+	$(GO) test -count=1 -tags faultinject ./internal/fault
 
 bench: deps ## measure against real engines (BENCH=pattern)
 	$(call swept,$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -count 1 -timeout 60m -p 1 $(ENGINES))

@@ -77,6 +77,12 @@ var rules = []rule{
 		refused: []string{"netguard/cmd/..."},
 	},
 	{
+		says:    "only what writes to the kernel has a hook for faults",
+		about:   []string{"netguard/..."},
+		but:     []string{"netguard/netpolicy/iptables", "netguard/netpolicy/guard", "netguard/shaper/tc"},
+		refused: []string{"netguard/internal/fault"},
+	},
+	{
 		says:    "nobody leans on the integration tests",
 		about:   []string{"netguard/..."},
 		but:     []string{"netguard/integration/..."},
@@ -160,6 +166,15 @@ func TestHouse(t *testing.T) {
 	}
 }
 
+// TestFaults looks that what is built without a tag has nothing of the injection of
+// faults in it.
+func TestFaults(t *testing.T) {
+	out, err := exec.Command("go", "list", "-f", "{{.GoFiles}} {{.Imports}}", module+"/internal/fault").Output()
+	if got := strings.TrimSpace(string(out)); err != nil || got != "[doc.go off.go] []" {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
 // TestRules breaks each rule, so that none is one that nobody can break.
 func TestRules(t *testing.T) {
 	breaches := map[string]pkg{
@@ -176,6 +191,7 @@ func TestRules(t *testing.T) {
 		"an agent that speaks Docker":      {ImportPath: "netguard/agent", Imports: []string{"github.com/docker/docker/client"}},
 		"an agent that speaks moby":        {ImportPath: "netguard/agent", Imports: []string{"github.com/moby/moby/client"}},
 		"an agent that knows the command":  {ImportPath: "netguard/agent", Imports: []string{"netguard/cmd/netguard"}},
+		"an agent that injects faults":     {ImportPath: "netguard/agent", Imports: []string{"netguard/internal/fault"}},
 		"a package that leans on tests":    {ImportPath: "netguard/agent", Imports: []string{"netguard/integration/harness"}},
 		"a test that leans on tests":       {ImportPath: "netguard/agent", XTestImports: []string{"netguard/integration/harness"}},
 	}

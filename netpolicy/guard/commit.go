@@ -9,6 +9,8 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/fault"
 )
 
 // chunk is how many elements go into one message: the attribute that holds them
@@ -59,7 +61,7 @@ func (f *filter) commit(c change, specs []setSpec) error {
 		}
 	}
 	f.deadline()
-	if err := f.nft.Flush(); err != nil {
+	if err := fault.Write("nft batch", f.nft.Flush); err != nil {
 		return errors.Join(fmt.Errorf("change table bridge %s: %w", f.name, err), f.reopen())
 	}
 	return nil
@@ -88,7 +90,7 @@ func (f *filter) create(t *nftables.Table, l layout) error {
 func (f *filter) remove() error {
 	f.nft.DelTable(f.table())
 	f.deadline()
-	err := f.nft.Flush()
+	err := fault.Write("nft delete table", f.nft.Flush)
 	if err == nil {
 		return nil
 	}

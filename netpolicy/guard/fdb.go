@@ -66,7 +66,7 @@ func (r rtnl) fdbEntry(head []byte, mac MAC, bridge int) (fdbEntry, bool, error)
 
 // pin binds a MAC to a port.
 func (r rtnl) pin(port int, mac MAC) error {
-	_, err := r.send(unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create|netlink.Replace,
+	err := r.write("FDB add", unix.RTM_NEWNEIGH, netlink.Create|netlink.Replace,
 		ndmsg(unix.AF_BRIDGE, port, unix.NUD_NOARP, unix.NTF_MASTER|ntfSticky), func(ae *netlink.AttributeEncoder) {
 			ae.Bytes(unix.NDA_LLADDR, mac[:])
 		})
@@ -78,7 +78,7 @@ func (r rtnl) pin(port int, mac MAC) error {
 
 // unpin removes a MAC from a port; one that is not there is fine.
 func (r rtnl) unpin(port int, mac MAC) error {
-	_, err := r.send(unix.RTM_DELNEIGH, netlink.Acknowledge, ndmsg(unix.AF_BRIDGE, port, 0, unix.NTF_MASTER), func(ae *netlink.AttributeEncoder) {
+	err := r.write("FDB delete", unix.RTM_DELNEIGH, 0, ndmsg(unix.AF_BRIDGE, port, 0, unix.NTF_MASTER), func(ae *netlink.AttributeEncoder) {
 		ae.Bytes(unix.NDA_LLADDR, mac[:])
 	})
 	if err != nil && !gone(err) {

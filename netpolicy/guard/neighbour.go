@@ -115,7 +115,7 @@ func parseNeighbour(data []byte, into map[Neighbour]MAC) error {
 
 // addNeighbour makes the host believe an address to be at a MAC for good.
 func (r rtnl) addNeighbour(k Neighbour, mac MAC) error {
-	_, err := r.send(unix.RTM_NEWNEIGH, netlink.Acknowledge|netlink.Create|netlink.Replace,
+	err := r.write("neighbour add", unix.RTM_NEWNEIGH, netlink.Create|netlink.Replace,
 		ndmsg(family(k.Addr), k.Bridge, unix.NUD_PERMANENT, 0), func(ae *netlink.AttributeEncoder) {
 			ae.Bytes(unix.NDA_DST, k.Addr.AsSlice())
 			ae.Bytes(unix.NDA_LLADDR, mac[:])
@@ -129,7 +129,7 @@ func (r rtnl) addNeighbour(k Neighbour, mac MAC) error {
 
 // deleteNeighbour removes an entry; one that is not there is fine.
 func (r rtnl) deleteNeighbour(k Neighbour) error {
-	_, err := r.send(unix.RTM_DELNEIGH, netlink.Acknowledge, ndmsg(family(k.Addr), k.Bridge, 0, 0), func(ae *netlink.AttributeEncoder) {
+	err := r.write("neighbour delete", unix.RTM_DELNEIGH, 0, ndmsg(family(k.Addr), k.Bridge, 0, 0), func(ae *netlink.AttributeEncoder) {
 		ae.Bytes(unix.NDA_DST, k.Addr.AsSlice())
 	})
 	if err != nil && !gone(err) {

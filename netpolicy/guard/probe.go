@@ -7,6 +7,8 @@ import (
 
 	vish "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/fault"
 )
 
 // Features are what this kernel has for the guard.
@@ -111,12 +113,12 @@ func scratch() (port int, remove func() error, err error) {
 		return a
 	}
 	bridge := &vish.Bridge{LinkAttrs: attrs("0")}
-	if err := h.LinkAdd(bridge); err != nil {
+	if err := fault.Write("probe link", func() error { return h.LinkAdd(bridge) }); err != nil {
 		return 0, nil, fmt.Errorf("make bridge %s: %w (is the kernel module bridge there?)", bridge.Name, err)
 	}
 	veth := &vish.Veth{LinkAttrs: attrs("1"), PeerName: probeName + "2"}
 	veth.MasterIndex = bridge.Index
-	if err := h.LinkAdd(veth); err != nil {
+	if err := fault.Write("probe link", func() error { return h.LinkAdd(veth) }); err != nil {
 		return 0, nil, errors.Join(fmt.Errorf("make veth %s: %w", veth.Name, err), h.LinkDel(bridge))
 	}
 	return veth.Index, func() error {

@@ -8,6 +8,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/fault"
 )
 
 // patience bounds each answer of the kernel: netlink answers at once, unless the
@@ -49,6 +51,14 @@ func (r rtnl) send(typ uint16, flags netlink.HeaderFlags, head []byte, attrs fun
 	return r.conn.Execute(netlink.Message{
 		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | flags},
 		Data:   append(head, body...),
+	})
+}
+
+// write is send for what changes something, which what names.
+func (r rtnl) write(what string, typ uint16, flags netlink.HeaderFlags, head []byte, attrs func(*netlink.AttributeEncoder)) error {
+	return fault.Write(what, func() error {
+		_, err := r.send(typ, netlink.Acknowledge|flags, head, attrs)
+		return err
 	})
 }
 

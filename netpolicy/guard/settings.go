@@ -224,7 +224,7 @@ func (s *settings) decode(ad *netlink.AttributeDecoder) error {
 // could have made the bridge believe that another's MAC is here. Switches of
 // which the kernel knows nothing it passes over in silence: read back.
 func (r rtnl) set(index int, s settings, forget bool) error {
-	_, err := r.send(unix.RTM_SETLINK, netlink.Acknowledge, ifinfomsg(unix.AF_BRIDGE, index), func(ae *netlink.AttributeEncoder) {
+	err := r.write("port settings", unix.RTM_SETLINK, 0, ifinfomsg(unix.AF_BRIDGE, index), func(ae *netlink.AttributeEncoder) {
 		ae.Nested(unix.IFLA_PROTINFO, func(ae *netlink.AttributeEncoder) error {
 			for _, w := range switchNames {
 				on := uint8(0)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"netguard/internal/fault"
 	"netguard/netpolicy"
 )
 
@@ -99,13 +100,15 @@ func (b *backend) setAnchor(i int, a anchoring) error {
 	rule := b.fam[i].rule
 	if a.insert && a.again == 0 {
 		*b.forked++
-		if err := rule.Insert(filter, a.chain, 1, anchors[a.path]...); err != nil {
+		err := fault.Write("iptables insert", func() error { return rule.Insert(filter, a.chain, 1, anchors[a.path]...) })
+		if err != nil {
 			return fmt.Errorf("insert jump into %s: %w", a.chain, commandError(err))
 		}
 	}
 	for _, chain := range a.elsewhere {
 		*b.forked++
-		if err := rule.Delete(filter, chain, anchors[a.path]...); err != nil {
+		err := fault.Write("iptables delete", func() error { return rule.Delete(filter, chain, anchors[a.path]...) })
+		if err != nil {
 			return fmt.Errorf("delete jump from %s: %w", chain, commandError(err))
 		}
 	}

@@ -8,6 +8,8 @@ import (
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/fault"
 )
 
 // Cleanup takes away everything that netguard put into iptables, ipset and the
@@ -57,9 +59,9 @@ func (d *Driver) clear(ctx context.Context, b *backend, i int, t *table) error {
 		return nil
 	}
 	d.wrote++
-	err = deleteTable(i, after.chains)
+	err = fault.Write("nft delete table", func() error { return deleteTable(i, after.chains) })
 	if errors.Is(err, unix.ENOENT) { // the kernel's own are listed before they are there
-		err = deleteTable(i, nil)
+		err = fault.Write("nft delete table", func() error { return deleteTable(i, nil) })
 	}
 	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.EBUSY) {
 		return fmt.Errorf("delete %s table: %w", familyNames[i], err)

@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"netguard/internal/fault"
 	"netguard/netpolicy"
 )
 
@@ -90,7 +91,8 @@ func (s *sets) create(spec setSpec) error {
 		o.Timeout = &spec.timeout
 	}
 	*s.wrote++
-	if err := s.library.IpsetCreate(spec.name, spec.typ, o); err != nil {
+	err := fault.Write("ipset create", func() error { return s.library.IpsetCreate(spec.name, spec.typ, o) })
+	if err != nil {
 		return fmt.Errorf("create set %s (%s): %w", spec.name, spec.typ, setError(err))
 	}
 	return nil
@@ -98,7 +100,7 @@ func (s *sets) create(spec setSpec) error {
 
 func (s *sets) destroy(name string) error {
 	*s.wrote++
-	err := setError(s.library.IpsetDestroy(name))
+	err := setError(fault.Write("ipset destroy", func() error { return s.library.IpsetDestroy(name) }))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("destroy set %s: %w", name, err)
 	}

@@ -10,9 +10,12 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	goipt "github.com/coreos/go-iptables/iptables"
+
+	"netguard/internal/fault"
 )
 
 // filter is the only table that netguard writes to.
@@ -170,7 +173,10 @@ func (b *backend) exists(ctx context.Context, i int) (bool, error) {
 // write runs a transaction: all of it, or nothing.
 func (b *backend) write(ctx context.Context, i int, input string) error {
 	args := []string{"--noflush", "--wait", strconv.Itoa(b.seconds())}
-	_, err := b.run(ctx, b.fam[i].restore, args, input)
+	err := fault.Write("iptables-restore", func() error {
+		_, err := b.run(ctx, b.fam[i].restore, args, input)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("write %s rules: %w", familyNames[i], err)
 	}
@@ -185,6 +191,9 @@ func (b *backend) run(ctx context.Context, path string, args []string, input str
 	*b.forked++
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second
+	// One that waits for the lock must not write when this process is dead and the
+	// next one has read what there is. What it does it does at once or not at all.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out, fault bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &fault
 	if err := cmd.Run(); err != nil {

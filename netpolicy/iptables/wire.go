@@ -11,6 +11,8 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/fault"
 )
 
 // answerWithin bounds the wait for the kernel's answer.
@@ -47,7 +49,20 @@ func (c *conn) close() {
 // write sends a message that changes something, and waits for the answer.
 func (c *conn) write(typ int, flags int, payload []byte) error {
 	*c.wrote++
-	return c.ask(typ, flags|unix.NLM_F_ACK, payload, func([]byte) bool { return true })
+	return fault.Write(c.name(typ), func() error {
+		return c.ask(typ, flags|unix.NLM_F_ACK, payload, func([]byte) bool { return true })
+	})
+}
+
+// name says what a message changes.
+func (c *conn) name(typ int) string {
+	switch {
+	case c.proto != unix.NETLINK_NETFILTER:
+		return "bridge nf_call"
+	case typ>>8 == unix.NFNL_SUBSYS_IPSET:
+		return "ipset members"
+	}
+	return "conntrack delete"
 }
 
 // ask sends a message and hands on the answers as they come; false from each

@@ -15,6 +15,7 @@ import (
 	vish "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"netguard/internal/fault"
 	"netguard/shaper"
 )
 
@@ -209,12 +210,14 @@ func gone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL)
 }
 
-// request sends one message that the libraries have no word for and waits for
-// the kernel's answer.
-func (d *Driver) request(typ uint16, data []byte) error {
-	_, err := d.read.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | netlink.Acknowledge},
-		Data:   data,
+// remove sends one message that deletes something, for which the libraries have
+// no word, and waits for the kernel's answer.
+func (d *Driver) remove(typ uint16, data []byte) error {
+	return fault.Write("tc delete", func() error {
+		_, err := d.read.Execute(netlink.Message{
+			Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | netlink.Acknowledge},
+			Data:   data,
+		})
+		return err
 	})
-	return err
 }

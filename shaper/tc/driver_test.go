@@ -3,6 +3,7 @@ package tc_test
 import (
 	"math/rand/v2"
 	"runtime"
+	"strconv"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -204,6 +205,49 @@ func TestDriver(t *testing.T) {
 		}
 		if _, err := vish.LinkByName("ngifb4711"); err != nil {
 			t.Errorf("a device of the same name but not of netguard's group is gone: %v", err)
+		}
+	})
+	t.Run("keeps_what_was_marked_and_is_wanted_again", func(t *testing.T) {
+		d, veth := vethIn(t)
+		apply(t, d, veth, shaper.Wish{Egress: tree(t, shaper.Mbit, leaf(t, d))})
+		name := "ngifb" + strconv.Itoa(veth)
+		link, err := vish.LinkByName(name)
+		if err == nil {
+			err = vish.LinkSetGroup(link, 0x4e48) // and then it was killed
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 2 { // the second time something else would be deleted
+			if n, err := d.Sweep(func(v int) bool { return v == veth }); n != 0 || err != nil {
+				t.Errorf("swept %d, %v", n, err)
+			}
+		}
+		link, err = vish.LinkByName(name)
+		if err != nil || link.Attrs().Group != 0x4e47 {
+			t.Errorf("its group is %#x, %v", link.Attrs().Group, err)
+		}
+	})
+	t.Run("gives_back_the_queue_length_whatever_is_limited", func(t *testing.T) {
+		for _, had := range []int{0, 1000} {
+			d, veth := vethIn(t)
+			link, err := vish.LinkByIndex(veth)
+			if err == nil {
+				err = vish.LinkSetTxQLen(link, had)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			one := tree(t, shaper.Mbit, leaf(t, d))
+			for _, path := range [][]shaper.Wish{{{Egress: one}}, {{Ingress: one}}, {{Egress: one}, {Ingress: one, Egress: one}, {Ingress: one}},
+				{{Ingress: one}, {Ingress: one, Egress: one}, {Egress: one}}} {
+				for _, w := range append(path, shaper.Wish{}) {
+					apply(t, d, veth, w)
+				}
+				if link, err = vish.LinkByIndex(veth); err != nil || link.Attrs().TxQLen != had {
+					t.Errorf("it had %d and has %d, %v", had, link.Attrs().TxQLen, err)
+				}
+			}
 		}
 	})
 }

@@ -8,6 +8,8 @@ import (
 
 	vish "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/fault"
 )
 
 const (
@@ -21,6 +23,9 @@ const (
 	doomed = 0x4e48
 	// queueLen is the kernel's own for an IFB; zero would lose every packet.
 	queueLen = 32
+	// queueLenNone is that of an IFB whose veth had no queue of its own: the kernel
+	// gives one to a device that gets a qdisc, be it for ingress, and keeps it.
+	queueLenNone = 33
 )
 
 func ifbName(veth int) string { return ifbPrefix + strconv.Itoa(veth) }
@@ -80,17 +85,15 @@ func (d *Driver) ifb(veth int) (vish.Link, error) {
 	return l, nil
 }
 
-func (d *Driver) addIFB(veth int, vethName string) error {
+func (d *Driver) addIFB(veth int) error {
 	attrs := vish.NewLinkAttrs()
 	attrs.Name, attrs.Group, attrs.TxQLen = ifbName(veth), group, queueLen
-	attrs.Alias = "netguard: what " + vethName + " sends"
-	attrs.Flags |= 1 // net.FlagUp: made and set up in one message
-	link := &vish.Ifb{LinkAttrs: attrs}
-	if err := d.links.LinkAdd(link); err != nil {
-		return fmt.Errorf("add %s: %w", attrs.Name, err)
+	if link, err := d.links.LinkByIndex(veth); err == nil && link.Attrs().TxQLen == 0 {
+		attrs.TxQLen = queueLenNone
 	}
-	if err := d.links.LinkSetAlias(link, attrs.Alias); err != nil {
-		return fmt.Errorf("name %s: %w", attrs.Name, err)
+	attrs.Flags |= 1 // net.FlagUp: made and set up in one message
+	if err := fault.Write("ifb add", func() error { return d.links.LinkAdd(&vish.Ifb{LinkAttrs: attrs}) }); err != nil {
+		return fmt.Errorf("add %s: %w", attrs.Name, err)
 	}
 	return nil
 }
@@ -103,7 +106,7 @@ func (d *Driver) deleteIFB(veth int) error {
 		}
 		return err
 	}
-	return unless(gone, d.links.LinkDel(l))
+	return unless(gone, fault.Write("ifb delete", func() error { return d.links.LinkDel(l) }))
 }
 
 // Sweep deletes the IFBs whose veth is not to be kept, all of them at once, and
@@ -116,9 +119,18 @@ func (d *Driver) Sweep(keep func(veth int) bool) (int, error) {
 	n := 0
 	for veth, l := range ifbs {
 		if keep(veth) {
+			// One that an agent marked before it was killed would go with
+			// the next that is.
+			if l.Attrs().Group == doomed {
+				err := fault.Write("ifb group", func() error { return d.links.LinkSetGroup(l, group) })
+				if err != nil && !gone(err) {
+					return n, fmt.Errorf("keep %s: %w", l.Attrs().Name, err)
+				}
+			}
 			continue
 		}
-		if err := d.links.LinkSetGroup(l, doomed); err != nil && !gone(err) {
+		err := fault.Write("ifb group", func() error { return d.links.LinkSetGroup(l, doomed) })
+		if err != nil && !gone(err) {
 			return n, fmt.Errorf("mark %s for deletion: %w", l.Attrs().Name, err)
 		}
 		n++
@@ -139,5 +151,5 @@ func (d *Driver) deleteGroup() error {
 	netlinkOrder.PutUint16(attr[0:], 8)
 	netlinkOrder.PutUint16(attr[2:], unix.IFLA_GROUP)
 	netlinkOrder.PutUint32(attr[4:], doomed)
-	return unless(gone, d.request(unix.RTM_DELLINK, append(msg, attr...)))
+	return unless(gone, d.remove(unix.RTM_DELLINK, append(msg, attr...)))
 }

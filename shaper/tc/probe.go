@@ -25,7 +25,7 @@ func (d *Driver) Probe() (Features, error) {
 	if err := d.deleteIFB(veth); err != nil {
 		return Features{}, fmt.Errorf("probe: %w", err)
 	}
-	if err := d.addIFB(veth, "nothing (probe)"); err != nil {
+	if err := d.addIFB(veth); err != nil {
 		if errors.Is(err, unix.EPERM) {
 			return Features{}, fmt.Errorf("probe: %w: netguard needs CAP_NET_ADMIN, run it as root", err)
 		}

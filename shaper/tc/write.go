@@ -8,6 +8,7 @@ import (
 	vish "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"netguard/internal/fault"
 	"netguard/shaper"
 )
 
@@ -39,17 +40,16 @@ func (d *Driver) Apply(veth int, vethName string, steps []shaper.Step) error {
 func (d *Driver) step(veth int, vethName string, s shaper.Step) error {
 	switch s.Op {
 	case shaper.AddIFB:
-		return d.addIFB(veth, vethName)
+		return d.addIFB(veth)
 	case shaper.DeleteIFB:
 		return d.deleteIFB(veth)
 	case shaper.AddIngress:
-		err := d.write.Qdisc().Add(&gotc.Object{Msg: gotc.Msg{Family: unix.AF_UNSPEC, Ifindex: uint32(veth),
-			Handle: ingressParent, Parent: ingressSlot}, Attribute: gotc.Attribute{Kind: "ingress"}})
-		return occupied(err)
+		return occupied(d.addQdisc(&gotc.Object{Msg: gotc.Msg{Family: unix.AF_UNSPEC, Ifindex: uint32(veth),
+			Handle: ingressParent, Parent: ingressSlot}, Attribute: gotc.Attribute{Kind: "ingress"}}))
 	case shaper.DeleteIngress:
 		return d.deleteQdisc(veth, ingressParent, ingressSlot)
 	case shaper.AddRedirect:
-		return d.addRedirect(veth)
+		return d.addRedirect(veth, vethName)
 	}
 	dev := veth
 	if s.Device == shaper.IFB {
@@ -72,12 +72,12 @@ func (d *Driver) treeStep(dev int, s shaper.Step) error {
 			htb.DirectQlen = ptr(wasNoQueue)
 		}
 		msg.Handle, msg.Parent = root, rootParent
-		return occupied(d.write.Qdisc().Add(&gotc.Object{Msg: msg, Attribute: gotc.Attribute{Kind: "htb", Htb: htb}}))
+		return occupied(d.addQdisc(&gotc.Object{Msg: msg, Attribute: gotc.Attribute{Kind: "htb", Htb: htb}}))
 	case shaper.DeleteRoot:
 		return d.deleteRoot(dev)
 	case shaper.AddClass, shaper.ChangeClass:
 		// Without NLM_F_EXCL: a class that is there is changed in place.
-		return d.write.Class().Replace(class(msg, s.Class))
+		return fault.Write("tc class", func() error { return d.write.Class().Replace(class(msg, s.Class)) })
 	case shaper.AddQueue:
 		return d.addQueue(msg, s.Queue)
 	case shaper.ChangeQueue:
@@ -117,18 +117,24 @@ func rateSpec(bytes uint64) gotc.RateSpec {
 	return gotc.RateSpec{Linklayer: linkEthernet, Rate: uint32(min(bytes, 1<<32-1))}
 }
 
+func (d *Driver) addQdisc(o *gotc.Object) error {
+	return fault.Write("tc qdisc", func() error { return d.write.Qdisc().Add(o) })
+}
+
 func (d *Driver) addQueue(msg gotc.Msg, q shaper.Queue) error {
 	if q.Kind == "tbf" {
-		return d.links.QdiscAdd(tbf(msg.Ifindex, q))
+		return fault.Write("tc queue", func() error { return d.links.QdiscAdd(tbf(msg.Ifindex, q)) })
 	}
-	return d.write.Qdisc().Add(queue(msg, q))
+	return d.addQdisc(queue(msg, q))
 }
 
 func (d *Driver) changeQueue(msg gotc.Msg, q shaper.Queue) error {
-	if q.Kind == "tbf" {
-		return d.links.QdiscChange(tbf(msg.Ifindex, q))
-	}
-	return d.write.Qdisc().Change(queue(msg, q))
+	return fault.Write("tc queue", func() error {
+		if q.Kind == "tbf" {
+			return d.links.QdiscChange(tbf(msg.Ifindex, q))
+		}
+		return d.write.Qdisc().Change(queue(msg, q))
+	})
 }
 
 func tbf(dev uint32, q shaper.Queue) *vish.Tbf {
@@ -152,11 +158,23 @@ func queue(msg gotc.Msg, q shaper.Queue) *gotc.Object {
 	return &gotc.Object{Msg: msg, Attribute: attr}
 }
 
-// addRedirect leads everything that arrives from the container to its IFB.
-func (d *Driver) addRedirect(veth int) error {
+// addRedirect leads everything that arrives from the container to its IFB. Before
+// that, the IFB gets its alias, which the kernel does not take with the rest, and
+// the veth the queue length from before its ingress qdisc: this step comes last, so
+// that nothing that is in use is without.
+func (d *Driver) addRedirect(veth int, vethName string) error {
 	link, err := d.ifb(veth)
 	if err != nil {
 		return err
+	}
+	alias := "netguard: what " + vethName + " sends"
+	if err := fault.Write("ifb alias", func() error { return d.links.LinkSetAlias(link, alias) }); err != nil {
+		return fmt.Errorf("name %s: %w", link.Attrs().Name, err)
+	}
+	if link.Attrs().TxQLen == queueLenNone {
+		if err := d.noQueue(veth); err != nil {
+			return err
+		}
 	}
 	msg := gotc.Msg{Family: unix.AF_UNSPEC, Ifindex: uint32(veth), Parent: ingressParent}
 	return d.addFilter(msg, d.upload, &gotc.Action{
@@ -174,8 +192,10 @@ func (d *Driver) addRedirect(veth int) error {
 func (d *Driver) addFilter(msg gotc.Msg, p program, action *gotc.Action) error {
 	ops := uint16(len(p.code) / 8)
 	msg.Handle, msg.Info = p.handle, priority<<16|allProtocols
-	err := d.write.Filter().Replace(&gotc.Object{Msg: msg, Attribute: gotc.Attribute{Kind: "bpf",
-		BPF: &gotc.Bpf{Ops: &p.code, OpsLen: &ops, Action: action}}})
+	err := fault.Write("tc filter", func() error {
+		return d.write.Filter().Replace(&gotc.Object{Msg: msg, Attribute: gotc.Attribute{Kind: "bpf",
+			BPF: &gotc.Bpf{Ops: &p.code, OpsLen: &ops, Action: action}}})
+	})
 	if err != nil {
 		return err
 	}
@@ -192,7 +212,7 @@ func (d *Driver) addFilter(msg gotc.Msg, p program, action *gotc.Action) error {
 		netlinkOrder.PutUint32(old[8:], m.handle)
 		netlinkOrder.PutUint32(old[12:], msg.Parent)
 		netlinkOrder.PutUint32(old[16:], m.info)
-		if err := unless(gone, d.request(unix.RTM_DELTFILTER, old)); err != nil {
+		if err := unless(gone, d.remove(unix.RTM_DELTFILTER, old)); err != nil {
 			return fmt.Errorf("delete an older version's filter: %w", err)
 		}
 	}
@@ -222,7 +242,7 @@ func unless(fine func(error) bool, err error) error {
 const wasNoQueue uint32 = 0x4e47
 
 // deleteRoot deletes netguard's root qdisc, and gives the device back the queue
-// length that it had.
+// length that it had. That comes first, while the qdisc still records it.
 func (d *Driver) deleteRoot(dev int) error {
 	all, err := d.qdiscs()
 	if err != nil {
@@ -241,17 +261,24 @@ func (d *Driver) deleteRoot(dev int) error {
 			}
 		}
 	}
-	if err := d.deleteQdisc(dev, root, rootParent); err != nil || !none {
-		return err
+	if none {
+		if err := d.noQueue(dev); err != nil {
+			return err
+		}
 	}
+	return d.deleteQdisc(dev, root, rootParent)
+}
+
+// noQueue sets a device's queue length to zero.
+func (d *Driver) noQueue(dev int) error {
 	link, err := d.links.LinkByIndex(dev)
-	if err == nil {
-		err = d.links.LinkSetTxQLen(link, 0)
+	if err == nil && link.Attrs().TxQLen != 0 {
+		err = fault.Write("queue length", func() error { return d.links.LinkSetTxQLen(link, 0) })
 	}
-	if errors.As(err, &vish.LinkNotFoundError{}) {
+	if err == nil || gone(err) || errors.As(err, &vish.LinkNotFoundError{}) {
 		return nil
 	}
-	return unless(gone, err)
+	return fmt.Errorf("set queue length: %w", err)
 }
 
 // deleteQdisc deletes a qdisc by its handle alone, whatever its kind; one that
@@ -261,5 +288,5 @@ func (d *Driver) deleteQdisc(dev int, handle, parent uint32) error {
 	netlinkOrder.PutUint32(msg[4:], uint32(dev))
 	netlinkOrder.PutUint32(msg[8:], handle)
 	netlinkOrder.PutUint32(msg[12:], parent)
-	return unless(gone, d.request(unix.RTM_DELQDISC, msg))
+	return unless(gone, d.remove(unix.RTM_DELQDISC, msg))
 }
