@@ -63,14 +63,15 @@ func (r *rulebook) inForce(s control.Status) bool {
 	return ok && s.InSync && slices.Contains(ep.Policy.Ingress, r.mark())
 }
 
-// await is Agent.AwaitStatus without a process for each question.
-func (r *rulebook) await(t testing.TB, what string, wanted func(control.Status) bool) control.Status {
+// await is Agent.AwaitStatus without a process for each question. It ends early when
+// any of over is true.
+func (r *rulebook) await(t testing.TB, what string, wanted func(control.Status) bool, over ...func() bool) control.Status {
 	t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); ; {
 		ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second) // also while cleaning up
 		s, err := r.client.Status(ctx)
 		cancel()
-		if err == nil && wanted(s) {
+		if err == nil && wanted(s) || slices.ContainsFunc(over, func(f func() bool) bool { return f() }) {
 			return s
 		}
 		if time.Now().After(deadline) {

@@ -30,6 +30,8 @@ func AgentFlags(flags ...string) AgentOption {
 type Agent struct {
 	// Binary is the netguard that was built.
 	Binary string
+	// Env are variables of the agent's environment at its next start.
+	Env []string
 	// ConfigFile, PolicyDir and Socket are its paths.
 	ConfigFile, PolicyDir, Socket string
 
@@ -165,7 +167,7 @@ func (a *Agent) Launch() <-chan struct{} {
 	args := append([]string{"agent"}, a.arguments()...)
 	args = append(append(args, "--policy-dir", a.PolicyDir, "--metrics", ""), a.flags...)
 	cmd := a.e.Command(context.Background(), a.Binary, args...)
-	cmd.Env = append(cmd.Env, n.env())
+	cmd.Env = append(append(cmd.Env, a.Env...), n.env())
 	cmd.SysProcAttr = ownSession()
 	p, err := start(a.e.tb, cmd)
 	a.e.must(err, "start agent")

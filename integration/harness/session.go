@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -76,21 +77,23 @@ func (s *session) startReaper() error {
 }
 
 // build compiles a command of this module, once for each process, and returns
-// the binary's path. It is static, so that it runs in an empty image.
-func (s *session) build(pkg string) (string, error) {
+// the binary's path. It is static, so that it runs in an empty image. Build tags
+// are part of the binary's name.
+func (s *session) build(pkg string, tags ...string) (string, error) {
 	s.mu.Lock()
-	once := s.builds[pkg]
+	name := strings.Join(append([]string{filepath.Base(pkg)}, tags...), "-")
+	once := s.builds[name]
 	if once == nil {
 		once = sync.OnceValues(func() (string, error) {
-			out := filepath.Join(s.dir, filepath.Base(pkg))
-			cmd := exec.Command("go", "build", "-trimpath", "-o", out, pkg)
+			out := filepath.Join(s.dir, name)
+			cmd := exec.Command("go", "build", "-trimpath", "-tags", strings.Join(tags, ","), "-o", out, pkg)
 			cmd.Env = append(os.Environ(), "CGO_ENABLED=0", s.record.Mark())
 			if log, err := cmd.CombinedOutput(); err != nil {
 				return "", fmt.Errorf("build %s: %w\n%s", pkg, err, log)
 			}
 			return out, nil
 		})
-		s.builds[pkg] = once
+		s.builds[name] = once
 	}
 	s.mu.Unlock()
 	return once()

@@ -1,0 +1,12 @@
+package harness
+
+// FaultyBinary builds netguard with the hooks of internal/fault, by which an
+// agent fails or ends at a write to the kernel that its environment names.
+func (e *Engine) FaultyBinary() string {
+	e.tb.Helper()
+	binary, err := e.session.build("netguard/cmd/netguard", "faultinject")
+	if err != nil {
+		e.tb.Fatalf("%v", err)
+	}
+	return binary
+}
