@@ -69,22 +69,3 @@ func TestDesired(t *testing.T) {
 		}
 	})
 }
-
-func TestStrangers(t *testing.T) {
-	known := observed{fresh: map[string]uint64{"n": 5}}
-	known.view.Networks = map[string]docker.Network{"n": {ID: "n", Bridge: "br0"}}
-	for name, c := range map[string]struct {
-		port link.Port
-		want bool
-	}{
-		"a_port_newer_than_the_view_has_its_network_read": {link.Port{MasterName: "br0", Seen: 6}, true},
-		"a_port_that_the_view_knew_does_not":              {link.Port{MasterName: "br0", Seen: 5}, false},
-		"a_port_of_somebody_else's_bridge_does_not":       {link.Port{MasterName: "virbr0", Seen: 6}, false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			if h := strangers(known, []link.Port{c.port}); h.Empty() == c.want {
-				t.Errorf("hint %+v", h)
-			}
-		})
-	}
-}

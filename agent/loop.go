@@ -45,7 +45,8 @@ type loop struct {
 	asks     chan func()
 	wakeup   wake
 
-	bound endpoint.Bindings
+	holder *holder
+	bound  endpoint.Bindings
 	// applied is what was written last for a port, by link.Port.Seen.
 	applied map[uint64]form
 	failing map[uint64]failure // ports that could not be written, by link.Port.Seen
@@ -106,13 +107,14 @@ type state struct {
 	desires  []desire
 	errs     map[endpoint.Key]error // why the kernel could not be brought to it
 	observed observed
+	held     map[endpoint.Key]time.Time
 	policing *policing
 	guarding guard.Report
 	guardErr error
 }
 
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
-	return &loop{log: log, driver: driver, links: links, observer: observer, settings: s,
+	return &loop{log: log, driver: driver, links: links, observer: observer, settings: s, holder: &holder{log: log, tell: observer.lacking},
 		wakeup: newWake(), bound: endpoint.Bindings{}, applied: map[uint64]form{}, told: map[endpoint.Key]string{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{}, asks: make(chan func()),
 		check: check{all: true}}
 }
@@ -170,10 +172,12 @@ func (l *loop) pass(ctx context.Context) {
 	}
 	ports := l.links.Snapshot()
 	cfg := l.settings.config()
+	seen.view = l.holder.view(seen.view, ports)
 	op := endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}
 	endpoints := endpoint.Join(endpoint.Observation{View: seen.view, Ports: ports, Fresh: seen.fresh,
 		Sandboxes: seen.sandboxes, Old: seen.old}, op, l.bound)
-	s := &state{desires: desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, observed: seen}
+	l.holder.joined(endpoints)
+	s := &state{desires: desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, observed: seen, held: l.holder.held}
 	if seen.complete { // before that nobody knows whose the ports are
 		managed := managedBridges(seen.view, l.links.Bridges(), op)
 		l.sentry.quarantine(ports, managed, cfg) // before anything that takes long

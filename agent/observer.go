@@ -15,7 +15,14 @@ import (
 
 const (
 	minRetry = 100 * time.Millisecond
-	maxRetry = 5 * time.Second
+	maxRetry = time.Second
+	// listEvery has everything read that no event told of. listShare keeps
+	// that below this part of the time, on hosts where it takes long.
+	listEvery = 30 * time.Second
+	listShare = 50
+	// listSoon is how long Docker's word of a new network may be behind the
+	// kernel's.
+	listSoon = 300 * time.Millisecond
 	// inspectors is how many containers' sandboxes are asked for at a time.
 	inspectors = 8
 )
@@ -30,6 +37,12 @@ type observed struct {
 	complete  bool // everything was read at least once
 	reads     int  // how often networks were read
 	err       error
+
+	at     time.Time // of the last reading that succeeded
+	asking time.Time // since when an answer is waited for; zero if none is
+	// others are the bridges, by ifindex, that had ports when everything was
+	// read last, and are no network's.
+	others map[int]bool
 }
 
 // observer keeps a view of the engine up to date, in a goroutine of its own, so
@@ -41,8 +54,40 @@ type observer struct {
 	wakeup wake
 	notify func() // tells the loop
 
+	strangers strangers
+
 	mu  sync.Mutex
 	now observed
+	// lacks is since when Docker does not list what the kernel has; zero if it
+	// does.
+	lacks time.Time
+}
+
+// lacking notes since when Docker does not list what the kernel has. Everything is
+// read again then: no event may tell.
+func (o *observer) lacking(since time.Time) {
+	o.mu.Lock()
+	was := o.lacks
+	o.lacks = since
+	o.mu.Unlock()
+	if was.IsZero() && !since.IsZero() {
+		o.wakeup.call()
+	}
+}
+
+// relist is when everything should be read for the sake of what Docker lacks, if
+// it was last read then; zero if not. What lacks for long is asked for seldom.
+func (o *observer) relist(last time.Time) time.Time {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.lacks.IsZero() {
+		return time.Time{}
+	}
+	at := o.lacks.Add(heldFor)
+	if !last.Before(at) {
+		at = last.Add(max(minFailing, last.Sub(o.lacks)/2))
+	}
+	return at
 }
 
 // current returns what is known.
@@ -53,10 +98,15 @@ func (o *observer) current() observed {
 }
 
 func (o *observer) set(n observed) {
+	o.keep(n)
+	o.notify()
+}
+
+// keep is set for what the loop does not act on.
+func (o *observer) keep(n observed) {
 	o.mu.Lock()
 	o.now = n
 	o.mu.Unlock()
-	o.notify()
 }
 
 // run reads what hints name until ctx ends. Links must have been listed.
@@ -64,59 +114,70 @@ func (o *observer) run(ctx context.Context) error {
 	known := observed{fresh: map[string]uint64{}, old: o.links.Seen()}
 	o.set(known)
 	retry := minRetry
+	last := time.Now() // that everything was read
+	list := last.Add(listEvery)
 	for {
 		hint := o.engine.TakeHint()
-		hint.Merge(strangers(known, o.links.Snapshot()))
-		var again <-chan time.Time
+		ports := o.links.Snapshot()
+		now := time.Now()
+		ask, next := o.strangers.networks(known, ports, now)
+		hint.Merge(ask)
+		list = earlier(list, o.relist(last))
+		if soon := now.Add(listSoon); unknown(known, ports) && soon.Before(list) {
+			list = soon
+		}
+		if !now.Before(list) {
+			hint.Merge(docker.Hint{Full: true})
+		}
+		wait := time.Until(earlier(list, next))
 		if !hint.Empty() {
-			if next := o.read(ctx, known, hint); next.err != nil {
-				if ctx.Err() != nil {
-					return ctx.Err()
-				}
+			began := time.Now()
+			known.asking = began
+			o.keep(known)
+			read := o.read(ctx, known, hint)
+			switch {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case read.err != nil:
 				if known.err == nil {
-					o.log.Warn("docker cannot be read; what is enforced stays enforced", "error", next.err)
+					o.log.Warn("docker cannot be read; what is enforced stays enforced", "error", read.err)
 				}
-				known.err = next.err
-				again, retry = time.After(retry), min(2*retry, maxRetry)
-			} else {
-				known, retry = next, minRetry
+				known.err = read.err
+				wait, retry = retry, min(2*retry, maxRetry)
+			default:
+				known, retry = read, minRetry
+				if hint.Full {
+					last = time.Now()
+					list = earlier(last.Add(max(listEvery, listShare*last.Sub(began))), o.relist(last))
+				}
+				wait = time.Until(earlier(list, next))
 			}
+			known.asking = time.Time{}
 		}
 		o.set(known)
+		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
+			timer.Stop()
 			return ctx.Err()
 		case <-o.wakeup:
-		case <-again:
+			timer.Stop()
+		case <-timer.C:
 		}
 	}
-}
-
-// strangers names the networks on whose bridge a port came up after they were
-// read: netlink often knows before Docker tells.
-func strangers(known observed, ports []link.Port) docker.Hint {
-	byBridge := map[string]string{}
-	for id, n := range known.view.Networks {
-		if n.Bridge != "" {
-			byBridge[n.Bridge] = id
-		}
-	}
-	h := docker.Hint{Networks: map[string]struct{}{}}
-	for _, p := range ports {
-		if id, ok := byBridge[p.MasterName]; ok && p.Seen > known.fresh[id] {
-			h.Networks[id] = struct{}{}
-		}
-	}
-	return h
 }
 
 func (o *observer) read(ctx context.Context, known observed, hint docker.Hint) observed {
-	seen := o.links.Seen() // before the engine is asked
+	seen, ports, began := o.links.Seen(), o.links.Snapshot(), time.Now() // before the engine is asked
 	view, err := o.engine.Refresh(ctx, hint)
 	if err != nil {
 		return observed{err: err}
 	}
-	next := observed{view: view, old: known.old, sandboxes: known.sandboxes, complete: known.complete || hint.Full, reads: known.reads}
+	next := observed{view: view, old: known.old, sandboxes: known.sandboxes, complete: known.complete || hint.Full, reads: known.reads,
+		at: began, others: known.others}
+	if hint.Full {
+		next.others = others(view, ports)
+	}
 	if hint.Full || len(hint.Networks) > 0 {
 		next.reads++
 	}

@@ -46,7 +46,7 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 	out := control.Status{
 		Mode: r.mode,
 		Docker: control.Docker{Version: s.observed.view.Version, Firewall: s.observed.view.Firewall,
-			Connected: r.engine.Watching()},
+			Connected: r.engine.Watching(), ReadAt: s.observed.at.UTC()},
 		Shaper:    control.Shaper{Leaf: string(r.loop.features.Leaf), Missing: r.loop.features.Missing},
 		Findings:  []string{},
 		Endpoints: make([]control.Endpoint, 0, len(s.desires)),
@@ -81,10 +81,9 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 		}
 		out.Endpoints = append(out.Endpoints, e)
 	}
-	if !out.Docker.Connected {
-		out.Findings = append(out.Findings, "docker does not answer: what is enforced stays enforced, and new containers are not seen until it does; is dockerd running?")
-	} else if s.observed.err != nil {
-		out.Findings = append(out.Findings, fmt.Sprintf("docker cannot be read: %v", s.observed.err))
+	out.Findings = append(out.Findings, engineFindings(out.Docker.Connected, r.loop.observer.current(), time.Now())...)
+	if text := heldFinding(s.held, time.Now()); text != "" {
+		out.Findings = append(out.Findings, text)
 	}
 	if !s.observed.complete {
 		out.InSync = false
@@ -92,6 +91,26 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 	out.Findings = append(out.Findings, r.settings.findings()...)
 	out.Findings = append(out.Findings, r.policies.findings()...)
 	return out, nil
+}
+
+// patient is how long an answer of Docker's is not worth a word.
+const patient = 3 * time.Second
+
+// engineFindings say how Docker is, and how old what is known of it.
+func engineFindings(connected bool, o observed, now time.Time) []string {
+	age := "nothing is known of its containers yet"
+	if !o.at.IsZero() {
+		age = fmt.Sprintf("what is known of its containers is %v old", max(now.Sub(o.at), 0).Round(time.Second))
+	}
+	switch {
+	case !connected:
+		return []string{"docker does not answer: what is enforced stays enforced, and new containers are not seen until it does; is dockerd running? " + age}
+	case o.err != nil:
+		return []string{fmt.Sprintf("docker cannot be read: %v: what is enforced stays enforced, and new containers are not seen until it can; %s", o.err, age)}
+	case !o.asking.IsZero() && now.Sub(o.asking) >= patient:
+		return []string{fmt.Sprintf("docker has not answered for %v: new containers are not seen until it does; is the host overloaded? %s", now.Sub(o.asking).Round(time.Second), age)}
+	}
+	return nil
 }
 
 // rules is what the kernel holds of policies.

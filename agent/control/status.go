@@ -33,6 +33,9 @@ type Docker struct {
 	Firewall string `json:"firewall" yaml:"firewall"` // iptables or nftables
 	// Connected says that the engine's events are being followed.
 	Connected bool `json:"connected" yaml:"connected"`
+	// ReadAt is when Docker was last asked for containers and networks and
+	// answered: every half minute at least, and whenever something happens.
+	ReadAt time.Time `json:"read_at" yaml:"read_at"`
 }
 
 // Shaper is what the kernel offers for bandwidth limits.

@@ -15,6 +15,10 @@ const (
 	optionBridge = "com.docker.network.bridge.name"
 
 	sharedMode = "container:"
+
+	// maxValue bounds what is kept of a label's value. It is more than a policy
+	// can compare with, and more than any of netguard's labels may have.
+	maxValue = 64 << 10
 )
 
 func newContainer(s container.Summary) Container {
@@ -23,6 +27,11 @@ func newContainer(s container.Summary) Container {
 		Labels:      s.Labels,
 		State:       string(s.State),
 		NetworkMode: s.HostConfig.NetworkMode,
+	}
+	for key, value := range c.Labels {
+		if len(value) > maxValue {
+			c.Labels[key] = strings.Clone(value[:maxValue])
+		}
 	}
 	for _, n := range s.Names {
 		// Links add names with a second slash ("/web/db").

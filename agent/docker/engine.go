@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -38,11 +39,14 @@ type Engine struct {
 	reading sync.Mutex // one Refresh at a time
 
 	mu     sync.Mutex // guards what follows
-	client *client.Client
+	client *caller
 	hint   Hint
 	view   View
 	// watching says that a stream of events is being read.
 	watching bool
+	// told says that the engine has said which one it is since it was last
+	// connected to.
+	told bool
 }
 
 // New returns an observer of the engine at host, such as
@@ -54,7 +58,7 @@ func New(host string, log *slog.Logger) (*Engine, error) {
 	}
 	e := &Engine{
 		host: host, log: log,
-		pingEvery: 10 * time.Second, pingTimeout: 5 * time.Second,
+		pingEvery: 5 * time.Second, pingTimeout: 5 * time.Second,
 		view: View{Containers: map[string]Container{}, Networks: map[string]Network{}, Firewall: defaultFirewall},
 	}
 	c, err := e.newClient()
@@ -64,12 +68,38 @@ func New(host string, log *slog.Logger) (*Engine, error) {
 	return e, c.Close()
 }
 
-func (e *Engine) newClient() (*client.Client, error) {
-	c, err := client.NewClientWithOpts(client.WithTLSClientConfigFromEnv(), client.WithHost(e.host))
+// caller is a client whose answers are bounded.
+type caller struct {
+	*client.Client
+	base *http.Transport
+}
+
+// Close drops the connections that are idle.
+func (c *caller) Close() error {
+	c.base.CloseIdleConnections()
+	return nil
+}
+
+func (e *Engine) newClient() (*caller, error) {
+	var base *http.Transport
+	bind := func(c *client.Client) error {
+		h := c.HTTPClient()
+		var ok bool
+		if base, ok = h.Transport.(*http.Transport); !ok {
+			return fmt.Errorf("bound answers: the transport is a %T", h.Transport)
+		}
+		h.Transport = bounded{base}
+		scheme := "http" // the client can no longer see which
+		if base.TLSClientConfig != nil {
+			scheme = "https"
+		}
+		return errors.Join(client.WithHTTPClient(h)(c), client.WithScheme(scheme)(c))
+	}
+	c, err := client.NewClientWithOpts(client.WithTLSClientConfigFromEnv(), client.WithHost(e.host), bind)
 	if err != nil {
 		return nil, fmt.Errorf("use docker host %q: %w (expected unix:///PATH or tcp://HOST:PORT)", e.host, err)
 	}
-	return c, nil
+	return &caller{c, base}, nil
 }
 
 // Close drops the connections. Watch must have returned.
@@ -96,6 +126,20 @@ func (e *Engine) Watching() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.watching
+}
+
+// isTold tells whether the engine has said which one it is since it was last
+// connected to.
+func (e *Engine) isTold() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.told
+}
+
+func (e *Engine) setTold() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.told = true
 }
 
 func (e *Engine) setWatching(yes bool) {
@@ -137,7 +181,7 @@ func (e *Engine) Sandbox(ctx context.Context, container string) (string, error) 
 }
 
 // connected returns the client, and makes one if there is none.
-func (e *Engine) connected(ctx context.Context) (*client.Client, error) {
+func (e *Engine) connected(ctx context.Context) (*caller, error) {
 	e.mu.Lock()
 	c := e.client
 	e.mu.Unlock()
@@ -151,7 +195,7 @@ func (e *Engine) connected(ctx context.Context) (*client.Client, error) {
 // engine that comes back after a restart may be another one. The client's own
 // negotiation would do that only once, and would settle for the oldest version
 // if just then the engine answers with an error.
-func (e *Engine) connect(ctx context.Context) (*client.Client, error) {
+func (e *Engine) connect(ctx context.Context) (*caller, error) {
 	c, err := e.newClient()
 	if err != nil {
 		return nil, err
@@ -168,7 +212,7 @@ func (e *Engine) connect(ctx context.Context) (*client.Client, error) {
 	c.NegotiateAPIVersionPing(ping)
 	e.mu.Lock()
 	old := e.client
-	e.client = c
+	e.client, e.told = c, false
 	e.mu.Unlock()
 	if old != nil {
 		return c, old.Close() // its idle connections

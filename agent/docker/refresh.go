@@ -2,27 +2,27 @@ package docker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"strings"
 	"sync"
 
 	"github.com/containerd/errdefs"
-	"github.com/docker/docker/api/types/container"
-	"github.com/docker/docker/api/types/filters"
 	"github.com/docker/docker/api/types/network"
-	"github.com/docker/docker/client"
 	"golang.org/x/sync/errgroup"
 )
 
 const (
-	// maxByID is how many containers are asked for by ID; beyond it, listing
-	// all is cheaper for the engine.
-	maxByID = 64
 	// inspectors is how many networks are inspected at a time.
 	inspectors = 4
 
 	defaultFirewall = "iptables"
+)
+
+var (
+	errWrongAnswer = errors.New("docker engine's answer is wrong")
+	errNoNetworks  = fmt.Errorf("list networks: %w: it lists none", errWrongAnswer)
 )
 
 // Refresh reads what the hint names and returns the view with it. After an
@@ -52,23 +52,29 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 	if err != nil {
 		return v, err
 	}
-	r := reader{client: c, View: v}
-	if h.Full {
-		if err := r.about(ctx); err != nil {
-			// Status only, and /info asks storage drivers: no reason
-			// to be blind.
-			e.log.Warn("docker engine does not tell its version and firewall", "error", err)
-		}
-		return r.View, r.all(ctx)
+	r := reader{client: c, View: v, before: v}
+	if !h.Full {
+		err := r.named(ctx, h)
+		return r.View, err
 	}
-	return r.View, r.named(ctx, h)
+	if !e.isTold() { // once a connection: /info asks storage drivers
+		if err := r.about(ctx); err != nil {
+			// Status only: no reason to be blind.
+			e.log.Warn("docker engine does not tell its version and firewall", "error", err)
+		} else {
+			e.setTold()
+		}
+	}
+	err = r.all(ctx)
+	return r.View, err
 }
 
 // reader makes one view out of another. It clones a map before it writes to it,
 // since the old view has been handed out.
 type reader struct {
 	View
-	client           *client.Client
+	before           View
+	client           *caller
 	ownCons, ownNets bool
 }
 
@@ -90,7 +96,8 @@ func (r *reader) about(ctx context.Context) error {
 }
 
 // all reads everything. Containers come first, so that those found in networks
-// but not in the list are the new ones.
+// but not in the list are the new ones. What was known and is not in a list is
+// asked for: a list that lacks something must not take anybody's rules away.
 func (r *reader) all(ctx context.Context) error {
 	if err := r.containers(ctx, nil); err != nil {
 		return err
@@ -101,15 +108,24 @@ func (r *reader) all(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("list networks: %w", err)
 	}
+	if len(list) == 0 {
+		return errNoNetworks // not even host and none, which every engine has
+	}
 	ids := make(map[string]struct{}, len(list))
 	for _, n := range list {
 		ids[n.ID] = struct{}{}
+	}
+	for id := range r.before.Networks {
+		ids[id] = struct{}{}
 	}
 	r.Networks, r.ownNets = make(map[string]Network, len(list)), true
 	if err := r.networks(ctx, ids); err != nil {
 		return err
 	}
-	return r.strangers(ctx, ids, nil)
+	if err := r.strangers(ctx, ids, nil); err != nil {
+		return err
+	}
+	return r.gone(ctx)
 }
 
 // named reads what a hint names. Networks come first: their answer is the one
@@ -123,7 +139,10 @@ func (r *reader) named(ctx context.Context, h Hint) error {
 			return err
 		}
 	}
-	return r.strangers(ctx, h.Networks, h.Containers)
+	if err := r.strangers(ctx, h.Networks, h.Containers); err != nil {
+		return err
+	}
+	return r.gone(ctx)
 }
 
 // networks inspects networks and puts them in the view, or takes them out.
@@ -144,6 +163,9 @@ func (r *reader) networks(ctx context.Context, ids map[string]struct{}) error {
 			i, err := r.client.NetworkInspect(ctx, id, network.InspectOptions{})
 			if err != nil && !errdefs.IsNotFound(err) {
 				return fmt.Errorf("inspect network %s: %w", id, err)
+			}
+			if err == nil && i.ID != id {
+				return fmt.Errorf("inspect network %s: %w: it is about %.70q", id, errWrongAnswer, i.ID)
 			}
 			mu.Lock()
 			defer mu.Unlock()
@@ -175,63 +197,6 @@ func (r *reader) strangers(ctx context.Context, networks, asked map[string]struc
 		return nil
 	}
 	return r.containers(ctx, ids)
-}
-
-// containers lists containers, all for nil, and puts them in the view; those
-// that are not in the answer are taken out.
-func (r *reader) containers(ctx context.Context, ids map[string]struct{}) error {
-	o := container.ListOptions{All: true}
-	full := ids == nil || len(ids) > maxByID
-	if !full {
-		o.Filters = filters.NewArgs()
-		for id := range ids {
-			o.Filters.Add("id", id)
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	list, err := r.client.ContainerList(ctx, o)
-	if err != nil {
-		return fmt.Errorf("list containers: %w", err)
-	}
-	before := r.Containers
-	switch {
-	case full:
-		r.Containers, r.ownCons = make(map[string]Container, len(list)), true
-	case !r.ownCons:
-		r.Containers, r.ownCons = maps.Clone(before), true
-	}
-	changed := make(map[string]Container, len(list)) // as they were
-	for id := range ids {
-		delete(r.Containers, id)
-	}
-	for _, s := range list {
-		changed[s.ID] = before[s.ID]
-		r.Containers[s.ID] = newContainer(s)
-	}
-	r.share(changed)
-	return nil
-}
-
-// share resolves whose namespace containers share. While a container runs that
-// stays as it was when it started, also when the other one gets a new name, so
-// it is resolved when it is listed and did not run before.
-func (r *reader) share(was map[string]Container) {
-	for id, c := range r.Containers {
-		if !strings.HasPrefix(c.NetworkMode, sharedMode) {
-			continue
-		}
-		old, listed := was[id]
-		switch _, exists := r.Containers[old.SandboxOf]; {
-		case !listed && c.SandboxOf != "":
-			continue
-		case listed && exists && old.Running() && c.Running():
-			c.SandboxOf = old.SandboxOf
-		default:
-			c.SandboxOf = r.shared(c)
-		}
-		r.Containers[id] = c
-	}
 }
 
 // isID tells a container's ID from the name of an endpoint that has none.

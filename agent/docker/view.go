@@ -74,5 +74,16 @@ func (v View) attached(container string) []string {
 	return ids
 }
 
+// Bridges are the names of the devices of all networks that have one.
+func (v View) Bridges() map[string]bool {
+	out := make(map[string]bool, len(v.Networks))
+	for _, n := range v.Networks {
+		if n.Bridge != "" {
+			out[n.Bridge] = true
+		}
+	}
+	return out
+}
+
 // Running tells whether the container's processes exist.
 func (c Container) Running() bool { return c.State == "running" || c.State == "paused" }

@@ -10,19 +10,22 @@ import (
 
 	"github.com/docker/docker/api/types/events"
 	"github.com/docker/docker/api/types/filters"
-	"github.com/docker/docker/client"
 )
 
 const (
 	minBackoff = 100 * time.Millisecond
-	maxBackoff = 5 * time.Second
+	// maxBackoff is how long an engine that is there again may go unnoticed.
+	maxBackoff = time.Second
+	// steady is how long a stream lasts that is none of those that break at
+	// once.
+	steady = 5 * time.Second
 )
 
 var errSilent = errors.New("engine does not answer a ping")
 
 // Watch collects hints from the engine's events until ctx ends, and returns
 // ctx's error and no other: an engine that is not there (yet) is tried again,
-// every 100 ms to 5 s. Whenever a stream begins, the hint is full. It calls wake,
+// every 100 ms to a second. Whenever a stream begins, the hint is full. It calls wake,
 // which must not block, each time the hint grew, and when a stream broke.
 func (e *Engine) Watch(ctx context.Context, wake func()) error {
 	wait := minBackoff
@@ -39,7 +42,7 @@ func (e *Engine) Watch(ctx context.Context, wake func()) error {
 		wake()
 		// Not before the stream lasted: an engine that breaks each one
 		// at once must not be asked for everything ten times a second.
-		if time.Since(began) > maxBackoff {
+		if time.Since(began) > steady {
 			wait = minBackoff
 		}
 		pause := wait/2 + rand.N(wait/2) // so that many do not ask at once
@@ -125,7 +128,7 @@ func (e *Engine) broken(ctx context.Context, err error) error {
 
 // ping finds out whether the engine at the other end of a silent stream still
 // lives, and cancels the stream otherwise.
-func (e *Engine) ping(ctx context.Context, c *client.Client, cancel context.CancelCauseFunc) {
+func (e *Engine) ping(ctx context.Context, c *caller, cancel context.CancelCauseFunc) {
 	tick := time.NewTicker(e.pingEvery)
 	defer tick.Stop()
 	for {

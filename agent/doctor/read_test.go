@@ -149,6 +149,10 @@ func engine(t *testing.T, info any) config.Config {
 			w.WriteHeader(http.StatusInternalServerError)
 		case strings.HasSuffix(r.URL.Path, "/info"):
 			_ = json.NewEncoder(w).Encode(info)
+		case strings.HasSuffix(r.URL.Path, "/networks"):
+			fmt.Fprintln(w, `[{"Id":"h","Name":"host","Driver":"host"}]`)
+		case strings.HasSuffix(r.URL.Path, "/networks/h"):
+			fmt.Fprintln(w, `{"Id":"h","Name":"host","Driver":"host"}`)
 		default:
 			fmt.Fprintln(w, "[]")
 		}

@@ -37,7 +37,7 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 func healthy() control.Status {
 	return control.Status{
 		Mode: "enforce", InSync: true, VerifiedAt: noon,
-		Docker: control.Docker{Version: "28.5.2", Firewall: "iptables", Connected: true},
+		Docker: control.Docker{Version: "28.5.2", Firewall: "iptables", Connected: true, ReadAt: time.Date(2026, 3, 1, 11, 59, 48, 0, time.UTC)},
 		Shaper: control.Shaper{Leaf: "hashed", Missing: []string{"fq_codel", "sfq"}},
 		Endpoints: []control.Endpoint{
 			{

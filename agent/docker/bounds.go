@@ -1,0 +1,108 @@
+package docker
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+)
+
+const (
+	// maxAnswer is what an answer may cost: that of some 5,000 containers with
+	// the labels that Compose gives. Longer lists are asked for in pages.
+	maxAnswer = 64 << 20
+	// maxEvent is what one event may cost. It carries all labels of its
+	// container.
+	maxEvent = 16 << 20
+	// maxRefusal is how much is read of why the engine refuses, in bytes.
+	maxRefusal = 2 << 10
+
+	// costObject and costValue are about what decoding makes of a few bytes:
+	// [{},{},...] is a hundred times as large in memory.
+	costObject = 512
+	costValue  = 32
+)
+
+var (
+	errLargeAnswer = errors.New("docker engine's answer is too large or has no end: has a container labels of many MB?")
+	errLargeEvent  = errors.New("docker engine's event is too large or has no end: has a container labels of many MB?")
+)
+
+// bounded bounds what the engine's answers can make the agent hold. The client
+// decodes what comes for as long as it comes.
+type bounded struct{ http.RoundTripper }
+
+func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := b.RoundTripper.RoundTrip(r)
+	if err != nil {
+		return nil, err
+	}
+	if response.StatusCode >= http.StatusMultipleChoices {
+		// It ends in a line of the log, and may be somebody's web page.
+		response.Body = struct {
+			io.Reader
+			io.Closer
+		}{io.LimitReader(response.Body, maxRefusal), response.Body}
+		return response, nil
+	}
+	body := &costed{ReadCloser: response.Body, most: maxAnswer, left: maxAnswer, over: errLargeAnswer}
+	if strings.HasSuffix(r.URL.Path, "/events") {
+		body.most, body.left, body.over, body.lines = maxEvent, maxEvent, errLargeEvent, true
+	}
+	response.Body = body
+	return response, nil
+}
+
+// costed is a body of JSON that ends with an error when it costs too much.
+type costed struct {
+	io.ReadCloser
+	most, left int
+	over       error
+	lines      bool // each line has the whole budget
+
+	quoted, escaped bool
+}
+
+func (c *costed) Read(p []byte) (int, error) {
+	if c.left < 0 {
+		return 0, c.over
+	}
+	n, err := c.ReadCloser.Read(p)
+	if c.pay(p[:n]); c.left < 0 {
+		return 0, c.over
+	}
+	return n, err
+}
+
+func (c *costed) pay(p []byte) {
+	for len(p) > 0 && c.left >= 0 {
+		if c.quoted && !c.escaped { // most of what is long is inside quotes
+			if n := bytes.IndexAny(p, `"\`); n != 0 {
+				if n < 0 {
+					n = len(p)
+				}
+				c.left -= n
+				p = p[n:]
+				continue
+			}
+		}
+		b := p[0]
+		p = p[1:]
+		c.left--
+		switch {
+		case c.escaped:
+			c.escaped = false
+		case c.quoted:
+			c.escaped, c.quoted = b == '\\', b != '"'
+		case b == '"':
+			c.quoted = true
+		case b == '{' || b == '[':
+			c.left -= costObject
+		case b == ',' || b == ':':
+			c.left -= costValue
+		case b == '\n' && c.lines:
+			c.left = c.most
+		}
+	}
+}
