@@ -184,7 +184,7 @@ func (l *loop) pass(ctx context.Context) {
 		l.police.pass(ctx, l.policies.now.Load(), s.desires)
 		s.policing = l.police.result()
 		l.apply(s, ports)
-		l.sentry.apply(watch(s.desires, ports, managed, cfg, func(d *desire) bool { return l.admit(d, s.policing) }), cfg)
+		l.sentry.apply(watch(s.desires, ports, managed, cfg, func(d *desire) bool { return l.admit(d, s.policing) }), managed, managed.others(ports), cfg)
 		l.alerts.pass(time.Now(), s.desires)
 		s.guarding = l.sentry.report
 		s.guardErr = l.sentry.err

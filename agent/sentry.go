@@ -1,7 +1,9 @@
 package agent
 
 import (
+	"cmp"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -57,7 +59,7 @@ func (s *sentry) hear(h link.Hint) {
 
 // watch gives the ports of the managed bridges: those that desires know, as they
 // are declared and admitted where admit says so, and all others quarantined.
-func watch(desires []desire, ports []link.Port, managed map[string]int, op config.Config, admit func(*desire) bool) []guard.Port {
+func watch(desires []desire, ports []link.Port, managed bridges, op config.Config, admit func(*desire) bool) []guard.Port {
 	byPort := make(map[int]*desire, len(desires))
 	for i := range desires {
 		if d := &desires[i]; d.Port != nil {
@@ -70,7 +72,7 @@ func watch(desires []desire, ports []link.Port, managed map[string]int, op confi
 		if !ok {
 			continue
 		}
-		g := guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge, BridgeName: p.MasterName, Guarded: true}
+		g := guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge.Index, BridgeName: p.MasterName, Guarded: true}
 		d := byPort[p.Index]
 		switch {
 		case d == nil && op.AdmissionOpen:
@@ -91,26 +93,42 @@ func watch(desires []desire, ports []link.Port, managed map[string]int, op confi
 	return out
 }
 
-// managedBridges gives the bridges of the networks that netguard manages, and
-// their ifindexes.
-func managedBridges(v docker.View, bridges map[string]int, op endpoint.Operator) map[string]int {
-	out := map[string]int{}
+// bridges are those of the networks that netguard manages, by name.
+type bridges map[string]guard.Bridge
+
+func managedBridges(v docker.View, there map[string]int, op endpoint.Operator) bridges {
+	out := bridges{}
 	for _, n := range v.Networks {
-		if index, ok := bridges[n.Bridge]; ok && op.Manages(n) {
-			out[n.Bridge] = index
+		if index, ok := there[n.Bridge]; ok && op.Manages(n) {
+			out[n.Bridge] = guard.Bridge{Index: index, Name: n.Bridge, Subnets: n.Subnets}
 		}
 	}
 	return out
 }
 
+// others gives the ports of all other bridges.
+func (b bridges) others(ports []link.Port) []int {
+	var out []int
+	for _, p := range ports {
+		if _, ok := b[p.MasterName]; !ok {
+			out = append(out, p.Index)
+		}
+	}
+	return out
+}
+
+func (b bridges) list() []guard.Bridge {
+	return slices.SortedFunc(maps.Values(b), func(a, b guard.Bridge) int { return cmp.Compare(a.Index, b.Index) })
+}
+
 // apply brings the kernel to the wish.
-func (s *sentry) apply(ports []guard.Port, op config.Config) {
+func (s *sentry) apply(ports []guard.Port, managed bridges, others []int, op config.Config) {
 	now := time.Now()
 	if !now.Before(s.at) {
 		s.look = guard.Everything
 		s.at = now.Add(guardEvery)
 	}
-	w := guard.Wish{Ports: ports, Options: guard.Options{Mode: s.mode, Storm: op.Storm, Open: op.AdmissionOpen}}
+	w := guard.Wish{Ports: ports, Bridges: managed.list(), Others: others, Options: guard.Options{Mode: s.mode, Storm: op.Storm, Open: op.AdmissionOpen}}
 	report, err := s.driver.Apply(w, s.look)
 	s.wish = w
 	if err != nil {
@@ -129,7 +147,7 @@ func (s *sentry) apply(ports []guard.Port, op config.Config) {
 }
 
 // quarantine closes ports that nobody knows yet, and leaves all others as they are.
-func (s *sentry) quarantine(ports []link.Port, managed map[string]int, op config.Config) {
+func (s *sentry) quarantine(ports []link.Port, managed bridges, op config.Config) {
 	if op.AdmissionOpen || s.err != nil {
 		return
 	}
@@ -141,13 +159,13 @@ func (s *sentry) quarantine(ports []link.Port, managed map[string]int, op config
 	for _, p := range ports {
 		bridge, ok := managed[p.MasterName]
 		if _, is := known[p.Index]; ok && !is {
-			wish = append(wish, guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge, BridgeName: p.MasterName, Guarded: true})
+			wish = append(wish, guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge.Index, BridgeName: p.MasterName, Guarded: true})
 		}
 	}
 	// The first time there is no wish yet, and what an earlier agent admitted
 	// must not be closed.
 	if s.wish.Ports != nil && len(wish) > len(s.wish.Ports) {
-		s.apply(wish, op)
+		s.apply(wish, managed, managed.others(ports), op)
 	}
 }
 

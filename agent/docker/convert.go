@@ -78,6 +78,9 @@ func newNetwork(i network.Inspect) Network {
 		if a := parseAddr(c.Gateway); a.IsValid() {
 			n.Gateways = append(n.Gateways, a)
 		}
+		if p, err := netip.ParsePrefix(c.Subnet); err == nil {
+			n.Subnets = append(n.Subnets, p.Masked())
+		}
 	}
 	return n
 }

@@ -52,6 +52,7 @@ type Network struct {
 	Bridge   string // name of the device, for the driver bridge
 	IPv6     bool
 	Gateways []netip.Addr
+	Subnets  []netip.Prefix
 	// Endpoints are the attachments by container ID. Attachments that belong
 	// to no container (a swarm's load balancer) are under their name.
 	Endpoints map[string]Attachment

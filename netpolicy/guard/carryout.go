@@ -170,7 +170,7 @@ func (d *Driver) forget(ports elements, c change) error {
 // the neighbours and the table are removed. Frames pass unfiltered from then on.
 func (d *Driver) Cleanup() error {
 	d.failed = map[int][]error{}
-	if _, err := d.observe(nil, Everything); err != nil {
+	if _, err := d.observe(nil, nil, Everything); err != nil {
 		return fmt.Errorf("guard: clean up: %w", err)
 	}
 	d.plan = newPlan(Wish{}, d.features, nil)

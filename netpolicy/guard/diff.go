@@ -90,7 +90,7 @@ func (w work) about() map[int][]string {
 		for set, all := range c {
 			for e := range all {
 				port := 0
-				if set != setOwn4 && set != setOwn6 && set != setBridges {
+				if !slices.Contains(portless, set) {
 					port = e.portOf()
 				}
 				out[port] = append(out[port], fmt.Sprintf("%s set %s", verb, set))
@@ -99,6 +99,9 @@ func (w work) about() map[int][]string {
 	}
 	return out
 }
+
+// portless are the sets whose keys do not begin with a port of the wish.
+var portless = []string{setOwn4, setOwn6, setBridges, setNames, setSubnets4, setSubnets6, setOthers}
 
 // diff compares. It is pure. Without a filter the table is left out.
 func diff(p *plan, k *kernelState, f Features, l layout) work {

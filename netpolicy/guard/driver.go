@@ -76,7 +76,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	if len(ports) > maxPorts {
 		return Report{}, fmt.Errorf("guard: %d ports, at most %d", len(ports), maxPorts)
 	}
-	news, err := d.observe(ports, look)
+	news, err := d.observe(ports, w.Bridges, look)
 	if err != nil {
 		return Report{}, fmt.Errorf("guard: %w", err)
 	}
@@ -103,13 +103,14 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 		if err := d.carryOut(todo); err != nil {
 			return Report{}, fmt.Errorf("guard: %w", err)
 		}
-		if _, err := d.observe(ports, Look{Links: todo.touched()}); err != nil {
+		if _, err := d.observe(ports, w.Bridges, Look{Links: todo.touched()}); err != nil {
 			return Report{}, fmt.Errorf("guard: read back: %w", err)
 		}
 		left = diff(d.plan, &d.kernel, d.features, d.layout)
 	}
 	d.settled, d.unhealed = left.count() == 0, false
-	d.wish = Wish{w.Options, slices.Clone(w.Ports)}
+	d.wish = w
+	d.wish.Ports, d.wish.Bridges, d.wish.Others = slices.Clone(w.Ports), slices.Clone(w.Bridges), slices.Clone(w.Others)
 	r, err := d.report(left)
 	r.Changes, r.Drift = done, drift
 	return r, errors.Join(append([]error{err}, d.failed[0]...)...)
@@ -125,7 +126,7 @@ func (d *Driver) Read() (Report, error) {
 	for index, pp := range d.plan.ports {
 		ports[index] = pp.Port
 	}
-	if _, err := d.observe(ports, Everything); err != nil {
+	if _, err := d.observe(ports, d.wish.Bridges, Everything); err != nil {
 		return Report{}, fmt.Errorf("guard: %w", err)
 	}
 	left := diff(d.plan, &d.kernel, d.features, d.layout)

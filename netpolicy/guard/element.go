@@ -45,6 +45,12 @@ func macKey(m MAC) string { return string(m[:]) + "\x00\x00" }
 
 // prefixElement is port . prefix.
 func prefixElement(port int, p netip.Prefix) element {
+	first, last := bounds(p)
+	return element{key: portKey(port) + first, end: portKey(port) + last}
+}
+
+// bounds are the first and the last address of a prefix.
+func bounds(p netip.Prefix) (string, string) {
 	first, last := p.Masked().Addr().AsSlice(), p.Masked().Addr().AsSlice()
 	for i := range last {
 		switch bits := p.Bits() - 8*i; {
@@ -54,7 +60,7 @@ func prefixElement(port int, p netip.Prefix) element {
 			last[i] |= 0xff >> bits
 		}
 	}
-	return element{key: portKey(port) + string(first), end: portKey(port) + string(last)}
+	return string(first), string(last)
 }
 
 // set4or6 gives the name of a set of the address's family.

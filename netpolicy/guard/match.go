@@ -131,19 +131,6 @@ func over(s Storm) match {
 	}
 }
 
-// marked sets bits of the frame's mark, and holds.
-func marked(bits uint32) match {
-	if bits == 0 {
-		return nil
-	}
-	return match{
-		&expr.Meta{Key: expr.MetaKeyMARK, Register: register(0)},
-		&expr.Bitwise{SourceRegister: register(0), DestRegister: register(0), Len: 4,
-			Mask: binaryutil.NativeEndian.PutUint32(^bits), Xor: binaryutil.NativeEndian.PutUint32(bits)},
-		&expr.Meta{Key: expr.MetaKeyMARK, Register: register(0), SourceRegister: true},
-	}
-}
-
 func goTo(chain string) *expr.Verdict { return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain} }
 
 var (

@@ -10,7 +10,7 @@ import (
 // in nftables changed, the rest where the look says so, and of ports that were
 // not looked at yet. It says whether anything was read that was known before, and
 // so might have changed.
-func (d *Driver) observe(ports map[int]Port, look Look) (bool, error) {
+func (d *Driver) observe(ports map[int]Port, bridges []Bridge, look Look) (bool, error) {
 	k := &d.kernel
 	news, err := d.observeTable(look.Full)
 	if err != nil {
@@ -68,7 +68,7 @@ func (d *Driver) observe(ports map[int]Port, look Look) (bool, error) {
 			return false, err
 		}
 	}
-	return news, d.observeBridges(ports, look)
+	return news, d.observeBridges(ports, bridges, look)
 }
 
 // observeNeighbours reads the entries that the look names.
@@ -204,9 +204,12 @@ func (d *Driver) observeTable(full bool) (bool, error) {
 	return true, nil
 }
 
-// observeBridges reads the MACs and addresses of the bridges that have ports.
-func (d *Driver) observeBridges(ports map[int]Port, look Look) error {
+// observeBridges reads the MACs and addresses of the bridges.
+func (d *Driver) observeBridges(ports map[int]Port, bridges []Bridge, look Look) error {
 	used := map[int]bool{}
+	for _, b := range bridges {
+		used[b.Index] = true
+	}
 	for _, p := range ports {
 		used[p.Bridge] = true
 	}

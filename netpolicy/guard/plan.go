@@ -48,8 +48,8 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 	for _, index := range slices.Sorted(maps.Keys(p.ports)) {
 		p.port(p.ports[index], f, taken)
 	}
+	p.strangers(w, bridgeMACs)
 	for _, m := range bridgeMACs {
-		p.sets[setBridges][element{key: string(m[:])}] = ""
 		p.sets[setOwn6][element{key: string(m.LinkLocal().AsSlice())}] = ""
 	}
 	return p

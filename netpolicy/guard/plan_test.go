@@ -241,8 +241,8 @@ func TestLayout(t *testing.T) {
 	t.Run("is_another_with_other_options", func(t *testing.T) {
 		seen := map[string]string{one.id: "the first"}
 		for name, o := range map[string]Options{
-			"monitor": {Storm: DefaultStorm, Mode: Monitor}, "mark": {Storm: DefaultStorm, Mark: 1},
-			"open": {Storm: DefaultStorm, Open: true}, "no storm": {}, "rate": {Storm: Storm{Rate: 1, Burst: 2000}},
+			"monitor": {Storm: DefaultStorm, Mode: Monitor},
+			"open":    {Storm: DefaultStorm, Open: true}, "no storm": {}, "rate": {Storm: Storm{Rate: 1, Burst: 2000}},
 		} {
 			l, err := newLayout(o, allFeatures)
 			if err != nil || seen[l.id] != "" {

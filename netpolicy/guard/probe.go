@@ -18,6 +18,8 @@ type Features struct {
 	Filter   bool // nftables of the bridge family, with the guard's rules
 	Prefixes bool // sets of prefixes, for the label netguard.guard.allow
 	Samples  bool // refused frames can be handed to whoever listens
+	// BridgeNames: rules see which bridge a port is on.
+	BridgeNames bool
 	// Missing says what the kernel lacks, and what that means.
 	Missing []string
 }
@@ -168,7 +170,7 @@ func (f *Features) probeFilter() {
 	}
 	defer filter.close()
 	try := func(with Features) error {
-		l, err := newLayout(Options{Storm: DefaultStorm, Mark: 1}, with)
+		l, err := newLayout(Options{Storm: DefaultStorm}, with)
 		if err != nil {
 			return err
 		}
@@ -178,6 +180,15 @@ func (f *Features) probeFilter() {
 		}
 		return err
 	}
+	defer func() {
+		with := *f
+		with.BridgeNames = true
+		if err := try(with); f.Filter && err != nil {
+			f.Missing = append(f.Missing, fmt.Sprintf("nftables meta ibrname (CONFIG_NFT_BRIDGE_META; %v): two containers that both came while the agent was away are told by their addresses, and may exchange frames that have none of their network's", err))
+		} else {
+			f.BridgeNames = f.Filter
+		}
+	}()
 	err = try(Features{Prefixes: true, Samples: true})
 	if err == nil {
 		f.Filter, f.Prefixes, f.Samples = true, true, true

@@ -158,54 +158,6 @@ func TestQuarantine(t *testing.T) {
 	})
 }
 
-// TestMark checks that later hooks can tell what the guard has seen.
-func TestMark(t *testing.T) {
-	h := newHost(t, 2)
-	a, v := h.boxes[0], h.boxes[1]
-	const bit = 0x400
-	s := h.addBox(bridgeName, "stranger", 50)
-	h.boxes = h.boxes[:2]
-	// A later hook drops what the first container sends without the mark, and
-	// counts what the stranger does.
-	run(t, "nft", "add table bridge look; add counter bridge look bare; "+
-		"add chain bridge look later { type filter hook prerouting priority 0; }; "+
-		"add rule bridge look later ether saddr "+s.mac.String()+" meta mark & 0x400 == 0 counter name bare; "+
-		"add rule bridge look later ether saddr "+a.mac.String()+" meta mark & 0x400 == 0 drop")
-	d := h.driver()
-	w := h.wish()
-	w.Mark = bit
-	h.apply(d, w)
-	for _, f := range honest {
-		h.run(t, "is_on/"+f.name, func(t *testing.T) {
-			if !deliver(t, a, v, f.frame(a, v)) {
-				t.Error("it has no mark")
-			}
-		})
-	}
-	h.run(t, "is_not_on_the_frames_of_an_unknown_port", func(t *testing.T) {
-		s.send(ether(v.mac, s.mac, 0x800, ip4(s.ip4, v.ip4, 17, udpPacket(1, 2))))
-		if got := output(t, "nft", "list", "counter", "bridge", "look", "bare"); strings.Contains(got, "packets 0 ") {
-			t.Errorf("no frame without it: %s", got)
-		}
-	})
-	h.run(t, "is_on_those_of_a_trusted_port", func(t *testing.T) {
-		w.Ports = append(w.Ports, Port{Index: s.port, Name: s.name, Bridge: h.bridge})
-		h.apply(d, w)
-		before := output(t, "nft", "list", "counter", "bridge", "look", "bare")
-		s.send(ether(v.mac, s.mac, 0x800, ip4(s.ip4, v.ip4, 17, udpPacket(1, 2))))
-		if after := output(t, "nft", "list", "counter", "bridge", "look", "bare"); after != before {
-			t.Errorf("a frame without it: %s", after)
-		}
-	})
-	h.run(t, "is_on_what_monitor_mode_lets_pass", func(t *testing.T) {
-		w.Mode = Monitor
-		h.apply(d, w)
-		if !deliver(t, a, v, ether(v.mac, a.mac, 0x800, ip4(gateway4, v.ip4, 17, udpPacket(1, 2)))) {
-			t.Error("it has no mark")
-		}
-	})
-}
-
 // drain takes what arrived at a container so far.
 func drain(b *box) {
 	for receive(b.socket) != nil {

@@ -107,7 +107,7 @@ func (b *builder) pass(chain, comment string, parts ...match) {
 // rules builds the rule set.
 func rules(o Options, f Features) []rule {
 	b := &builder{}
-	b.hooks(o)
+	b.hooks(o, f)
 	b.frame()
 	b.arp(f)
 	b.ipv4(f)
@@ -119,20 +119,16 @@ func rules(o Options, f Features) []rule {
 
 // hooks adds the chains that the kernel calls. The first three rules are the fast
 // path: nearly every frame ends there, after one look-up.
-func (b *builder) hooks(o Options) {
+func (b *builder) hooks(o Options, f Features) {
 	// Cheaper than looking at the address, which is what it was made from.
 	unicast := packetType.noneOf(unix.PACKET_BROADCAST, unix.PACKET_MULTICAST)
-	mark := marked(o.Mark)
 	b.add("prerouting", "IPv4 of a container", accept, etherType.is(8, 0), unicast,
-		in(setV4, inPort, etherFrom, ip4From), ip4Proto.isNot(igmp), sourcePort.isNot(0, 67), mark)
+		in(setV4, inPort, etherFrom, ip4From), ip4Proto.isNot(igmp), sourcePort.isNot(0, 67))
 	b.add("prerouting", "TCP over IPv6 of a container", accept, etherType.is(0x86, 0xdd), unicast,
-		ip6Next.is(tcp), in(setV6, inPort, etherFrom, ip6From), mark)
+		ip6Next.is(tcp), in(setV6, inPort, etherFrom, ip6From))
 	b.add("prerouting", "UDP over IPv6 of a container", accept, etherType.is(0x86, 0xdd), unicast,
-		ip6Next.is(udp), in(setV6, inPort, etherFrom, ip6From), sourcePort.isNot(547>>8, 547&0xff), mark)
+		ip6Next.is(udp), in(setV6, inPort, etherFrom, ip6From), sourcePort.isNot(547>>8, 547&0xff))
 	b.add("prerouting", "all else of a container", goTo("frame"), in(setPorts, inPort))
-	if o.Mark != 0 {
-		b.add("prerouting", "a trusted port", accept, in(setKnown, inPort), mark)
-	}
 
 	// The bridge floods the host's own broadcasts to each port, whatever its
 	// settings.
@@ -140,12 +136,7 @@ func (b *builder) hooks(o Options) {
 	if o.Open {
 		return
 	}
-	stranger := goTo("refuse-stranger")
-	b.add("input", "to the host from a known port", accept, in(setKnown, inPort))
-	b.add("input", "to the host from an unknown port", stranger, in(setBridges, etherTo))
-	b.add("forward", "between known ports", accept, in(setKnown, inPort), in(setKnown, outPort))
-	b.add("forward", "to an unknown port", stranger, in(setKnown, inPort))
-	b.add("forward", "from an unknown port", stranger, in(setKnown, outPort))
+	b.strangers(f)
 }
 
 // frame adds the checks of the Ethernet header. What is not plain IPv4, IPv6 or ARP
@@ -236,12 +227,11 @@ func (b *builder) verdicts(o Options, f Features) {
 	if o.Storm.Rate != 0 {
 		b.refuse("pass", "beyond the limit of broadcast and multicast", kindStorm, groupByte.anyBit(1), over(o.Storm))
 	}
-	b.add("pass", "as it should be", accept, marked(o.Mark))
+	b.add("pass", "as it should be", accept)
 
 	refuse := expr.Any(drop)
-	var mark match
 	if o.Mode == Monitor {
-		refuse, mark = accept, marked(o.Mark)
+		refuse = accept
 	}
 	for k := kindMAC; k <= kinds; k++ {
 		b.add(refusals[k], "count", nil, count(k))
@@ -253,5 +243,5 @@ func (b *builder) verdicts(o Options, f Features) {
 	if !o.Open {
 		b.add("refuse-stranger", "count", goTo("refuse"), match{&expr.Counter{}})
 	}
-	b.add("refuse", o.Mode.String(), refuse, mark)
+	b.add("refuse", o.Mode.String(), refuse)
 }

@@ -33,6 +33,10 @@ const (
 	setNet4       = "net4"       // port . prefix that its label allows
 	setNet6       = "net6"       //
 	setBridges    = "bridges"    // MACs of the managed bridges
+	setNames      = "names"      // their names
+	setSubnets4   = "subnets4"   // protocol . prefix: theirs
+	setSubnets6   = "subnets6"   //
+	setOthers     = "others"     // ports of other bridges
 	setViolations = "violations" // port . kind, with a counter
 	setStorm      = "storm"      // port, with a rate meter
 	setSamples    = "samples"    // port . kind, with a rate meter
@@ -41,6 +45,8 @@ const (
 const (
 	// maxPorts is how many ports the table takes. A bridge has 1023 at most.
 	maxPorts = 16384
+	// maxBridges is how many bridges.
+	maxBridges = 4096
 	// maxExtras is how many pairs of MAC and address all labels together may add,
 	// and maxPrefixes how many prefixes: the kernel copies all of these at each
 	// change.
@@ -75,10 +81,10 @@ func sets(f Features) []setSpec {
 		{name: setKnown, key: key(port), size: maxPorts},
 		{name: setOwn4, key: key(v4), size: 2 * maxPorts},
 		{name: setOwn6, key: key(v6), size: 4 * maxPorts},
-		{name: setBridges, key: key(mac), size: 1024},
 		{name: setViolations, key: key(port, nftables.TypeMark), size: maxPorts * uint32(kinds), dynamic: true, counter: true},
 		{name: setStorm, key: key(port), size: maxPorts, dynamic: true, timeout: true},
 	}
+	out = append(out, strangerSets(f)...)
 	if f.Samples {
 		out = append(out, setSpec{name: setSamples, key: key(port, nftables.TypeMark), size: maxPorts * uint32(kinds), dynamic: true, timeout: true})
 	}

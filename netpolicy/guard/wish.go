@@ -37,10 +37,6 @@ var DefaultStorm = Storm{Rate: 1000, Burst: 2000}
 type Options struct {
 	Mode  Mode
 	Storm Storm
-	// Mark is set (or-ed) on each frame that passed, so that later hooks, such
-	// as iptables' FORWARD chain, can refuse what the guard has not seen: a port
-	// that came while no agent was running. 0 sets none.
-	Mark uint32
 	// Open lets frames pass between the ports of the wish and ports that it
 	// does not name. Without it they are refused.
 	Open bool
@@ -70,11 +66,19 @@ type Port struct {
 type Wish struct {
 	Options
 	Ports []Port
+	// Bridges are the managed bridges, with a port or without.
+	Bridges []Bridge
+	// Others are ports of other bridges, by ifindex. All that is done about them
+	// is to leave them alone even if they look like those of a managed bridge.
+	Others []int
 }
 
 // equal tells whether two wishes say the same, in the same order.
 func (w Wish) equal(v Wish) bool {
-	return w.Options == v.Options && slices.EqualFunc(w.Ports, v.Ports, func(a, b Port) bool {
+	return w.Options == v.Options && slices.Equal(w.Others, v.Others) &&
+		slices.EqualFunc(w.Bridges, v.Bridges, func(a, b Bridge) bool {
+			return a.Index == b.Index && a.Name == b.Name && slices.Equal(a.Subnets, b.Subnets)
+		}) && slices.EqualFunc(w.Ports, v.Ports, func(a, b Port) bool {
 		return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge && a.BridgeName == b.BridgeName && a.MAC == b.MAC &&
 			a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted &&
 			slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.Allow.MACs, b.Allow.MACs) && slices.Equal(a.Allow.Prefixes, b.Allow.Prefixes)
