@@ -232,7 +232,7 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 		log.Info("netguard agent stops; " + errCleaned.Error())
 		return nil
 	case ctx.Err() != nil:
-		log.Info("netguard agent stops; what is enforced stays enforced")
+		log.Info("netguard agent stops; " + parting(p.loop.admission()))
 		return nil
 	}
 	return err

@@ -111,6 +111,8 @@ type state struct {
 	policing *policing
 	guarding guard.Report
 	guardErr error
+	// admission is what holds of it, "" while nothing was written.
+	admission string
 }
 
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
@@ -200,6 +202,7 @@ func (l *loop) pass(ctx context.Context) {
 			}
 		}
 	}
+	s.admission = l.sentry.admission
 	l.tell(s)
 	l.state.Store(s)
 }
@@ -219,6 +222,14 @@ func (l *loop) hear(h link.Hint) {
 			l.police.touched(name)
 		}
 	}
+}
+
+// admission is what holds of it since the last pass.
+func (l *loop) admission() string {
+	if s := l.state.Load(); s != nil {
+		return s.admission
+	}
+	return ""
 }
 
 // admit tells whether all that an endpoint should have is in the kernel.

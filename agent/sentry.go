@@ -26,12 +26,14 @@ type sentry struct {
 	driver *guard.Driver
 	mode   guard.Mode
 
-	wish   guard.Wish
-	report guard.Report
-	err    error
-	look   guard.Look
-	at     time.Time // the next look at everything
-	wait   time.Duration
+	wish guard.Wish
+	// admission is what holds of it, "" before the first time.
+	admission string
+	report    guard.Report
+	err       error
+	look      guard.Look
+	at        time.Time // the next look at everything
+	wait      time.Duration
 }
 
 // hear has looked at what a hint names.
@@ -144,6 +146,7 @@ func (s *sentry) apply(ports []guard.Port, managed bridges, others []int, op con
 		s.log.Warn("the guard was changed by somebody else; restored", "changes", strings.Join(report.Drift, "; "))
 	}
 	s.report, s.err, s.look, s.wait = report, nil, guard.Look{}, 0
+	s.admission = admission(w.Options)
 }
 
 // quarantine closes ports that nobody knows yet, and leaves all others as they are.

@@ -44,7 +44,8 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 		s = &state{}
 	}
 	out := control.Status{
-		Mode: r.mode,
+		Mode:      r.mode,
+		Admission: s.admission,
 		Docker: control.Docker{Version: s.observed.view.Version, Firewall: s.observed.view.Firewall,
 			Connected: r.engine.Watching(), ReadAt: s.observed.at.UTC()},
 		Shaper:    control.Shaper{Leaf: string(r.loop.features.Leaf), Missing: r.loop.features.Missing},

@@ -14,8 +14,11 @@ const (
 // Status is what the agent enforces, verified against the kernel when it was
 // asked for.
 type Status struct {
-	Mode   string `json:"mode" yaml:"mode"` // ModeEnforce or ModeMonitor
-	Docker Docker `json:"docker" yaml:"docker"`
+	Mode string `json:"mode" yaml:"mode"` // ModeEnforce or ModeMonitor
+	// Admission is closed or open: what becomes of a container until all its
+	// rules are in the kernel, and while no agent runs. "" is not known yet.
+	Admission string `json:"admission" yaml:"admission"`
+	Docker    Docker `json:"docker" yaml:"docker"`
 	// InSync says that the kernel holds what the agent wants, for every endpoint.
 	InSync     bool      `json:"in_sync" yaml:"in_sync"`
 	VerifiedAt time.Time `json:"verified_at" yaml:"verified_at"`

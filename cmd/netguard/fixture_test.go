@@ -36,7 +36,7 @@ var noon = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
 func healthy() control.Status {
 	return control.Status{
-		Mode: "enforce", InSync: true, VerifiedAt: noon,
+		Mode: "enforce", Admission: "closed", InSync: true, VerifiedAt: noon,
 		Docker: control.Docker{Version: "28.5.2", Firewall: "iptables", Connected: true, ReadAt: time.Date(2026, 3, 1, 11, 59, 48, 0, time.UTC)},
 		Shaper: control.Shaper{Leaf: "hashed", Missing: []string{"fq_codel", "sfq"}},
 		Endpoints: []control.Endpoint{
@@ -65,7 +65,7 @@ func healthy() control.Status {
 // sick has all that can be wrong, and strangers' texts.
 func sick() control.Status {
 	return control.Status{
-		Mode: "enforce", VerifiedAt: noon.Add(-26 * time.Hour),
+		Mode: "enforce", Admission: "open", VerifiedAt: noon.Add(-26 * time.Hour),
 		Docker:   control.Docker{Version: "20.10.24", Firewall: "iptables"},
 		Findings: []string{"docker does not answer: what is enforced stays enforced, and new containers are not seen until it does; is dockerd running?", "/etc/netguard/policies/db.yaml:\n/etc/netguard/policies/db.yaml:3:5: unknown key \"form\": did you mean \"from\"?\n/etc/netguard/policies/db.yaml:9:1: duplicate name \"db\""},
 		Endpoints: []control.Endpoint{

@@ -54,6 +54,8 @@ func headline(s control.Status, v view) string {
 	parts := []cell{{text: "mode " + s.Mode}, {text: docker}}
 	if s.Mode == control.ModeMonitor {
 		parts[0] = cell{text: "mode monitor: only limits are enforced", style: yellow}
+	} else if s.Admission != "" {
+		parts[0].text += ", admission " + s.Admission
 	}
 	if !s.Docker.Connected {
 		parts[1] = cell{text: "! " + docker + ", not connected", style: red}

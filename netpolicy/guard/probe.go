@@ -18,7 +18,8 @@ type Features struct {
 	Filter   bool // nftables of the bridge family, with the guard's rules
 	Prefixes bool // sets of prefixes, for the label netguard.guard.allow
 	Samples  bool // refused frames can be handed to whoever listens
-	// BridgeNames: rules see which bridge a port is on.
+	// BridgeNames: rules see which bridge a port is on. Without, the guard does
+	// what it does for a container all the same; see stranger.go.
 	BridgeNames bool
 	// Missing says what the kernel lacks, and what that means.
 	Missing []string
@@ -183,11 +184,7 @@ func (f *Features) probeFilter() {
 	defer func() {
 		with := *f
 		with.BridgeNames = true
-		if err := try(with); f.Filter && err != nil {
-			f.Missing = append(f.Missing, fmt.Sprintf("nftables meta ibrname (CONFIG_NFT_BRIDGE_META; %v): two containers that both came while the agent was away are told by their addresses, and may exchange frames that have none of their network's", err))
-		} else {
-			f.BridgeNames = f.Filter
-		}
+		f.BridgeNames = f.Filter && try(with) == nil
 	}()
 	err = try(Features{Prefixes: true, Samples: true})
 	if err == nil {
