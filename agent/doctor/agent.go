@@ -74,7 +74,7 @@ func aboutAgent(c *checks, f Facts) {
 				"process %d holds %s.lock and does not answer", a.Holder, a.Socket)
 		case a.Absent && f.Firewall.enforced():
 			c.warn(name, "systemctl start netguard; or netguard cleanup, to take the rules away",
-				"no agent runs, and the rules of an earlier one are in force: containers that start now stay closed")
+				"no agent runs, and the rules of an earlier one are in force: %s", f.newcomers())
 		case a.Absent:
 			c.warn(name, "systemctl start netguard, or name its socket with --socket", "no agent listens at %s: nothing is enforced", a.Socket)
 		default:
@@ -88,6 +88,7 @@ func aboutAgent(c *checks, f Facts) {
 	} else {
 		c.ok("agent.version", "%s, as this", a.Version)
 	}
+	aboutAdmission(c, f)
 	wrong := []string{}
 	for _, e := range a.Status.Endpoints {
 		if e.Wrong() {
@@ -97,7 +98,7 @@ func aboutAgent(c *checks, f Facts) {
 	const sync = "agent.in_sync"
 	switch {
 	case !a.Status.Docker.Connected:
-		c.warn(sync, "start dockerd; the agent connects by itself", "the agent does not reach Docker: new containers stay closed")
+		c.warn(sync, "start dockerd; the agent connects by itself", "the agent does not reach Docker: %s", f.newcomers())
 	case !a.Status.InSync:
 		c.warn(sync, "look again in some seconds; if it stays so, see netguard status and the agent's log", "the kernel does not hold all that the agent wants")
 	default:
@@ -112,6 +113,38 @@ func aboutAgent(c *checks, f Facts) {
 			break
 		}
 		c.warn("agent.finding", "", "%s", finding)
+	}
+}
+
+// newcomers says what becomes of containers that start now and that no agent admits.
+func (f Facts) newcomers() string {
+	switch {
+	case f.Firewall.Err != "":
+		return "what becomes of containers that start now cannot be told: " + f.Firewall.Err
+	case f.Firewall.closed():
+		return "admission is closed: containers that start now can neither send nor receive"
+	}
+	return "admission is open: nothing is enforced for containers that start now"
+}
+
+func aboutAdmission(c *checks, f Facts) {
+	const name = "agent.admission"
+	switch f.Agent.Status.Admission {
+	case "closed":
+		text := "closed: a container can neither send nor receive before all its rules are in the kernel, nor while no agent runs"
+		if g := f.Guard; g.Untried == "" && g.Err == "" && !g.Features.BridgeNames {
+			text += " (this kernel has no CONFIG_NFT_BRIDGE_META: see docs/guard.md for what two containers that both started while no agent ran can still exchange)"
+		}
+		c.ok(name, "%s", text)
+	case "open":
+		const open = "open: a container sends and receives before its rules are in the kernel, and nothing is enforced for those that start while no agent runs"
+		if f.Agent.Status.Mode == "monitor" {
+			c.ok(name, "%s (mode monitor)", open)
+			return
+		}
+		c.warn(name, "take admission: open out of the configuration, unless you want it so", open)
+	default:
+		c.skip(name, "the agent has not written anything yet")
 	}
 }
 

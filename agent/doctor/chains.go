@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
 )
 
 const filter = "filter"
@@ -82,6 +83,14 @@ func (f Firewall) unread() string {
 // enforced tells whether rules of netguard's are in the kernel.
 func (f Firewall) enforced() bool {
 	return f.chain(func(c Chain) bool { return c.Family == "bridge" && c.Table == guardTable || c.Name == forward })
+}
+
+// closed tells whether the rules of netguard that are in the kernel hold back
+// containers that no agent has admitted.
+func (f Firewall) closed() bool {
+	return slices.ContainsFunc(f.Chains, func(c Chain) bool {
+		return c.Family == "bridge" && c.Table == guardTable && c.Name == guard.StrangerChain
+	})
 }
 
 // chain tells whether there is such a chain, of nftables or of legacy iptables.

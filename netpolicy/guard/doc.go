@@ -15,12 +15,8 @@
 // entries that carry its own protocol number, and its own table. What it changes
 // outlives it: an agent that starts again adopts what it finds.
 //
-// A port that the wish does not name, such as one that came while no agent was
-// running, can exchange no frames with those that it names, and reaches the host
-// with no frame to the bridge's MAC. Bridge rules cannot tell on which bridge it is
-// (Linux without CONFIG_NFT_BRIDGE_META), so two such ports can still exchange
-// frames, and its broadcasts reach the host: Options.Mark lets iptables refuse what
-// the guard has not seen.
+// A port of a managed bridge that the wish does not name, such as one that came while
+// no agent was running, can neither send nor receive; see stranger.go.
 //
 // What a port was set to before is kept in the comment of the port's element in
 // the table's set "ports", which is as lasting as the settings themselves.

@@ -231,7 +231,7 @@ func (f *filter) violations() (map[counted]uint64, error) {
 // strangers reads the counter of frames between known and unknown ports.
 func (f *filter) strangers() (uint64, error) {
 	f.deadline()
-	rules, err := f.nft.GetRules(f.table(), &nftables.Chain{Name: "refuse-stranger"})
+	rules, err := f.nft.GetRules(f.table(), &nftables.Chain{Name: StrangerChain})
 	if errors.Is(err, unix.ENOENT) {
 		return 0, nil
 	}

@@ -133,10 +133,9 @@ func (b *builder) hooks(o Options, f Features) {
 	// The bridge floods the host's own broadcasts to each port, whatever its
 	// settings.
 	b.add("output", "to a port that is not admitted", goTo("refuse"), in(setJail, outPort))
-	if o.Open {
-		return
+	if o.closed() {
+		b.strangers(f)
 	}
-	b.strangers(f)
 }
 
 // frame adds the checks of the Ethernet header. What is not plain IPv4, IPv6 or ARP
@@ -240,8 +239,8 @@ func (b *builder) verdicts(o Options, f Features) {
 		}
 		b.add(refusals[k], "and refuse", goTo("refuse"))
 	}
-	if !o.Open {
-		b.add("refuse-stranger", "count", goTo("refuse"), match{&expr.Counter{}})
+	if o.closed() {
+		b.add(StrangerChain, "count", goTo("refuse"), match{&expr.Counter{}})
 	}
 	b.add("refuse", o.Mode.String(), refuse)
 }

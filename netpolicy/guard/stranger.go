@@ -20,6 +20,13 @@ import (
 // another bridge's too, where its network overlaps with Docker's without the host
 // being on it. Ports that the wish names as others' are therefore let alone.
 
+// StrangerChain is a chain of the table that is there while admission is closed, and
+// only then.
+const StrangerChain = "refuse-stranger"
+
+// closed tells whether strangers are refused.
+func (o Options) closed() bool { return !o.Open && o.Mode == Enforce }
+
 // Bridge is a managed bridge.
 type Bridge struct {
 	Index   int
@@ -59,7 +66,7 @@ func strangerSets(f Features) []setSpec {
 
 // strangers adds the rules about ports that the wish does not name.
 func (b *builder) strangers(f Features) {
-	stranger := goTo("refuse-stranger")
+	stranger := goTo(StrangerChain)
 	b.add("output", "from the host to a known port", accept, in(setKnown, outPort))
 	b.add("output", "from a bridge to an unknown port", stranger, in(setBridges, etherFrom))
 	b.add("input", "to the host from a known port", accept, in(setKnown, inPort))

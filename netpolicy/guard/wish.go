@@ -37,8 +37,8 @@ var DefaultStorm = Storm{Rate: 1000, Burst: 2000}
 type Options struct {
 	Mode  Mode
 	Storm Storm
-	// Open lets frames pass between the ports of the wish and ports that it
-	// does not name. Without it they are refused.
+	// Open lets frames pass from and to ports of managed bridges that the wish
+	// does not name. Without it, and in Enforce mode, they are refused.
 	Open bool
 }
 
