@@ -138,7 +138,7 @@ func aboutAdmission(c *checks, f Facts) {
 		c.ok(name, "%s", text)
 	case "open":
 		const open = "open: a container sends and receives before its rules are in the kernel, and nothing is enforced for those that start while no agent runs"
-		if f.Agent.Status.Mode == "monitor" {
+		if f.Agent.Status.Mode == control.ModeMonitor {
 			c.ok(name, "%s (mode monitor)", open)
 			return
 		}

@@ -146,7 +146,7 @@ func TestStrangers(t *testing.T) {
 	})
 	h.run(t, "clean-up_leaves_nothing", func(t *testing.T) {
 		h.check(d.Cleanup())
-		if left := output(t, "nft", "list", "ruleset"); strings.Contains(left, tableName) {
+		if left := output(t, "nft", "list", "ruleset"); strings.Contains(left, TableName) {
 			t.Error(left)
 		}
 	})
