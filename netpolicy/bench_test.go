@@ -60,3 +60,17 @@ func BenchmarkPlan(b *testing.B) {
 		Plan(before, after, endpoints, nil)
 	}
 }
+
+// Many policies, each about a service of its own.
+func BenchmarkCompileManyPolicies(b *testing.B) {
+	w := crowd(1000, func(i int) string {
+		return fmt.Sprintf("{name: p%d, select: {service: s%d}, ingress: [{from: [{service: s%d}]}], egress: [{to: [{service: s%d}]}]}", i, i, (i+1)%1000, (i+999)%1000)
+	})
+	for name, block := range map[string]int{"parted": blockRules, "whole": 1 << 30} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				compile(w, block)
+			}
+		})
+	}
+}

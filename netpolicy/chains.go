@@ -1,5 +1,7 @@
 package netpolicy
 
+import "slices"
+
 // The way of a packet, for a family. Every stage but the first of a path starts
 // with the way past it for whom it does not close, and ends with Drop.
 //
@@ -50,22 +52,17 @@ func (b *builder) chains() []Chain {
 	for _, r := range []route{toContainer, toHost, toPublished, fromHost} {
 		next := "" // return
 		for _, s := range r.stages() {
-			c := b.stage(r, s, next)
-			all = append(all, c)
-			next = c.Name
+			all = append(all, b.stage(r, s, next)...)
+			next = all[len(all)-1].Name
 		}
 		first[r] = next
 	}
-	forward := append(b.guardrails(toContainer), goOn(first[toContainer], Guardrail))
-	input := append(b.guardrails(toHost), b.guardrails(toPublished)...)
-	input = append(input,
-		Rule{Sets: []SetMatch{{Set: b.publishedSet(), Side: Dst}}, ICMPType: AnyICMPType, Verdict: Goto, Goto: first[toPublished]},
-		goOn(first[toHost], Guardrail))
-	output := append(b.guardrails(fromHost), goOn(first[fromHost], Guardrail))
-	return append(all,
-		Chain{b.chain(codeForward, ""), forward},
-		Chain{b.chain(codeInput, ""), input},
-		Chain{b.chain(codeOutput, ""), output})
+	published := goOn(first[toPublished], Guardrail)
+	published.Sets = []SetMatch{{Set: b.publishedSet(), Side: Dst}}
+	return slices.Concat(all,
+		b.parted(codeForward, Guardrail, nil, b.guardrails(toContainer), []Rule{goOn(first[toContainer], Guardrail)}),
+		b.parted(codeInput, Guardrail, nil, append(b.guardrails(toHost), b.guardrails(toPublished)...), []Rule{published, goOn(first[toHost], Guardrail)}),
+		b.parted(codeOutput, Guardrail, nil, b.guardrails(fromHost), []Rule{goOn(first[fromHost], Guardrail)}))
 }
 
 // goOn leads to the next stage, or back if there is none.
@@ -77,10 +74,10 @@ func goOn(next string, s Stage) Rule {
 	return r
 }
 
-// stage makes the chain of a stage: past it if it does not close the endpoint,
-// on to the next for what a policy allows, and nothing else.
-func (b *builder) stage(r route, s Stage, next string) Chain {
-	c := Chain{Name: chainName(r.code(), stageName(s), b.generation)}
+// stage makes the chains of a stage, the one to enter last: past it if it does
+// not close the endpoint, on to the next for what a policy allows, and nothing
+// else.
+func (b *builder) stage(r route, s Stage, next string) []Chain {
 	past := goOn(next, s)
 	side := Src
 	if s.direction() == Ingress {
@@ -91,16 +88,16 @@ func (b *builder) stage(r route, s Stage, next string) Chain {
 		isolated = b.isolatedPorts
 	}
 	past.Sets = []SetMatch{{Set: isolated(s), Side: side, Not: true}}
-	c.Rules = append(c.Rules, past)
+	var rules []Rule
 	for _, p := range b.rules[s] {
 		for i, rule := range p.rules {
 			allow := goOn(next, s)
 			allow.Origin = Origin{s, p.policy, s.direction(), i}
-			c.Rules = append(c.Rules, b.expand(r, s, p.group, rule, allow)...)
+			rules = append(rules, b.expand(r, s, p.group, rule, allow)...)
 		}
 	}
-	c.Rules = append(c.Rules, Rule{ICMPType: AnyICMPType, Verdict: Drop, Origin: Origin{Stage: s, Direction: s.direction()}})
-	return c
+	drop := Rule{ICMPType: AnyICMPType, Verdict: Drop, Origin: Origin{Stage: s, Direction: s.direction()}}
+	return b.parted(r.code()+stageName(s), s, []Rule{past}, rules, []Rule{drop})
 }
 
 func stageName(s Stage) string {

@@ -61,6 +61,7 @@ func TestChangesOpenNothingInBetween(t *testing.T) {
 	steps := 0
 	rapid.Check(t, func(t *rapid.T) {
 		w, _ := drawWorld(t)
+		block := drawBlock(t)
 		for i := range w.Endpoints {
 			delete(w.Endpoints[i].Labels, labelIngress)
 			delete(w.Endpoints[i].Labels, labelEgress)
@@ -68,7 +69,7 @@ func TestChangesOpenNothingInBetween(t *testing.T) {
 		}
 		after := w
 		w.Endpoints = slices.Clone(w.Endpoints)[rapid.IntRange(0, len(w.Endpoints)-1).Draw(t, "new"):]
-		before := Compile(w)
+		before := compile(w, block)
 		after.Endpoints = slices.Clone(w.Endpoints)
 		for i := range after.Endpoints {
 			if sometimes(t, "changes", 2) { // an address goes to another container
@@ -79,7 +80,7 @@ func TestChangesOpenNothingInBetween(t *testing.T) {
 				after.Endpoints[i] = e
 			}
 		}
-		want := Compile(after)
+		want := compile(after, block)
 		if want.Generation != before.Generation {
 			t.Fatal("another generation")
 		}

@@ -2,6 +2,7 @@ package netpolicy
 
 import (
 	"fmt"
+	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -19,18 +20,22 @@ type World struct {
 
 // Compile makes the rule set. It cannot fail: what could not be read closes the
 // endpoints that it is about. The same input gives the same rule set.
-func Compile(w World) *RuleSet {
+func Compile(w World) *RuleSet { return compile(w, blockRules) }
+
+// compile parts chains of more than so many rules.
+func compile(w World, block int) *RuleSet {
 	p := prepare(w)
 	// The generation is a hash of rules that name it, so they are made twice.
 	draft := &RuleSet{Generation: strings.Repeat("a", generationLen)}
 	for _, f := range []*Family{&draft.V4, &draft.V6} {
-		b := builder{prepared: p, ipv6: f == &draft.V6, generation: draft.Generation, draft: true}
+		// Whole: how chains are parted follows from them.
+		b := builder{prepared: p, block: math.MaxInt, ipv6: f == &draft.V6, generation: draft.Generation, draft: true, sets: map[string]*Set{}}
 		f.Chains = b.chains()
 	}
-	rs := &RuleSet{Generation: digest(generationLen, draft.rulesText()), States: p.states}
+	rs := &RuleSet{Generation: digest(generationLen, draft.rulesText(), strconv.Itoa(block)), States: p.states}
 	for _, f := range rs.Families() {
 		ipv6 := f == &rs.V6
-		b := builder{prepared: p, ipv6: ipv6, generation: rs.Generation, sets: map[string]*Set{},
+		b := builder{prepared: p, block: block, ipv6: ipv6, generation: rs.Generation, sets: map[string]*Set{},
 			addrs: p.own.family(ipv6), ports: publishedOf(p.endpoints, ipv6)}
 		*f = b.family()
 	}
@@ -54,6 +59,7 @@ func (r *RuleSet) rulesText() string {
 // builder makes one family of a rule set.
 type builder struct {
 	*prepared
+	block      int // rules
 	ipv6       bool
 	generation string
 	draft      bool // only the rules count, sets stay without members
@@ -68,8 +74,6 @@ func (b *builder) family() Family {
 		Forward: b.chain(codeForward, ""), Input: b.chain(codeInput, ""), Output: b.chain(codeOutput, ""),
 	}
 	for _, s := range b.sets {
-		slices.SortFunc(s.Members, compareMembers)
-		s.Members = slices.Compact(s.Members)
 		f.Sets = append(f.Sets, *s)
 	}
 	slices.SortFunc(f.Sets, func(a, b Set) int { return strings.Compare(a.Name, b.Name) })
@@ -80,8 +84,12 @@ func (b *builder) chain(path, stage string) string { return chainName(path, stag
 
 // set gives a set by its name, made at its first use.
 func (b *builder) set(s Set, members func() []Member) string {
-	if _, ok := b.sets[s.Name]; !ok && !b.draft {
-		s.Members = members()
+	if _, ok := b.sets[s.Name]; !ok {
+		if !b.draft {
+			s.Members = members()
+			slices.SortFunc(s.Members, compareMembers)
+			s.Members = slices.Compact(s.Members)
+		}
 		b.sets[s.Name] = &s
 	}
 	return s.Name

@@ -26,6 +26,7 @@ const (
 	letterContainers = "c" // all containers
 	letterIsolated   = "i" // endpoints that a stage closes
 	letterPublished  = "p" // published ports
+	letterBlock      = "b" // what many rules ask for, in blocks
 )
 
 // The chains of each path: a code that stands in their names. The first is the
@@ -102,7 +103,8 @@ func OwnsChain(name string) (generation string, ok bool) {
 		return "", false
 	}
 	code, hash, ok := strings.Cut(rest, "-")
-	if !ok || len(code) == 0 || len(code) > 3 || strings.Trim(code, "EFILOP") != "" || !hashed(hash, generationLen) {
+	letters := strings.TrimRight(code, "0123456789") // digits number the blocks of a stage
+	if !ok || len(letters) == 0 || len(letters) > 3 || len(code)-len(letters) > 6 || strings.Trim(letters, "EFILOP") != "" || !hashed(hash, generationLen) {
 		return "", false
 	}
 	return hash, true

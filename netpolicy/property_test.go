@@ -56,7 +56,8 @@ func refService(c refConn, s Service) refConn {
 func TestRulesMeanThePolicies(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w, ref := drawWorld(t)
-		judge := NewJudge(Compile(w))
+		block := drawBlock(t)
+		judge := NewJudge(compile(w, block))
 		for range 20 {
 			ipv6 := rapid.Bool().Draw(t, "ipv6")
 			src, dst := somewhere(t, "src", w.Endpoints, ipv6), somewhere(t, "dst", w.Endpoints, ipv6)
@@ -82,7 +83,8 @@ func TestPublishedPortsMeanTheirContainers(t *testing.T) {
 	asked := 0
 	rapid.Check(t, func(t *rapid.T) {
 		w, ref := drawWorld(t)
-		judge := NewJudge(Compile(w))
+		block := drawBlock(t)
+		judge := NewJudge(compile(w, block))
 		for i := range w.Endpoints {
 			target := &w.Endpoints[i]
 			for _, port := range target.Published {
@@ -121,16 +123,17 @@ func TestPublishedPortsMeanTheirContainers(t *testing.T) {
 func TestSharedAddressesOpenNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w, ref := drawWorld(t)
+		block := drawBlock(t)
 		other := drawEndpoint(t, 0) // has the addresses of the first
 		other.Workload.ID = "id-other"
 		w.Endpoints = append(w.Endpoints, other)
 		w.Endpoints[0].Managed = true
-		judge := NewJudge(Compile(w))
+		judge := NewJudge(compile(w, block))
 		first := w.Endpoints[0]
 		if len(first.Published) > 0 {
 			p := first.Published[0]
 			w.Endpoints[len(w.Endpoints)-1].Published = []Publish{{p.HostIP, p.HostPort, 81, p.Proto}}
-			judge = NewJudge(Compile(w))
+			judge = NewJudge(compile(w, block))
 		}
 		for range 20 {
 			ipv6 := rapid.Bool().Draw(t, "ipv6")
@@ -173,9 +176,10 @@ func TestSharedAddressesOpenNothing(t *testing.T) {
 func TestCompileIsDeterministic(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w, _ := drawWorld(t)
-		one := Compile(w)
+		block := drawBlock(t)
+		one := compile(w, block)
 		w.Endpoints = rapid.Permutation(w.Endpoints).Draw(t, "order")
-		two := Compile(w)
+		two := compile(w, block)
 		one.States, two.States = nil, nil // in the order of the input
 		if diff := cmp.Diff(one, two, cmpopts.IgnoreUnexported(Set{}), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 			t.Fatal(diff)
@@ -188,15 +192,16 @@ func TestCompileIsDeterministic(t *testing.T) {
 func TestContainersChangeMembersOnly(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w, _ := drawWorld(t)
+		block := drawBlock(t)
 		for i := range w.Endpoints {
 			for _, d := range Directions {
 				delete(w.Endpoints[i].Labels, policyLabels[d])
 			}
 			w.Endpoints[i].Shared = nil
 		}
-		all := Compile(w)
+		all := compile(w, block)
 		w.Endpoints = w.Endpoints[:rapid.IntRange(0, len(w.Endpoints)-1).Draw(t, "fewer")]
-		fewer := Compile(w)
+		fewer := compile(w, block)
 		if all.Generation != fewer.Generation {
 			t.Fatalf("generations %s and %s", all.Generation, fewer.Generation)
 		}

@@ -11,7 +11,8 @@ import (
 func TestRuleSetShape(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w, _ := drawWorld(t)
-		rs := Compile(w)
+		block := drawBlock(t)
+		rs := compile(w, block)
 		if !hashed(rs.Generation, generationLen) {
 			t.Fatalf("generation %q", rs.Generation)
 		}

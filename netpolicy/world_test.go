@@ -37,6 +37,9 @@ func sometimes(t *rapid.T, label string, of int) bool {
 	return rapid.IntRange(1, of).Draw(t, label) == of
 }
 
+// drawBlock gives how many rules a chain has before it is parted.
+func drawBlock(t *rapid.T) int { return rapid.SampledFrom([]int{1, 2, 4, blockRules}).Draw(t, "block") }
+
 func drawSelector(t *rapid.T, peer bool) refSelector {
 	s := refSelector{Project: genProject.Draw(t, "project"), Service: genService.Draw(t, "service")}
 	if peer && sometimes(t, "any project", 4) {

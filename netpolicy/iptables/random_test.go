@@ -39,8 +39,13 @@ func world(rng *rand.Rand) netpolicy.World {
 		return fmt.Sprintf("{%s: [%s, %s]%s}", word, peer(), peer(), ports)
 	}
 	var text strings.Builder
-	for i := range 1 + rng.IntN(4) {
-		fmt.Fprintf(&text, "---\nname: p%d\nselect: %s\n", i, pick("{}", "{service: web}", "{service: db}", "{labels: {tier: b}}", "{network: n1}"))
+	policies := 1 + rng.IntN(4)
+	if rng.IntN(4) == 0 {
+		policies = 25 // so many that chains are parted
+	}
+	for i := range policies {
+		fmt.Fprintf(&text, "---\nname: p%d\nselect: %s\n", i, pick("{}", "{service: web}", "{service: db}", "{labels: {tier: b}}", "{network: n1}",
+			"{container: c0}", "{container: c1}", "{container: c2}", "{container: c3, service: web}"))
 		fmt.Fprintf(&text, "ingress: [%s, %s]\n", rule("from"), rule("from"))
 		if rng.IntN(2) == 0 {
 			fmt.Fprintf(&text, "egress: [%s]\n", rule("to"))
