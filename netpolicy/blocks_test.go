@@ -3,6 +3,7 @@ package netpolicy
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
@@ -162,4 +163,61 @@ func TestWaysAreShort(t *testing.T) {
 		}
 	})
 	t.Logf("the longest has %d chains", longest)
+}
+
+// A prefix within another is asked about by both of their rules.
+func TestBlocksOfOverlappingCIDRs(t *testing.T) {
+	var text strings.Builder
+	cidrs := []string{"10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.1.2.3/32", "192.0.2.0/24"}
+	for i, c := range cidrs {
+		fmt.Fprintf(&text, "---\n{name: p%d, select: {}, ingress: [{from: [{cidr: %s}], ports: [tcp/%d]}]}\n", i, c, 80+i)
+	}
+	to := managed("to", "n", "172.16.0.2")
+	judge := NewJudge(compile(World{Endpoints: []Endpoint{to}, Policies: mustLoad(t, text.String())}, 1))
+	for _, from := range []string{"10.9.9.9", "10.1.9.9", "10.1.2.9", "10.1.2.3", "192.0.2.1", "203.0.113.1"} {
+		for i, c := range cidrs {
+			p := Packet{Src: addr(from), Dst: to.Addrs[0], Proto: TCP, Port: uint16(80 + i)}
+			if got, want := judge.Walk(p).Allowed, prefixOf(c).Contains(p.Src); got != want {
+				t.Errorf("%s by tcp/%d is %v, want %v", from, p.Port, got, want)
+			}
+		}
+	}
+}
+
+// An address goes from one container to another, of another block: what a
+// guardrail of either refuses is refused throughout.
+func TestBlocksOfGuardrailsWhileMembersChange(t *testing.T) {
+	var text strings.Builder
+	for i := range 5 {
+		fmt.Fprintf(&text, "---\n{name: p%d, select: {service: s%d}, deny: [{egress: {}}]}\n", i, i)
+	}
+	policies := mustLoad(t, text.String())
+	as := func(service string) *RuleSet {
+		e := managed("x", "n", "10.0.0.2")
+		e.Service = service
+		return compile(World{Endpoints: []Endpoint{e}, Policies: policies}, 1)
+	}
+	p := Packet{Src: addr("10.0.0.2"), Dst: addr("10.0.0.3"), Proto: TCP, Port: 80}
+	for i := range 5 {
+		for j := range 5 {
+			before, after := as(fmt.Sprint("s", i)), as(fmt.Sprint("s", j))
+			var have [2]map[string][]Member
+			for k, f := range before.Families() {
+				have[k] = map[string][]Member{}
+				for _, s := range f.Sets {
+					have[k][s.Name] = s.Members
+				}
+			}
+			for _, c := range after.V4.Changes(have[0]) {
+				if c.Delete {
+					have[0][c.Set] = nil
+				} else {
+					have[0][c.Set] = append(have[0][c.Set], c.Members...)
+				}
+				if NewJudge(withMembers(after, have)).Walk(p).Allowed {
+					t.Errorf("from s%d to s%d it passes after %+v", i, j, c)
+				}
+			}
+		}
+	}
 }

@@ -13,6 +13,8 @@ import "slices"
 // A container's connection to a published port that reaches the host itself is
 // taken on by docker-proxy, and arrives as the host's own: P therefore asks what
 // F would have asked, had it gone straight to the container.
+//
+// A stage of many rules, or guardrails that are many, are chains more: see parted.
 
 // route is a path as the builder sees it: Input has two.
 type route uint8
