@@ -102,7 +102,7 @@ func (l *leak) start(t *testing.T, c *Container) {
 }
 
 // paused starts one container after the other, and stops the agent for a while: from
-// before the start on, at any moment of it, or within some milliseconds of when Docker
+// before the start until it is over, at any moment of it, or within some milliseconds of when Docker
 // tells of the connection.
 func (l *leak) paused(t *testing.T, starts int) {
 	t.Helper()
@@ -129,7 +129,10 @@ func (l *leak) paused(t *testing.T, starts int) {
 			time.Sleep(rand.N(8 * time.Millisecond))
 		}
 		agent.Signal(syscall.SIGSTOP)
-		time.Sleep(20*time.Millisecond + rand.N(400*time.Millisecond))
+		if i%3 == 0 {
+			wg.Wait() // until its program runs
+		}
+		time.Sleep(20*time.Millisecond + rand.N(300*time.Millisecond))
 		agent.Signal(syscall.SIGCONT)
 		wg.Wait()
 		c.Wait()
