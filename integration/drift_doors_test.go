@@ -218,9 +218,13 @@ func (d *doorway) settle() {
 	}
 }
 
-// anchor is where the jump stands: in DOCKER-USER, in FORWARD without Docker, and in
-// both for a while.
+// anchor is where the jump stands: in DOCKER-USER, or in FORWARD without Docker's
+// own jump.
 var anchor = regexp.MustCompile(`(?m)^-A (DOCKER-USER|FORWARD) -j NG-FORWARD\n`)
+
+// anywhere are both of them, and the jump for what begins, which is there beside the
+// one in DOCKER-USER.
+var anywhere = regexp.MustCompile(`(?m)^-A (DOCKER-USER|FORWARD)( -m conntrack --ctstate NEW)? -j NG-FORWARD\n`)
 
 // passing are the sets that frames fill.
 var passing = regexp.MustCompile(`(?s)\tset (storm|violations|samples) \{.*?\n\t\}`)
@@ -231,7 +235,7 @@ func (d *doorway) state() string {
 	rules, anchored := "", ""
 	for _, save := range []string{"iptables-save", "ip6tables-save"} {
 		out := d.e.Output("sh", "-c", save+" -t filter | grep NG- | grep -v NG-MADE; true")
-		rules += counters.ReplaceAllString(anchor.ReplaceAllString(out, ""), "")
+		rules += counters.ReplaceAllString(anywhere.ReplaceAllString(out, ""), "")
 		anchored += fmt.Sprint(anchor.MatchString(out), " ")
 	}
 	rest := d.e.Output("sh", "-c", fmt.Sprintf(`ipset save | grep -v 'add ng[46]-cut'; nft -s list table bridge netguard 2>&1

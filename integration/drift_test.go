@@ -25,6 +25,10 @@ type damage struct {
 	// opens are the doors that it opens: a case that opens none proves nothing of
 	// them. Others are counted, too.
 	opens string
+	// never: it opens none, not for a moment.
+	never bool
+	// silent: it is nothing to be logged.
+	silent bool
 	// until is a command that is true when it is repaired; without, that is when
 	// all is as it was.
 	until string
@@ -40,14 +44,20 @@ const (
 
 // ofRules are about iptables and ipset.
 var ofRules = []damage{
-	{name: "jump deleted", do: "iptables -D DOCKER-USER -j NG-FORWARD", opens: byPolicy},
-	{name: "DOCKER-USER flushed", do: "iptables -F DOCKER-USER", opens: byPolicy},
+	// There is another for what begins in FORWARD.
+	{name: "jump deleted", never: true, do: "iptables -D DOCKER-USER -j NG-FORWARD"},
+	{name: "DOCKER-USER flushed", do: "iptables -F DOCKER-USER"},
+	{name: "both jumps deleted", do: "iptables -D DOCKER-USER -j NG-FORWARD; iptables -D FORWARD -m conntrack --ctstate NEW -j NG-FORWARD", opens: byPolicy},
 	{name: "own chain flushed", do: "iptables -F NG-FORWARD", opens: byPolicy},
-	{name: "ACCEPT before the jump", do: "iptables -I DOCKER-USER -j ACCEPT", opens: byPolicy, until: "iptables -S DOCKER-USER | sed -n 2p | grep -q NG-FORWARD"},
-	{name: "docker network create", calls: func(d *doorway) { d.e.Network("passing").Remove() }},
-	{name: "dockerd killed and started", calls: func(d *doorway) { d.e.KillDaemon(); d.e.StartDaemon() }},
+	{name: "ACCEPT before the jump", do: "iptables -I DOCKER-USER -j ACCEPT", until: "iptables -S DOCKER-USER | sed -n 2p | grep -q NG-FORWARD"},
+	{name: "docker network create", never: true, silent: true, calls: func(d *doorway) {
+		for i := range 5 {
+			d.e.Network(fmt.Sprintf("passing%d", i)).Remove()
+		}
+	}},
+	{name: "dockerd killed and started", never: true, silent: true, calls: func(d *doorway) { d.e.KillDaemon(); d.e.StartDaemon() }},
 	// Docker's own FORWARD DROP stays, and drops.
-	{name: "iptables flushed", do: "iptables -F"},
+	{name: "iptables flushed", do: "iptables -F", never: true},
 	{name: "old rules restored", do: "iptables-restore < $OLD", opens: byPolicy},
 	{name: "iptables flushed, with FORWARD ACCEPT", do: "iptables -P FORWARD ACCEPT; iptables -F", opens: byPolicy},
 	{name: "sets destroyed after it", do: "iptables -F; ip6tables -F; for i in $(seq 100); do ipset destroy 2>/dev/null && exit; done; exit 1", opens: byPolicy},
@@ -60,23 +70,24 @@ var ofSets = []damage{
 	{name: "a member exchanged", do: "ipset del $SET $ADDR; ipset add $SET 198.18.50.99", polled: true, opens: byPolicy},
 }
 
-// ofLayer2 are about the guard and bridges.
+// ofLayer2 are about the guard and bridges. Most of it is repaired between two
+// packets of a stream.
 var ofLayer2 = []damage{
-	{name: "guard's table deleted", do: "nft delete table bridge netguard", opens: byGuard},
-	{name: "guard's rules flushed", do: "nft flush table bridge netguard", opens: byGuard},
-	{name: "guard's chain flushed", do: "nft flush chain bridge netguard prerouting", opens: byGuard},
-	{name: "guard's ports flushed", do: "nft flush set bridge netguard ports", opens: byGuard},
-	{name: "an address given", do: "nft add element bridge netguard v4 \"{ $mallory . $MALLORY . $OTHER }\"", opens: byGuard},
+	{name: "guard's table deleted", do: "nft delete table bridge netguard"},
+	{name: "guard's rules flushed", do: "nft flush table bridge netguard"},
+	{name: "guard's chain flushed", do: "nft flush chain bridge netguard prerouting"},
+	{name: "guard's ports flushed", do: "nft flush set bridge netguard ports"},
+	{name: "an address given", do: "nft add element bridge netguard v4 \"{ $mallory . $MALLORY . $OTHER }\""},
 	// What one layer of the guard loses the other still refuses.
 	{name: "port unlocked and learning", do: "bridge link set dev $mallory locked off learning on flood on"},
 	{name: "FDB entry deleted", do: "bridge fdb del $MAC dev $db master"},
 	{name: "FDB entry moved", do: "bridge fdb replace $MAC dev $mallory master static"},
 	{name: "neighbour replaced", do: "ip neigh replace $ADDR lladdr 02:00:00:00:00:01 dev $bridge nud stale"},
 	{name: "neighbours flushed", do: "ip neigh flush dev $bridge nud permanent"},
-	{name: "bridge hands nothing over", do: "ip link set dev $bridge type bridge nf_call_iptables 0 nf_call_ip6tables 0", opens: byPolicy},
-	{name: "bridge has a new address", do: "ip addr add 198.18.50.77/24 dev $bridge", until: "nft list set bridge netguard own4 | grep -q 198.18.50.77"},
-	{name: "bridge has a new MAC", do: "ip link set dev $bridge address 02:00:00:00:00:77", until: "nft list table bridge netguard | grep -q 02:00:00:00:00:77"},
-	{name: "nft flush ruleset", do: "nft flush ruleset", opens: byPolicy + byGuard},
+	{name: "bridge hands nothing over", do: "ip link set dev $bridge type bridge nf_call_iptables 0 nf_call_ip6tables 0"},
+	{name: "bridge has a new address", do: "ip addr add 198.18.50.77/24 dev $bridge", silent: true, until: "nft list set bridge netguard own4 | grep -q 198.18.50.77"},
+	{name: "bridge has a new MAC", do: "ip link set dev $bridge address 02:00:00:00:00:77", silent: true, until: "nft list table bridge netguard | grep -q 02:00:00:00:00:77"},
+	{name: "nft flush ruleset", do: "nft flush ruleset", opens: byPolicy},
 }
 
 // ofLimits are about bandwidth.
@@ -87,6 +98,9 @@ var ofLimits = []damage{
 	{name: "filter deleted", do: "tc filter del dev $small ingress", opens: byIFB},
 	{name: "IFB deleted", do: "ip link del $(ip -o link show type ifb | grep -o 'ngifb[0-9a-f]*')"}, // until it is back nothing is sent
 }
+
+// somebody is what the log says of drift.
+const somebody = "changed by somebody else"
 
 // outcome is how long doors were open, and when all was as before, after the damage
 // was done.
@@ -120,7 +134,7 @@ func (d *doorway) suffer(t testing.TB, what damage) outcome {
 	t.Helper()
 	e := d.e.For(t)
 	d.settle()
-	before := d.state()
+	before, logged := d.state(), strings.Count(d.a.Log(), somebody)
 	within := told
 	if what.polled {
 		within = polled
@@ -163,9 +177,18 @@ func (d *doorway) suffer(t testing.TB, what damage) outcome {
 		time.Sleep(20 * time.Millisecond) // nothing tells of what does not come
 	}
 	t.Logf("%s: %v", what.name, o)
+	for !what.silent && strings.Count(d.a.Log(), somebody) == logged {
+		if time.Since(done) > within+polled {
+			t.Fatalf("%s: the log says nothing of it:\n%s", what.name, d.a.Log())
+		}
+		time.Sleep(20 * time.Millisecond) // the log has no event for what is not there yet
+	}
 	for name, open := range o.open {
 		if open > within {
 			t.Errorf("%s: the door that is closed by the %s was open for %v, more than %v", what.name, name, open, within)
+		}
+		if what.never && open > 0 {
+			t.Errorf("%s: the door that is closed by the %s was open for %v: it should never be\nthe agent's log:\n%s", what.name, name, open, d.a.Log())
 		}
 		if strings.Contains(what.opens, name) && open == 0 {
 			t.Errorf("%s: it opened no door that is closed by the %s, and so proves nothing", what.name, name)

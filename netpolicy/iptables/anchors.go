@@ -12,10 +12,24 @@ const dockerUser = "DOCKER-USER"
 
 // anchors are the rules that lead to the static chains. What the host says to
 // itself is none of netguard's business.
-var anchors = [3][]string{
+var anchors = [4][]string{
 	netpolicy.Forward: {"-j", chainForward},
 	netpolicy.Input:   {"!", "-i", "lo", "-j", chainInput},
 	netpolicy.Output:  {"!", "-o", "lo", "-j", chainOutput},
+	standby:           {"-m", "conntrack", "--ctstate", "NEW", "-j", chainForward},
+}
+
+// standby is an anchor in FORWARD next to the one in DOCKER-USER, for what begins
+// while there is no way to DOCKER-USER: each time that it makes a network, Docker
+// takes its jump away for some milliseconds, to put it first again.
+const standby netpolicy.Path = netpolicy.Output + 1
+
+// chainOf is where an anchor leads to.
+func chainOf(path netpolicy.Path) string {
+	if path == standby {
+		return chainForward
+	}
+	return staticChains[path]
 }
 
 // place gives the chain that an anchor is to stand in, as its first rule: ahead of
@@ -28,20 +42,43 @@ func (t *table) place(path netpolicy.Path) string {
 		return "INPUT"
 	case netpolicy.Output:
 		return "OUTPUT"
+	case standby:
+		if t.place(netpolicy.Forward) == dockerUser {
+			return "FORWARD"
+		}
+		return ""
 	}
 	if t.has(dockerUser) {
 		for _, r := range t.rules["FORWARD"] {
-			if r == join(anchors[path]...) {
-				continue
-			}
 			if r == "-j "+dockerUser {
 				return dockerUser
 			}
-			break
+			if r != join(anchors[path]...) && r != join(anchors[standby]...) && !slices.Contains(dockerFirst, r) {
+				break
+			}
 		}
 	}
 	return "FORWARD"
 }
+
+// first tells whether an anchor comes before all rules of a chain that could let
+// something pass. Docker puts its own jumps first again and again; before the
+// standby they do no harm.
+func first(path netpolicy.Path, rules []string) bool {
+	for _, r := range rules {
+		if r == join(anchors[path]...) {
+			return true
+		}
+		if path != standby || !slices.Contains(dockerFirst, r) {
+			return false
+		}
+	}
+	return false
+}
+
+// dockerFirst are the jumps that Docker puts before others, to chains that accept
+// nothing of their own.
+var dockerFirst = []string{"-j " + dockerUser, "-j DOCKER-ISOLATION-STAGE-1"}
 
 // anchoring is what is to be done so that one path's anchor stands where it
 // should, and nowhere else.
@@ -59,9 +96,9 @@ func (a anchoring) done() bool { return !a.insert && a.again == 0 && len(a.elsew
 
 func (a anchoring) String() string {
 	if a.insert {
-		return fmt.Sprintf("the jump to %s is not the first rule of %s", staticChains[a.path], a.chain)
+		return fmt.Sprintf("the jump to %s is not the first rule of %s", chainOf(a.path), a.chain)
 	}
-	return fmt.Sprintf("there is more than one jump to %s", staticChains[a.path])
+	return fmt.Sprintf("there is more than one jump to %s", chainOf(a.path))
 }
 
 // anchorings compares the anchors of a table with where they should be.
@@ -70,10 +107,10 @@ func (t *table) anchorings() []anchoring {
 	for path := range anchors {
 		a := anchoring{path: netpolicy.Path(path), chain: t.place(netpolicy.Path(path))}
 		spec := join(anchors[path]...)
-		rules := t.rules[a.chain]
-		a.insert = len(rules) == 0 || rules[0] != spec
+		a.insert = a.chain != "" && !first(a.path, t.rules[a.chain])
 		for _, name := range t.chains {
-			for i, r := range t.rules[name] {
+			kept := a.insert // all of them are to go, or one is to stay
+			for _, r := range t.rules[name] {
 				switch {
 				case r != spec || ownsChain(name):
 				case name != a.chain && name == dockerUser:
@@ -82,7 +119,9 @@ func (t *table) anchorings() []anchoring {
 					// network, it does not.
 				case name != a.chain:
 					a.elsewhere = append(a.elsewhere, name)
-				case i > 0:
+				case !kept:
+					kept = true
+				default:
 					a.again++
 				}
 			}

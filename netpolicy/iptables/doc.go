@@ -12,6 +12,7 @@
 // In the filter table of each family:
 //
 //	DOCKER-USER (or FORWARD)  -j NG-FORWARD
+//	FORWARD (beside it)       -m conntrack --ctstate NEW -j NG-FORWARD
 //	INPUT           ! -i lo   -j NG-INPUT
 //	OUTPUT          ! -o lo   -j NG-OUTPUT
 //

@@ -118,9 +118,24 @@ func TestAnchors(t *testing.T) {
 		}
 		apply(t, d, w)
 		inSync(t, d)
-		if out := run(t, "iptables", "-S", "FORWARD"); strings.Contains(out, "NG-FORWARD") {
+		const begins = "-P FORWARD ACCEPT\n-A FORWARD -m conntrack --ctstate NEW -j NG-FORWARD\n-A FORWARD -j DOCKER-USER\n"
+		if out := run(t, "iptables", "-S", "FORWARD"); !strings.HasPrefix(out, begins) || strings.Count(out, "NG-FORWARD") != 1 {
 			t.Errorf("with Docker:\n%s", out)
 		}
+		// Docker puts its jumps first again, which does no harm, and then rules
+		// about a new network.
+		run(t, "iptables", "-D", "FORWARD", "-j", "DOCKER-USER")
+		run(t, "iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
+		inSync(t, d)
+		run(t, "iptables", "-I", "FORWARD", "-i", "br-new", "-j", "ACCEPT")
+		run(t, "iptables", "-D", "FORWARD", "-j", "DOCKER-USER")
+		run(t, "iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
+		if drift, err := d.Verify(context.Background()); err != nil || len(drift) != 1 || !d.Displaced() {
+			t.Errorf("drift = %q, %v, want that the jump is not the first", drift, err)
+		}
+		apply(t, d, w)
+		inSync(t, d)
+		run(t, "iptables", "-D", "FORWARD", "-i", "br-new", "-j", "ACCEPT")
 		if out := run(t, "iptables", "-S", "DOCKER-USER"); !strings.HasPrefix(out, "-N DOCKER-USER\n-A DOCKER-USER -j NG-FORWARD\n") {
 			t.Errorf("with Docker:\n%s", out)
 		}

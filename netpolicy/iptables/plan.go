@@ -58,7 +58,7 @@ func (p *plan) displaced(k *kernel) bool {
 		}
 		for _, a := range t.anchors {
 			users := k.tables[i].rules[dockerUser]
-			if a.path != netpolicy.Forward || len(users) == 0 || users[0] != join(anchors[a.path]...) {
+			if a.path != netpolicy.Forward && a.path != standby || len(users) == 0 || users[0] != join(anchors[netpolicy.Forward]...) {
 				return false
 			}
 			jumps++
