@@ -235,7 +235,7 @@ func (l *loop) admission() string {
 // admit tells whether all that an endpoint should have is in the kernel.
 func (l *loop) admit(d *desire, p *policing) bool {
 	seen := d.Port.Seen
-	if len(d.wrong) > 0 || p.bridgesErr != nil && p.ruling.bridges[d.Network.Bridge] {
+	if len(d.wrong) > 0 || p.within(d.Key, d.Network.Bridge) != nil {
 		delete(l.admitted, seen)
 		return false
 	}

@@ -39,8 +39,26 @@ type ruling struct {
 	rules     *netpolicy.RuleSet
 	// states is what holds an endpoint.
 	states map[endpoint.Key]netpolicy.State
-	// bridges are those within which policies count.
+	// within are the endpoints whose traffic within their network policies may
+	// decide about, bridges those that have one.
+	within  map[endpoint.Key]bool
 	bridges map[string]bool
+	// places is where the endpoints are.
+	places []place
+}
+
+// place is what policies need not know of an endpoint, and bridges are chosen by.
+type place struct {
+	endpoint.Key
+	bridge string
+}
+
+func places(desires []desire) []place {
+	out := make([]place, len(desires))
+	for i := range desires {
+		out[i] = place{desires[i].Key, desires[i].Network.Bridge}
+	}
+	return out
 }
 
 func (r *ruling) wish() iptables.Wish {
@@ -49,29 +67,18 @@ func (r *ruling) wish() iptables.Wish {
 
 // rule compiles. It is pure.
 func rule(catalog *netpolicy.Catalog, desires []desire, ps []netpolicy.Endpoint) *ruling {
-	r := &ruling{catalog: catalog, endpoints: ps, states: map[endpoint.Key]netpolicy.State{}, bridges: map[string]bool{}}
+	r := &ruling{catalog: catalog, endpoints: ps, places: places(desires), states: map[endpoint.Key]netpolicy.State{},
+		within: map[endpoint.Key]bool{}, bridges: map[string]bool{}}
 	r.rules = netpolicy.Compile(netpolicy.World{Endpoints: ps, Policies: catalog.Policies(), Broken: catalog.Broken()})
-	guarded := r.guardrails()
+	within := r.rules.Within(ps)
 	for i, s := range r.rules.States {
 		e := &desires[i]
 		r.states[e.Key] = s
-		if e.Unmanaged == "" && e.Network.Bridge != "" && (guarded || s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress)) {
-			r.bridges[e.Network.Bridge] = true
+		if within[i] && e.Unmanaged == "" && e.Network.Bridge != "" {
+			r.within[e.Key], r.bridges[e.Network.Bridge] = true, true
 		}
 	}
 	return r
-}
-
-// guardrails tells whether any policy denies.
-func (r *ruling) guardrails() bool {
-	for _, f := range r.rules.Families() {
-		for _, c := range f.Chains {
-			if slices.ContainsFunc(c.Rules, func(r netpolicy.Rule) bool { return r.Origin.Stage == netpolicy.Guardrail && r.Origin.Policy != "" }) {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // police brings iptables to the policies. It is part of the loop's goroutine.
@@ -102,7 +109,8 @@ type police struct {
 
 // pass brings the kernel to what policies say of the endpoints now.
 func (p *police) pass(ctx context.Context, catalog *netpolicy.Catalog, desires []desire) {
-	if ps := parties(desires); p.ruling == nil || p.ruling.catalog != catalog || !reflect.DeepEqual(p.ruling.endpoints, ps) {
+	if ps := parties(desires); p.ruling == nil || p.ruling.catalog != catalog || !reflect.DeepEqual(p.ruling.endpoints, ps) ||
+		!slices.Equal(p.ruling.places, places(desires)) {
 		p.ruling, p.dirty = rule(catalog, desires, ps), true
 		p.wait = 0
 	}
@@ -282,19 +290,29 @@ func (p *policing) pending(key endpoint.Key, bridge string) string {
 		return "policies are not compiled yet"
 	}
 	s := p.ruling.states[key]
-	if !s.Isolated(netpolicy.Ingress) && !s.Isolated(netpolicy.Egress) && !p.ruling.bridges[bridge] {
+	if !s.Isolated(netpolicy.Ingress) && !s.Isolated(netpolicy.Egress) && !p.ruling.within[key] {
 		return ""
 	}
 	if p.err != nil {
 		return fmt.Sprintf("policies are not in force: %v", p.err)
 	}
-	if p.bridgesErr != nil && p.ruling.bridges[bridge] {
-		if errors.Is(p.bridgesErr, iptables.ErrNoBridgeFilter) {
-			return fmt.Sprintf("policies do not count within its network: %v", iptables.ErrNoBridgeFilter)
-		}
-		return fmt.Sprintf("policies do not count within its network: %v", p.bridgesErr)
+	if err := p.within(key, bridge); err != nil {
+		return fmt.Sprintf("policies do not count within its network: %v", err)
 	}
 	return ""
+}
+
+// within says why policies do not count for an endpoint within its network, where
+// they should.
+func (p *policing) within(key endpoint.Key, bridge string) error {
+	if p.bridgesErr == nil || !p.ruling.within[key] {
+		return nil
+	}
+	var some iptables.BridgeError
+	if errors.As(p.bridgesErr, &some) {
+		return some[bridge]
+	}
+	return p.bridgesErr
 }
 
 // policing is what the last pass came to.

@@ -4,9 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -36,7 +39,8 @@ const bridgeFilter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 // stays. A bridge that does not exist is left out.
 //
 // Without br_netfilter the error is ErrNoBridgeFilter: then rules do not see the
-// traffic between containers of one bridge.
+// traffic between containers of one bridge. An error that is about some bridges is
+// a BridgeError.
 func (d *Driver) Bridges(wish map[string]bool) error {
 	var wanted []string
 	for name, on := range wish {
@@ -52,30 +56,56 @@ func (d *Driver) Bridges(wish map[string]bool) error {
 	if err := d.recordAgain(wish, &recorded); err != nil {
 		return fmt.Errorf("set bridges: %w", err)
 	}
-	var faults []error
+	failed := BridgeError{}
 	for _, i := range d.families {
 		for name := range recorded[i] {
 			if !wish[name] {
 				if err := d.restoreBridge(i, name); err != nil {
-					faults = append(faults, err)
+					failed[name] = errors.Join(failed[name], err)
 					continue
 				}
 				delete(recorded[i], name)
 			}
 		}
 	}
-	if _, err := os.Stat(d.bridgeFilter); err != nil && len(wanted) > 0 {
-		faults = append(faults, ErrNoBridgeFilter)
-		wanted = nil
-	}
+	_, missing := os.Stat(d.bridgeFilter)
 	for _, name := range wanted {
-		faults = append(faults, d.switchBridge(name, &recorded))
+		err := ErrNoBridgeFilter
+		if missing == nil {
+			err = d.switchBridge(name, &recorded)
+		}
+		if err != nil {
+			failed[name] = err
+		}
 	}
 	d.switched = recorded
-	if err := errors.Join(faults...); err != nil {
-		return fmt.Errorf("set bridges: %w", err)
+	if len(failed) > 0 {
+		return fmt.Errorf("set bridges: %w", failed)
 	}
 	return nil
+}
+
+// BridgeError tells for each bridge that could not be set why not.
+type BridgeError map[string]error
+
+func (e BridgeError) Error() string {
+	var texts []string
+	for _, err := range e.Unwrap() {
+		// What they have in common is said once.
+		if text := err.Error(); !slices.Contains(texts, text) {
+			texts = append(texts, text)
+		}
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap gives all the errors, in the order of the bridges' names.
+func (e BridgeError) Unwrap() []error {
+	var all []error
+	for _, name := range slices.Sorted(maps.Keys(e)) {
+		all = append(all, e[name])
+	}
+	return all
 }
 
 // Unswitched gives the bridges that somebody else had switched off, as Bridges
@@ -143,12 +173,19 @@ func (d *Driver) recorded() ([2]map[string]bool, error) {
 	return out, nil
 }
 
+// bridgeElement is the record of a bridge. An ipset of this type takes at most 64
+// interfaces with the same prefix, so each bridge has one of its own, out of what
+// is no address: nothing but the name is ever read.
 func bridgeElement(i int, name string) []element {
-	all := netip.IPv4Unspecified()
+	h := fnv.New32a()
+	_, _ = h.Write([]byte(name)) // it cannot fail
+	n := h.Sum32()
+	a := netip.AddrFrom4([4]byte{240 | byte(n>>24&0x0f), byte(n >> 16), byte(n >> 8), byte(n)})
 	if i == 1 {
-		all = netip.IPv6Unspecified()
+		// 100::/64 is for what is to be thrown away (RFC 6666).
+		a = netip.AddrFrom16([16]byte{0: 1, 12: byte(n >> 24), 13: byte(n >> 16), 14: byte(n >> 8), 15: byte(n)})
 	}
-	return []element{{Member: netpolicy.Member{Prefix: netip.PrefixFrom(all, 0)}, iface: name}}
+	return []element{{Member: netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen())}, iface: name}}
 }
 
 // switchBridge switches on what is off. It is recorded first: what is recorded and

@@ -3,11 +3,14 @@ package iptables
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestBridges(t *testing.T) {
@@ -133,6 +136,36 @@ func TestBridges(t *testing.T) {
 				l.a.do(func() { found = strings.Contains(run(t, "ip", "neigh", "show", l.b.addrs[i].String()), "lladdr") })
 				return found
 			})
+		}
+	})
+	t.Run("as_many_bridges_as_there_are", func(t *testing.T) {
+		newLab(t, NFT)
+		d := open(t)
+		wish := map[string]bool{}
+		for i := range 70 { // one prefix takes 64
+			name := fmt.Sprintf("many%d", i)
+			run(t, "ip", "link", "add", name, "type", "bridge")
+			wish[name] = true
+		}
+		for range 2 {
+			if err := d.Bridges(wish); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := open(t).Bridges(nil); err != nil {
+			t.Fatal(err)
+		}
+		for name := range wish {
+			if have := flags(t, name); have != off {
+				t.Errorf("%s: %s", name, have)
+			}
+		}
+	})
+	t.Run("one_that_cannot_is_named", func(t *testing.T) {
+		err := fmt.Errorf("set: %w", BridgeError{"br0": ErrNoBridgeFilter, "br1": unix.EPERM})
+		var some BridgeError
+		if !errors.As(err, &some) || some["br1"] != unix.EPERM || some["br2"] != nil || !errors.Is(err, ErrNoBridgeFilter) {
+			t.Error(err)
 		}
 	})
 	t.Run("cannot_without_br_netfilter", func(t *testing.T) {

@@ -1,0 +1,95 @@
+package netpolicy
+
+import "net/netip"
+
+// Within tells for each endpoint, in the order of the input that the rule set was
+// made of, whether policies may decide about traffic between it and another of its
+// network. Where they do, a bridge has to hand over what it forwards.
+func (r *RuleSet) Within(endpoints []Endpoint) []bool {
+	within := make([]bool, len(endpoints))
+	for i, s := range r.States {
+		within[i] = s.Isolated(Ingress) || s.Isolated(Egress)
+	}
+	judge := NewJudge(r)
+	for i, f := range r.Families() {
+		for _, rule := range f.guardrails() {
+			judge.families[i].between(&rule, endpoints, within)
+		}
+	}
+	return within
+}
+
+// guardrails gives the rules of policies' deny that a forwarded packet may meet.
+func (f *Family) guardrails() []Rule {
+	chains := map[string][]Rule{}
+	for _, c := range f.Chains {
+		chains[c.Name] = c.Rules
+	}
+	var all []Rule
+	seen := map[string]bool{}
+	todo := []string{f.Entry[Forward]}
+	for len(todo) > 0 {
+		name := todo[0]
+		todo = todo[1:]
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		for _, r := range chains[name] {
+			if r.Verdict == Goto {
+				todo = append(todo, r.Goto)
+			}
+			if r.Origin.Stage == Guardrail && r.Origin.Policy != "" {
+				all = append(all, r)
+			}
+		}
+	}
+	return all
+}
+
+// between notes the endpoints that a rule may be about as the two ends of a packet
+// within one network.
+func (f *judgeFamily) between(r *Rule, endpoints []Endpoint, within []bool) {
+	from, to := map[string][]int{}, map[string][]int{}
+	for i := range endpoints {
+		e := &endpoints[i]
+		if f.end(r, e, Src) {
+			from[e.Network] = append(from[e.Network], i)
+		}
+		if f.end(r, e, Dst) {
+			to[e.Network] = append(to[e.Network], i)
+		}
+	}
+	for network, senders := range from {
+		receivers := to[network]
+		if len(receivers) == 0 || len(senders) == 1 && len(receivers) == 1 && senders[0] == receivers[0] {
+			continue
+		}
+		for _, ends := range [][]int{senders, receivers} {
+			for _, i := range ends {
+				within[i] = true
+			}
+		}
+	}
+}
+
+// end tells whether an endpoint may be one end of the packets that a rule is about.
+func (f *judgeFamily) end(r *Rule, e *Endpoint, side Side) bool {
+	for _, addrs := range [][]netip.Addr{e.Addrs, e.Extra} {
+		for _, a := range addrs {
+			if a.Is6() == f.IPv6 && f.fits(r, a, side) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (f *judgeFamily) fits(r *Rule, a netip.Addr, side Side) bool {
+	for _, m := range r.Sets {
+		if m.Side == side && f.sets[m.Set].has(a, &Packet{}) == m.Not {
+			return false
+		}
+	}
+	return true
+}
