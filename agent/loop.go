@@ -186,7 +186,7 @@ func (l *loop) pass(ctx context.Context) {
 		l.police.pass(ctx, l.policies.now.Load(), s.desires)
 		s.policing = l.police.result()
 		l.apply(s, ports)
-		l.sentry.apply(watch(s.desires, ports, managed, cfg, func(d *desire) bool { return l.admit(d, s.policing) }), managed, managed.others(ports), cfg)
+		l.sentry.apply(watch(s.desires, ports, managed, cfg, func(d *desire) verdict { return l.admit(d, s.policing) }), managed, managed.others(ports), elsewhere(s.desires), cfg)
 		l.alerts.pass(time.Now(), s.desires)
 		s.guarding = l.sentry.report
 		s.guardErr = l.sentry.err
@@ -232,22 +232,36 @@ func (l *loop) admission() string {
 	return ""
 }
 
+// verdict is what the agent says of an endpoint's port.
+type verdict int
+
+const (
+	refuse verdict = iota
+	// leave keeps it as an earlier agent left it.
+	leave
+	admit
+)
+
 // admit tells whether all that an endpoint should have is in the kernel.
-func (l *loop) admit(d *desire, p *policing) bool {
+func (l *loop) admit(d *desire, p *policing) verdict {
 	seen := d.Port.Seen
 	if len(d.wrong) > 0 || p.within(d.Key, d.Network.Bridge) != nil {
 		delete(l.admitted, seen)
-		return false
-	}
-	if l.admitted[seen] {
-		return true
+		return refuse
 	}
 	have, known := l.applied[seen]
 	_, failing := l.failing[seen]
-	if known && have == d.form() && !failing && !l.police.dirty {
+	if known && have == d.form() && !failing && l.police.holds {
 		l.admitted[seen] = true
 	}
-	return l.admitted[seen]
+	switch {
+	case l.admitted[seen]:
+		return admit
+	case !l.police.ever:
+		// What holds for it is what an earlier agent wrote.
+		return leave
+	}
+	return refuse
 }
 
 // apply writes what changed, and compares with the kernel what is due.

@@ -90,8 +90,10 @@ type police struct {
 	monitor bool
 
 	ruling *ruling // the last that was compiled
-	dirty  bool    // it is not in the kernel
-	err    error   // why not
+	dirty  bool    // it is not in the kernel, or not all of what was before is gone
+	// holds says that it is what packets meet; ever that one was, since the start.
+	holds, ever bool
+	err         error // why not
 	// bridgesErr says why policies do not count within bridges.
 	bridgesErr error
 	bridges    map[string]bool // as they were set last
@@ -111,7 +113,7 @@ type police struct {
 func (p *police) pass(ctx context.Context, catalog *netpolicy.Catalog, desires []desire) {
 	if ps := parties(desires); p.ruling == nil || p.ruling.catalog != catalog || !reflect.DeepEqual(p.ruling.endpoints, ps) ||
 		!slices.Equal(p.ruling.places, places(desires)) {
-		p.ruling, p.dirty = rule(catalog, desires, ps), true
+		p.ruling, p.dirty, p.holds = rule(catalog, desires, ps), true, false
 		p.wait = 0
 	}
 	now := time.Now()
@@ -202,7 +204,7 @@ func (p *police) apply(ctx context.Context) {
 		p.wait, p.at = verifySoon, time.Now().Add(verifySoon)
 		return
 	}
-	p.overtaken = 0
+	p.overtaken, p.holds, p.ever = 0, report.InForce, p.ever || report.InForce
 	if err != nil {
 		p.fail(err)
 		return

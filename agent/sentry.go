@@ -60,8 +60,8 @@ func (s *sentry) hear(h link.Hint) {
 }
 
 // watch gives the ports of the managed bridges: those that desires know, as they
-// are declared and admitted where admit says so, and all others quarantined.
-func watch(desires []desire, ports []link.Port, managed bridges, op config.Config, admit func(*desire) bool) []guard.Port {
+// are declared and admitted where ask says so, and all others quarantined.
+func watch(desires []desire, ports []link.Port, managed bridges, op config.Config, ask func(*desire) verdict) []guard.Port {
 	byPort := make(map[int]*desire, len(desires))
 	for i := range desires {
 		if d := &desires[i]; d.Port != nil {
@@ -79,8 +79,13 @@ func watch(desires []desire, ports []link.Port, managed bridges, op config.Confi
 		switch {
 		case d == nil && op.AdmissionOpen:
 			continue
-		case d != nil && (d.Unmanaged != "" || op.Unguarded.Match(d.Network.Name)):
+		case d != nil && d.Unmanaged != "":
 			g.Guarded, g.Admitted = false, true
+		case d != nil && op.Unguarded.Match(d.Network.Name):
+			// Nobody guards it; it is quarantined as any other.
+			if op.AdmissionOpen || ask(d) == admit {
+				g.Guarded, g.Admitted = false, true
+			}
 		case d != nil:
 			mac, err := guard.MACOf(d.Attachment.MAC)
 			if err != nil {
@@ -88,10 +93,28 @@ func watch(desires []desire, ports []link.Port, managed bridges, op config.Confi
 			}
 			g.MAC, g.IPv4, g.IPv6 = mac, d.Attachment.IPv4, d.Attachment.IPv6
 			g.Gateways, g.Allow = d.Network.Gateways, d.allow
-			g.Admitted = op.AdmissionOpen || admit(d)
+			answer := ask(d)
+			g.Admitted, g.Standing = op.AdmissionOpen || answer == admit, answer == leave
 		}
 		out = append(out, g)
 	}
+	return out
+}
+
+// elsewhere are the addresses of containers on networks that are not managed, so
+// that no label takes them.
+func elsewhere(desires []desire) []netip.Addr {
+	var out []netip.Addr
+	for i := range desires {
+		if d := &desires[i]; d.Unmanaged != "" {
+			for _, a := range []netip.Addr{d.Attachment.IPv4, d.Attachment.IPv6} {
+				if a.IsValid() {
+					out = append(out, a)
+				}
+			}
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
 	return out
 }
 
@@ -124,13 +147,13 @@ func (b bridges) list() []guard.Bridge {
 }
 
 // apply brings the kernel to the wish.
-func (s *sentry) apply(ports []guard.Port, managed bridges, others []int, op config.Config) {
+func (s *sentry) apply(ports []guard.Port, managed bridges, others []int, taken []netip.Addr, op config.Config) {
 	now := time.Now()
 	if !now.Before(s.at) {
 		s.look = guard.Everything
 		s.at = now.Add(guardEvery)
 	}
-	w := guard.Wish{Ports: ports, Bridges: managed.list(), Others: others, Options: guard.Options{Mode: s.mode, Storm: op.Storm, Open: op.AdmissionOpen}}
+	w := guard.Wish{Ports: ports, Bridges: managed.list(), Others: others, Taken: taken, Options: guard.Options{Mode: s.mode, Storm: op.Storm, Open: op.AdmissionOpen}}
 	report, err := s.driver.Apply(w, s.look)
 	s.wish = w
 	if err != nil {
@@ -168,7 +191,7 @@ func (s *sentry) quarantine(ports []link.Port, managed bridges, op config.Config
 	// The first time there is no wish yet, and what an earlier agent admitted
 	// must not be closed.
 	if s.wish.Ports != nil && len(wish) > len(s.wish.Ports) {
-		s.apply(wish, managed, managed.others(ports), op)
+		s.apply(wish, managed, managed.others(ports), s.wish.Taken, op)
 	}
 }
 

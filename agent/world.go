@@ -60,6 +60,7 @@ func addresses(ps []netpolicy.Endpoint) []netip.Addr {
 	var out []netip.Addr
 	for _, p := range ps {
 		out = append(out, p.Addrs...)
+		out = append(out, p.Extra...)
 	}
 	return out
 }

@@ -86,5 +86,11 @@ func (v View) Bridges() map[string]bool {
 	return out
 }
 
+// Lives tells whether the container runs, or may at any moment without anybody
+// asking for it: it was just created, or is restarted.
+func (c Container) Lives() bool {
+	return c.Running() || c.State == "created" || c.State == "restarting"
+}
+
 // Running tells whether the container's processes exist.
 func (c Container) Running() bool { return c.State == "running" || c.State == "paused" }

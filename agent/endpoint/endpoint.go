@@ -113,11 +113,12 @@ func compare(pairs ...string) int {
 	return 0
 }
 
-// sharers lists who runs in whose namespace.
+// sharers lists who runs in whose namespace, or is about to: what is said of it has
+// to hold before its first instruction, and Docker tells of that afterwards.
 func sharers(v docker.View) map[string][]docker.Container {
 	out := map[string][]docker.Container{}
 	for _, c := range v.Containers {
-		if c.SandboxOf != "" && c.Running() {
+		if c.SandboxOf != "" && c.Lives() {
 			out[c.SandboxOf] = append(out[c.SandboxOf], c)
 		}
 	}

@@ -127,11 +127,12 @@ func TestJoin(t *testing.T) {
 			t.Errorf("with permission: unmanaged %q, faults %v", e.Unmanaged, e.Faults)
 		}
 	})
-	t.Run("names_those_who_share_a_namespace", func(t *testing.T) {
+	t.Run("names_those_who_share_a_namespace_or_are_about_to", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA})
+		o.View.Containers["n"] = docker.Container{ID: "n", Name: "new", State: "created", SandboxOf: "a"}
 		o.View.Containers["s"] = docker.Container{ID: "s", Name: "sidecar", State: "running", SandboxOf: "a"}
 		o.View.Containers["x"] = docker.Container{ID: "x", Name: "stopped", State: "exited", SandboxOf: "a"}
-		if e := Join(o, Operator{}, Bindings{})[0]; len(e.Sharers) != 1 || e.Sharers[0].Name != "sidecar" {
+		if e := Join(o, Operator{}, Bindings{})[0]; len(e.Sharers) != 2 || e.Sharers[0].Name != "new" || e.Sharers[1].Name != "sidecar" {
 			t.Errorf("sharers %v", e.Sharers)
 		}
 	})

@@ -91,7 +91,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	if d.settled && (news || d.unhealed) {
 		drift = sentences(diff(d.plan, &d.kernel, d.features, d.layout))
 	}
-	d.layout, d.plan, d.failed = l, newPlan(w.with(d.kernel.gateways), d.features, d.kernel.bridges), map[int][]error{}
+	d.layout, d.plan, d.failed = l, newPlan(w.with(&d.kernel), d.features, d.kernel.bridges), map[int][]error{}
 	todo := diff(d.plan, &d.kernel, d.features, d.layout)
 	if look.Full {
 		if err := d.sweep(&todo); err != nil {
@@ -111,6 +111,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	d.settled, d.unhealed = left.count() == 0, false
 	d.wish = w
 	d.wish.Ports, d.wish.Bridges, d.wish.Others = slices.Clone(w.Ports), slices.Clone(w.Bridges), slices.Clone(w.Others)
+	d.wish.Taken = slices.Clone(w.Taken)
 	r, err := d.report(left)
 	r.Changes, r.Drift = done, drift
 	return r, errors.Join(append([]error{err}, d.failed[0]...)...)

@@ -168,6 +168,27 @@ func TestRestart(t *testing.T) {
 		differ(t, before, h.state(), "changed")
 		differ(t, rules, ruleset(t), "rules changed")
 	})
+	h.run(t, "leaves_what_is_standing", func(t *testing.T) {
+		standing := Wish{Options: w.Options, Ports: slices.Clone(w.Ports)}
+		for i := range standing.Ports { // 2 was not admitted before
+			standing.Ports[i].Admitted, standing.Ports[i].Standing = false, true
+		}
+		standing.Ports[1].Allow = Allow{} // what a label allows is not what stands
+		check := func(states ...State) {
+			t.Helper()
+			r, err := h.driver().Apply(standing, Everything)
+			h.check(err)
+			for i, want := range states {
+				if got := r.Ports[h.boxes[i].port].State; got != want {
+					t.Errorf("port %d is %s, want %s", i, got, want)
+				}
+			}
+		}
+		check(Admitted, Admitted, Quarantined)
+		standing.Ports[1].IPv4 = netip.MustParseAddr("10.0.0.99") // another container's now
+		check(Admitted, Quarantined, Quarantined)
+		h.apply(h.driver(), w)
+	})
 	h.run(t, "does_only_what_changed_meanwhile", func(t *testing.T) {
 		w.Ports[2].Admitted = true
 		d := h.driver()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -119,6 +120,24 @@ func (s *tableState) matches(l layout) bool {
 	}
 	for _, spec := range l.sets {
 		if _, ok := s.sets[spec.name]; !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// admits tells whether the table lets a port pass with its MAC and its addresses.
+func (s *tableState) admits(p *Port) bool {
+	if s == nil || !s.present {
+		return false
+	}
+	port := portKey(p.Index)
+	has := func(set, key string) bool { _, ok := s.sets[set][element{key: key}]; return ok }
+	if !has(setKnown, port) || has(setJail, port) || !has(setMAC, port+macKey(p.MAC)) {
+		return false
+	}
+	for _, a := range []netip.Addr{p.IPv4.Unmap(), p.IPv6.Unmap()} {
+		if a.IsValid() && !has(set4or6(a, setV4, setV6), port+macKey(p.MAC)+string(a.AsSlice())) {
 			return false
 		}
 	}

@@ -44,7 +44,7 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 	}
 	// Oldest first: of two that claim the same, the one that was there counts.
 	ports := slices.SortedStableFunc(slices.Values(w.Ports), func(a, b Port) int { return cmp.Compare(a.Index, b.Index) })
-	taken := p.admit(ports, bridgeMACs)
+	taken := p.admit(ports, bridgeMACs, w.Taken)
 	for _, index := range slices.Sorted(maps.Keys(p.ports)) {
 		p.port(p.ports[index], f, taken)
 	}
@@ -55,7 +55,13 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 	return p
 }
 
-// owners tell whose each address and MAC is; a gateway's is nobody's (-1).
+// Those who have addresses and are no port.
+const (
+	ownerBridge = -1 - iota
+	ownerElsewhere
+)
+
+// owners tell whose each address and MAC is: a port's, or one of those above.
 type owners struct {
 	addrs map[Neighbour]int
 	macs  map[bridgeMAC]int
@@ -77,16 +83,15 @@ type bridgeMAC struct {
 
 // admit decides about each port whether it can be as wished, and says what is
 // taken.
-func (p *plan) admit(ports []Port, bridgeMACs map[int]MAC) owners {
+func (p *plan) admit(ports []Port, bridgeMACs map[int]MAC, elsewhere []netip.Addr) owners {
 	o := owners{addrs: map[Neighbour]int{}, macs: map[bridgeMAC]int{}}
-	const gateway = -1
 	for _, port := range ports {
 		for _, g := range port.Gateways {
-			o.addrs[at(port.Bridge, g.Unmap())] = gateway
+			o.addrs[at(port.Bridge, g.Unmap())] = ownerBridge
 		}
 		if m, ok := bridgeMACs[port.Bridge]; ok {
-			o.macs[bridgeMAC{port.Bridge, m}] = gateway
-			o.addrs[at(port.Bridge, m.LinkLocal())] = gateway
+			o.macs[bridgeMAC{port.Bridge, m}] = ownerBridge
+			o.addrs[at(port.Bridge, m.LinkLocal())] = ownerBridge
 		}
 	}
 	for i := range ports {
@@ -108,6 +113,13 @@ func (p *plan) admit(ports []Port, bridgeMACs map[int]MAC) owners {
 		o.claim(pp)
 		if len(pp.faults) > 0 {
 			pp.state = Quarantined
+		}
+	}
+	// After all that have a port: a stale picture of others takes nothing of theirs.
+	for _, a := range elsewhere {
+		key := at(0, a.Unmap())
+		if _, taken := o.addrs[key]; !taken && !a.IsLinkLocalUnicast() {
+			o.addrs[key] = ownerElsewhere
 		}
 	}
 	return o
@@ -140,8 +152,11 @@ func (o owners) claim(pp *portPlan) {
 }
 
 func holder(port int) string {
-	if port < 0 {
+	switch port {
+	case ownerBridge:
 		return "the bridge"
+	case ownerElsewhere:
+		return "a container on a network that is not managed"
 	}
 	return fmt.Sprintf("port %d", port)
 }

@@ -53,10 +53,12 @@ func TestPlan(t *testing.T) {
 		{"a_label_takes_no_gateway", second(func(p *Port) { p.Allow, _ = ParseAllow("10.0.0.1") }), map[int]State{10: Admitted, 20: Admitted}, "label netguard.guard.allow: 10.0.0.1 is the address of the bridge"},
 		{"a_label_takes_no_containers_address", second(func(p *Port) { p.Allow, _ = ParseAllow("10.0.0.10") }), map[int]State{10: Admitted, 20: Admitted}, "10.0.0.10 is the address of port 10"},
 		{"a_label_takes_no_containers_MAC", second(func(p *Port) { p.Allow.MACs = []MAC{aPort(10).MAC} }), map[int]State{10: Admitted, 20: Admitted}, "02:00:00:00:00:0a is the MAC of port 10"},
+		{"a_label_takes_no_address_of_a_container_elsewhere", second(func(p *Port) { p.Allow, _ = ParseAllow("172.31.0.9") }), map[int]State{10: Admitted, 20: Admitted}, "172.31.0.9 is the address of a container on a network that is not managed"},
+		{"a_port_keeps_its_address_whatever_is_said_of_others", second(func(p *Port) { p.IPv4 = netip.MustParseAddr("172.31.0.9") }), map[int]State{10: Admitted, 20: Admitted}, ""},
 		{"a_label_takes_no_link_local_address", second(func(p *Port) { p.Allow, _ = ParseAllow(aPort(10).MAC.LinkLocal().String()) }), map[int]State{10: Admitted, 20: Admitted}, "is the address of port 10"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			p := newPlan(Wish{Ports: c.ports()}, allFeatures, bridge)
+			p := newPlan(Wish{Ports: c.ports(), Taken: []netip.Addr{netip.MustParseAddr("172.31.0.9")}}, allFeatures, bridge)
 			got := map[int]State{}
 			for index, pp := range p.ports {
 				got[index] = pp.state

@@ -60,6 +60,9 @@ type Port struct {
 	// Admitted is false while not every rule for the port is in the kernel: it
 	// can neither send nor receive.
 	Admitted bool
+	// Standing keeps a port that is not to be admitted as it is in the kernel, if
+	// it was admitted there with this MAC and these addresses.
+	Standing bool
 }
 
 // Wish is all that is wanted of the kernel.
@@ -71,26 +74,30 @@ type Wish struct {
 	// Others are ports of other bridges, by ifindex. All that is done about them
 	// is to leave them alone even if they look like those of a managed bridge.
 	Others []int
+	// Taken are addresses of containers that have no port here, sorted.
+	Taken []netip.Addr
 }
 
 // equal tells whether two wishes say the same, in the same order.
 func (w Wish) equal(v Wish) bool {
-	return w.Options == v.Options && slices.Equal(w.Others, v.Others) &&
+	return w.Options == v.Options && slices.Equal(w.Others, v.Others) && slices.Equal(w.Taken, v.Taken) &&
 		slices.EqualFunc(w.Bridges, v.Bridges, func(a, b Bridge) bool {
 			return a.Index == b.Index && a.Name == b.Name && slices.Equal(a.Subnets, b.Subnets)
 		}) && slices.EqualFunc(w.Ports, v.Ports, func(a, b Port) bool {
 		return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge && a.BridgeName == b.BridgeName && a.MAC == b.MAC &&
-			a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted &&
+			a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted && a.Standing == b.Standing &&
 			slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.Allow.MACs, b.Allow.MACs) && slices.Equal(a.Allow.Prefixes, b.Allow.Prefixes)
 	})
 }
 
-// with adds the addresses that bridges have to the gateways that are known.
-func (w Wish) with(gateways map[int][]netip.Addr) Wish {
+// with adds what only the kernel says: the addresses that bridges have to the
+// gateways that are known, and which ports are admitted there.
+func (w Wish) with(k *kernelState) Wish {
 	w.Ports = slices.Clone(w.Ports)
 	for i := range w.Ports {
 		p := &w.Ports[i]
-		p.Gateways = slices.Concat(p.Gateways, gateways[p.Bridge])
+		p.Gateways = slices.Concat(p.Gateways, k.gateways[p.Bridge])
+		p.Admitted = p.Admitted || p.Standing && k.table.admits(p)
 	}
 	return w
 }

@@ -88,10 +88,13 @@ func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (er
 		if err := d.changeSets(p, r, func(c change) bool { return c.late }); err != nil {
 			return errors.Join(late, err)
 		}
-		if err := errors.Join(late, d.readBack(ctx, k, p)); err != nil {
+		err = d.readBack(ctx, k, p)
+		r.InForce = err == nil
+		if err := errors.Join(late, err); err != nil {
 			return err
 		}
 	}
+	r.InForce = true
 	for _, name := range p.destroy {
 		if err := d.release(ctx, name); err != nil {
 			return err

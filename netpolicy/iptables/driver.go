@@ -49,6 +49,9 @@ type Report struct {
 	// Forks are programs that were run, Messages are netlink messages that
 	// changed something.
 	Forks, Messages int
+	// InForce says that the wish is what packets meet, also if something else
+	// went wrong afterwards.
+	InForce bool
 	// Drift is what was not as it had been left, if Apply had reason to look.
 	Drift []string
 }

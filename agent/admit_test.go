@@ -1,0 +1,63 @@
+package agent
+
+import (
+	"errors"
+	"testing"
+
+	"netguard/agent/config"
+	"netguard/agent/docker"
+	"netguard/agent/endpoint"
+	"netguard/agent/link"
+	"netguard/netpolicy/iptables"
+)
+
+func TestAdmit(t *testing.T) {
+	d := &desire{Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: "web", Network: "n"}, Port: &link.Port{Seen: 7, Index: 3, MasterName: "br-n"},
+		Network: docker.Network{Name: "front", Bridge: "br-n"}}}
+	broken := errors.New("broken")
+	for name, c := range map[string]struct {
+		police   police
+		wrong    bool
+		shaped   bool
+		admitted bool
+		within   bool
+		bridges  error
+		want     verdict
+	}{
+		"all_is_in_force":                         {police: police{holds: true, ever: true}, shaped: true, want: admit},
+		"its_limit_is_not_there_yet":              {police: police{holds: true, ever: true}, want: refuse},
+		"rules_were_never_in_force":               {police: police{dirty: true}, shaped: true, want: leave},
+		"rules_are_not_in_force_any_more":         {police: police{dirty: true, ever: true}, shaped: true, want: refuse},
+		"only_what_was_before_cannot_be_removed":  {police: police{dirty: true, holds: true, ever: true}, shaped: true, want: admit},
+		"it_was_admitted_and_a_change_fails":      {police: police{dirty: true, ever: true}, shaped: true, admitted: true, want: admit},
+		"a_label_is_wrong":                        {police: police{holds: true, ever: true}, wrong: true, shaped: true, admitted: true, want: refuse},
+		"its_bridge_cannot_be_filtered":           {police: police{holds: true, ever: true}, shaped: true, admitted: true, within: true, bridges: iptables.BridgeError{"br-n": broken}, want: refuse},
+		"no_bridge_can_be_set":                    {police: police{holds: true, ever: true}, shaped: true, within: true, bridges: broken, want: refuse},
+		"another_bridge_cannot_be_filtered":       {police: police{holds: true, ever: true}, shaped: true, within: true, bridges: iptables.BridgeError{"br-x": broken}, want: admit},
+		"no_policy_is_about_it_within_its_bridge": {police: police{holds: true, ever: true}, shaped: true, bridges: iptables.BridgeError{"br-n": broken}, want: admit},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := &loop{applied: map[uint64]form{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{7: c.admitted}, police: &c.police}
+			if c.shaped {
+				l.applied[7] = d.form()
+			}
+			e := *d
+			if c.wrong {
+				e.wrong = []string{"a label"}
+			}
+			p := &policing{ruling: &ruling{within: map[endpoint.Key]bool{d.Key: c.within}}, bridgesErr: c.bridges}
+			if got := l.admit(&e, p); got != c.want {
+				t.Errorf("got %d, want %d", got, c.want)
+			}
+		})
+	}
+	t.Run("an_unguarded_network_quarantines_too", func(t *testing.T) {
+		op := config.Config{Unguarded: config.Globs{"front"}}
+		for answer, open := range map[verdict]bool{refuse: false, leave: false, admit: true} {
+			got := watch([]desire{*d}, []link.Port{*d.Port}, bridges{"br-n": {Index: 9}}, op, func(*desire) verdict { return answer })
+			if len(got) != 1 || got[0].Admitted != open || got[0].Guarded == open {
+				t.Errorf("%d: %+v", answer, got)
+			}
+		}
+	})
+}
