@@ -208,7 +208,8 @@ func TestStorm(t *testing.T) {
 			}
 		}
 		after := violations(t, d, a)
-		if sum := uint64(arrived) + after.Storm - before.Storm; sum != frames {
+		// The kernel of the container may send a report or two of its own.
+		if sum := uint64(arrived) + after.Storm - before.Storm; sum < frames || sum > frames+3 {
 			t.Errorf("%d arrived, %d were counted, of %d", arrived, after.Storm-before.Storm, frames)
 		}
 		if arrived < 40 || arrived > 200 {
