@@ -116,11 +116,6 @@ func (s *storming) late(t *testing.T) *guest {
 // holding is what the agent's process holds.
 type holding struct{ rss, files, goroutines int }
 
-func (s *storming) holding(t *testing.T) holding {
-	t.Helper()
-	return holdingOf(t, s.e, s.a)
-}
-
 func holdingOf(t *testing.T, e *Engine, a *Agent) holding {
 	t.Helper()
 	f := footprintOf(t, e, a)
@@ -148,11 +143,11 @@ func residentOf(t *testing.T, a *Agent) int {
 }
 
 // back checks that the agent holds no more than before.
-func (h holding) back(t *testing.T, s *storming) {
+func (h holding) back(t *testing.T, e *Engine, a *Agent) {
 	t.Helper()
 	var now holding
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) { // there is no event to wait for
-		if now = s.holding(t); now.files <= h.files+3 && now.goroutines <= h.goroutines+6 {
+		if now = holdingOf(t, e, a); now.files <= h.files+3 && now.goroutines <= h.goroutines+6 {
 			break
 		}
 		if time.Now().After(deadline) {
@@ -231,14 +226,14 @@ func TestSoakStorm(t *testing.T) {
 
 // faults tries each for so long, the short ones only for 0.
 func (s *storming) faults(t *testing.T, lasts time.Duration) {
-	before := s.holding(t)
+	before := holdingOf(t, s.e, s.a)
 	for _, f := range faults {
 		if f.soak && lasts == 0 {
 			continue
 		}
 		t.Run(f.name, func(t *testing.T) { s.fault(t, f, lasts) })
 	}
-	before.back(t, s)
+	before.back(t, s.e, s.a)
 }
 
 func (s *storming) fault(t *testing.T, f fault, lasts time.Duration) {

@@ -86,7 +86,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 }
 
 // maxEvent bounds a line of the stream.
-const maxEvent = 64 << 10
+const maxEvent = 1 << 20
 
 // Events asks for what is refused from now on, about the containers that are named
 // or about all, and gives each event to f until f fails, ctx ends, or the agent

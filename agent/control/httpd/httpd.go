@@ -25,6 +25,11 @@ func Serve(ctx context.Context, server *http.Server, l net.Listener, b Bounds) e
 	server.SetKeepAlivesEnabled(false)
 	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
+		// http.Server sees that a connection is closed when it reads from it,
+		// which it does not while there is a body that nobody reads.
+		if c, ok := c.(*limited); ok {
+			ctx = c.bind(ctx)
+		}
 		return context.WithValue(ctx, connection{}, c)
 	}
 	c := counter{next: server.Handler}

@@ -81,6 +81,24 @@ func TestServe(t *testing.T) {
 			}
 		}
 	})
+	t.Run("who_loses_his_place_is_waited_for_no_more", func(t *testing.T) {
+		began, ended := make(chan struct{}), make(chan struct{})
+		address, _ := start(t, 1, func(_ http.ResponseWriter, r *http.Request) {
+			if r.Method == http.MethodPost { // its body never comes
+				close(began)
+				<-r.Context().Done()
+				close(ended)
+			}
+		})
+		fmt.Fprint(dial(t, address), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n")
+		<-began
+		ask(t, address)
+		select {
+		case <-ended:
+		case <-time.After(10 * time.Second):
+			t.Fatal("the handler of a connection that is closed goes on")
+		}
+	})
 	t.Run("many_one_after_another_take_nobody's_place", func(t *testing.T) {
 		address, _ := start(t, 2, hello)
 		patient := dial(t, address)

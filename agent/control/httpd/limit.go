@@ -27,6 +27,9 @@ type limited struct {
 	net.Conn
 	of   *limiter
 	once sync.Once
+	// Under of.mu.
+	closed bool
+	end    context.CancelFunc // of what is bound to it
 }
 
 func (l *limiter) Accept() (net.Conn, error) {
@@ -59,8 +62,27 @@ func (c *limited) forget() {
 	})
 }
 
+// bind gives a context that ends when the connection is closed.
+func (c *limited) bind(ctx context.Context) context.Context {
+	ctx, end := context.WithCancel(ctx)
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.end = end
+	if c.closed {
+		end()
+	}
+	return ctx
+}
+
 func (c *limited) Close() error {
 	c.forget()
+	c.of.mu.Lock()
+	c.closed = true
+	end := c.end
+	c.of.mu.Unlock()
+	if end != nil {
+		end()
+	}
 	return c.Conn.Close()
 }
 
