@@ -22,6 +22,9 @@ type desire struct {
 	wrong, notes []string
 }
 
+// maxTold is how many faults of labels are told of one endpoint.
+const maxTold = 20
+
 // faults are all that is not as declared.
 func (d *desire) faults() []string { return slices.Concat(d.wrong, d.notes) }
 
@@ -63,7 +66,11 @@ func (d *desire) shape(op shaper.Operator, leaf shaper.Leaf) {
 		declared = append(declared, shaper.Decode(s.Labels, d.Network.Name))
 	}
 	d.limits = op.Resolve(declared...)
-	for _, f := range d.limits.Faults {
+	for i, f := range d.limits.Faults {
+		if i == maxTold {
+			d.wrong = append(d.wrong, fmt.Sprintf("%d more labels have faults", len(d.limits.Faults)-i))
+			break
+		}
 		d.wrong = append(d.wrong, f.Error())
 	}
 	d.notes = append(d.notes, d.limits.Notes...)

@@ -64,9 +64,14 @@ func Claims(label string) bool {
 		strings.HasPrefix(rest, "network.") || strings.HasSuffix(rest, ".rate") || strings.HasSuffix(rest, ".burst")
 }
 
+// maxLabels is how many bandwidth labels of a container are read: ten for each of
+// a hundred networks.
+const maxLabels = 1000
+
 // Decode reads the bandwidth labels of a container for its endpoint on the
 // network of that name. A label for one network wins over the one for all of
-// them; a label for another network is not looked at beyond its form.
+// them; a label for another network is not looked at beyond its form. Of a
+// container with too many of them none is.
 func Decode(labels map[string]string, network string) Declaration {
 	var d Declaration
 	names := make([]string, 0, len(labels))
@@ -74,6 +79,11 @@ func Decode(labels map[string]string, network string) Declaration {
 		if Claims(name) {
 			names = append(names, name)
 		}
+	}
+	if len(names) > maxLabels {
+		d.Faults = []Fault{{Label: labelPrefix + "…", Rates: [2]bool{true, true},
+			Err: fmt.Errorf("there are %d labels about bandwidth, at most %d are read: remove those of networks that the container is not on", len(names), maxLabels)}}
+		return d
 	}
 	// The general labels first, so that the particular ones overwrite them.
 	slices.SortFunc(names, func(a, b string) int {

@@ -16,6 +16,9 @@ const (
 
 	sharedMode = "container:"
 
+	// maxName bounds what is kept of a name: Docker takes any length, netguard's
+	// patterns for names are shorter.
+	maxName = 1 << 10
 	// maxValue bounds what is kept of a label's value. It is more than a policy
 	// can compare with, and more than any of netguard's labels may have.
 	maxValue = 64 << 10
@@ -36,7 +39,7 @@ func newContainer(s container.Summary) Container {
 	for _, n := range s.Names {
 		// Links add names with a second slash ("/web/db").
 		if n = strings.TrimPrefix(n, "/"); !strings.Contains(n, "/") {
-			c.Name = n
+			c.Name = clip(n)
 			break
 		}
 	}
@@ -59,10 +62,17 @@ func newContainer(s container.Summary) Container {
 	return c
 }
 
+func clip(name string) string {
+	if len(name) > maxName {
+		return strings.Clone(name[:maxName])
+	}
+	return name
+}
+
 func newNetwork(i network.Inspect) Network {
 	n := Network{
 		ID:        i.ID,
-		Name:      i.Name,
+		Name:      clip(i.Name),
 		Driver:    i.Driver,
 		Scope:     i.Scope,
 		IPv6:      i.EnableIPv6,

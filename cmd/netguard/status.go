@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -99,10 +100,15 @@ func writeStatus(to screen, output string, s control.Status, now time.Time) erro
 }
 
 func writeJSON(to io.Writer, what any, indent string) error {
-	e := json.NewEncoder(to)
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", indent)
-	if err := e.Encode(what); err != nil {
+	err := e.Encode(what)
+	if err == nil {
+		_, err = io.WriteString(to, escaped(text.String()))
+	}
+	if err != nil {
 		return fmt.Errorf("write output: %w", err)
 	}
 	return nil
@@ -110,6 +116,9 @@ func writeJSON(to io.Writer, what any, indent string) error {
 
 func writeYAML(to io.Writer, what any) error {
 	text, err := yaml.Dump(what, yaml.WithIndent(2))
+	if err == nil && bytes.ContainsFunc(text, hostile) {
+		text, err = yaml.Dump(what, yaml.WithIndent(2), yaml.WithUnicode(false))
+	}
 	if err == nil {
 		_, err = to.Write(text)
 	}

@@ -73,6 +73,10 @@ func (t *table) add(r row) {
 	t.rows = append(t.rows, r)
 }
 
+// mostPad is how wide a column becomes for the sake of its widest cell where
+// nothing is cut: one name of a thousand letters must not move all others.
+const mostPad = 80
+
 // widths gives each column what it needs, or less so that all fit into width;
 // zero is no bound.
 func (t *table) widths(width int) []int {
@@ -85,7 +89,11 @@ func (t *table) widths(width int) []int {
 		}
 		for _, r := range t.rows {
 			if i < len(r.cells) {
-				widths[i] = max(widths[i], columns(r.cells[i].text))
+				need := columns(r.cells[i].text)
+				if width == 0 {
+					need = min(need, mostPad)
+				}
+				widths[i] = max(widths[i], need)
 			}
 		}
 		total += widths[i]
@@ -140,13 +148,13 @@ func (t *table) line(b *strings.Builder, r row, widths []int, width int, colour 
 	}
 	for i, c := range r.cells {
 		text := c.text
-		if cut := t.columns[i].cut; cut != nil {
+		if cut := t.columns[i].cut; cut != nil && width > 0 {
 			if c.short != "" && columns(text) > widths[i] {
 				text = c.short
 			}
 			text = cut(text, widths[i])
 		}
-		pad := widths[i] - columns(text)
+		pad := max(widths[i]-columns(text), 0)
 		if t.columns[i].right {
 			blank += pad
 			pad = 0

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf16"
 )
 
 // printable makes a stranger's text harmless to a terminal and to the one who
@@ -23,6 +25,27 @@ func printable(s string) string {
 	}
 	return b.String()
 }
+
+// escaped makes JSON harmless to a terminal: encoding/json leaves in place what
+// is no control character of ASCII. It means the same.
+func escaped(text string) string {
+	if !strings.ContainsFunc(text, hostile) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if !hostile(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, half := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&b, "\\u%04x", half)
+		}
+	}
+	return b.String()
+}
+
+func hostile(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
 
 // wide are the ranges of characters that take two columns of a terminal.
 var wide = &unicode.RangeTable{
