@@ -17,6 +17,8 @@ type desire struct {
 	limits shaper.Limits
 	wish   shaper.Wish
 	allow  guard.Allow
+	// connections is how many it may have open at a time; 0 is no limit.
+	connections uint32
 	// wrong is what is wrong with its labels, with the remedy: it is not to be
 	// admitted. notes are what holds other than as it was declared.
 	wrong, notes []string
@@ -39,6 +41,7 @@ func desired(endpoints []endpoint.Endpoint, cfg config.Config, leaf shaper.Leaf)
 		}
 		d.shape(cfg.Limits, leaf)
 		d.owns()
+		d.counts(cfg.Connections)
 	}
 	return out
 }
@@ -57,6 +60,28 @@ func (d *desire) owns() {
 		}
 		d.allow.Prefixes = append(d.allow.Prefixes, allow.Prefixes...)
 		d.allow.MACs = append(d.allow.MACs, allow.MACs...)
+	}
+}
+
+// counts reads how many connections the container may have open. Of containers that
+// share a namespace the lowest counts, and none counts beyond the operator's.
+func (d *desire) counts(operator uint32) {
+	var asked []uint32
+	for _, c := range append([]docker.Container{d.Container}, d.Sharers...) {
+		label, ok := c.Labels[guard.LabelConnections]
+		if !ok {
+			continue
+		}
+		n, err := guard.ParseConnections(label)
+		if err != nil {
+			d.wrong = append(d.wrong, err.Error())
+			continue
+		}
+		asked = append(asked, n)
+	}
+	limit, above := guard.Within(operator, asked...)
+	if d.connections = limit; above {
+		d.notes = append(d.notes, fmt.Sprintf("label %s asks for %d connections, the operator's limit (guard.connections) is %d: it applies", guard.LabelConnections, slices.Max(asked), operator))
 	}
 }
 

@@ -93,6 +93,7 @@ func watch(desires []desire, ports []link.Port, managed bridges, op config.Confi
 			}
 			g.MAC, g.IPv4, g.IPv6 = mac, d.Attachment.IPv4, d.Attachment.IPv6
 			g.Gateways, g.Allow = d.Network.Gateways, d.allow
+			g.Connections = d.connections
 			answer := ask(d)
 			g.Admitted, g.Standing = op.AdmissionOpen || answer == admit, answer == leave
 		}

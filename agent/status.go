@@ -221,7 +221,7 @@ func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rule
 // judge adds what the guard says of an endpoint's port.
 func judge(e *control.Endpoint, d *desire, port guard.PortReport) {
 	v := port.Violations
-	e.Violations = control.Violations{MAC: v.MAC, ARP: v.ARP, IP: v.IP, ND: v.ND, Ethertype: v.Ethertype, DHCP: v.DHCP, Storm: v.Storm}
+	e.Violations = control.Violations{MAC: v.MAC, ARP: v.ARP, IP: v.IP, ND: v.ND, Ethertype: v.Ethertype, DHCP: v.DHCP, Storm: v.Storm, Connections: v.Connections}
 	e.Findings = append(slices.Clip(e.Findings), port.Faults...)
 	switch port.State {
 	case guard.Quarantined:

@@ -13,6 +13,7 @@ const (
 	labelEgress  = "netguard.egress"
 	labelEnabled = "netguard.enabled"
 	labelAllow   = "netguard.guard.allow"
+	labelLimit   = "netguard.guard.connections"
 )
 
 var policyLabels = [2]string{Ingress: labelIngress, Egress: labelEgress}
@@ -24,7 +25,7 @@ func Claims(label string) bool { return label == labelIngress || label == labelE
 // knownLabels are those with a name of their own, to guess what a misspelt one
 // was meant to be.
 var knownLabels = []string{
-	labelIngress, labelEgress, labelEnabled, labelAllow,
+	labelIngress, labelEgress, labelEnabled, labelAllow, labelLimit,
 	"netguard.ingress.rate", "netguard.egress.rate", "netguard.ingress.burst", "netguard.egress.burst",
 }
 

@@ -42,6 +42,7 @@ type Config struct {
 	// in the kernel, and while a label of its is wrong.
 	AdmissionOpen bool
 	Storm         guard.Storm
+	Connections   uint32 // that a container may have open at a time; 0 is no limit
 	// Limits are the defaults and caps of bandwidth; no default is above its cap.
 	Limits shaper.Operator
 	// AllowOptOut says that the label netguard.enabled=false counts.
@@ -96,6 +97,8 @@ func Default() Config {
 		PolicyDir: DefaultPolicyDir,
 		Storm:     guard.DefaultStorm,
 		Log:       Log{Level: slog.LevelInfo, Format: Text},
+
+		Connections: guard.DefaultConnections,
 	}
 }
 

@@ -37,6 +37,13 @@ func (d *decoder) convert(r raw) Config {
 		}
 		c.Storm = guard.Storm{Rate: rate, Burst: uint32(2 * min(rate, 1<<20))}
 	}
+	if w := r.connections; w.set() {
+		n, err := strconv.ParseUint(w.text, 10, 32)
+		if err != nil || n > guard.MaxConnections {
+			d.fault(w.at, "%s is %q: it is how many connections a container may have open at a time, from 1 to %d, 0 for no limit", w.key, clip(w.text), guard.MaxConnections)
+		}
+		c.Connections = uint32(n)
+	}
 	for dir, pair := range [2][2]word{
 		shaper.Ingress: {r.defaults.ingress, r.max.ingress},
 		shaper.Egress:  {r.defaults.egress, r.max.egress},

@@ -31,6 +31,7 @@ type raw struct {
 	unguarded   []word
 	admission   word
 	storm       word
+	connections word
 	defaults    rawRates
 	max         rawRates
 	allowOptOut word
@@ -57,7 +58,10 @@ func (r *raw) fields(d *decoder) []field {
 			field{"unguarded", d.list(&r.unguarded)},
 		)},
 		{"admission", d.scalar(&r.admission)},
-		{"guard", d.mapping(field{"storm", d.scalar(&r.storm)})},
+		{"guard", d.mapping(
+			field{"storm", d.scalar(&r.storm)},
+			field{"connections", d.scalar(&r.connections)},
+		)},
 		{"limits", d.mapping(
 			field{"default", d.rates(&r.defaults)},
 			field{"max", d.rates(&r.max)},

@@ -116,4 +116,6 @@ type Violations struct {
 	Ethertype uint64 `json:"ethertype" yaml:"ethertype"`
 	DHCP      uint64 `json:"dhcp" yaml:"dhcp"`
 	Storm     uint64 `json:"storm" yaml:"storm"` // broadcast and multicast beyond the limit
+	// Connections counts packets that would have opened one beyond the limit.
+	Connections uint64 `json:"connections" yaml:"connections"`
 }

@@ -117,6 +117,7 @@ func (w writer) endpoint(e *control.Endpoint) {
 	for kind, n := range map[string]uint64{
 		"mac": e.Violations.MAC, "arp": e.Violations.ARP, "ip": e.Violations.IP,
 		"nd": e.Violations.ND, "ethertype": e.Violations.Ethertype, "dhcp": e.Violations.DHCP,
+		"storm": e.Violations.Storm, "connections": e.Violations.Connections,
 	} {
 		w.counter(violations, n, e.Container, e.Network, kind)
 	}

@@ -106,8 +106,7 @@ func (d *Driver) commit(c change) error {
 		return err
 	}
 	if c.replace != nil || before != d.generation || after != before+1 {
-		d.kernel.table, d.generation, err = d.filter.read()
-		return err
+		return d.readTables()
 	}
 	d.generation = after
 	for set, all := range c.add {
@@ -187,6 +186,11 @@ func (d *Driver) Cleanup() error {
 	}
 	if d.features.Filter && d.kernel.table.present {
 		if err := d.filter.remove(); err != nil {
+			return fmt.Errorf("guard: clean up: %w", err)
+		}
+	}
+	if d.features.Limits && d.kernel.limits.present {
+		if err := d.limiter.remove(); err != nil {
 			return fmt.Errorf("guard: clean up: %w", err)
 		}
 	}

@@ -62,7 +62,7 @@ func (f *filter) commit(c change, specs []setSpec) error {
 	}
 	f.deadline()
 	if err := fault.Write("nft batch", f.nft.Flush); err != nil {
-		return errors.Join(fmt.Errorf("change table bridge %s: %w", f.name, err), f.reopen())
+		return errors.Join(fmt.Errorf("change table %s: %w", f.title(), err), f.reopen())
 	}
 	return nil
 }
@@ -97,7 +97,7 @@ func (f *filter) remove() error {
 	if errors.Is(err, unix.ENOENT) {
 		return f.reopen()
 	}
-	return errors.Join(fmt.Errorf("delete table bridge %s: %w", f.name, err), f.reopen())
+	return errors.Join(fmt.Errorf("delete table %s: %w", f.title(), err), f.reopen())
 }
 
 func inChunks(all elements, send func([]nftables.SetElement) error) error {

@@ -11,7 +11,9 @@ import (
 // kernelState is what the kernel was seen to hold.
 type kernelState struct {
 	table *tableState
-	ports map[int]bridgePort
+	// limits is the table of limits; nil where connections cannot be counted.
+	limits *tableState
+	ports  map[int]bridgePort
 	// pins are the FDB entries of MACs that are, or were, a port's business.
 	pins       map[int]map[MAC]fdbEntry
 	neighbours map[Neighbour]MAC
@@ -65,6 +67,7 @@ func (s step) String() string {
 // before what is taken away, and what a port was set to before is forgotten
 // last.
 type work struct {
+	limits    limitWork
 	additions []step // FDB entries and neighbours
 	admit     change // one transaction
 	settings  []step
@@ -73,7 +76,7 @@ type work struct {
 }
 
 func (w work) count() int {
-	n := len(w.additions) + len(w.settings) + len(w.deletions) + size(w.admit.add) + size(w.admit.del) + size(w.release.del)
+	n := w.limits.count() + len(w.additions) + len(w.settings) + len(w.deletions) + size(w.admit.add) + size(w.admit.del) + size(w.release.del)
 	if w.admit.replace != nil {
 		n++
 	}
@@ -83,6 +86,7 @@ func (w work) count() int {
 // about lists what is to be done about each port.
 func (w work) about() map[int][]string {
 	out := map[int][]string{}
+	w.limits.describe(out)
 	for _, s := range slices.Concat(w.additions, w.settings, w.deletions) {
 		out[s.port] = append(out[s.port], s.String())
 	}
@@ -108,6 +112,9 @@ func diff(p *plan, k *kernelState, f Features, l layout) work {
 	var w work
 	if f.Filter {
 		w.admit, w.release = diffTable(p, k, l)
+	}
+	if f.Limits {
+		w.limits = diffLimits(p.limits(), k.limits)
 	}
 	for _, index := range slices.Sorted(maps.Keys(p.ports)) {
 		pp := p.ports[index]

@@ -18,6 +18,7 @@ type Driver struct {
 	log      *slog.Logger
 	links    rtnl
 	filter   *filter
+	limiter  *filter
 	features Features
 
 	wish   Wish // of the last Apply
@@ -40,6 +41,8 @@ type Driver struct {
 // Open opens the sockets. It changes nothing. The features are those that Probe
 // found.
 func Open(features Features, log *slog.Logger) (*Driver, error) {
+	// Without a filter an address says nothing about who sent a packet.
+	features.Limits = features.Limits && features.Filter
 	d := &Driver{log: log, features: features, seen: map[int]Port{}, carried: map[counted]uint64{}}
 	d.kernel = kernelState{ports: map[int]bridgePort{}, pins: map[int]map[MAC]fdbEntry{}, neighbours: map[Neighbour]MAC{},
 		bridges: map[int]MAC{}, gateways: map[int][]netip.Addr{}, no6: map[int]bool{}, before: map[int]settings{}}
@@ -47,7 +50,11 @@ func Open(features Features, log *slog.Logger) (*Driver, error) {
 	if d.links, err = openRtnl(); err != nil {
 		return nil, err
 	}
-	if d.filter, err = openFilter(TableName); err != nil {
+	if d.filter, err = openFilter(bridgeFamily, TableName); err != nil {
+		d.Close()
+		return nil, err
+	}
+	if d.limiter, err = openFilter(limitFamily, TableName); err != nil {
 		d.Close()
 		return nil, err
 	}
@@ -59,6 +66,9 @@ func (d *Driver) Close() {
 	_ = d.links.conn.Close()
 	if d.filter != nil {
 		d.filter.close()
+	}
+	if d.limiter != nil {
+		d.limiter.close()
 	}
 }
 
@@ -99,6 +109,14 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 		}
 	}
 	done, left := todo.count(), todo
+	if todo.limits.count() > 0 {
+		// Before anybody is admitted whom they are for.
+		if err := d.limit(todo.limits); err != nil {
+			d.failed[0] = append(d.failed[0], err)
+			d.plan = newPlan(d.hold(w, err).with(d.kernel.gateways), d.features, d.kernel.bridges)
+			todo = diff(d.plan, &d.kernel, d.features, d.layout)
+		}
+	}
 	if done > 0 {
 		if err := d.carryOut(todo); err != nil {
 			return Report{}, fmt.Errorf("guard: %w", err)
@@ -155,6 +173,21 @@ func (d *Driver) Violations() (map[int]Violations, error) {
 				v.add(key.kind, n)
 				out[key.port] = v
 			}
+		}
+	}
+	if !d.features.Limits || !d.kernel.limits.present {
+		return out, nil
+	}
+	refused, err := d.limiter.refused()
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	owners := d.plan.limits().owners
+	for a, n := range refused {
+		if port, ok := owners[a]; ok {
+			v := out[port]
+			v.Connections += n
+			out[port] = v
 		}
 	}
 	return out, nil
@@ -224,7 +257,10 @@ func sentences(w work) []string {
 	}
 	for port, all := range w.about() {
 		for _, what := range all {
-			out = append(out, fmt.Sprintf("port %d: %s", port, what))
+			if port != 0 {
+				what = fmt.Sprintf("port %d: %s", port, what)
+			}
+			out = append(out, what)
 		}
 	}
 	slices.Sort(out)
@@ -253,6 +289,13 @@ func (w work) touched() map[int]struct{} {
 // sweep adds the counters of ports that the wish does not name to what is to be
 // deleted.
 func (d *Driver) sweep(w *work) error {
+	refused, err := d.forgotten()
+	if err != nil {
+		return err
+	}
+	if !w.limits.create && !w.limits.remove {
+		maps.Copy(w.limits.del, refused)
+	}
 	if !d.features.Filter || w.admit.replace != nil {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
@@ -14,6 +15,7 @@ import (
 type dumped struct {
 	element
 	comment string
+	leads   string // of a map: the chain
 	packets uint64 // of its counter
 }
 
@@ -33,7 +35,7 @@ func (f *filter) elements(set string, each func(dumped)) error {
 	f.deadline()
 	answers, err := f.dump.Execute(netlink.Message{
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request | netlink.Dump},
-		Data:   append([]byte{byte(bridgeFamily), unix.NFNETLINK_V0, 0, 0}, attrs...),
+		Data:   append([]byte{byte(f.family), unix.NFNETLINK_V0, 0, 0}, attrs...),
 	})
 	if err != nil {
 		return fmt.Errorf("list set %s: %w", set, err)
@@ -83,6 +85,18 @@ func (e *dumped) parse(typ uint16, b []byte) error {
 		return attributes(b, value(&e.key))
 	case elementKeyEnd:
 		return attributes(b, value(&e.end))
+	case unix.NFTA_SET_ELEM_DATA:
+		return attributes(b, func(typ uint16, b []byte) error {
+			if typ != unix.NFTA_DATA_VERDICT {
+				return nil
+			}
+			return attributes(b, func(typ uint16, b []byte) error {
+				if typ == unix.NFTA_VERDICT_CHAIN {
+					e.leads = strings.TrimRight(string(b), "\x00")
+				}
+				return nil
+			})
+		})
 	case unix.NFTA_SET_ELEM_USERDATA:
 		// The first part is the comment, as netguard writes it.
 		if len(b) > 2 && userdata.Type(b[0]) == userdata.NFTNL_UDATA_SET_ELEM_COMMENT && int(b[1]) == len(b)-2 {

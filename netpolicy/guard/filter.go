@@ -20,16 +20,17 @@ import (
 // buffer is for the answers to a batch, one for each message.
 const buffer = 4 << 20
 
-// filter reads and writes the table.
+// filter reads and writes a table.
 type filter struct {
-	name string // of the table
-	nft  *nftables.Conn
-	raw  *netlink.Conn // the same socket
-	dump *netlink.Conn // for what is read without the library
+	family nftables.TableFamily
+	name   string // of the table
+	nft    *nftables.Conn
+	raw    *netlink.Conn // the same socket
+	dump   *netlink.Conn // for what is read without the library
 }
 
-func openFilter(name string) (*filter, error) {
-	f := &filter{name: name}
+func openFilter(family nftables.TableFamily, name string) (*filter, error) {
+	f := &filter{family: family, name: name}
 	var err error
 	if f.dump, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: answer}); err != nil {
 		return nil, fmt.Errorf("open netlink for nftables: %w", err)
@@ -73,7 +74,15 @@ func (f *filter) deadline() {
 }
 
 func (f *filter) table() *nftables.Table {
-	return &nftables.Table{Family: bridgeFamily, Name: f.name}
+	return &nftables.Table{Family: f.family, Name: f.name}
+}
+
+// title is the table as nft(8) names it.
+func (f *filter) title() string {
+	if f.family == bridgeFamily {
+		return "bridge " + f.name
+	}
+	return "inet " + f.name
 }
 
 // generation numbers the rule sets of the namespace: each change by anybody has a
@@ -108,6 +117,7 @@ func (f *filter) generation() (uint32, error) {
 // tableState is what the kernel has of the table.
 type tableState struct {
 	present bool
+	live    bool              // not dormant
 	id      string            // the layout's
 	rules   map[string]string // by chain; see layout.lines
 	sets    map[string]elements
@@ -167,7 +177,7 @@ func (f *filter) read() (*tableState, uint32, error) {
 func (f *filter) readOnce() (*tableState, error) {
 	s := &tableState{rules: map[string]string{}, sets: map[string]elements{}}
 	f.deadline()
-	tables, err := f.nft.ListTablesOfFamily(bridgeFamily)
+	tables, err := f.nft.ListTablesOfFamily(f.family)
 	if err != nil {
 		return s, fmt.Errorf("list tables: %w", err)
 	}
@@ -177,8 +187,8 @@ func (f *filter) readOnce() (*tableState, error) {
 	}
 	s.present = true
 	// With a flag, such as dormant, the layout stays unknown.
-	live := tables[i].Flags == 0
-	chains, err := f.nft.ListChainsOfTableFamily(bridgeFamily)
+	s.live = tables[i].Flags == 0
+	chains, err := f.nft.ListChainsOfTableFamily(f.family)
 	if err != nil {
 		return s, fmt.Errorf("list chains: %w", err)
 	}
@@ -186,7 +196,7 @@ func (f *filter) readOnce() (*tableState, error) {
 		if c.Table.Name != f.name {
 			continue
 		}
-		if strings.HasPrefix(c.Name, layoutPrefix) && live {
+		if strings.HasPrefix(c.Name, layoutPrefix) && s.live {
 			s.id = c.Name
 			continue
 		}
@@ -223,7 +233,11 @@ func (f *filter) readSets(s *tableState) error {
 			continue
 		}
 		all := elements{}
-		if err := f.elements(set.Name, func(e dumped) { all[e.element] = e.comment }); err != nil {
+		if err := f.elements(set.Name, func(e dumped) {
+			if all[e.element] = e.comment; set.IsMap {
+				all[e.element] = e.leads
+			}
+		}); err != nil {
 			return err
 		}
 		s.sets[set.Name] = all

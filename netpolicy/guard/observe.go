@@ -196,12 +196,21 @@ func (d *Driver) observeTable(full bool) (bool, error) {
 			return false, err
 		}
 	}
+	return true, d.readTables()
+}
+
+// readTables reads both tables. If nftables changed in between, the next look at its
+// generation tells.
+func (d *Driver) readTables() error {
 	s, gen, err := d.filter.read()
 	if err != nil {
-		return false, err
+		return err
 	}
 	d.kernel.table, d.generation = s, gen
-	return true, nil
+	if d.features.Limits {
+		d.kernel.limits, _, err = d.limiter.read()
+	}
+	return err
 }
 
 // observeBridges reads the MACs and addresses of the bridges.

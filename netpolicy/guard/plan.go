@@ -28,8 +28,9 @@ type neighbour struct {
 // portPlan is what is wanted of one port.
 type portPlan struct {
 	Port
-	state  State // Admitted, Quarantined or Trusted
-	macs   []MAC // its own, to be pinned when it is admitted
+	state  State        // Admitted, Quarantined or Trusted
+	macs   []MAC        // its own, to be pinned when it is admitted
+	addrs  []netip.Addr // its own, and single ones that its label allows
 	faults []string
 }
 
@@ -199,6 +200,7 @@ func (p *plan) port(pp *portPlan, f Features, taken owners) {
 	}
 	pp.macs = []MAC{pp.MAC}
 	addrs = p.allow(pp, f, taken, addrs)
+	pp.addrs = addrs
 	for _, m := range pp.macs {
 		put(setMAC, element{key: port + macKey(m)})
 		for _, a := range addrs {

@@ -21,6 +21,7 @@ type Features struct {
 	// BridgeNames: rules see which bridge a port is on. Without, the guard does
 	// what it does for a container all the same; see stranger.go.
 	BridgeNames bool
+	Limits      bool // connections can be counted by container
 	// Missing says what the kernel lacks, and what that means.
 	Missing []string
 }
@@ -96,6 +97,9 @@ func probeHere() (f Features, err error) {
 		return f, err
 	}
 	f.probeFilter()
+	if f.Filter {
+		f.probeLimits()
+	}
 	return f, nil
 }
 
@@ -162,9 +166,26 @@ func (f *Features) probePort(links rtnl, port int) error {
 	return links.unpin(port, mac)
 }
 
+// probeLimits loads the table of limits, with one.
+func (f *Features) probeLimits() {
+	filter, err := openFilter(limitFamily, probeName)
+	if err == nil {
+		defer filter.close()
+		p := &plan{ports: map[int]*portPlan{1: {Port: Port{Connections: DefaultConnections}, state: Admitted}}}
+		if err = filter.commitLimits(diffLimits(p.limits(), &tableState{}), &tableState{}); err == nil {
+			err = filter.remove()
+		}
+	}
+	if err != nil {
+		f.Missing = append(f.Missing, fmt.Sprintf("nftables limit of connections (CONFIG_NF_TABLES_INET, CONFIG_NFT_CONNLIMIT, CONFIG_NFT_NUMGEN, CONFIG_NFT_CT; %v): one container can fill the host's table of connections", err))
+		return
+	}
+	f.Limits = true
+}
+
 // probeFilter loads the rule set, all of it, without a port.
 func (f *Features) probeFilter() {
-	filter, err := openFilter(probeName)
+	filter, err := openFilter(bridgeFamily, probeName)
 	if err != nil {
 		f.Missing = append(f.Missing, fmt.Sprintf("nftables (%v): nothing filters what containers send", err))
 		return

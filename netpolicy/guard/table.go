@@ -60,6 +60,7 @@ const (
 type setSpec struct {
 	name     string
 	key      []nftables.SetDatatype
+	leads    bool   // to chains: a map
 	size     uint32 // for small keys the kernel has a faster set of fixed size
 	interval bool
 	dynamic  bool // filled by the rules
@@ -103,6 +104,9 @@ func (s setSpec) build(t *nftables.Table) *nftables.Set {
 	if len(s.key) == 1 && s.key[0] == nftables.TypeIFIndex {
 		// Only so that nft(8) prints it as a device.
 		set.KeyByteOrder = binaryutil.NativeEndian
+	}
+	if s.leads {
+		set.IsMap, set.DataType = true, nftables.TypeVerdict
 	}
 	if len(s.key) > 1 {
 		set.KeyType = nftables.MustConcatSetType(s.key...)

@@ -54,6 +54,9 @@ type Port struct {
 	// Allow are further addresses of its own, by its label. It never takes an
 	// address that is another port's or a gateway's.
 	Allow Allow
+	// Connections is how many connections it may have open at a time; 0 is no
+	// limit.
+	Connections uint32
 	// Guarded is false for a port that is not a container's (an uplink that the
 	// operator attached): it is left alone, and may talk to all.
 	Guarded bool
@@ -85,7 +88,7 @@ func (w Wish) equal(v Wish) bool {
 			return a.Index == b.Index && a.Name == b.Name && slices.Equal(a.Subnets, b.Subnets)
 		}) && slices.EqualFunc(w.Ports, v.Ports, func(a, b Port) bool {
 		return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge && a.BridgeName == b.BridgeName && a.MAC == b.MAC &&
-			a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted && a.Standing == b.Standing &&
+			a.Connections == b.Connections && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted && a.Standing == b.Standing &&
 			slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.Allow.MACs, b.Allow.MACs) && slices.Equal(a.Allow.Prefixes, b.Allow.Prefixes)
 	})
 }
@@ -141,11 +144,13 @@ type Violations struct {
 	Ethertype  uint64 // neither IPv4 nor IPv6 nor ARP: VLAN tags and LLC among them
 	Storm      uint64 // broadcast and multicast beyond the limit
 	Quarantine uint64 // sent while not admitted; no violation
+	// Connections counts packets that would have opened one beyond the limit.
+	Connections uint64
 }
 
 // Total is the sum of all kinds of violation.
 func (v Violations) Total() uint64 {
-	return v.MAC + v.ARP + v.IP + v.ND + v.DHCP + v.Ethertype + v.Storm
+	return v.MAC + v.ARP + v.IP + v.ND + v.DHCP + v.Ethertype + v.Storm + v.Connections
 }
 
 // PortReport is what is true of one port.

@@ -1,0 +1,239 @@
+package guard
+
+import (
+	"fmt"
+	"math/bits"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// The second table, of the family inet, limits how many connections containers
+// have open. The kernel counts them: of each that a container opens it notes the
+// entry in its table of connections, and forgets it when that goes or is closed.
+//
+// To count, the kernel walks through all that it has noted under the same key, so
+// an address has many keys and each connection goes to the next one: that keeps
+// the walks short. And it is not asked for each packet of a flood: an address that
+// was refused one connection gets none for a moment.
+//
+// Connections are looked at when they are new, after everybody else: what policies
+// or Docker refuse does not count. Each address of a container counts by itself;
+// those that a label allows by prefix do not count.
+
+// The sets of the table, by family.
+const (
+	setMax4, setMax6         = "max4", "max6"         // address: chain of its limit
+	setOpen4, setOpen6       = "open4", "open6"       // address . share . limit, with the kernel's count
+	setFull4, setFull6       = "full4", "full6"       // addresses that were refused a connection a moment ago
+	setRefused4, setRefused6 = "refused4", "refused6" // address, with a counter
+)
+
+const (
+	// fullFor is that moment.
+	fullFor = 100 * time.Millisecond
+	// shareSize is how many connections there are to a key at least, maxShares how
+	// many keys to a container at most. exactBelow is up to which limit there is
+	// one key alone, so that the limit is exact.
+	shareSize  = 256
+	maxShares  = 256
+	exactBelow = 1024
+	// maxLimits is how many different limits are exact. With more, all are lowered
+	// to powers of two, so that labels cannot fill the kernel with chains.
+	maxLimits = 64
+
+	// limitPriority is after iptables' filter and before anything is translated.
+	limitPriority = 5
+
+	maxPrefix = "max-"
+)
+
+// shares says how many keys there are to a limit, and how many connections to
+// each.
+func shares(limit uint32) (n, each uint32) {
+	if limit <= exactBelow {
+		return 1, limit
+	}
+	n = min(limit/shareSize, maxShares)
+	return n, limit / n
+}
+
+func limitSets() []setSpec {
+	var out []setSpec
+	for _, f := range ipFamilies {
+		key := func(t ...nftables.SetDatatype) []nftables.SetDatatype {
+			return append([]nftables.SetDatatype{f.typ}, t...)
+		}
+		out = append(out,
+			setSpec{name: f.max, key: key(), leads: true, size: 4 * maxPorts},
+			// The kernel takes an element away when it counts nothing any more.
+			setSpec{name: f.open, key: key(nftables.TypeMark, nftables.TypeMark), size: maxPorts * maxShares, dynamic: true},
+			setSpec{name: f.full, key: key(), size: 4 * maxPorts, dynamic: true, timeout: true},
+			setSpec{name: f.refused, key: key(), size: 4 * maxPorts, dynamic: true, counter: true})
+	}
+	return out
+}
+
+var (
+	nfproto  = meta(expr.MetaKeyNFPROTO, 1)
+	ctState  = field{func(r uint32) expr.Any { return &expr.Ct{Key: expr.CtKeySTATE, Register: r} }, 4}
+	ctStatus = field{func(r uint32) expr.Any { return &expr.Ct{Key: expr.CtKeySTATUS, Register: r} }, 4}
+)
+
+const (
+	ctRelated   = 1 << 2 // of ct state
+	ctNew       = 1 << 3
+	ctConfirmed = 1 << 3 // of ct status: it has an entry in the table
+)
+
+func word(n uint32) []byte { return binaryutil.NativeEndian.PutUint32(n) }
+
+// ipFamily is what of the rules depends on the family.
+type ipFamily struct {
+	chain                    string
+	number                   byte
+	typ                      nftables.SetDatatype
+	from                     field
+	max, open, full, refused string
+}
+
+var ipFamilies = []ipFamily{
+	{"ipv4", unix.NFPROTO_IPV4, nftables.TypeIPAddr, ip4From, setMax4, setOpen4, setFull4, setRefused4},
+	{"ipv6", unix.NFPROTO_IPV6, nftables.TypeIP6Addr, ip6From, setMax6, setOpen6, setFull6, setRefused6},
+}
+
+// note puts the address, which begins in the first register, into a set.
+func note(set string, op uint32, timeout time.Duration, with ...expr.Any) match {
+	return match{&expr.Dynset{SrcRegKey: register(0), SetName: set, Operation: op, Timeout: timeout, Exprs: with}}
+}
+
+func (f ipFamily) countRefused() match {
+	return note(f.refused, unix.NFT_DYNSET_OP_ADD, 0, &expr.Counter{})
+}
+
+// overLimit is NFT_CONNLIMIT_F_INV: it holds beyond the count.
+const overLimit = 1
+
+// over holds for each connection beyond the limit.
+func (f ipFamily) over(limit uint32) match {
+	n, each := shares(limit)
+	share := (f.from.size + 3) / 4
+	return slices.Concat(match{
+		f.from.load(register(0)),
+		&expr.Numgen{Register: register(share), Modulus: n, Type: unix.NFT_NG_INCREMENTAL},
+		&expr.Immediate{Register: register(share + 1), Data: word(limit)},
+	}, note(f.open, unix.NFT_DYNSET_OP_UPDATE, 0, &expr.Connlimit{Count: each, Flags: overLimit}))
+}
+
+// limitRules are the rules of all chains, those of the limits among them.
+func limitRules(mode Mode, limits []uint32) []rule {
+	b := &builder{}
+	for _, hook := range []string{"forward", "input"} {
+		b.add(hook, "of a connection that is open, or of none", accept, ctState.noBit(word(ctNew|ctRelated)...))
+		b.add(hook, "of one that has an entry already", accept, ctStatus.anyBit(word(ctConfirmed)...))
+		for _, f := range ipFamilies {
+			b.add(hook, f.chain, goTo(f.chain), nfproto.is(f.number))
+		}
+	}
+	for _, f := range ipFamilies {
+		b.add(f.chain, "of an address that was refused one a moment ago", goTo("refuse"), in(f.full, f.from), f.countRefused())
+		b.add(f.chain, "to the chain of its limit", nil,
+			match{f.from.load(register(0)), &expr.Lookup{SourceRegister: register(0), DestRegister: unix.NFT_REG_VERDICT, IsDestRegSet: true, SetName: f.max}})
+	}
+	for _, limit := range limits {
+		n, each := shares(limit)
+		for _, f := range ipFamilies {
+			b.add(maxChain(limit), fmt.Sprintf("more than %d times %d over %s", n, each, f.chain), goTo("refuse"),
+				nfproto.is(f.number), f.over(limit), note(f.full, unix.NFT_DYNSET_OP_UPDATE, fullFor), f.countRefused())
+		}
+	}
+	verdict := expr.Any(drop)
+	if mode == Monitor {
+		verdict = accept
+	}
+	b.add("refuse", mode.String(), verdict)
+	return b.rules
+}
+
+func maxChain(limit uint32) string { return maxPrefix + strconv.FormatUint(uint64(limit), 10) }
+
+func buildLimitChain(t *nftables.Table, name string) *nftables.Chain {
+	c := &nftables.Chain{Table: t, Name: name}
+	if hook, ok := map[string]*nftables.ChainHook{"forward": nftables.ChainHookForward, "input": nftables.ChainHookInput}[name]; ok {
+		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, hook, nftables.ChainPriorityRef(limitPriority)
+		c.Policy = new(nftables.ChainPolicyAccept)
+	}
+	return c
+}
+
+// limitPlan is what the second table shall hold: nothing, without sets.
+type limitPlan struct {
+	rules []rule
+	lines map[string]string // by chain, as in tableState
+	sets  map[string]elements
+	// owners tell whose port's an address is.
+	owners map[netip.Addr]int
+}
+
+// limits works out the limits of the ports that are admitted.
+func (p *plan) limits() limitPlan {
+	var asked []uint32
+	for _, pp := range p.ports {
+		if pp.state == Admitted && pp.Connections > 0 {
+			asked = append(asked, pp.Connections)
+		}
+	}
+	if len(asked) == 0 {
+		return limitPlan{}
+	}
+	slices.Sort(asked)
+	asked = slices.Compact(asked)
+	lower := len(asked) > maxLimits
+	if lower {
+		for i, n := range asked {
+			asked[i] = powerBelow(n)
+		}
+		asked = slices.Compact(asked)
+	}
+	out := limitPlan{rules: limitRules(p.mode, asked), lines: map[string]string{},
+		sets: map[string]elements{setMax4: {}, setMax6: {}}, owners: map[netip.Addr]int{}}
+	for _, index := range sortedKeys(p.ports) {
+		pp := p.ports[index]
+		if pp.state != Admitted || pp.Connections == 0 {
+			continue
+		}
+		limit := pp.Connections
+		if lower {
+			limit = powerBelow(limit)
+		}
+		for _, a := range pp.addrs {
+			// Two may have the same virtual address, or the same MAC on two
+			// bridges: it counts for the first.
+			if _, taken := out.owners[a]; !taken {
+				out.owners[a] = index
+				out.sets[set4or6(a, setMax4, setMax6)][element{key: string(a.AsSlice())}] = maxChain(limit)
+			}
+		}
+	}
+	all := map[string][]string{}
+	for _, r := range out.rules {
+		if _, ok := all[r.chain]; !ok {
+			all[r.chain] = headOf(buildLimitChain(nil, r.chain))
+		}
+		all[r.chain] = append(all[r.chain], r.comment)
+	}
+	for chain, lines := range all {
+		out.lines[chain] = strings.Join(lines, "\n")
+	}
+	return out
+}
+
+// powerBelow is the greatest power of two that is not above n.
+func powerBelow(n uint32) uint32 { return 1 << (bits.Len32(n) - 1) }
