@@ -38,7 +38,7 @@ log: {level: debug, format: json}
 func TestParse(t *testing.T) {
 	all := Config{
 		Exclude: Globs{"ci-*", "lab?"},
-		Storm:   guard.DefaultStorm,
+		Storm:   guard.DefaultStorm, Connections: guard.DefaultConnections,
 		Limits: shaper.Operator{
 			Default: [2]shaper.Rate{100 * shaper.Mbit, 50 * shaper.Mbit},
 			Max:     [2]shaper.Rate{0, shaper.Gbit},
