@@ -113,7 +113,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 		// Before anybody is admitted whom they are for.
 		if err := d.limit(todo.limits); err != nil {
 			d.failed[0] = append(d.failed[0], err)
-			d.plan = newPlan(d.hold(w, err).with(d.kernel.gateways), d.features, d.kernel.bridges)
+			d.plan = newPlan(d.hold(w, err).with(&d.kernel), d.features, d.kernel.bridges)
 			todo = diff(d.plan, &d.kernel, d.features, d.layout)
 		}
 	}
