@@ -112,6 +112,7 @@ func Run(ctx context.Context, o Options) error {
 	reconcile := newLoop(log, driver, links, view, s)
 	reconcile.policies, reconcile.police = rules, &police{log: log, driver: filter, links: links, monitor: o.monitors()}
 	reconcile.tables = &tables{}
+	reconcile.memory = recall(memoryPath(), log)
 	reconcile.sentry = &sentry{log: log, driver: watcher}
 	if o.monitors() {
 		reconcile.sentry.mode = guard.Monitor

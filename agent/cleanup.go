@@ -13,10 +13,11 @@ import (
 	"netguard/shaper/tc"
 )
 
-// clean takes everything of netguard's out of the kernel. It goes on after an
+// clean takes everything of netguard's out of the kernel, and what is written down
+// for the next boot. It goes on after an
 // error, and can be called again.
 func clean(ctx context.Context, filter *iptables.Driver, watcher *guard.Driver, shaper *tc.Driver) error {
-	return errors.Join(filter.Cleanup(ctx), shaper.Cleanup(), watcher.Cleanup())
+	return errors.Join(filter.Cleanup(ctx), shaper.Cleanup(), watcher.Cleanup(), forgetNetworks(memoryPath()))
 }
 
 // Cleanup takes everything of netguard's out of the kernel of this network

@@ -42,6 +42,7 @@ type loop struct {
 	sentry   *sentry
 	alerts   *alerts
 	tables   *tables
+	memory   *memory
 	asks     chan func()
 	wakeup   wake
 
@@ -181,6 +182,7 @@ func (l *loop) pass(ctx context.Context) {
 	l.holder.joined(endpoints)
 	s := &state{desires: desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, observed: seen, held: l.holder.held}
 	if seen.complete { // before that nobody knows whose the ports are
+		l.memory.keep(seen.view, seen.reads)
 		managed := managedBridges(seen.view, l.links.Bridges(), op)
 		l.sentry.quarantine(ports, managed, cfg) // before anything that takes long
 		l.police.pass(ctx, l.policies.now.Load(), s.desires)
@@ -194,6 +196,10 @@ func (l *loop) pass(ctx context.Context) {
 		l.police.at = time.Now().Add(verifyEvery)
 		l.sentry.at = l.police.at
 		l.check.within(verifyEvery)
+		managed := managedBridges(l.memory.view, l.links.Bridges(), op)
+		if !cfg.AdmissionOpen && l.memory.holds(ports, managed, l.sentry.driver.Fresh) {
+			l.sentry.hold(ports, managed, cfg)
+		}
 	}
 	for i := range s.desires {
 		if d := &s.desires[i]; d.Port != nil && d.Unmanaged == "" {

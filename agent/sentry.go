@@ -196,6 +196,20 @@ func (s *sentry) quarantine(ports []link.Port, managed bridges, op config.Config
 	}
 }
 
+// hold closes all ports of bridges of before, while nobody can say whose they are.
+func (s *sentry) hold(ports []link.Port, managed bridges, op config.Config) {
+	if len(managed) == 0 {
+		return
+	}
+	wish := []guard.Port{}
+	for _, p := range ports {
+		if bridge, ok := managed[p.MasterName]; ok {
+			wish = append(wish, guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge.Index, BridgeName: p.MasterName, Guarded: true})
+		}
+	}
+	s.apply(wish, managed, managed.others(ports), nil, op)
+}
+
 // singles are the single addresses of a label netguard.guard.allow.
 func singles(a guard.Allow) []netip.Addr {
 	var out []netip.Addr

@@ -56,6 +56,7 @@ func Start(tb TB, options ...Option) *Engine {
 		e.record.Netns = append(e.record.Netns, e.name+"-out")
 	}
 	handle := &Engine{engine: e, Netns: Netns{tb: tb, file: filepath.Join(netnsDir, e.name), mark: e.record.Mark()}}
+	handle.env = append(handle.env, "STATE_DIRECTORY="+e.path("state"))
 	if err := handle.set.iptables(handle); err != nil {
 		tb.Fatalf("%v", err)
 	}
@@ -82,8 +83,10 @@ func Start(tb TB, options ...Option) *Engine {
 
 // build makes what the engine stands on.
 func (e *Engine) build(tb TB) error {
-	if err := os.MkdirAll(e.path("bin"), 0o755); err != nil {
-		return fmt.Errorf("create engine %s: %w", e.name, err)
+	for _, dir := range []string{"bin", "state"} {
+		if err := os.MkdirAll(e.path(dir), 0o755); err != nil {
+			return fmt.Errorf("create engine %s: %w", e.name, err)
+		}
 	}
 	if err := e.set.linkIptables(e.path("bin")); err != nil {
 		return err

@@ -135,6 +135,19 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	return r, errors.Join(append([]error{err}, d.failed[0]...)...)
 }
 
+// Fresh tells that nobody guards anything: no table is there, of an earlier run
+// either.
+func (d *Driver) Fresh() (bool, error) {
+	if !d.features.Filter {
+		return false, nil
+	}
+	s, _, err := d.filter.read()
+	if err != nil {
+		return false, fmt.Errorf("guard: %w", err)
+	}
+	return !s.present, nil
+}
+
 // Read looks at everything and says in how far the kernel holds what the last
 // Apply wanted. It changes nothing.
 func (d *Driver) Read() (Report, error) {
