@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -76,14 +75,27 @@ func (r *policyReader) Plan(_ context.Context, sources []netpolicy.Source) (netp
 		return netpolicy.Delta{}, err
 	}
 	after := netpolicy.Compile(netpolicy.World{Endpoints: now.endpoints, Policies: c.Policies()})
-	return netpolicy.Plan(now.rules, after, now.endpoints, slices.SortedFunc(maps.Keys(local), netip.Addr.Compare)), nil
+	return netpolicy.Plan(now.rules, after, now.endpoints, reachable(local)), nil
+}
+
+// reachable gives the addresses of the host that others use: not those of loopback,
+// and not one of each link, which rules treat like any other of the host.
+func reachable(local map[netip.Addr]bool) []netip.Addr {
+	var all []netip.Addr
+	for a := range local {
+		if !a.IsLoopback() && !a.IsLinkLocalUnicast() {
+			all = append(all, a)
+		}
+	}
+	slices.SortFunc(all, netip.Addr.Compare)
+	return all
 }
 
 // party finds an end of a connection by the name, the beginning of the ID or an
 // address of a container, the word host, or any other address.
 func party(name string, endpoints []netpolicy.Endpoint, local map[netip.Addr]bool) (netpolicy.Party, error) {
 	if name == "host" {
-		return netpolicy.Party{Name: name, Host: true, Addrs: slices.SortedFunc(maps.Keys(local), netip.Addr.Compare)}, nil
+		return netpolicy.Party{Name: name, Host: true, Addrs: reachable(local)}, nil
 	}
 	if name == "external" {
 		// Somebody outside who has no CIDR of a policy's: addresses for
@@ -99,24 +111,26 @@ func party(name string, endpoints []netpolicy.Endpoint, local map[netip.Addr]boo
 		}
 		return netpolicy.Party{Name: name, Host: local[a], Addrs: []netip.Addr{a}}, nil
 	}
+	name = strings.TrimPrefix(name, "/") // as Docker's API spells names
+	id := strings.ToLower(name)
 	named := func(w netpolicy.Workload) bool {
-		return w.Name == name || len(name) >= 4 && strings.HasPrefix(w.ID, name)
+		return w.Name == name || len(name) >= 4 && strings.HasPrefix(w.ID, id)
 	}
 	p := netpolicy.Party{Name: name}
-	id := ""
+	found := ""
 	var names []string
 	for _, e := range endpoints {
 		names = append(names, e.Name)
 		if !named(e.Workload) && !slices.ContainsFunc(e.Shared, named) {
 			continue
 		}
-		if id != "" && id != e.ID {
+		if found != "" && found != e.ID {
 			return p, fmt.Errorf("%w: %q is the beginning of more than one container's ID: write more of it", control.ErrUnknownParty, name)
 		}
-		id, p.Name = e.ID, e.Name
+		found, p.Name = e.ID, e.Name
 		p.Endpoints = append(p.Endpoints, e)
 	}
-	if id != "" {
+	if found != "" {
 		return p, nil
 	}
 	return p, control.UnknownParty(name, names)

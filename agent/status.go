@@ -193,11 +193,8 @@ func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rule
 		e.Policy.Ingress = append(e.Policy.Ingress, held.Policies[netpolicy.Ingress]...)
 		e.Policy.Egress = append(e.Policy.Egress, held.Policies[netpolicy.Egress]...)
 		for _, lock := range held.Locked {
-			closed := "closed both ways: "
-			if r.mode == control.ModeMonitor {
-				closed = "would be closed both ways: "
-			}
-			e.Findings = append(slices.Clip(e.Findings), closed+lock)
+			e.Policy.Faults = append(e.Policy.Faults, lock)
+			e.Findings = append(slices.Clip(e.Findings), r.closed()+lock)
 		}
 		if why == "" {
 			why = p.pending(d.Key, d.Network.Bridge)
@@ -215,7 +212,17 @@ func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rule
 			e.Reason = "it would be closed: " + e.Reason
 		}
 	}
+	if len(e.Policy.Faults) > 0 && e.Reason == "" {
+		e.Reason = r.closed() + e.Policy.Faults[0]
+	}
 	return e
+}
+
+func (r *statusReader) closed() string {
+	if r.mode == control.ModeMonitor {
+		return "would be closed both ways: "
+	}
+	return "closed both ways: "
 }
 
 // judge adds what the guard says of an endpoint's port.

@@ -140,8 +140,12 @@ func TestBadPolicyFiles(t *testing.T) {
 		}
 		mustKnock(t, c.all(append(webClosed, "api>db", "api>other", "api>web", "db>api", "other>api")...))
 		a := book.a.For(t)
-		if r := a.CLI("status", "api"); r.Code != 1 || !strings.Contains(r.Stdout, "api.yaml") {
+		if r := a.CLI("status", "api"); r.Code != 1 || !strings.Contains(r.Stdout, "api.yaml") || !strings.Contains(r.Stdout, "closed: ") || strings.Contains(r.Stdout, " open") {
 			t.Errorf("status: %s", r)
+		}
+		i := slices.IndexFunc(s.Endpoints, func(e control.Endpoint) bool { return e.Container == "api" })
+		if e := s.Endpoints[i]; len(e.Policy.Faults) != 1 || !strings.Contains(e.Reason, "closed both ways: policy api in ") {
+			t.Errorf("api is %+v", e)
 		}
 		if r := a.CLI("status", "db"); r.Code != 0 {
 			t.Errorf("status of another: %s", r)

@@ -20,12 +20,7 @@ type class struct {
 func (p *planner) compare() {
 	for _, ipv6 := range []bool{false, true} {
 		total := spans(ipv6, p.before, p.after)
-		cost := 0
-		for _, rs := range []*RuleSet{p.before, p.after} {
-			for _, c := range rs.Families()[index(ipv6)].Chains {
-				cost += len(c.Rules)
-			}
-		}
+		differ := p.differences(ipv6)
 		classes := p.classes(ipv6)
 		for i := range classes {
 			for j := range classes {
@@ -33,10 +28,13 @@ func (p *planner) compare() {
 				if !meet(from, to, i == j) {
 					continue
 				}
-				if p.spent += cost * len(total); p.spent > maxWork {
+				p.spent += 1 + len(differ.rules[0]) + len(differ.rules[1])
+				if to.host || differ.between(from.addr, to.addr) {
+					p.pair(from, to, ipv6, total)
+				}
+				if p.spent > p.work {
 					return
 				}
-				p.pair(from, to, ipv6, total)
 			}
 		}
 	}
@@ -48,6 +46,8 @@ func meet(from, to *class, same bool) bool {
 	switch {
 	case from.endpoint == nil && to.endpoint == nil:
 		return to.host && !from.host // to published ports
+	case scopeOf(from.addr) != scopeOf(to.addr):
+		return false
 	case from.endpoint == nil || to.endpoint == nil:
 		return true
 	case same:
@@ -78,6 +78,7 @@ func (p *planner) pair(from, to *class, ipv6 bool, total []span) {
 			continue
 		}
 		then, now := p.was.Walk(packet), p.is.Walk(packet)
+		p.spent += then.steps + now.steps
 		if then.Allowed == now.Allowed {
 			continue
 		}
@@ -149,7 +150,7 @@ func (p *planner) classes(ipv6 bool) []class {
 		key := "container\x00" + e.Network + "\x00" + p.memberships(e.Addrs[j], ipv6) + "\x00" + p.closedBy(i)
 		add(key, class{names: []string{e.Name}, endpoint: e, network: e.Network, addr: e.Addrs[j]})
 	}
-	for _, a := range ends(Party{Host: true, Addrs: p.host}) {
+	for _, a := range ends(Party{Host: true, Addrs: p.host}, Party{}) {
 		if a.addr.Is6() != ipv6 {
 			continue
 		}
@@ -234,7 +235,7 @@ func (p *planner) world(ipv6 bool) []class {
 	slices.SortFunc(bounds, netip.Addr.Compare)
 	var all []class
 	for _, a := range slices.Compact(bounds) {
-		if p.spent += cost; p.spent > maxWork {
+		if p.spent += cost; p.spent > p.work {
 			return all
 		}
 		all = append(all, class{names: []string{partOf(nets, a)}, addr: a})

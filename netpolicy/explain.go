@@ -112,8 +112,8 @@ func (e *explainer) pairs() ([]pair, string) {
 	}
 	common := e.common()
 	var pairs []pair
-	for _, from := range ends(src) {
-		for _, to := range ends(dst) {
+	for _, from := range ends(src, dst) {
+		for _, to := range ends(dst, src) {
 			if from.endpoint != nil && to.endpoint != nil {
 				if len(common) > 0 && (from.endpoint.Network != to.endpoint.Network || !slices.Contains(common, from.endpoint.Network)) {
 					continue
@@ -122,7 +122,7 @@ func (e *explainer) pairs() ([]pair, string) {
 					return nil, fmt.Sprintf("what %s sends to itself does not leave it: netguard has nothing against it", src.Name)
 				}
 			}
-			if from.addr.Is6() == to.addr.Is6() {
+			if from.scope() == to.scope() {
 				pairs = append(pairs, pair{path, from.endpoint, to.endpoint, from.addr, to.addr})
 			}
 		}
@@ -152,15 +152,30 @@ type end struct {
 	addr     netip.Addr
 }
 
+// scope tells addresses apart between which nothing goes: those of the families,
+// and in IPv6 those of a link.
+func (e end) scope() int { return scopeOf(e.addr) }
+
+func scopeOf(a netip.Addr) int {
+	switch {
+	case a.Is6() && a.IsLinkLocalUnicast():
+		return 2
+	case a.Is6():
+		return 1
+	}
+	return 0
+}
+
 // ends gives an address of each family for a container on each of its networks,
-// and all addresses of others. A host without known addresses has one that only
-// rules for every address fit.
-func ends(p Party) []end {
+// and all addresses of others: the one of the link where the other is one. A host
+// without known addresses has one that only rules for every address fit.
+func ends(p, other Party) []end {
+	link := len(other.Addrs) > 0 && !slices.ContainsFunc(other.Addrs, func(a netip.Addr) bool { return scopeOf(a) != 2 })
 	var all []end
 	for i := range p.Endpoints {
 		for _, ipv6 := range []bool{false, true} {
 			addrs := clean(p.Endpoints[i : i+1])[0].Addrs
-			if j := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == ipv6 }); j >= 0 {
+			if j := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == ipv6 && (!link || scopeOf(a) == 2) }); j >= 0 {
 				all = append(all, end{&p.Endpoints[i], addrs[j]})
 			}
 		}

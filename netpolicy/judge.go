@@ -72,6 +72,8 @@ type Trace struct {
 	// Hits are the rules that policies wrote and that it met, and, if it was
 	// dropped, last the one that did so.
 	Hits []Hit
+
+	steps int // rules that it met
 }
 
 // Walk tells what the rule set does with a packet.
@@ -86,6 +88,7 @@ func (j *Judge) Walk(p Packet) Trace {
 		if i < 0 {
 			return t // the end of a chain is never reached: every chain ends with a rule for all
 		}
+		t.steps += i + 1
 		r := &f.chains[chain][i]
 		if r.Origin.Policy != "" || r.Verdict == Drop {
 			t.Hits = append(t.Hits, Hit{chain, i, r.Origin, r.Verdict})
@@ -108,6 +111,11 @@ func (f *judgeFamily) matches(r *Rule, p *Packet) bool {
 	if len(r.Ports) > 0 && !slices.ContainsFunc(r.Ports, func(o PortRange) bool { return o.First <= p.Port && p.Port <= o.Last }) {
 		return false
 	}
+	return f.meets(r, p)
+}
+
+// meets tells whether the ends of a packet are those that a rule asks for.
+func (f *judgeFamily) meets(r *Rule, p *Packet) bool {
 	for _, m := range r.Sets {
 		a := p.Src
 		if m.Side == Dst {

@@ -12,7 +12,7 @@ type Delta struct {
 	Endpoints   []EndpointChange   `json:"endpoints" yaml:"endpoints"`
 	Connections []ConnectionChange `json:"connections" yaml:"connections"`
 	// Truncated says that there was too much to compare, so that connections may
-	// be missing.
+	// be missing; endpoints are not. Fewer differences take less.
 	Truncated bool `json:"truncated,omitempty" yaml:"truncated,omitempty"`
 }
 
@@ -53,19 +53,24 @@ func (d Delta) Empty() bool { return len(d.Endpoints)+len(d.Connections) == 0 &&
 // those that no rule tells apart are one. The host's addresses are what is known
 // of them.
 func Plan(before, after *RuleSet, endpoints []Endpoint, host []netip.Addr) Delta {
+	return plan(before, after, endpoints, host, maxWork)
+}
+
+func plan(before, after *RuleSet, endpoints []Endpoint, host []netip.Addr, work int) Delta {
 	d := Delta{Endpoints: []EndpointChange{}, Connections: []ConnectionChange{}}
 	for i, was := range before.States {
 		if i < len(after.States) {
 			d.Endpoints = append(d.Endpoints, endpointChanges(was, after.States[i])...)
 		}
 	}
-	p := planner{before: before, after: after, was: NewJudge(before), is: NewJudge(after), endpoints: endpoints, host: host}
+	p := planner{before: before, after: after, was: NewJudge(before), is: NewJudge(after), endpoints: endpoints, host: host, work: work}
 	p.compare()
-	d.Connections, d.Truncated = append(d.Connections, p.merged()...), p.spent > maxWork
+	d.Connections, d.Truncated = append(d.Connections, p.merged()...), p.spent > p.work
 	return d
 }
 
-// maxWork bounds a comparison: rules that are looked at, some seconds of them.
+// maxWork bounds a comparison: rules that are met, some seconds of them. What no
+// difference is about costs next to nothing.
 const maxWork = 400_000_000
 
 func endpointChanges(was, is State) []EndpointChange {
@@ -93,7 +98,7 @@ func endpointChanges(was, is State) []EndpointChange {
 func closers(s State, d Direction) []string {
 	all := append([]string{}, s.Policies[d]...)
 	for _, why := range s.Locked {
-		all = append(all, "fault: "+why)
+		all = append(all, faultOf+why)
 	}
 	return all
 }
@@ -103,7 +108,7 @@ type planner struct {
 	was, is       *Judge
 	endpoints     []Endpoint
 	host          []netip.Addr
-	spent         int
+	work, spent   int
 	found         []found
 }
 

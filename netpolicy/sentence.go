@@ -65,8 +65,14 @@ func policyText(name string) string {
 	if label, ok := strings.CutPrefix(name, "label "); ok {
 		return "the container's label " + label
 	}
+	if why, fault := strings.CutPrefix(name, faultOf); fault {
+		return fmt.Sprintf("a fault (%s)", why)
+	}
 	return "policy " + name
 }
+
+// faultOf begins what stands in place of a policy's name where a fault closes.
+const faultOf = "fault: "
 
 func inOut(d Direction) string {
 	if d == Ingress {

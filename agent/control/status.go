@@ -93,6 +93,8 @@ func (e Endpoint) Wrong() bool {
 type Policies struct {
 	Ingress []string `json:"ingress" yaml:"ingress"`
 	Egress  []string `json:"egress" yaml:"egress"`
+	// Faults say why it is closed both ways whatever policies allow.
+	Faults []string `json:"faults,omitempty" yaml:"faults,omitempty"`
 }
 
 // Traffic is one direction of an endpoint, as the container sees it.

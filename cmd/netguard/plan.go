@@ -134,7 +134,7 @@ func deltaText(d netpolicy.Delta, v view) string {
 		}
 	}
 	if d.Truncated {
-		b.WriteString(wrap("There is too much to compare: more connections may change than are listed.", v.width, "") + "\n")
+		b.WriteString(wrap("! There is too much to compare: more connections may change than are listed. The list of containers is complete. To see all connections, put the files in force in steps, and plan each step.", v.width, "") + "\n")
 	}
 	fmt.Fprintf(&b, "%s: %s.\n", containers.title, containers.count(minus, plus, same))
 	fmt.Fprintf(&b, "%s: %s.\n", connections.title, connections.count(minus, plus))

@@ -235,6 +235,12 @@ func orDash(s string) cell { return cell{text: cmp.Or(s, "-")} }
 // policies names the policies that isolate an endpoint, so many by direction.
 func policies(p control.Policies, most int) string {
 	var parts []string
+	switch {
+	case len(p.Faults) > 0 && most == 1:
+		return "closed: fault"
+	case len(p.Faults) > 0:
+		return "closed: " + strings.Join(p.Faults, "; ")
+	}
 	for _, d := range []struct {
 		name  string
 		names []string

@@ -77,3 +77,19 @@ func TestStatusText_promises(t *testing.T) {
 		}
 	})
 }
+
+// What closes an endpoint is said, whether it is a policy or a fault.
+func TestPoliciesText(t *testing.T) {
+	for want, p := range map[string]control.Policies{
+		"open":             {},
+		"in:db out:db,all": {Ingress: []string{"db"}, Egress: []string{"db", "all"}},
+		"closed: policy db in db.yaml has a fault": {Ingress: []string{"all"}, Faults: []string{"policy db in db.yaml has a fault"}},
+	} {
+		if got := policies(p, 100); got != want {
+			t.Errorf("%q, want %q", got, want)
+		}
+	}
+	if got := policies(control.Policies{Faults: []string{"policy db in db.yaml has a fault"}}, 1); got != "closed: fault" {
+		t.Errorf("in short %q", got)
+	}
+}

@@ -1,0 +1,64 @@
+package netpolicy
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+)
+
+// differences are what two rule sets that were compiled from the same endpoints
+// do not have in common, in a family: between two addresses that none of it is
+// about, both say the same of every packet that does not go to the host.
+type differences struct {
+	judges [2]*judgeFamily
+	rules  [2][]Rule // of policies, that the other has not
+	closed [2][]string
+}
+
+func (p *planner) differences(ipv6 bool) differences {
+	d := differences{judges: [2]*judgeFamily{&p.was.families[index(ipv6)], &p.is.families[index(ipv6)]}}
+	var has [2]map[string]Rule
+	for i, rs := range []*RuleSet{p.before, p.after} {
+		has[i] = map[string]Rule{}
+		for _, c := range d.judges[i].Chains {
+			code := strings.Trim(strings.TrimSuffix(c.Name, rs.Generation), "-0123456789") // blocks are one
+			for _, r := range c.Rules {
+				if r.Origin.Policy != "" {
+					has[i][fmt.Sprintln(code, r.Sets, r.Proto, r.Ports, r.ICMPType, r.Origin.Stage)] = r
+				}
+			}
+		}
+		for _, s := range []Stage{FileEgress, LabelEgress, FileIngress, LabelIngress} {
+			d.closed[i] = append(d.closed[i], scopedSet(ipv6, letterIsolated, stageCode(s), rs.Generation))
+		}
+	}
+	for i := range has {
+		for key, r := range has[i] {
+			if _, same := has[1-i][key]; !same {
+				d.rules[i] = append(d.rules[i], r)
+			}
+		}
+	}
+	return d
+}
+
+// between tells whether anything of it may be about a packet, whatever its
+// protocol and ports.
+func (d *differences) between(src, dst netip.Addr) bool {
+	p := Packet{Src: src, Dst: dst}
+	for i := range d.closed[0] {
+		for _, a := range []netip.Addr{src, dst} {
+			if d.judges[0].sets[d.closed[0][i]].has(a, &p) != d.judges[1].sets[d.closed[1][i]].has(a, &p) {
+				return true
+			}
+		}
+	}
+	for i, rules := range d.rules {
+		for j := range rules {
+			if d.judges[i].meets(&rules[j], &p) {
+				return true
+			}
+		}
+	}
+	return false
+}
