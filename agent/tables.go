@@ -120,7 +120,7 @@ func (t *tables) message(m netlink.Message) bool {
 		}
 		t.touched = false
 		return false
-	case family == unix.NFPROTO_BRIDGE:
+	case family == unix.NFPROTO_BRIDGE || family == unix.NFPROTO_INET:
 		return table == guard.TableName
 	case (family == unix.NFPROTO_IPV4 || family == unix.NFPROTO_IPV6) && table == "filter":
 		t.rules, t.touched = true, true

@@ -87,6 +87,7 @@ var ofLayer2 = []damage{
 	{name: "bridge hands nothing over", do: "ip link set dev $bridge type bridge nf_call_iptables 0 nf_call_ip6tables 0"},
 	{name: "bridge has a new address", do: "ip addr add 198.18.50.77/24 dev $bridge", silent: true, until: "nft list set bridge netguard own4 | grep -q 198.18.50.77"},
 	{name: "bridge has a new MAC", do: "ip link set dev $bridge address 02:00:00:00:00:77", silent: true, until: "nft list table bridge netguard | grep -q 02:00:00:00:00:77"},
+	{name: "limits of connections deleted", do: "nft delete table inet netguard", until: "nft list table inet netguard"},
 	{name: "nft flush ruleset", do: "nft flush ruleset", opens: byPolicy},
 }
 
