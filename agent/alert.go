@@ -79,6 +79,8 @@ type alerts struct {
 
 	next  time.Time // the next look at the counters
 	ports map[int]*alerting
+	// base are the counts at the first look, of which an agent before told.
+	base map[int]guard.Violations
 }
 
 // alerting is what was told of one port.
@@ -101,6 +103,9 @@ func (a *alerts) pass(now time.Time, desires []desire) {
 		a.log.Error("violations cannot be counted", "error", err)
 		return
 	}
+	if a.base == nil {
+		a.base = counts
+	}
 	// After the counters: what is counted was handed over before.
 	taken := a.claims.take()
 	here := map[int]*alerting{}
@@ -112,7 +117,7 @@ func (a *alerts) pass(now time.Time, desires []desire) {
 		index := d.Port.Index
 		p := a.ports[index]
 		if p == nil {
-			p = &alerting{fresh: map[string]events.Claim{}, first: map[string]events.Claim{}}
+			p = &alerting{told: a.base[index], logged: a.base[index], fresh: map[string]events.Claim{}, first: map[string]events.Claim{}}
 		}
 		here[index] = p
 		for _, kind := range guard.Kinds {

@@ -33,7 +33,7 @@ type scene struct {
 func newScene(t *testing.T) *scene {
 	s := &scene{t: t, now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), counts: map[int]guard.Violations{}}
 	hub := &events.Hub{}
-	s.alerts = &alerts{log: slog.New(slog.NewTextHandler(&s.log, nil)), hub: hub, claims: &claims{}, samples: true,
+	s.alerts = &alerts{log: slog.New(slog.NewTextHandler(&s.log, nil)), hub: hub, claims: &claims{}, samples: true, base: map[int]guard.Violations{},
 		count: func() (map[int]guard.Violations, error) { return s.counts, s.err }}
 	for i, name := range []string{"web", "db"} {
 		s.desires = append(s.desires, desire{Endpoint: endpoint.Endpoint{Container: docker.Container{Name: name, ID: "id-" + name},
@@ -159,6 +159,17 @@ func TestAlerts(t *testing.T) {
 		if lines := s.pass(1); len(lines) != 1 || !strings.Contains(lines[0], "it was asked") {
 			t.Errorf("%q", lines)
 		}
+	})
+	t.Run("are_of_what_is_new_since_the_agent_began", func(t *testing.T) {
+		s := newScene(t)
+		s.alerts.samples, s.alerts.base = false, nil
+		s.counts[10] = guard.Violations{MAC: 100, ARP: 7}
+		is(t, "log", s.pass(0), none...)
+		s.counts = map[int]guard.Violations{10: {MAC: 100, ARP: 9}, 11: {IP: 1}}
+		if lines := s.pass(alertEvery); len(lines) != 2 || !strings.Contains(lines[0], " mac=0 arp=2 ") || !strings.Contains(lines[1], " ip=1 ") {
+			t.Errorf("%q", lines)
+		}
+		is(t, "events", s.events(), "web veth-web arp 2  ", "db veth-db ip 1  ")
 	})
 	t.Run("begin_anew_with_the_counters_and_forget_ports_that_are_gone", func(t *testing.T) {
 		s := newScene(t)

@@ -16,7 +16,7 @@ func (d *Driver) carryOut(w work) error {
 		d.note(s.port, d.step(s))
 	}
 	if !w.admit.empty() {
-		if w.admit.replace != nil {
+		if w.admit.replace != nil && len(w.admit.chains) == 0 {
 			if err := d.carry(); err != nil {
 				return err
 			}

@@ -22,6 +22,9 @@ type change struct {
 	// replace makes the table anew, with this layout.
 	replace  *layout
 	existing bool // there is one to be removed
+	// chains are all that the one there has, if only they go: its sets stay, and
+	// so do the counters in them.
+	chains   []string
 	add, del map[string]elements
 }
 
@@ -38,12 +41,18 @@ func size(sets map[string]elements) (n int) {
 func (f *filter) commit(c change, specs []setSpec) error {
 	t := f.table()
 	if c.replace != nil {
-		if c.existing {
+		switch {
+		case len(c.chains) > 0:
+			f.empty(t, c.chains, c.replace.sets)
+		case c.existing:
 			f.nft.DelTable(t)
+			fallthrough
+		default:
+			if err := f.create(t, c.replace.sets); err != nil {
+				return err
+			}
 		}
-		if err := f.create(t, *c.replace); err != nil {
-			return err
-		}
+		f.rules(t, *c.replace)
 	}
 	for _, spec := range specs {
 		set := spec.build(t)
@@ -67,14 +76,35 @@ func (f *filter) commit(c change, specs []setSpec) error {
 	return nil
 }
 
-// create adds the table with its sets, chains and rules.
-func (f *filter) create(t *nftables.Table, l layout) error {
+// create adds the table with its sets.
+func (f *filter) create(t *nftables.Table, sets []setSpec) error {
 	f.nft.AddTable(t)
-	for _, spec := range l.sets {
+	for _, spec := range sets {
 		if err := f.nft.AddSet(spec.build(t), nil); err != nil {
 			return fmt.Errorf("add set %s: %w", spec.name, err)
 		}
 	}
+	return nil
+}
+
+// empty removes all chains of the table, and what its meters know of the rates that
+// they were made with.
+func (f *filter) empty(t *nftables.Table, chains []string, sets []setSpec) {
+	for _, name := range chains {
+		f.nft.FlushChain(&nftables.Chain{Table: t, Name: name})
+	}
+	for _, name := range chains {
+		f.nft.DelChain(&nftables.Chain{Table: t, Name: name})
+	}
+	for _, spec := range sets {
+		if spec.dynamic && !spec.counter {
+			f.nft.FlushSet(spec.build(t))
+		}
+	}
+}
+
+// rules adds the chains and rules.
+func (f *filter) rules(t *nftables.Table, l layout) {
 	f.nft.AddChain(&nftables.Chain{Table: t, Name: l.id})
 	for _, name := range l.chains {
 		f.nft.AddChain(buildChain(t, name))
@@ -83,7 +113,6 @@ func (f *filter) create(t *nftables.Table, l layout) error {
 		f.nft.AddRule(&nftables.Rule{Table: t, Chain: &nftables.Chain{Name: r.chain}, Exprs: r.exprs,
 			UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment)})
 	}
-	return nil
 }
 
 // remove deletes the table; one that is not there is fine.

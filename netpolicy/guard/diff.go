@@ -198,9 +198,12 @@ func unpin(w *work, k *kernelState, port int, stay []MAC) {
 func diffTable(p *plan, k *kernelState, l layout) (admit, release change) {
 	admit = change{add: map[string]elements{}, del: map[string]elements{}}
 	release = change{del: map[string]elements{}}
-	adopted := k.table.matches(l)
-	if !adopted {
+	adopted := k.table.keeps(l)
+	if !k.table.matches(l) {
 		admit.replace, admit.existing = &l, k.table.present
+		if adopted {
+			admit.chains = append(sortedKeys(k.table.rules), k.table.id)
+		}
 	}
 	for set, want := range p.sets {
 		have := k.table.sets[set]

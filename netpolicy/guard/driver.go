@@ -205,7 +205,11 @@ func (d *Driver) report(left work) (Report, error) {
 // sentences lists what is to be done, or was found undone, in words.
 func sentences(w work) []string {
 	var out []string
-	if w.admit.replace != nil {
+	switch {
+	case w.admit.replace == nil:
+	case len(w.admit.chains) > 0:
+		out = append(out, "the rules of the table bridge "+TableName+" were changed")
+	default:
 		// All of its sets are new as well.
 		return []string{"the table bridge " + TableName + " is missing or not netguard's"}
 	}

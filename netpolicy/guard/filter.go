@@ -125,7 +125,12 @@ type tableState struct {
 
 // matches tells whether the rules are those of a layout.
 func (s *tableState) matches(l layout) bool {
-	if !s.present || s.id != l.id || !maps.Equal(s.rules, l.lines()) {
+	return s.id == l.id && maps.Equal(s.rules, l.lines()) && s.keeps(l)
+}
+
+// keeps tells whether the sets are those of a layout.
+func (s *tableState) keeps(l layout) bool {
+	if !s.present || !strings.HasPrefix(s.id, l.setsID) {
 		return false
 	}
 	for _, spec := range l.sets {

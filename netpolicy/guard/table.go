@@ -142,9 +142,9 @@ type layout struct {
 	sets   []setSpec
 	rules  []rule
 	chains []string
-	// id names it: a hash of all that it consists of. A table with another one
-	// is replaced.
-	id string
+	// id names it: a hash of its sets and one of its rules. With other rules the
+	// chains are replaced, with other sets the table. setsID is its beginning.
+	id, setsID string
 }
 
 func newLayout(o Options, f Features) (layout, error) {
@@ -153,6 +153,7 @@ func newLayout(o Options, f Features) (layout, error) {
 	for _, s := range l.sets {
 		fmt.Fprintf(h, "%+v\n", s)
 	}
+	l.setsID = layoutPrefix + hex.EncodeToString(h.Sum(nil)[:8]) + "-"
 	for _, r := range l.rules {
 		if !slices.Contains(l.chains, r.chain) {
 			l.chains = append(l.chains, r.chain)
@@ -166,7 +167,7 @@ func newLayout(o Options, f Features) (layout, error) {
 			h.Write(b)
 		}
 	}
-	l.id = layoutPrefix + hex.EncodeToString(h.Sum(nil)[:8])
+	l.id = l.setsID + hex.EncodeToString(h.Sum(nil)[:8])
 	return l, nil
 }
 
