@@ -40,15 +40,29 @@ func (t *tables) takeRules() (bool, []string) {
 // watch notes changes until ctx ends, netguard's own among them. A kernel
 // without nftables has none.
 func (t *tables) watch(ctx context.Context, wake func()) error {
+	conn, err := listenTables()
+	if err != nil {
+		return err
+	}
+	return t.follow(ctx, conn, wake)
+}
+
+// listenTables subscribes, in the network namespace of the calling thread.
+func listenTables() (*netlink.Conn, error) {
 	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
-		return fmt.Errorf("open netlink: %w", err)
+		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
-		return errors.Join(fmt.Errorf("subscribe to nftables: %w", err), conn.Close())
+		return nil, errors.Join(fmt.Errorf("subscribe to nftables: %w", err), conn.Close())
 	}
 	// A big change is many messages; those that are lost are noted all the same.
 	_ = conn.SetReadBuffer(1 << 20)
+	return conn, nil
+}
+
+// follow closes the socket when it ends.
+func (t *tables) follow(ctx context.Context, conn *netlink.Conn, wake func()) error {
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
 	defer func() {
 		if stop() {
