@@ -42,6 +42,7 @@ func desired(endpoints []endpoint.Endpoint, cfg config.Config, leaf shaper.Leaf)
 		d.shape(cfg.Limits, leaf)
 		d.owns()
 		d.counts(cfg.Connections)
+		d.claims(cfg.Claims)
 	}
 	return out
 }

@@ -187,6 +187,9 @@ func (l *loop) pass(ctx context.Context) {
 		l.sentry.quarantine(ports, managed, cfg) // before anything that takes long
 		l.police.pass(ctx, l.policies.now.Load(), s.desires)
 		s.policing = l.police.result()
+		for i := range s.desires {
+			s.desires[i].narrow(s.policing.ruling.widened[s.desires[i].Key], cfg.Claims)
+		}
 		l.apply(s, ports)
 		l.sentry.apply(watch(s.desires, ports, managed, cfg, func(d *desire) verdict { return l.admit(d, s.policing) }), managed, managed.others(ports), elsewhere(s.desires), cfg)
 		l.alerts.pass(time.Now(), s.desires)

@@ -43,6 +43,8 @@ type ruling struct {
 	// decide about, bridges those that have one.
 	within  map[endpoint.Key]bool
 	bridges map[string]bool
+	// widened are the addresses by which a label would open something.
+	widened map[endpoint.Key][]netip.Addr
 	// places is where the endpoints are.
 	places []place
 }
@@ -68,12 +70,15 @@ func (r *ruling) wish() iptables.Wish {
 // rule compiles. It is pure.
 func rule(catalog *netpolicy.Catalog, desires []desire, ps []netpolicy.Endpoint) *ruling {
 	r := &ruling{catalog: catalog, endpoints: ps, places: places(desires), states: map[endpoint.Key]netpolicy.State{},
-		within: map[endpoint.Key]bool{}, bridges: map[string]bool{}}
+		within: map[endpoint.Key]bool{}, bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}}
 	r.rules = netpolicy.Compile(netpolicy.World{Endpoints: ps, Policies: catalog.Policies(), Broken: catalog.Broken()})
-	within := r.rules.Within(ps)
+	within, widened := r.rules.Within(ps), r.rules.Widened(ps)
 	for i, s := range r.rules.States {
 		e := &desires[i]
 		r.states[e.Key] = s
+		if len(widened[i]) > 0 {
+			r.widened[e.Key] = widened[i]
+		}
 		if within[i] && e.Unmanaged == "" && e.Network.Bridge != "" {
 			r.within[e.Key], r.bridges[e.Network.Bridge] = true, true
 		}

@@ -58,7 +58,7 @@ func (s *settings) reload(o Options, log *slog.Logger) bool {
 	started := old
 	started.Exclude, started.Limits, started.AllowOptOut = cfg.Exclude, cfg.Limits, cfg.AllowOptOut
 	started.Unguarded, started.AdmissionOpen, started.Storm = cfg.Unguarded, cfg.AdmissionOpen, cfg.Storm
-	started.Connections = cfg.Connections
+	started.Connections, started.Claims = cfg.Connections, cfg.Claims
 	s.fault.Store(nil)
 	if !reflect.DeepEqual(started, cfg) {
 		text := fmt.Sprintf("%s changes what is only read at the start (socket, metrics, docker_host, policy_dir, log): restart the agent for that", o.ConfigPath)

@@ -91,6 +91,17 @@ func TestGuardLife(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				c := e.For(t).Run(name, On("greedy"), Label(allowLabel, label))
 				ep := a.AwaitEndpoint(c, "greedy", control.Admitted)
+				if name == "by_prefix" {
+					if said := strings.Join(ep.Findings, "\n"); !strings.Contains(said, "198.18.31.0/24 is left out: a prefix needs the operator's permission") {
+						t.Errorf("without the operator's word: %q", said)
+					}
+					a.WriteConfig("guard: {allow: [198.18.31.0/24]}\n")
+					defer a.WriteConfig("")
+					a.AwaitStatus("the prefix counts", func(s control.Status) bool {
+						ep, _ := Endpoint(s, c, "greedy")
+						return ep.State == control.Admitted && len(ep.Findings) == 0
+					})
+				}
 				greedy := enter(t, c, "greedy")
 				for whose, about := range map[string]netip.Addr{"gateway": gw, "neighbour": first.IPv4} {
 					if greedy.delivers(t, first, announcing(greedy.MAC, about)) {
@@ -110,6 +121,50 @@ func TestGuardLife(t *testing.T) {
 					}
 				}
 			})
+		}
+	})
+	t.Run("a_label_opens_nothing_that_a_policy_leaves_closed", func(t *testing.T) {
+		e, a := on(t)
+		e.Network("office", Subnet("198.18.36.0/24"))
+		claimed := netip.MustParseAddr("203.0.113.9")
+		all := admitted(t, "office", []ContainerOption{Label(allowLabel, claimed.String())}, nil)
+		liar, db := all[0], all[1]
+		// What iptables looks at it also cuts to its length: the words are in it.
+		passes := func() bool {
+			t.Helper()
+			says := func(from netip.Addr, words string) []byte {
+				return attack.Ether(db.MAC, liar.MAC, attack.EtherIPv4, attack.UDP4(netip.AddrPortFrom(from, 9), netip.AddrPortFrom(db.IPv4, 53), []byte(words)))
+			}
+			db.port.Drain()
+			if err := liar.port.Send(says(claimed, "<claimed>"), says(liar.IPv4, "<own>")); err != nil {
+				t.Fatal(err)
+			}
+			n, err := db.port.Hears([]byte("<claimed>"), []byte("<own>"), deadline())
+			if err != nil {
+				t.Fatalf("its own address does not pass: %v", err)
+			}
+			return n > 0
+		}
+		if !passes() {
+			t.Fatal("the address that its label claims does not pass, though no policy is about it")
+		}
+		a.WritePolicy("office.yaml", "name: office\nselect: {container: "+db.Name+"}\ningress: [{from: [{cidr: 203.0.113.0/24}, {container: "+liar.Name+"}]}]\n")
+		defer a.RemovePolicy("office.yaml")
+		finding := func(s control.Status) string {
+			ep, _ := Endpoint(s, liar.Container, "office")
+			return strings.Join(ep.Findings, "\n")
+		}
+		a.AwaitStatus("status says so", func(s control.Status) bool {
+			return s.InSync && strings.Contains(finding(s), "203.0.113.9 is left out: a policy allows a CIDR that has it")
+		})
+		if passes() {
+			t.Error("the label opened db to it")
+		}
+		a.WriteConfig("guard: {allow: [203.0.113.0/24]}\n")
+		defer a.WriteConfig("")
+		a.AwaitStatus("the operator permits it", func(s control.Status) bool { return s.InSync && finding(s) == "" })
+		if !passes() {
+			t.Error("what the operator permits does not pass")
 		}
 	})
 	t.Run("a_label_allows_a_nested_MAC", func(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"io"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path"
 	"slices"
@@ -43,6 +44,8 @@ type Config struct {
 	AdmissionOpen bool
 	Storm         guard.Storm
 	Connections   uint32 // that a container may have open at a time; 0 is no limit
+	// Claims are the addresses that labels may claim; none is any single one.
+	Claims []netip.Prefix
 	// Limits are the defaults and caps of bandwidth; no default is above its cap.
 	Limits shaper.Operator
 	// AllowOptOut says that the label netguard.enabled=false counts.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"path"
 	"path/filepath"
@@ -43,6 +44,20 @@ func (d *decoder) convert(r raw) Config {
 			d.fault(w.at, "%s is %q: it is how many connections a container may have open at a time, from 1 to %d, 0 for no limit", w.key, clip(w.text), guard.MaxConnections)
 		}
 		c.Connections = uint32(n)
+	}
+	for _, w := range r.claims {
+		p, err := netip.ParsePrefix(w.text)
+		if a, single := netip.ParseAddr(w.text); single == nil && a.Zone() == "" {
+			p, err = netip.PrefixFrom(a, a.BitLen()), nil
+		}
+		switch {
+		case err != nil || p.Addr().Is4In6():
+			d.fault(w.at, "%s has %q: it is no address (192.0.2.10) and no prefix (192.0.2.0/28, 2001:db8::/64)", w.key, clip(w.text))
+		case p != p.Masked():
+			d.fault(w.at, "%s has %q, with bits beyond its length: write %s", w.key, clip(w.text), p.Masked())
+		default:
+			c.Claims = append(c.Claims, p)
+		}
 	}
 	for dir, pair := range [2][2]word{
 		shaper.Ingress: {r.defaults.ingress, r.max.ingress},

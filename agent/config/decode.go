@@ -32,6 +32,7 @@ type raw struct {
 	admission   word
 	storm       word
 	connections word
+	claims      []word
 	defaults    rawRates
 	max         rawRates
 	allowOptOut word
@@ -61,6 +62,7 @@ func (r *raw) fields(d *decoder) []field {
 		{"guard", d.mapping(
 			field{"storm", d.scalar(&r.storm)},
 			field{"connections", d.scalar(&r.connections)},
+			field{"allow", d.list(&r.claims)},
 		)},
 		{"limits", d.mapping(
 			field{"default", d.rates(&r.defaults)},
