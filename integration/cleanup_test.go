@@ -15,10 +15,6 @@ import (
 // counters are what changes in listings without anybody changing anything.
 var counters = regexp.MustCompile(`(?m)\[\d+:\d+\]|^# .*$|packets \d+ bytes \d+|(expires|timeout|used|ref|hold_timer|message_age_timer|forward_delay_timer|direct_packets_stat|hello_timer|gc_timer|tcn_timer|topology_change_timer) +-?[\d./]+|\b(REACHABLE|STALE|DELAY|PROBE)\b|(fdb_n_learned|fdb_max_learned) \d+| probes \d+| updated \d+| offload_\S+`)
 
-// emptyChain is a chain without a rule that iptables' nft backend makes in a table
-// that is there, when another chain of it is used, and leaves there.
-var emptyChain = regexp.MustCompile(`\n\s*chain (INPUT|FORWARD|OUTPUT) \{\n[^\n]*policy accept;\n\s*\}|\n[ \t]*(?:\n)`)
-
 // kernel is everything on a host that netguard touches, as the tools list it.
 func kernel(e *Engine) map[string]string {
 	out := map[string]string{}
@@ -36,7 +32,7 @@ func kernel(e *Engine) map[string]string {
 		"neighbours":       "ip neigh show nud permanent; ip -6 neigh show nud permanent",
 		"sysctls":          "sysctl -a 2>/dev/null | grep -E '^net\\.(bridge|ipv4\\.(conf|neigh|ip_forward)|ipv6\\.conf|netfilter\\.nf_conntrack_(max|tcp))' | sort",
 	} {
-		out[name] = emptyChain.ReplaceAllString(counters.ReplaceAllString(e.Output("sh", "-c", command), ""), "")
+		out[name] = counters.ReplaceAllString(e.Output("sh", "-c", command), "")
 	}
 	return out
 }

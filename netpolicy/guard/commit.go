@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
@@ -106,6 +107,7 @@ func (f *filter) empty(t *nftables.Table, chains []string, sets []setSpec) {
 // rules adds the chains and rules.
 func (f *filter) rules(t *nftables.Table, l layout) {
 	f.nft.AddChain(&nftables.Chain{Table: t, Name: l.id})
+	f.nft.AddChain(&nftables.Chain{Table: t, Name: formatPrefix + strconv.Itoa(Format)})
 	for _, name := range l.chains {
 		f.nft.AddChain(buildChain(t, name))
 	}

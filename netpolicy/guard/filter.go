@@ -118,6 +118,7 @@ func (f *filter) generation() (uint32, error) {
 type tableState struct {
 	present bool
 	live    bool              // not dormant
+	format  int               // of what wrote it; 1 if it does not say
 	id      string            // the layout's
 	rules   map[string]string // by chain; see layout.lines
 	sets    map[string]elements
@@ -130,7 +131,7 @@ func (s *tableState) matches(l layout) bool {
 
 // keeps tells whether the sets are those of a layout.
 func (s *tableState) keeps(l layout) bool {
-	if !s.present || !strings.HasPrefix(s.id, l.setsID) {
+	if !s.present || s.format != Format || !strings.HasPrefix(s.id, l.setsID) {
 		return false
 	}
 	for _, spec := range l.sets {
@@ -190,19 +191,28 @@ func (f *filter) readOnce() (*tableState, error) {
 	if i < 0 {
 		return s, nil
 	}
-	s.present = true
+	s.present, s.format = true, 1
 	// With a flag, such as dormant, the layout stays unknown.
 	s.live = tables[i].Flags == 0
 	chains, err := f.nft.ListChainsOfTableFamily(f.family)
 	if err != nil {
 		return s, fmt.Errorf("list chains: %w", err)
 	}
+	chains = slices.DeleteFunc(chains, func(c *nftables.Chain) bool { return c.Table.Name != f.name })
 	for _, c := range chains {
-		if c.Table.Name != f.name {
-			continue
+		if format, ok := formatOf(c.Name); ok {
+			s.format = max(s.format, format)
 		}
+	}
+	if err := s.check(); err != nil {
+		return s, err // the rest may be what nobody here can read
+	}
+	for _, c := range chains {
 		if strings.HasPrefix(c.Name, layoutPrefix) && s.live {
 			s.id = c.Name
+			continue
+		}
+		if _, ok := formatOf(c.Name); ok {
 			continue
 		}
 		rules, err := f.nft.GetRules(f.table(), c)

@@ -150,6 +150,7 @@ type layout struct {
 func newLayout(o Options, f Features) (layout, error) {
 	l := layout{sets: sets(f), rules: rules(o, f)}
 	h := sha256.New()
+	fmt.Fprintf(h, "format %d\n", Format)
 	for _, s := range l.sets {
 		fmt.Fprintf(h, "%+v\n", s)
 	}

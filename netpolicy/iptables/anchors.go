@@ -3,6 +3,7 @@ package iptables
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"netguard/internal/fault"
 	"netguard/netpolicy"
@@ -53,7 +54,7 @@ func (t *table) place(path netpolicy.Path) string {
 			if r == "-j "+dockerUser {
 				return dockerUser
 			}
-			if r != join(anchors[path]...) && r != join(anchors[standby]...) && !slices.Contains(dockerFirst, r) {
+			if !leads(r, chainForward) && !slices.Contains(dockerFirst, r) {
 				break
 			}
 		}
@@ -88,8 +89,37 @@ type anchoring struct {
 	// insert: it is not the first rule there. again: it is there, further down.
 	insert bool
 	again  int
-	// elsewhere are other chains that have it, as often as they do.
-	elsewhere []string
+	// elsewhere are jumps to the same chain in other chains, or in other words.
+	elsewhere []jump
+}
+
+// jump is a rule of somebody's chain that leads to one of netguard's.
+type jump struct{ chain, rule string }
+
+// leads tells whether a rule leads to a chain, whatever else it says.
+func leads(rule, chain string) bool {
+	for _, how := range []string{"-j ", "-g "} {
+		if rest, ok := strings.CutSuffix(rule, how+chain); ok && (rest == "" || strings.HasSuffix(rest, " ")) {
+			return true
+		}
+	}
+	return false
+}
+
+// anchorOf tells which anchor a rule is, if any. In other words than now's, as an
+// older version may have had, it is that of the path.
+func anchorOf(rule string) (netpolicy.Path, bool) {
+	for path, words := range anchors {
+		if rule == join(words...) {
+			return netpolicy.Path(path), true
+		}
+	}
+	for path, chain := range staticChains {
+		if leads(rule, chain) {
+			return netpolicy.Path(path), true
+		}
+	}
+	return 0, false
 }
 
 func (a anchoring) done() bool { return !a.insert && a.again == 0 && len(a.elsewhere) == 0 }
@@ -111,14 +141,15 @@ func (t *table) anchorings() []anchoring {
 		for _, name := range t.chains {
 			kept := a.insert // all of them are to go, or one is to stay
 			for _, r := range t.rules[name] {
+				of, ok := anchorOf(r)
 				switch {
-				case r != spec || ownsChain(name):
-				case name != a.chain && name == dockerUser:
+				case !ok || of != a.path || ownsChain(name):
+				case name != a.chain && name == dockerUser && r == spec:
 					// It stays for the time when Docker leads packets there
 					// again: for a moment, each time that Docker makes a
 					// network, it does not.
-				case name != a.chain:
-					a.elsewhere = append(a.elsewhere, name)
+				case name != a.chain || r != spec:
+					a.elsewhere = append(a.elsewhere, jump{name, r})
 				case !kept:
 					kept = true
 				default:
@@ -134,22 +165,15 @@ func (t *table) anchorings() []anchoring {
 }
 
 // setAnchor brings one anchor to its place. It is in the new one before it
-// leaves the old one.
+// leaves the old one, which moves does.
 func (b *backend) setAnchor(i int, a anchoring) error {
-	rule := b.fam[i].rule
-	if a.insert && a.again == 0 {
-		*b.forked++
-		err := fault.Write("iptables insert", func() error { return rule.Insert(filter, a.chain, 1, anchors[a.path]...) })
-		if err != nil {
-			return fmt.Errorf("insert jump into %s: %w", a.chain, commandError(err))
-		}
+	if !a.insert || a.again > 0 {
+		return nil
 	}
-	for _, chain := range a.elsewhere {
-		*b.forked++
-		err := fault.Write("iptables delete", func() error { return rule.Delete(filter, chain, anchors[a.path]...) })
-		if err != nil {
-			return fmt.Errorf("delete jump from %s: %w", chain, commandError(err))
-		}
+	*b.forked++
+	err := fault.Write("iptables insert", func() error { return b.fam[i].rule.Insert(filter, a.chain, 1, anchors[a.path]...) })
+	if err != nil {
+		return fmt.Errorf("insert jump into %s: %w", a.chain, commandError(err))
 	}
 	return nil
 }
@@ -157,31 +181,29 @@ func (b *backend) setAnchor(i int, a anchoring) error {
 // moves is the part of it that needs a transaction: one rule cannot be told from
 // another by its words, so those further down go, and one comes to the top.
 func (a anchoring) moves() []string {
+	var lines []string
+	for _, j := range a.elsewhere {
+		lines = append(lines, "-D "+j.chain+" "+j.rule)
+	}
 	if a.again == 0 {
-		return nil
+		return lines
 	}
 	spec := join(anchors[a.path]...)
 	n := a.again
 	if !a.insert {
 		n++
 	}
-	lines := slices.Repeat([]string{"-D " + a.chain + " " + spec}, n)
+	lines = append(lines, slices.Repeat([]string{"-D " + a.chain + " " + spec}, n)...)
 	return append(lines, "-I "+a.chain+" 1 "+spec)
 }
 
 // removals takes all of netguard's out of a table.
 func (t *table) removals() []string {
 	var lines []string
-	for path := range anchors {
-		spec := join(anchors[path]...)
-		for _, name := range t.chains {
-			if ownsChain(name) {
-				continue
-			}
-			for _, r := range t.rules[name] {
-				if r == spec {
-					lines = append(lines, "-D "+name+" "+spec)
-				}
+	for _, name := range t.chains {
+		for _, r := range t.rules[name] {
+			if _, ok := anchorOf(r); ok && !ownsChain(name) {
+				lines = append(lines, "-D "+name+" "+r)
 			}
 		}
 	}

@@ -136,16 +136,12 @@ func (d *Driver) build(ctx context.Context, k *kernel, p *plan, done *progress, 
 	for _, i := range d.families {
 		t := p.tables[i]
 		chains := t.build
-		made := len(chains)+len(t.swap) > 0 && len(k.tables[i].own()) == 0 && k.tables[i].empty()
-		if made {
-			there, err := k.active.exists(ctx, i)
+		if !t.empty() {
+			mark, err := k.active.toMark(ctx, i, k.tables[i])
 			if err != nil {
 				return err
 			}
-			made = !there
-		}
-		if made {
-			chains = append([]chain{{name: madeMark}}, chains...)
+			chains = append(mark, chains...)
 		}
 		if len(chains) == 0 {
 			continue
@@ -155,7 +151,7 @@ func (d *Driver) build(ctx context.Context, k *kernel, p *plan, done *progress, 
 		}
 		r.Rules = true
 		for _, c := range chains {
-			if !k.tables[i].has(c.name) && c.name != madeMark {
+			if !k.tables[i].has(c.name) && !slices.Contains(marks, c.name) {
 				done.built[i] = append(done.built[i], c.name)
 				r.Generation = true
 			}

@@ -86,10 +86,14 @@ func TestVerify(t *testing.T) {
 	})
 }
 
-// own gives the lines about netguard's chains and sets, but for the jumps.
+// own gives the lines about netguard's chains and sets, but for the jumps, and for the
+// notes of what was not there before.
 func own(s string) string {
 	var out []string
 	for line := range strings.Lines(s) {
+		if strings.HasPrefix(line, ":"+madePrefix) {
+			continue
+		}
 		for _, start := range []string{":NG-", "-A NG-", "create ng", "add ng"} {
 			if strings.HasPrefix(line, start) {
 				out = append(out, line)
@@ -251,7 +255,7 @@ func TestCleanup(t *testing.T) {
 		run(t, "iptables-nft", "-A", "FORWARD", "-s", "192.0.2.1", "-j", "DROP")
 		run(t, "iptables-nft", "-A", "INPUT", "-s", "192.0.2.1", "-j", "DROP")
 		before := run(t, "iptables-nft-save")
-		if err := deleteTable(0, []string{"OUTPUT", "INPUT", "FORWARD"}); err == nil {
+		if err := remove(0, []string{"OUTPUT", "INPUT", "FORWARD"}, true); err == nil {
 			t.Error("no error")
 		}
 		if out := run(t, "iptables-nft", "-S", "FORWARD"); !strings.Contains(out, "192.0.2.1") {

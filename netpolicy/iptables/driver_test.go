@@ -76,6 +76,8 @@ func all(t *testing.T) string {
 		fmt.Fprintf(&b, "== %s\n%s", cmd, run(t, cmd))
 	}
 	fmt.Fprintf(&b, "== ipset\n%s", run(t, "ipset", "save"))
+	// Which of the kernel's own chains are there, only nft tells.
+	fmt.Fprintf(&b, "== nft\n%s", run(t, "nft", "list", "ruleset"))
 	text := regexp.MustCompile(`(?m)^#.*\n`).ReplaceAllString(b.String(), "")
 	text = regexp.MustCompile(`\[[0-9]+:[0-9]+\]`).ReplaceAllString(text, "[]")
 	return regexp.MustCompile(` (packets|bytes|timeout) [0-9]+`).ReplaceAllString(text, "")

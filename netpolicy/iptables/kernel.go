@@ -85,6 +85,9 @@ func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 			if tables[n][i], err = b.read(ctx, i, false); err != nil {
 				return err
 			}
+			if err := tables[n][i].check(i); err != nil {
+				return err
+			}
 		}
 	}
 	// Where Docker is; else where netguard is already, so that a flush moves

@@ -154,7 +154,10 @@ func trim(a, b []netpolicy.Member) ([]netpolicy.Member, []netpolicy.Member) {
 // says what was meant.
 func planTable(t *table, l *layout, reads func(chain, []string) bool) tablePlan {
 	var p tablePlan
-	keep := map[string]bool{madeMark: true}
+	keep := map[string]bool{}
+	for _, m := range marks {
+		keep[m] = true
+	}
 	differ := func(all []chain) (out []chain) {
 		for _, c := range all {
 			keep[c.name] = true

@@ -14,10 +14,6 @@ const (
 	chainForward = "NG-FORWARD"
 	chainInput   = "NG-INPUT"
 	chainOutput  = "NG-OUTPUT"
-
-	// madeMark is an empty chain that says: the table was not there before
-	// netguard. It lives exactly as long as the table.
-	madeMark = "NG-MADE"
 )
 
 // staticChains are the chains that packets of each path are led to.
@@ -49,7 +45,7 @@ type chain struct {
 // layout is what the filter table of a family shall hold of netguard's.
 type layout struct {
 	generation []chain    // those that others go to stand before them; mirrors last
-	static     []chain    // the three
+	static     []chain    // the three, and the one that says the format
 	origins    [][]origin // for each rule of each of the rule set's chains
 }
 
@@ -112,6 +108,7 @@ func lay(f *netpolicy.Family, o Options) (*layout, error) {
 		}
 		l.static = append(l.static, chain{name, static(f.IPv6, netpolicy.Path(path), f.Entry[path], o)})
 	}
+	l.static = append(l.static, chain{name: formatChain(Format)})
 	return l, nil
 }
 

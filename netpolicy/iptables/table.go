@@ -98,7 +98,8 @@ func (t *table) own() []string {
 }
 
 func ownsChain(name string) bool {
-	return ownsGeneration(name) || name == madeMark || name == probeChain || slices.Contains(staticChains[:], name)
+	_, format := formatOf(name)
+	return ownsGeneration(name) || format || slices.Contains(marks, name) || name == probeChain || slices.Contains(staticChains[:], name)
 }
 
 // docker tells whether Docker keeps its rules here.

@@ -1,0 +1,149 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"netguard/internal/fault"
+)
+
+// iptables' nf_tables backend makes the filter table, and the kernel's own chains in
+// it, when a rule first needs them, and never takes them away. Empty chains of
+// netguard's record what was not there before it; each lives as long as what it is
+// about is netguard's to remove.
+const (
+	// madeMark says: the table was not there.
+	madeMark = "NG-MADE"
+	// madePrefix and the name of a chain of the kernel's: that chain was not there.
+	madePrefix = "NG-MADE-"
+)
+
+// baseChains are the kernel's own chains.
+var baseChains = []string{"INPUT", "FORWARD", "OUTPUT"}
+
+var marks = []string{madeMark, madePrefix + "INPUT", madePrefix + "FORWARD", madePrefix + "OUTPUT"}
+
+// toMark gives the marks of what is not there and will be made by writing rules.
+func (b *backend) toMark(ctx context.Context, i int, t *table) ([]chain, error) {
+	if b.kind != NFT {
+		return nil, nil // the legacy table is whole, and stays until its module goes
+	}
+	there, err := chainsOf(i)
+	if err != nil {
+		return nil, err
+	}
+	var out []chain
+	if len(t.own()) == 0 && t.empty() {
+		exists, err := b.exists(ctx, i)
+		if err != nil {
+			return nil, err
+		}
+		if !exists {
+			out = append(out, chain{name: madeMark})
+		}
+	}
+	for _, c := range baseChains {
+		if !there[c] && !t.has(madePrefix+c) {
+			out = append(out, chain{name: madePrefix + c})
+		}
+	}
+	return out, nil
+}
+
+// chainsOf asks for the chains of a family's filter table: iptables lists the kernel's
+// own whether they are there or not.
+func chainsOf(i int) (map[string]bool, error) {
+	family := [2]nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}[i]
+	c, err := nftables.New()
+	if err != nil {
+		return nil, fmt.Errorf("open netlink: %w", err)
+	}
+	list, err := c.ListChainsOfTableFamily(family)
+	if err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, fmt.Errorf("list %s chains: %w", familyNames[i], err)
+	}
+	out := map[string]bool{}
+	for _, c := range list {
+		if c.Table.Name == filter {
+			out[c.Name] = true
+		}
+	}
+	return out, nil
+}
+
+// unmake removes what the marks of a table say was not there before netguard, as far
+// as nobody uses it now. after is the table without netguard's rules.
+func unmake(i int, marked, after *table) error {
+	if marked.has(madeMark) && after.empty() {
+		err := fault.Write("nft delete table", func() error { return remove(i, after.chains, true) })
+		if errors.Is(err, unix.ENOENT) { // the kernel's own are listed before they are there
+			err = fault.Write("nft delete table", func() error { return remove(i, nil, true) })
+		}
+		if err == nil || !errors.Is(err, unix.EBUSY) {
+			return gone(i, err)
+		}
+	}
+	for _, c := range baseChains {
+		if marked.has(madePrefix+c) && len(after.rules[c]) == 0 && after.policy[c] == "ACCEPT" {
+			err := fault.Write("nft delete chain", func() error { return remove(i, []string{c}, false) })
+			if err := gone(i, err); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// gone takes as done what is not there any more, or in use by now.
+func gone(i int, err error) error {
+	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EBUSY) {
+		return nil
+	}
+	return fmt.Errorf("delete from %s table: %w", familyNames[i], err)
+}
+
+// remove removes chains of a family's filter table that are empty, and the table: for
+// either iptables has no word. The kernel refuses if somebody put a rule there
+// meanwhile.
+func remove(i int, chains []string, whole bool) error {
+	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
+	if err != nil {
+		return fmt.Errorf("open netlink: %w", err)
+	}
+	defer c.Close()
+	family := byte([2]int{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}[i])
+	message := func(typ int, flags netlink.HeaderFlags, data []byte) netlink.Message {
+		return netlink.Message{Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | flags}, Data: data}
+	}
+	bounds := []byte{unix.AF_UNSPEC, 0, 0, unix.NFNL_SUBSYS_NFTABLES}
+	batch := []netlink.Message{message(unix.NFNL_MSG_BATCH_BEGIN, 0, bounds)}
+	const gently = netlink.HeaderFlags(unix.NLM_F_NONREC) | netlink.Acknowledge // not with what it holds
+	for _, name := range chains {
+		data := attr([]byte{family, 0, 0, 0}, unix.NFTA_CHAIN_TABLE, text(filter)...)
+		data = attr(data, unix.NFTA_CHAIN_NAME, text(name)...)
+		batch = append(batch, message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELCHAIN, gently, data))
+	}
+	if whole {
+		data := attr([]byte{family, 0, 0, 0}, unix.NFTA_TABLE_NAME, text(filter)...)
+		batch = append(batch, message(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_DELTABLE, gently, data))
+	}
+	batch = append(batch, message(unix.NFNL_MSG_BATCH_END, 0, bounds))
+	if err := c.SetDeadline(time.Now().Add(answerWithin)); err != nil {
+		return err
+	}
+	if _, err := c.SendMessages(batch); err != nil {
+		return err
+	}
+	for range batch[1 : len(batch)-1] {
+		if _, err := c.Receive(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
