@@ -63,6 +63,17 @@ func Run(ctx context.Context, o Options) error {
 	s := &settings{}
 	s.now.Store(&cfg)
 
+	if err := privileged(); err != nil {
+		return err
+	}
+	status := &statusReader{mode: o.Mode, settings: s}
+	server := control.NewServer(cfg.Socket, status, o.Version, log)
+	// The socket first: it keeps a second agent from writing anything.
+	if err := server.Listen(); err != nil {
+		return err
+	}
+	defer server.Close()
+
 	rules := newPolicies(cfg.PolicyDir, o.monitors())
 	if err := rules.start(); err != nil {
 		return err
@@ -107,6 +118,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer filterReader.Close()
+	if err := untouchable(ctx, filter, watcher); err != nil {
+		return err
+	}
 
 	view := &observer{engine: engine, links: links, log: log, wakeup: newWake()}
 	reconcile := newLoop(log, driver, links, view, s)
@@ -119,20 +133,14 @@ func Run(ctx context.Context, o Options) error {
 	}
 	view.notify = reconcile.wakeup.call
 	refused := newRefused(log, reconcile, links, samples, o.monitors())
-	status := &statusReader{mode: o.Mode, loop: reconcile, engine: engine, settings: s, policies: rules, driver: reader, filter: filterReader}
-	server := control.NewServer(cfg.Socket, status, o.Version, log)
+	status.loop, status.engine, status.policies, status.driver, status.filter = reconcile, engine, rules, reader, filterReader
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	server.Cleans(&cleaner{loop: reconcile, end: end})
 	server.Policies(&policyReader{loop: reconcile, links: links})
 	server.Events(refused.hub)
-	// The socket first: it keeps a second agent from writing anything.
-	if err := server.Listen(); err != nil {
-		return err
-	}
 	features, err := driver.Probe()
 	if err != nil {
-		server.Close()
 		return err
 	}
 	reconcile.features = features

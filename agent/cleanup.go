@@ -17,12 +17,24 @@ import (
 // for the next boot. It goes on after an
 // error, and can be called again.
 func clean(ctx context.Context, filter *iptables.Driver, watcher *guard.Driver, shaper *tc.Driver) error {
+	if err := untouchable(ctx, filter, watcher); err != nil {
+		return err // all of it is a newer netguard's business
+	}
 	return errors.Join(filter.Cleanup(ctx), shaper.Cleanup(), watcher.Cleanup(), forgetNetworks(memoryPath()))
+}
+
+// untouchable says why what is in the kernel is not this netguard's to change: a newer
+// one wrote it.
+func untouchable(ctx context.Context, filter *iptables.Driver, watcher *guard.Driver) error {
+	return errors.Join(filter.Check(ctx), watcher.Check())
 }
 
 // Cleanup takes everything of netguard's out of the kernel of this network
 // namespace, where no agent runs. The error is control.ErrInUse if one does.
 func Cleanup(ctx context.Context, socket string) error {
+	if err := privileged(); err != nil {
+		return err
+	}
 	// The lock keeps an agent from starting meanwhile.
 	server := control.NewServer(socket, nil, "", slog.New(slog.NewTextHandler(io.Discard, nil)))
 	if err := server.Listen(); err != nil {

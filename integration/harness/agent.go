@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // AgentOption changes how the agent is started.
@@ -24,6 +25,11 @@ func Policy(file, yaml string) AgentOption {
 // AgentFlags passes flags to `netguard agent`.
 func AgentFlags(flags ...string) AgentOption {
 	return func(a *Agent) { a.flags = append(a.flags, flags...) }
+}
+
+// Through runs the agent by a program that starts another, such as setpriv.
+func Through(command ...string) AgentOption {
+	return func(a *Agent) { a.through = command }
 }
 
 // Agent is the netguard agent under test, on the engine's host.
@@ -45,6 +51,7 @@ type agent struct {
 	config   string
 	policies map[string]string
 	flags    []string
+	through  []string
 	runs     []*process // the last one is the running one
 }
 
@@ -166,7 +173,8 @@ func (a *Agent) Launch() <-chan struct{} {
 	}
 	args := append([]string{"agent"}, a.arguments()...)
 	args = append(append(args, "--policy-dir", a.PolicyDir, "--metrics", ""), a.flags...)
-	cmd := a.e.Command(context.Background(), a.Binary, args...)
+	line := append(append(slices.Clone(a.through), a.Binary), args...)
+	cmd := a.e.Command(context.Background(), line[0], line[1:]...)
 	cmd.Env = append(append(cmd.Env, a.Env...), n.env())
 	cmd.SysProcAttr = ownSession()
 	p, err := start(a.e.tb, cmd)

@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 )
@@ -33,7 +34,9 @@ func TestFormat(t *testing.T) {
 	})
 	t.Run("an_older_one_is_replaced_and_its_records_stay", func(t *testing.T) {
 		h := newHost(t, 2)
-		before := h.state()
+		// The groups that a device is in, for each of its addresses, come by and by.
+		groups := regexp.MustCompile(`(?m)^33:33:.*\n`)
+		before := groups.ReplaceAllString(h.state(), "")
 		d := h.driver()
 		w := h.wish()
 		h.apply(d, w)
@@ -46,6 +49,6 @@ func TestFormat(t *testing.T) {
 		if err := h.driver().Cleanup(); err != nil {
 			t.Fatal(err)
 		}
-		differ(t, before, h.state(), "a cleanup")
+		differ(t, before, groups.ReplaceAllString(h.state(), ""), "a cleanup")
 	})
 }

@@ -44,8 +44,7 @@ func (d *Driver) step(veth int, vethName string, s shaper.Step) error {
 	case shaper.DeleteIFB:
 		return d.deleteIFB(veth)
 	case shaper.AddIngress:
-		return occupied(d.addQdisc(&gotc.Object{Msg: gotc.Msg{Family: unix.AF_UNSPEC, Ifindex: uint32(veth),
-			Handle: ingressParent, Parent: ingressSlot}, Attribute: gotc.Attribute{Kind: "ingress"}}))
+		return d.addIngress(veth)
 	case shaper.DeleteIngress:
 		return d.deleteQdisc(veth, ingressParent, ingressSlot)
 	case shaper.AddRedirect:
@@ -279,6 +278,18 @@ func (d *Driver) noQueue(dev int) error {
 		return nil
 	}
 	return fmt.Errorf("set queue length: %w", err)
+}
+
+// addIngress adds the ingress qdisc. The device keeps the queue length that it had:
+// nothing is queued here, and nothing here could record it.
+func (d *Driver) addIngress(dev int) error {
+	link, linkErr := d.links.LinkByIndex(dev)
+	err := d.addQdisc(&gotc.Object{Msg: gotc.Msg{Family: unix.AF_UNSPEC, Ifindex: uint32(dev),
+		Handle: ingressParent, Parent: ingressSlot}, Attribute: gotc.Attribute{Kind: "ingress"}})
+	if err != nil || linkErr != nil || link.Attrs().TxQLen != 0 {
+		return occupied(err)
+	}
+	return d.noQueue(dev)
 }
 
 // deleteQdisc deletes a qdisc by its handle alone, whatever its kind; one that
