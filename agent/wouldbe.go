@@ -32,6 +32,9 @@ type wouldBe struct {
 type wouldKey struct{ container, network, direction, from, to, service string }
 
 func (w *wouldBe) tell(now time.Time, e control.Event) {
+	if e.Container == "" {
+		return // an agent that begins does not know the containers yet
+	}
 	key := wouldKey{e.ID, e.Network, e.Direction, addressOf(e.From), addressOf(e.To), e.Service}
 	if at, ok := w.told[key]; ok && now.Sub(at) < wouldEvery {
 		return // status counts it

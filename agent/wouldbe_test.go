@@ -45,21 +45,29 @@ func TestWouldBe(t *testing.T) {
 			t.Error(log.String())
 		}
 	})
+	t.Run("nobody's_is_not_logged", func(t *testing.T) {
+		var log bytes.Buffer
+		w := &wouldBe{log: slog.New(slog.NewTextHandler(&log, nil))}
+		w.tell(noon, control.Event{Service: "tcp/80", Count: 1})
+		if log.Len() > 0 || len(w.told) > 0 {
+			t.Error(log.String())
+		}
+	})
 	t.Run("a_scan_is_few_lines", func(t *testing.T) {
 		var log bytes.Buffer
 		w := &wouldBe{log: slog.New(slog.NewTextHandler(&log, nil))}
 		for i := range 3 * maxWould {
-			w.tell(noon, control.Event{ID: "a", Service: fmt.Sprintf("tcp/%d", i), Count: 1})
+			w.tell(noon, control.Event{Container: "c", ID: "a", Service: fmt.Sprintf("tcp/%d", i), Count: 1})
 		}
 		if n := strings.Count(log.String(), "\n"); n != wouldLines || len(w.told) > maxWould {
 			t.Errorf("%d lines, %d flows are remembered", n, len(w.told))
 		}
-		w.tell(noon.Add(alertEvery), control.Event{ID: "b", Count: 1})
+		w.tell(noon.Add(alertEvery), control.Event{Container: "c", ID: "b", Count: 1})
 		if want := fmt.Sprintf("not_shown=%d", 3*maxWould-wouldLines); !strings.Contains(log.String(), want) {
 			t.Errorf("no %s", want)
 		}
 		for i := range 10 * maxWould {
-			w.tell(noon.Add(time.Duration(i)*alertEvery), control.Event{ID: "c", Service: fmt.Sprintf("tcp/%d", i), Count: 1})
+			w.tell(noon.Add(time.Duration(i)*alertEvery), control.Event{Container: "c", ID: "c", Service: fmt.Sprintf("tcp/%d", i), Count: 1})
 		}
 		if len(w.told) > maxWould {
 			t.Errorf("%d flows are remembered", len(w.told))

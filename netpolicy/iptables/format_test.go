@@ -64,6 +64,9 @@ func TestFormat(t *testing.T) {
 		var streams []*stream
 		for i := range familyNames {
 			for _, network := range []string{"tcp", "udp"} {
+				if !reaches(t, l.a, network, netip.AddrPortFrom(l.c.addrs[i], 80), true) {
+					t.Fatalf("%s %s is not open with the old rules", familyNames[i], network)
+				}
 				streams = append(streams, newStream(t, l.a, network, netip.AddrPortFrom(l.c.addrs[i], 80)))
 			}
 		}
