@@ -29,6 +29,7 @@ type Proxy struct {
 	mute    bool
 	streams map[*stream]struct{}
 	events  []string          // what the engine told last
+	told    int               // how many events there were
 	answers map[string]answer // the last one to each URL
 	asked   map[string]int    // by path, without version and IDs
 }
@@ -156,6 +157,13 @@ func (p *Proxy) Events() []string {
 	return append([]string(nil), p.events...)
 }
 
+// Told returns how many events the engine told those who watched.
+func (p *Proxy) Told() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.told
+}
+
 // Flood tells all who watch these lines, as fast as they read.
 func (p *Proxy) Flood(lines []string) {
 	text := strings.Join(lines, "")
@@ -265,6 +273,7 @@ func (p *Proxy) stream(w http.ResponseWriter, r *http.Request, body io.Reader) {
 				return
 			}
 			p.mu.Lock()
+			p.told++
 			p.events = append(p.events[max(0, len(p.events)-keepEvents):], line)
 			mute := p.mute
 			p.mu.Unlock()
