@@ -207,6 +207,7 @@ var faults = []fault{
 	spoiled("the_list_of_networks_is_empty", "docker cannot be read", Saying("/networks", "[]")),
 	spoiled("networks_are_somebody_else's", "docker cannot be read", Saying("/networks/", `{}`)).later(),
 	spoiled("it_knows_nothing_any_more", "docker does not list 3 of the endpoints", Forgetful),
+	{name: "it_says_what_it_said_before", begin: func(s *storming) { s.p.Spoil(s.p.Stale()) }, end: func(s *storming) { s.p.Spoil(nil); s.p.Cut("") }},
 	{name: "events_are_lost", sees: true, begin: func(s *storming) { s.p.Mute(true) }, end: func(s *storming) { s.p.Mute(false); s.p.Cut("") }},
 	{name: "events_break_in_the_middle", sees: true, soak: true, begin: func(s *storming) { s.p.Cut(`{"status":"start","id":"`) }, end: func(*storming) {}},
 	{name: "events_are_garbage", sees: true, begin: func(s *storming) { s.p.Flood([]string{"<html>\n"}) }, end: func(*storming) {}},
@@ -247,10 +248,14 @@ func (s *storming) fault(t *testing.T, f fault, lasts time.Duration) {
 	until := time.Now().Add(lasts)
 	late := s.late(t)
 	if f.sees {
+		began := time.Now()
 		s.await(t, "the new one is admitted", func(is control.Status) bool {
 			e, ok := Endpoint(is, late.Container, "net")
 			return ok && e.State == control.Admitted
 		})
+		if took := time.Since(began); took > 10*time.Second {
+			t.Errorf("it was admitted after %v", took)
+		}
 	}
 	if f.says != "" {
 		is := s.await(t, "the agent says what is wrong", func(is control.Status) bool {

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -8,6 +9,8 @@ import (
 	"testing"
 	"time"
 	"unicode"
+
+	"github.com/docker/docker/api/types/container"
 
 	"netguard/agent/control"
 	. "netguard/integration/harness"
@@ -137,7 +140,12 @@ func everywhere(t *testing.T, networks int) {
 	late := welcome(t, e, "late", "n0", nil)
 	a.AwaitEndpoint(late.Container, "n0", control.Admitted)
 	t.Logf("one container more is admitted %v after it was asked for", time.Since(began).Round(time.Millisecond))
-	hub.Remove()
+	// dockerd takes its time for each network.
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	if err := e.Client.ContainerRemove(ctx, hub.ID, container.RemoveOptions{Force: true}); err != nil {
+		t.Fatal(err)
+	}
 	a.AwaitStatus("it is gone everywhere", func(s control.Status) bool { return len(s.Endpoints) == 2*networks+1 && s.InSync })
 }
 
