@@ -169,6 +169,8 @@ type fault struct {
 	says string
 	// sees is true where the agent gets to know containers all the same.
 	sees bool
+	// also is what has to work meanwhile.
+	also func(*testing.T, *storming)
 	// soak is true for those that only make soak has time for.
 	soak bool
 }
@@ -208,10 +210,27 @@ var faults = []fault{
 	spoiled("networks_are_somebody_else's", "docker cannot be read", Saying("/networks/", `{}`)).later(),
 	spoiled("it_knows_nothing_any_more", "docker does not list 3 of the endpoints", Forgetful),
 	{name: "it_says_what_it_said_before", begin: func(s *storming) { s.p.Spoil(s.p.Stale()) }, end: func(s *storming) { s.p.Spoil(nil); s.p.Cut("") }},
-	{name: "events_are_lost", sees: true, begin: func(s *storming) { s.p.Mute(true) }, end: func(s *storming) { s.p.Mute(false); s.p.Cut("") }},
+	{name: "events_are_lost", sees: true, also: unheard, begin: func(s *storming) { s.p.Mute(true) }, end: func(s *storming) { s.p.Mute(false); s.p.Cut("") }},
 	{name: "events_break_in_the_middle", sees: true, soak: true, begin: func(s *storming) { s.p.Cut(`{"status":"start","id":"`) }, end: func(*storming) {}},
 	{name: "events_are_garbage", sees: true, begin: func(s *storming) { s.p.Flood([]string{"<html>\n"}) }, end: func(*storming) {}},
 	spoiled("an_event_has_no_end", "docker does not answer", Endless("/events", `{"status":"`, "x")).although(),
+}
+
+// unheard makes a network and a container on it, of which no event tells.
+func unheard(t *testing.T, s *storming) {
+	e := s.e.For(t)
+	e.Network("unheard", Subnet("198.18.94.0/24"))
+	began := time.Now()
+	c := e.Run("unheard", On("unheard"), Label(egressRate, "2mbit"))
+	s.await(t, "it is known", limited(c, "unheard", 0, 2e6))
+	if took := time.Since(began); took > 15*time.Second {
+		t.Errorf("it was known after %v", took)
+	}
+	c.Remove()
+	s.await(t, "it is gone", gone(c, "unheard"))
+	if took := time.Since(began); took > 20*time.Second {
+		t.Errorf("it was gone after %v", took)
+	}
 }
 
 // TestStorm has Docker answer wrongly while containers run and start.
@@ -256,6 +275,9 @@ func (s *storming) fault(t *testing.T, f fault, lasts time.Duration) {
 		if took := time.Since(began); took > 10*time.Second {
 			t.Errorf("it was admitted after %v", took)
 		}
+	}
+	if f.also != nil {
+		f.also(t, s)
 	}
 	if f.says != "" {
 		is := s.await(t, "the agent says what is wrong", func(is control.Status) bool {
