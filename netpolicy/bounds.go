@@ -23,4 +23,7 @@ const (
 	// A policy, or a label, may become this many rules of a rule set on a path.
 	maxFileCost  = 2000
 	maxLabelCost = 200
+
+	// The labels of all containers may become this many rules together.
+	maxLabelsCost = 4000
 )

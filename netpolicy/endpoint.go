@@ -20,9 +20,6 @@ type Endpoint struct {
 	// container has not opted out: only then does a policy's select, or a peer by
 	// name or label, see it. An address of any other counts for "not external".
 	Managed bool
-	// Closed says why the endpoint is to be closed both ways whatever policies
-	// say: a fault of a label that this package does not read. "" if there is none.
-	Closed string
 	// Published are the ports through which the host leads to it.
 	Published []Publish
 }

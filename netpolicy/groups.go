@@ -1,6 +1,7 @@
 package netpolicy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -128,24 +129,41 @@ func (p *prepared) lock(i int, why string) {
 // readLabels makes the label stages. Containers whose labels mean the same are
 // one group, so that rules grow with what labels say and not with containers.
 func (p *prepared) readLabels() {
-	var byText [2]map[string]int // index in rules of the stage
+	n := len(p.endpoints)
+	found, locked := make([]labelPolicy, n), make([][]string, n)
 	read := labelReader{}
+	var costs [2]map[string]int // by what a label comes to
 	for i := range p.endpoints {
 		if !p.endpoints[i].Managed {
 			continue
 		}
-		found, locked := read.endpoint(&p.endpoints[i])
-		if why := p.endpoints[i].Closed; why != "" {
-			locked = append(locked, clip(why))
+		found[i], locked[i] = read.endpoint(&p.endpoints[i])
+		for _, d := range Directions {
+			if found[i].isolates[d] && len(locked[i]) == 0 {
+				if costs[d] == nil {
+					costs[d] = map[string]int{}
+				}
+				costs[d][canonical(found[i].rules[d])] = cost(found[i].rules[d])
+			}
+		}
+	}
+	over := beyond(costs)
+	var byText [2]map[string]int // index in rules of the stage
+	for i := range p.endpoints {
+		for _, d := range Directions {
+			if found[i].isolates[d] && len(locked[i]) == 0 && over[d][canonical(found[i].rules[d])] {
+				locked[i] = append(locked[i], fmt.Sprintf("the labels %s and %s of all containers become more than %d rules, and this one is among the longest: put the policy in a file",
+					labelIngress, labelEgress, maxLabelsCost))
+			}
 		}
 		for _, d := range Directions {
-			if !found.isolates[d] || len(locked) > 0 {
+			if !found[i].isolates[d] || len(locked[i]) > 0 {
 				continue
 			}
 			stage := labelStage(d)
 			p.isolated[stage][i] = true
 			p.states[i].Policies[d] = append(p.states[i].Policies[d], "label "+policyLabels[d])
-			text := canonical(found.rules[d])
+			text := canonical(found[i].rules[d])
 			at, ok := byText[d][text]
 			if !ok {
 				if byText[d] == nil {
@@ -153,18 +171,49 @@ func (p *prepared) readLabels() {
 				}
 				at = len(p.rules[stage])
 				byText[d][text] = at
-				g := group{"label " + d.String() + " " + text, "containers with one label " + policyLabels[d], make([]bool, len(p.endpoints))}
-				p.rules[stage] = append(p.rules[stage], stageRules{g, "label " + policyLabels[d], found.rules[d]})
+				g := group{"label " + d.String() + " " + text, "containers with one label " + policyLabels[d], make([]bool, n)}
+				p.rules[stage] = append(p.rules[stage], stageRules{g, "label " + policyLabels[d], found[i].rules[d]})
 			}
 			p.rules[stage][at].has[i] = true
 		}
-		for _, why := range locked {
+		for _, why := range locked[i] {
 			p.lock(i, why)
 		}
 	}
 	for _, d := range Directions { // an order that containers have no part in
 		slices.SortFunc(p.rules[labelStage(d)], func(a, b stageRules) int { return strings.Compare(a.key, b.key) })
 	}
+}
+
+// beyond gives the labels for which there is no room: what containers say must not
+// fill the kernel's tables for all. The short ones come first, so that nobody
+// crowds others out by much text.
+func beyond(costs [2]map[string]int) [2]map[string]bool {
+	type label struct {
+		cost int
+		d    Direction
+		text string
+	}
+	var all []label
+	for d, texts := range costs {
+		for text, n := range texts {
+			all = append(all, label{n, Direction(d), text})
+		}
+	}
+	slices.SortFunc(all, func(a, b label) int {
+		return cmp.Or(cmp.Compare(a.cost, b.cost), cmp.Compare(a.d, b.d), cmp.Compare(a.text, b.text))
+	})
+	var over [2]map[string]bool
+	sum := 0
+	for _, l := range all {
+		if sum += max(l.cost, 1); sum > maxLabelsCost {
+			if over[l.d] == nil {
+				over[l.d] = map[string]bool{}
+			}
+			over[l.d][l.text] = true
+		}
+	}
+	return over
 }
 
 // labelReader reads labels, each text once.

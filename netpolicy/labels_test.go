@@ -1,6 +1,8 @@
 package netpolicy
 
 import (
+	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -106,5 +108,42 @@ func TestPeersOfALabelAreOfTheContainersProject(t *testing.T) {
 		if got := rules[0].peers[i].String(); got != want {
 			t.Errorf("%q, want %q", got, want)
 		}
+	}
+}
+
+// What all containers say together is bounded; who says little is not crowded out.
+func TestLabelsTogether(t *testing.T) {
+	var all []Endpoint
+	for i := range 60 {
+		e := managed(fmt.Sprintf("greedy-%02d", i), "n", fmt.Sprintf("10.0.0.%d", 2+i))
+		var peers []string
+		for j := range 100 {
+			peers = append(peers, fmt.Sprintf("{service: s%d-%d}", i, j))
+		}
+		e.Labels = map[string]string{labelEgress: "[{to: [" + strings.Join(peers, ",") + "]}]"}
+		all = append(all, e)
+	}
+	modest := managed("modest", "n", "10.0.1.2")
+	modest.Labels = map[string]string{labelIngress: "[{from: [{service: api}]}]"}
+	all = append(all, modest)
+	rs := Compile(World{Endpoints: all})
+	locked := 0
+	for _, s := range rs.States[:60] {
+		if len(s.Locked) > 0 {
+			locked++
+			if !strings.Contains(s.Locked[0], "put the policy in a file") {
+				t.Errorf("%s: %q", s.Container, s.Locked)
+			}
+		}
+	}
+	if want := 60 - (maxLabelsCost-1)/100; locked != want {
+		t.Errorf("%d are closed, want %d", locked, want)
+	}
+	if s := rs.States[60]; len(s.Locked) > 0 || !s.Isolated(Ingress) {
+		t.Errorf("the modest one: %+v", s)
+	}
+	again := Compile(World{Endpoints: all})
+	if again.Generation != rs.Generation || !reflect.DeepEqual(again.States, rs.States) {
+		t.Error("not the same twice")
 	}
 }

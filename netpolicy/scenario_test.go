@@ -224,7 +224,7 @@ func TestSharedNetworkNamespace(t *testing.T) {
 func TestStates(t *testing.T) {
 	a, b, c := managed("a", "n", "10.0.0.2"), managed("b", "n", "10.0.0.3"), managed("c", "n", "10.0.0.4")
 	a.Labels = map[string]string{labelIngress: "[]"}
-	b.Closed = "label netguard.guard.allow: no address"
+	b.Labels = map[string]string{labelIngress: "none"}
 	c.Managed = false
 	rs := Compile(World{
 		Endpoints: []Endpoint{a, b, c},
@@ -233,7 +233,7 @@ func TestStates(t *testing.T) {
 	})
 	want := []State{
 		{Container: "a", ID: "id-a", Network: "n", Policies: [2][]string{{"one", "two", "label netguard.ingress"}, {"two"}}},
-		{Container: "b", ID: "id-b", Network: "n", Policies: [2][]string{{"one"}, nil}, Locked: []string{"label netguard.guard.allow: no address", "policy bad in bad.yaml has a fault"}},
+		{Container: "b", ID: "id-b", Network: "n", Policies: [2][]string{{"one"}, nil}, Locked: []string{LabelFaults(b.Workload)[0].Error(), "policy bad in bad.yaml has a fault"}},
 		{Container: "c", ID: "id-c", Network: "n"},
 	}
 	if diff := cmp.Diff(want, rs.States); diff != "" {

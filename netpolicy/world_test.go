@@ -178,9 +178,6 @@ func drawEndpoint(t *rapid.T, i int) Endpoint {
 	if sometimes(t, "shared", 10) {
 		e.Shared = []Workload{drawWorkload(t, "s"+string(rune('1'+i)))}
 	}
-	if sometimes(t, "closed", 30) {
-		e.Closed = "a fault of another label"
-	}
 	if sometimes(t, "publishes", 3) {
 		p := Publish{HostPort: uint16(8000 + i), Port: rapid.SampledFrom([]uint16{80, 81, 443}).Draw(t, "port"), Proto: rapid.SampledFrom([]Protocol{TCP, UDP}).Draw(t, "proto")}
 		if ip := rapid.SampledFrom([]string{"", "0.0.0.0", "::", "10.1.0.1"}).Draw(t, "host ip"); ip != "" {
