@@ -143,6 +143,9 @@ func held(e *Engine) map[string][]string {
 	lists["tc"] = e.Output("sh", "-c", `for d in $(ip -o link show | grep -oE '(veth|ngifb)[0-9a-f]+' | sort -u); do
 		echo "dev $d"; tc class show dev $d | sort; tc filter show dev $d; tc filter show dev $d ingress; done`)
 	lists["links"] = ifbMAC.ReplaceAllString(lists["links"], "$1")
+	for _, name := range []string{"links", "bridge ports"} { // one line a device
+		lists[name] = strings.ReplaceAll(lists[name], "\n    ", " ")
+	}
 	out := map[string][]string{}
 	for name, text := range lists {
 		var lines []string
@@ -152,7 +155,7 @@ func held(e *Engine) map[string][]string {
 			}
 		}
 		switch name {
-		case "ipset", "qdiscs", "neighbours", "bridge ports", "FDB":
+		case "ipset", "qdiscs", "neighbours", "links", "bridge ports", "FDB":
 			slices.Sort(lines)
 		}
 		out[name] = lines
