@@ -144,4 +144,12 @@ func (d desire) form() form {
 	return f
 }
 
+// formOrNone is the form of nothing where there is no desire.
+func (d *desire) formOrNone() form {
+	if d == nil {
+		return form{}
+	}
+	return d.form()
+}
+
 func (f form) empty() bool { return f == form{} }

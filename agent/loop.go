@@ -55,6 +55,7 @@ type loop struct {
 	// link.Port.Seen: they stay so when a later change fails.
 	admitted map[uint64]bool
 	check    check
+	fights   map[uint64]*fight       // about limits, by link.Port.Seen
 	told     map[endpoint.Key]string // what was logged last about an endpoint
 	reads    int                     // of observed, at the last pass
 	over     bool                    // nothing is to be written any more
@@ -114,11 +115,12 @@ type state struct {
 	guardErr error
 	// admission is what holds of it, "" while nothing was written.
 	admission string
+	fights    []string // findings
 }
 
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
 	return &loop{log: log, driver: driver, links: links, observer: observer, settings: s, holder: &holder{log: log, tell: observer.lacking},
-		wakeup: newWake(), bound: endpoint.Bindings{}, applied: map[uint64]form{}, told: map[endpoint.Key]string{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{}, asks: make(chan func()),
+		wakeup: newWake(), bound: endpoint.Bindings{}, applied: map[uint64]form{}, told: map[endpoint.Key]string{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{}, asks: make(chan func()), fights: map[uint64]*fight{},
 		check: check{all: true}}
 }
 
@@ -126,6 +128,9 @@ func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *o
 func (l *loop) run(ctx context.Context) error {
 	for {
 		l.pass(ctx)
+		if l.fighting() {
+			l.breathe(ctx)
+		}
 		at := l.check.at
 		for _, next := range []time.Time{l.police.next(), l.sentry.at, l.alerts.next} {
 			if next.Before(at) {
@@ -143,6 +148,21 @@ func (l *loop) run(ctx context.Context) error {
 			timer.Stop()
 			f()
 		case <-timer.C:
+		}
+	}
+}
+
+// breathe lets a moment pass, in which nothing is done but what is asked for: who
+// fights may give reason for any number of passes.
+func (l *loop) breathe(ctx context.Context) {
+	for enough := time.After(fightPass); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case f := <-l.asks:
+			f()
+		case <-enough:
+			return
 		}
 	}
 }
@@ -195,6 +215,7 @@ func (l *loop) pass(ctx context.Context) {
 		l.alerts.pass(time.Now(), s.desires)
 		s.guarding = l.sentry.report
 		s.guardErr = l.sentry.err
+		s.fights = l.fightFindings()
 	} else {
 		l.police.at = time.Now().Add(verifyEvery)
 		l.sentry.at = l.police.at
@@ -304,6 +325,7 @@ func (l *loop) apply(s *state, ports []link.Port) {
 	}
 	gone := func(seen uint64) bool { _, ok := here[seen]; return !ok }
 	maps.DeleteFunc(l.failing, func(seen uint64, _ failure) bool { return gone(seen) })
+	maps.DeleteFunc(l.fights, func(seen uint64, _ *fight) bool { return gone(seen) })
 	maps.DeleteFunc(l.admitted, func(seen uint64, _ bool) bool { return gone(seen) })
 	for seen, f := range l.applied {
 		if gone(seen) {
@@ -360,9 +382,18 @@ func (l *loop) verify(s *state, ports []link.Port, wanted map[uint64]*desire) {
 		if d == nil && !snapshot.Touched(p.Index) || !due.all && !veth && !ifb {
 			continue
 		}
+		if g := l.fights[p.Seen]; g != nil && began.Before(g.until()) && l.applied[p.Seen] == d.formOrNone() {
+			l.check.mark(p.Index)
+			l.check.by(g.until())
+			continue
+		}
 		f, failed := l.failing[p.Seen]
 		if !failed || !began.Before(f.until) {
 			err := l.repair(snapshot, p, d)
+			if g := l.fights[p.Seen]; g != nil && g.on() {
+				l.check.mark(p.Index)
+				l.check.by(g.next(began, l.check.at))
+			}
 			if err == nil {
 				delete(l.failing, p.Seen)
 				continue
@@ -406,9 +437,19 @@ func (l *loop) repair(snapshot *tc.Snapshot, p *link.Port, d *desire) error {
 		}
 		return err
 	}
-	if len(steps) > 0 && known && was == want && d != nil {
-		l.log.Warn("shaping was changed by somebody else; restored", "container", d.Container.Name,
-			"network", d.Network.Name, "veth", p.Name, "steps", steps)
+	g := l.fights[p.Seen]
+	switch {
+	case len(steps) == 0 && g != nil:
+		g.calm(l.log, time.Now())
+	case len(steps) > 0 && known && was == want && d != nil:
+		if g == nil {
+			g = &fight{}
+			l.fights[p.Seen] = g
+		}
+		if !g.drifted(l.log, "the limits of "+d.Container.Name, time.Now(), []string{"the qdiscs and filters of " + p.Name}, nil) {
+			l.log.Warn("shaping was changed by somebody else; restored", "container", d.Container.Name,
+				"network", d.Network.Name, "veth", p.Name, "steps", steps)
+		}
 	}
 	if d == nil {
 		delete(l.applied, p.Seen)

@@ -112,6 +112,8 @@ type police struct {
 	unsure    bool     // a bridge may have been changed
 	overtaken int      // how often in a row
 	begun     bool     // they were, or are going to be, since the start
+
+	rules, switches fight // about iptables and sets, about what bridges hand over
 }
 
 // pass brings the kernel to what policies say of the endpoints now.
@@ -133,7 +135,7 @@ func (p *police) pass(ctx context.Context, catalog *netpolicy.Catalog, desires [
 	if p.dirty && (p.wait == 0 || !now.Before(p.at)) {
 		p.apply(ctx)
 	}
-	if p.unsure && !p.dirty {
+	if p.unsure && !p.dirty && !now.Before(p.switches.until()) {
 		p.bridges = nil
 		p.setBridges()
 	}
@@ -146,7 +148,11 @@ func (p *police) pass(ctx context.Context, catalog *netpolicy.Catalog, desires [
 func (p *police) soon(by []string) {
 	p.by = append(p.by, by...)
 	p.doubt = true
-	if at := time.Now().Add(verifySoon); p.at.After(at) && p.err == nil {
+	at := time.Now().Add(verifySoon)
+	if until := p.rules.until(); until.After(at) {
+		at = until
+	}
+	if p.at.After(at) && p.err == nil {
 		p.at = at
 	}
 }
@@ -159,6 +165,9 @@ func (p *police) touched(bridge string) {
 // look finds what is cheap to find of what nothing tells of.
 func (p *police) look(now time.Time) {
 	p.glance = now.Add(glanceEvery)
+	if now.Before(p.rules.until()) {
+		return
+	}
 	changed, err := p.driver.Glance()
 	if changed || err != nil { // an error is Verify's to tell
 		p.at = now
@@ -174,6 +183,9 @@ func (p *police) next() time.Time {
 	if !p.dirty && p.glance.Before(next) {
 		next = p.glance
 	}
+	if until := p.switches.until(); p.unsure && !p.dirty && until.Before(next) {
+		next = until
+	}
 	return next
 }
 
@@ -184,21 +196,29 @@ func (p *police) verify(ctx context.Context) {
 		p.fail(err)
 		return
 	}
+	now := time.Now()
 	switch {
 	case len(drift) > 0 && p.driver.Displaced():
 		p.log.Info("others wrote rules before netguard's, as Docker does for each network; putting netguard's first", "changes", drift, "by", names(p.by))
 	case len(drift) > 0:
-		p.log.Warn("rules were changed by somebody else; restoring them", "changes", drift, "by", names(p.by))
+		if !p.rules.drifted(p.log, "the rules of policies", now, drift, p.by) {
+			p.log.Warn("rules were changed by somebody else; restoring them", "changes", drift, "by", names(p.by))
+		}
 	case p.doubt && p.cut.IsZero():
 		// For a moment they may have been away: what began then ends.
-		p.cut = time.Now().Add(cutSoon)
+		p.cut = now.Add(cutSoon)
 	}
 	if len(drift) > 0 {
 		p.dirty, p.wait = true, 0
+	} else {
+		p.rules.calm(p.log, now)
 	}
 	p.by, p.doubt = nil, false
-	p.bridges = nil // look at them again
-	p.setBridges()
+	if !now.Before(p.switches.until()) {
+		p.bridges = nil // look at them again
+		p.setBridges()
+	}
+	p.at = p.switches.next(now, p.rules.next(now, p.at))
 }
 
 func (p *police) apply(ctx context.Context) {
@@ -223,6 +243,7 @@ func (p *police) apply(ctx context.Context) {
 	}
 	p.dirty, p.err, p.wait = false, nil, 0
 	p.at, p.glance = time.Now().Add(policeEvery), time.Now().Add(glanceEvery)
+	p.at = p.rules.next(time.Now(), p.at)
 	p.setBridges()
 	// Also when only members were added: an address may be new to a container
 	// whose predecessor left connections. And at the start: an earlier agent may have
@@ -250,7 +271,10 @@ func (p *police) setBridges() {
 		return
 	}
 	err := p.driver.Bridges(p.ruling.bridges)
-	if off := p.driver.Unswitched(); len(off) > 0 {
+	now := time.Now()
+	if off := p.driver.Unswitched(); len(off) == 0 {
+		p.switches.calm(p.log, now)
+	} else if !p.switches.drifted(p.log, "what bridges hand to iptables", now, off, nil) {
 		p.log.Warn("bridges were changed by somebody else to hand nothing to iptables; restored", "bridges", off)
 	}
 	if err != nil && (p.bridgesErr == nil || p.bridgesErr.Error() != err.Error()) {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +35,7 @@ type sentry struct {
 	look      guard.Look
 	at        time.Time // the next look at everything
 	wait      time.Duration
+	fight     fight
 }
 
 // hear has looked at what a hint names.
@@ -150,11 +152,15 @@ func (b bridges) list() []guard.Bridge {
 // apply brings the kernel to the wish.
 func (s *sentry) apply(ports []guard.Port, managed bridges, others []int, taken []netip.Addr, op config.Config) {
 	now := time.Now()
+	w := guard.Wish{Ports: ports, Bridges: managed.list(), Others: others, Taken: taken, Options: guard.Options{Mode: s.mode, Storm: op.Storm, Open: op.AdmissionOpen}}
+	if now.Before(s.fight.until()) && reflect.DeepEqual(w, s.wish) {
+		s.at = s.fight.next(now, s.at)
+		return
+	}
 	if !now.Before(s.at) {
 		s.look = guard.Everything
 		s.at = now.Add(guardEvery)
 	}
-	w := guard.Wish{Ports: ports, Bridges: managed.list(), Others: others, Taken: taken, Options: guard.Options{Mode: s.mode, Storm: op.Storm, Open: op.AdmissionOpen}}
 	report, err := s.driver.Apply(w, s.look)
 	s.wish = w
 	if err != nil {
@@ -166,9 +172,12 @@ func (s *sentry) apply(ports []guard.Port, managed bridges, others []int, taken 
 		s.at = now.Add(s.wait)
 		return
 	}
-	if len(report.Drift) > 0 {
+	if len(report.Drift) == 0 {
+		s.fight.calm(s.log, now)
+	} else if !s.fight.drifted(s.log, "the guard", now, report.Drift, nil) {
 		s.log.Warn("the guard was changed by somebody else; restored", "changes", strings.Join(report.Drift, "; "))
 	}
+	s.at = s.fight.next(now, s.at)
 	s.report, s.err, s.look, s.wait = report, nil, guard.Look{}, 0
 	s.admission = admission(w.Options)
 }

@@ -1,0 +1,179 @@
+package agent
+
+import (
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+)
+
+const (
+	// fightAfter is how often the same thing has to be changed by somebody else,
+	// each time within fightPace, to be a fight. It is longer than the time between
+	// two looks at what nobody tells of.
+	fightAfter = 5
+	fightPace  = 15 * time.Second
+	// While a fight lasts, what is put back stays so for minFight, doubled each
+	// time up to maxFight: as long as a change may last that nobody tells of.
+	minFight = 500 * time.Millisecond
+	maxFight = 10 * time.Second
+	// fightOver is how long at least nothing may be changed before it is over.
+	fightOver = 5 * time.Second
+	// fightPass is the time between two passes while any fight lasts.
+	fightPass = 50 * time.Millisecond
+	// maxStrikes bounds what is remembered of what was changed.
+	maxStrikes = 256
+)
+
+// fight recognises that another program changes the same thing again and again,
+// and says how soon to look at it: a host must not spend its time on two programs
+// that undo each other's work. It never says not to. The zero value is ready.
+type fight struct {
+	strikes map[string]strike
+
+	what  string    // that is fought about; "" where there is no fight
+	thing string    // what of it
+	by    []string  // who, where the kernel tells
+	begun time.Time // of the first change
+	last  time.Time // of the last change
+	count int       // of changes
+	wait  time.Duration
+}
+
+// strike is how often in a row, and since when, one thing was changed.
+type strike struct {
+	n           int
+	first, last time.Time
+}
+
+// on tells whether there is a fight.
+func (f *fight) on() bool { return f.what != "" }
+
+// until is when to look again, at the earliest.
+func (f *fight) until() time.Time {
+	if !f.on() {
+		return time.Time{}
+	}
+	return f.last.Add(f.wait)
+}
+
+// over is when it is over if nothing is changed any more.
+func (f *fight) over() time.Time { return f.last.Add(max(2*f.wait, fightOver)) }
+
+// next is when there is a reason to look, or limit if that is sooner.
+func (f *fight) next(now, limit time.Time) time.Time {
+	if !f.on() {
+		return limit
+	}
+	next := f.until()
+	if !now.Before(next) {
+		next = f.over()
+	}
+	if limit.Before(next) {
+		return limit
+	}
+	return next
+}
+
+// drifted notes that things were found changed, and are put back now. It logs the
+// begin of a fight, and tells whether there is one: then nothing else need be logged.
+func (f *fight) drifted(log *slog.Logger, what string, now time.Time, things, by []string) bool {
+	for thing, s := range f.strikes {
+		if now.Sub(s.last) > fightPace {
+			delete(f.strikes, thing)
+		}
+	}
+	if f.strikes == nil {
+		f.strikes = map[string]strike{}
+	}
+	var most string
+	for _, thing := range things {
+		s, known := f.strikes[thing]
+		if !known && len(f.strikes) >= maxStrikes {
+			continue
+		}
+		if s.n == 0 {
+			s.first = now
+		}
+		s.n, s.last = s.n+1, now
+		f.strikes[thing] = s
+		if s.n > f.strikes[most].n || most == "" {
+			most = thing
+		}
+	}
+	if f.on() {
+		f.count, f.last, f.by = f.count+1, now, by
+		f.wait = min(2*f.wait, maxFight)
+		return true
+	}
+	s := f.strikes[most]
+	if s.n < fightAfter {
+		return false
+	}
+	f.what, f.thing, f.by, f.begun, f.last, f.count, f.wait = what, most, by, s.first, now, s.n, minFight
+	log.Warn("another program changes the same thing again and again; it is put back less often from now on",
+		"about", what, "changes", most, "times", s.n, "by", names(by))
+	return true
+}
+
+// calm notes that nothing was found changed, and ends a fight in which nobody has
+// changed anything for long enough.
+func (f *fight) calm(log *slog.Logger, now time.Time) {
+	if !f.on() || now.Before(f.over()) {
+		return
+	}
+	log.Info("nobody changes it any more; what is changed is put back at once again",
+		"about", f.what, "times", f.count, "for", f.last.Sub(f.begun).Round(time.Second))
+	*f = fight{}
+}
+
+// finding says what an operator should know of it, "" where there is nothing.
+func (f *fight) finding() string {
+	if !f.on() {
+		return ""
+	}
+	who := ""
+	if len(f.by) > 0 {
+		who = fmt.Sprintf(" (the kernel names %s)", strings.Join(f.by, ", "))
+	}
+	return fmt.Sprintf("another program%s keeps changing %s: %s; put back %d times since %s, now every %v at most: find that program (netguard doctor names those that it knows) and stop it",
+		who, f.what, f.thing, f.count, f.begun.UTC().Format(time.RFC3339), f.wait)
+}
+
+// fighting tells whether there is any fight.
+func (l *loop) fighting() bool {
+	return l.police.rules.on() || l.police.switches.on() || l.sentry.fight.on() || len(l.fightings()) > 0
+}
+
+// fightings are the ports about whose limits there is a fight, by link.Port.Seen.
+func (l *loop) fightings() []uint64 {
+	var out []uint64
+	for seen, f := range l.fights {
+		if f.on() {
+			out = append(out, seen)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+// maxFindings bounds the findings about fights: one is enough to look for who it is.
+const maxFindings = 5
+
+// fightFindings says all that is fought about.
+func (l *loop) fightFindings() []string {
+	var out []string
+	for _, f := range []*fight{&l.police.rules, &l.police.switches, &l.sentry.fight} {
+		if f.on() {
+			out = append(out, f.finding())
+		}
+	}
+	for _, seen := range l.fightings() {
+		if len(out) == maxFindings {
+			break
+		}
+		out = append(out, l.fights[seen].finding())
+	}
+	return out
+}
