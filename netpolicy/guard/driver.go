@@ -118,6 +118,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 		}
 	}
 	if done > 0 {
+		d.settled = false // what is left undone then is nobody else's doing
 		if err := d.carryOut(todo); err != nil {
 			return Report{}, fmt.Errorf("guard: %w", err)
 		}

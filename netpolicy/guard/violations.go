@@ -6,7 +6,8 @@ import "fmt"
 // that have any.
 func (d *Driver) Violations() (map[int]Violations, error) {
 	out := map[int]Violations{}
-	if d.plan == nil || !d.features.Filter || !d.kernel.table.present {
+	// After a transaction that failed the table is not known until it is read again.
+	if d.plan == nil || !d.features.Filter || d.kernel.table != nil && !d.kernel.table.present {
 		return out, nil
 	}
 	counts, err := d.filter.violations()
