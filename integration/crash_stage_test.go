@@ -134,12 +134,26 @@ var ifbMAC = regexp.MustCompile(`(?m)^(\d+: ngifb.*\n\s+link/ether) \S+`)
 // dynamic are the sets that the guard's rules fill.
 var dynamic = regexp.MustCompile(`(?s)(set (violations|storm|samples) \{[^{}]*)elements = \{[^{}]*\}`)
 
+// elements are those of a set, which nft lists as they were added.
+var elements = regexp.MustCompile(`(?s)elements = \{([^{}]*)\}`)
+
+func sortElements(text string) string {
+	return elements.ReplaceAllStringFunc(text, func(list string) string {
+		all := strings.Split(elements.FindStringSubmatch(list)[1], ",")
+		for i := range all {
+			all[i] = strings.TrimSpace(all[i])
+		}
+		slices.Sort(all)
+		return "elements = " + strings.Join(all, "\n")
+	})
+}
+
 // held is all that the kernel holds, in an order of its own, so that two of them
 // can be compared.
 func held(e *Engine) map[string][]string {
 	lists := kernel(e)
 	delete(lists, "nftables") // iptables' part of it is listed by iptables
-	lists["guard"] = dynamic.ReplaceAllString(counters.ReplaceAllString(e.Output("sh", "-c", "nft list table bridge netguard 2>/dev/null; nft list tables | sort"), ""), "$1")
+	lists["guard"] = sortElements(dynamic.ReplaceAllString(counters.ReplaceAllString(e.Output("sh", "-c", "nft list table bridge netguard 2>/dev/null; nft list tables | sort"), ""), "$1"))
 	lists["tc"] = e.Output("sh", "-c", `for d in $(ip -o link show | grep -oE '(veth|ngifb)[0-9a-f]+' | sort -u); do
 		echo "dev $d"; tc class show dev $d | sort; tc filter show dev $d; tc filter show dev $d ingress; done`)
 	lists["links"] = ifbMAC.ReplaceAllString(lists["links"], "$1")

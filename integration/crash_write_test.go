@@ -82,21 +82,7 @@ func crashAtWrites(t *testing.T, rounds int, options ...Option) {
 	steps := s.scenario()
 	s.book.files = map[string]string{}
 	clean := held(s.e)
-	// One round that nobody disturbs tells how many writes there are.
-	log := s.file("writes")
-	s.agent(s.faulty, "NETGUARD_FAULT_LOG="+log)
-	s.book.post(t, maps.Clone(steps[0].after.files()))
-	s.book.a.Start()
-	for _, st := range steps {
-		st.do(t)
-		s.book.await(t, st.name+" is done", st.settling)
-		st.last = len(writes(t, log))
-		if st.comparable() {
-			st.held = held(s.e)
-		}
-		st.end(t)
-	}
-	names := writes(t, log)
+	names := s.rehearse(t, steps)
 	kinds := map[string]int{}
 	for _, n := range names {
 		kinds[n]++
@@ -133,9 +119,28 @@ func crashAtWrites(t *testing.T, rounds int, options ...Option) {
 	}
 }
 
-// crash plays the scenario until the agent dies, and looks at what the next one
-// makes of it. It tells whether the agent died.
-func (s *scene) crash(t *testing.T, steps []*step, clean map[string][]string, plan string) bool {
+// rehearse plays the scenario once, undisturbed, notes what the kernel holds then,
+// and gives the names of all writes.
+func (s *scene) rehearse(t *testing.T, steps []*step) []string {
+	t.Helper()
+	log := s.file("writes")
+	s.agent(s.faulty, "NETGUARD_FAULT_LOG="+log)
+	s.book.post(t, maps.Clone(steps[0].after.files()))
+	s.book.a.Start()
+	for _, st := range steps {
+		st.do(t)
+		s.book.await(t, st.name+" is done", st.settling)
+		st.last = len(writes(t, log))
+		if st.comparable() {
+			st.held = held(s.e)
+		}
+		st.end(t)
+	}
+	return writes(t, log)
+}
+
+// clean has nothing in force, and the same policies as at the rehearsal posted.
+func (s *scene) clean(t *testing.T, steps []*step) {
 	t.Helper()
 	s.agent(s.plain)
 	s.book.a.Kill()
@@ -143,9 +148,16 @@ func (s *scene) crash(t *testing.T, steps []*step, clean map[string][]string, pl
 	if res := s.book.a.For(t).CLI("cleanup"); !res.OK() {
 		t.Fatalf("cleanup: %s", res)
 	}
-	same(t, s.e, clean, "before "+plan+", cleaned up")
 	s.book.edits = 0 // the names of what is enacted are as they were
 	s.book.post(t, maps.Clone(steps[0].after.files()))
+}
+
+// crash plays the scenario until the agent dies, and looks at what the next one
+// makes of it. It tells whether the agent died.
+func (s *scene) crash(t *testing.T, steps []*step, clean map[string][]string, plan string) bool {
+	t.Helper()
+	s.clean(t, steps)
+	same(t, s.e, clean, "before "+plan+", cleaned up")
 	log := s.file(plan)
 	s.agent(s.faulty, "NETGUARD_FAULT="+plan, "NETGUARD_FAULT_LOG="+log)
 	ready := s.book.a.Launch()
