@@ -9,11 +9,13 @@ import (
 )
 
 const (
-	// fightAfter is how often the same thing has to be changed by somebody else,
-	// each time within fightPace, to be a fight. It is longer than the time between
-	// two looks at what nobody tells of.
-	fightAfter = 5
-	fightPace  = 15 * time.Second
+	// It is a fight when somebody else changes the same thing so often in a row: as
+	// soon as it is put back, as programs do, or at a pace that people may have. The
+	// slow pace is slower than the looks at what nobody tells of.
+	fastAfter = 5
+	fastPace  = time.Second
+	slowAfter = 20
+	slowPace  = 15 * time.Second
 	// While a fight lasts, what is put back stays so for minFight, doubled each
 	// time up to maxFight: as long as a change may last that nobody tells of.
 	minFight = 500 * time.Millisecond
@@ -43,9 +45,12 @@ type fight struct {
 
 // strike is how often in a row, and since when, one thing was changed.
 type strike struct {
-	n           int
+	n, fast     int
 	first, last time.Time
 }
+
+// fought tells whether that is a fight.
+func (s strike) fought() bool { return s.fast >= fastAfter || s.n >= slowAfter }
 
 // on tells whether there is a fight.
 func (f *fight) on() bool { return f.what != "" }
@@ -80,7 +85,7 @@ func (f *fight) next(now, limit time.Time) time.Time {
 // begin of a fight, and tells whether there is one: then nothing else need be logged.
 func (f *fight) drifted(log *slog.Logger, what string, now time.Time, things, by []string) bool {
 	for thing, s := range f.strikes {
-		if now.Sub(s.last) > fightPace {
+		if now.Sub(s.last) > slowPace {
 			delete(f.strikes, thing)
 		}
 	}
@@ -96,7 +101,10 @@ func (f *fight) drifted(log *slog.Logger, what string, now time.Time, things, by
 		if s.n == 0 {
 			s.first = now
 		}
-		s.n, s.last = s.n+1, now
+		if now.Sub(s.last) > fastPace {
+			s.fast = 0
+		}
+		s.n, s.fast, s.last = s.n+1, s.fast+1, now
 		f.strikes[thing] = s
 		if s.n > f.strikes[most].n || most == "" {
 			most = thing
@@ -108,7 +116,7 @@ func (f *fight) drifted(log *slog.Logger, what string, now time.Time, things, by
 		return true
 	}
 	s := f.strikes[most]
-	if s.n < fightAfter {
+	if !s.fought() {
 		return false
 	}
 	f.what, f.thing, f.by, f.begun, f.last, f.count, f.wait = what, most, by, s.first, now, s.n, minFight

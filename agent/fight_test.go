@@ -69,8 +69,9 @@ func TestFight(t *testing.T) {
 			t.Errorf("a fight after %d changes: %s", r.lines, r.finding())
 		}
 		r.attacked(time.Hour, 16*time.Second, "x")
+		r.attacked(15*2*time.Second, 2*time.Second, "x")
 		if r.on() || r.finding() != "" || !r.until().IsZero() {
-			t.Errorf("a fight over what changes every 16 s: %s", r.finding())
+			t.Errorf("a fight over what changes every 16 s, or 15 times: %s", r.finding())
 		}
 	})
 	t.Run("different_things_are_no_fight", func(t *testing.T) {

@@ -446,7 +446,7 @@ func (l *loop) repair(snapshot *tc.Snapshot, p *link.Port, d *desire) error {
 			g = &fight{}
 			l.fights[p.Seen] = g
 		}
-		if !g.drifted(l.log, "the limits of "+d.Container.Name, time.Now(), []string{"the qdiscs and filters of " + p.Name}, nil) {
+		if !g.drifted(l.log, "the limits of "+d.Container.Name, time.Now(), []string{steps[0].String() + " (" + p.Name + ")"}, nil) {
 			l.log.Warn("shaping was changed by somebody else; restored", "container", d.Container.Name,
 				"network", d.Network.Name, "veth", p.Name, "steps", steps)
 		}
