@@ -109,6 +109,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 		}
 	}
 	done, left := todo.count(), todo
+	d.settled = d.settled && done == 0 // what an error leaves undone is nobody else's doing
 	if todo.limits.count() > 0 {
 		// Before anybody is admitted whom they are for.
 		if err := d.limit(todo.limits); err != nil {
@@ -118,7 +119,6 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 		}
 	}
 	if done > 0 {
-		d.settled = false // what is left undone then is nobody else's doing
 		if err := d.carryOut(todo); err != nil {
 			return Report{}, fmt.Errorf("guard: %w", err)
 		}

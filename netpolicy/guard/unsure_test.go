@@ -18,8 +18,8 @@ func TestUnsure(t *testing.T) {
 	if _, err := d.Apply(w, Look{}); err == nil {
 		t.Fatal("it did not fail")
 	}
-	if counts, err := d.Violations(); err != nil || len(counts) != 0 {
-		t.Errorf("violations after that: %v, %v", counts, err)
+	if _, err := d.Violations(); err != nil {
+		t.Errorf("violations after that: %v", err)
 	}
 	r, err := d.Apply(w, Look{})
 	if err != nil {
