@@ -5,6 +5,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode"
@@ -66,6 +67,40 @@ func FuzzLoad(f *testing.F) {
 					t.Errorf("%s is not closed by %s", endpoints[i].Name, b)
 				}
 			}
+		}
+		// Parted chains say the same.
+		whole, parted := NewJudge(rs), NewJudge(compile(World{Endpoints: endpoints, Policies: c.Policies(), Broken: c.Broken()}, 1))
+		for i := range endpoints {
+			from := endpoints[i].Addrs[0]
+			for _, to := range append(slices.Clone(endpoints[(i+1)%len(endpoints)].Addrs), addr("192.0.2.9"), addr("2001:db8::9")) {
+				for _, p := range []Packet{{Src: from, Dst: to, Proto: TCP, Port: 80}, {Src: to, Dst: from, Proto: UDP, Port: 53}} {
+					if is, want := parted.Walk(p), whole.Walk(p); from.Is6() == to.Is6() && !sameTrace(is, want) {
+						t.Errorf("%+v: %+v, want %+v", p, is, want)
+					}
+				}
+			}
+		}
+	})
+}
+
+// Whatever a file is edited into, nothing that it enforced is lost by a fault.
+func FuzzReload(f *testing.F) {
+	for _, text := range []string{goodDB, goodWeb, badDB, badAll, badTwo, "", "["} {
+		f.Add([]byte(badDB), []byte(text))
+		f.Add([]byte(text), []byte(badTwo))
+	}
+	f.Fuzz(func(t *testing.T, first, second []byte) {
+		before := Load(texts("a.yaml", string(first)))
+		after := before.Reload(texts("a.yaml", string(second)))
+		readable(t, after.Faults())
+		if len(after.Files[0].Faults) == 0 {
+			if len(after.Files[0].Selects) > 0 {
+				t.Errorf("a good file closes %v", after.Broken())
+			}
+			return
+		}
+		if !within(before.Broken(), after.Broken()) || names(before.Policies()) != names(after.Policies()) {
+			t.Errorf("it was %q, it is %q", enforced(before), enforced(after))
 		}
 	})
 }

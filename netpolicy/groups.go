@@ -85,7 +85,9 @@ func (p *prepared) add(policy Policy) {
 		for i, in := range g.has {
 			if in {
 				p.isolated[fileStage(d)][i] = true
-				p.states[i].Policies[d] = append(p.states[i].Policies[d], policy.name)
+				if !slices.Contains(p.states[i].Policies[d], policy.name) { // a copy of a file, or one that moved
+					p.states[i].Policies[d] = append(p.states[i].Policies[d], policy.name)
+				}
 			}
 		}
 		p.rules[fileStage(d)] = append(p.rules[fileStage(d)], stageRules{g, policy.name, policy.rules[d]})
