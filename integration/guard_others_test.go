@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -41,6 +42,7 @@ func others(e *Engine) func() string {
 	e.Output("sh", "-ec", `
 		ip link add mine0 type bridge && ip link set mine0 addrgenmode none && ip link set mine0 up && ip addr add 198.18.49.1/24 dev mine0
 		ip link add mine1 type veth peer name mine2 && ip link set mine1 master mine0
+		ip link set mine1 addrgenmode none && ip link set mine2 addrgenmode none
 		ip link set mine1 up && ip link set mine2 up
 		bridge fdb add 02:00:00:00:99:01 dev mine1 master static
 		ip neigh add 198.18.49.9 lladdr 02:00:00:00:99:09 dev mine0 nud permanent
@@ -55,8 +57,43 @@ func others(e *Engine) func() string {
 			ip -o addr show dev mine0
 			ip neigh show dev mine0 nud permanent
 			tc qdisc show dev mine1
-			nft list table bridge mine
-			nft list table inet mine`), "")
+			nft -a list table bridge mine
+			nft -a list table inet mine`), "")
+	}
+}
+
+// watchOthers hears each message of the kernel about other software's links, and
+// gives those that came since the call before.
+func watchOthers(e *Engine) func(t *testing.T) []string {
+	watchers := []*Process{e.Spawn("ip", "-o", "monitor", "link", "neigh", "address"), e.Spawn("bridge", "monitor", "all")}
+	said := make([]int, len(watchers))
+	changes := 0
+	return func(t *testing.T) []string {
+		t.Helper()
+		// A change that the test makes itself shows that they hear, and that they
+		// have heard all before it.
+		// At first they may not listen yet.
+		changes++
+		mark := fmt.Sprintf("02:00:00:00:98:%02x", changes)
+		heard := func(w *Process) bool { return strings.Contains(w.Stdout(), mark) }
+		for until := deadline(); !heard(watchers[0]) || !heard(watchers[1]); {
+			e.Output("sh", "-ec", "bridge fdb add "+mark+" dev mine1 master static; bridge fdb del "+mark+" dev mine1 master; "+
+				"ip neigh add 198.18.49.8 lladdr "+mark+" dev mine0; ip neigh del 198.18.49.8 dev mine0")
+			if time.Now().After(until) {
+				t.Fatal("the kernel's messages are not heard")
+			}
+		}
+		var out []string
+		for i, w := range watchers {
+			lines := strings.Split(w.Stdout(), "\n")
+			for _, line := range lines[said[i]:] {
+				if strings.Contains(line, "mine") && !strings.Contains(line, mark) && !strings.Contains(line, "198.18.49.8") {
+					out = append(out, line)
+				}
+			}
+			said[i] = len(lines) - 1
+		}
+		return out
 	}
 }
 
@@ -64,6 +101,7 @@ func TestGuardOthers(t *testing.T) {
 	t.Parallel()
 	e := Start(t)
 	mine := others(e)
+	heard := watchOthers(e)
 	n := e.Network("net", Subnet("198.18.40.0/24"))
 	from, to := enter(t, e.Run("from", On("net")), "net"), enter(t, e.Run("to", On("net")), "net")
 	// A port that somebody has put into Docker's own bridge.
@@ -72,8 +110,12 @@ func TestGuardOthers(t *testing.T) {
 		return e.Output("bridge", "-d", "link", "show", "dev", "guest")
 	}
 	before, portBefore := mine(), port()
+	heard(t) // of its making
 	same := func(when string) {
 		t.Helper()
+		if lines := heard(t); len(lines) > 0 {
+			t.Errorf("%s other software's things were touched:\n%s", when, strings.Join(lines, "\n"))
+		}
 		if d := cmp.Diff(before, mine()); d != "" {
 			t.Errorf("%s other software's things are not as before:\n%s", when, d)
 		}

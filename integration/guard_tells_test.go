@@ -68,6 +68,34 @@ func TestGuardTells(t *testing.T) {
 			t.Errorf("alerts took %v", took)
 		}
 	})
+	t.Run("a_restart_is_no_news_and_counts_outlive_it_and_a_change_of_settings", func(t *testing.T) {
+		e, a := on(t)
+		e.Network("quiet", Subnet("198.18.37.0/24"))
+		all := admitted(t, e, a, "quiet", nil, nil)
+		from, to := all[0], all[1]
+		attack3 := func() {
+			from.deliver(t, to, attack.Ether(to.MAC, attack.Nobody, attack.EtherIPv4, udp4(from, to, "")), 3)
+		}
+		attack3()
+		a.AwaitLog(`must not" container=` + from.Name + " ")
+		a.WriteConfig("guard: {storm: 900}\n")
+		a.AwaitLog("configuration read again")
+		a.Restart()
+		a.AwaitStatus("all are admitted", AllAdmitted)
+		attack3()
+		var line string
+		a.AwaitStatus("what is new is told", func(control.Status) bool {
+			line = lineWith(a.Log(), "must not", "container="+from.Name+" ")
+			return line != ""
+		})
+		if !strings.Contains(line, " mac=3 ") {
+			t.Errorf("not what is new: %s", line)
+		}
+		if got := violations(t, a, from, to); got[0].MAC != 6 || got[1] != (control.Violations{}) {
+			t.Errorf("counted %+v", got)
+		}
+		a.WriteConfig("")
+	})
 	t.Run("status_answers_and_counts_exactly_during_a_flood_of_forged_addresses", func(t *testing.T) {
 		e, a := on(t)
 		n := e.Network("flood", Subnet("198.18.36.0/24"))

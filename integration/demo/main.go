@@ -83,6 +83,8 @@ func (d *demo) guard() {
 		ep, _ := harness.Endpoint(s, d.mallory, "backend")
 		return ep.Violations.ARP > 0
 	})
+	d.run("netguard status mallory")
+	d.print(d.a.CLI("status", "mallory").Stdout)
 }
 
 // poison has mallory claim client's address, and says what plain believes.
