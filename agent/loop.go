@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -55,10 +56,13 @@ type loop struct {
 	// link.Port.Seen: they stay so when a later change fails.
 	admitted map[uint64]bool
 	check    check
-	fights   map[uint64]*fight       // about limits, by link.Port.Seen
-	told     map[endpoint.Key]string // what was logged last about an endpoint
-	reads    int                     // of observed, at the last pass
-	over     bool                    // nothing is to be written any more
+	// veths are the veths behind the IFBs that were there at the last look, by their
+	// ifindexes: one that is gone does not say whose it was.
+	veths  map[int]int
+	fights map[uint64]*fight       // about limits, by link.Port.Seen
+	told   map[endpoint.Key]string // what was logged last about an endpoint
+	reads  int                     // of observed, at the last pass
+	over   bool                    // nothing is to be written any more
 
 	state atomic.Pointer[state]
 }
@@ -120,7 +124,7 @@ type state struct {
 
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
 	return &loop{log: log, driver: driver, links: links, observer: observer, settings: s, holder: &holder{log: log, tell: observer.lacking},
-		wakeup: newWake(), bound: endpoint.Bindings{}, applied: map[uint64]form{}, told: map[endpoint.Key]string{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{}, asks: make(chan func()), fights: map[uint64]*fight{},
+		wakeup: newWake(), bound: endpoint.Bindings{}, applied: map[uint64]form{}, told: map[endpoint.Key]string{}, veths: map[int]int{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{}, asks: make(chan func()), fights: map[uint64]*fight{},
 		check: check{all: true}}
 }
 
@@ -244,6 +248,9 @@ func (l *loop) hear(h link.Hint) {
 		l.check.all = l.check.all || h.Full
 		for index := range h.Links {
 			l.check.mark(index)
+			if veth, ok := l.veths[index]; ok {
+				l.check.mark(veth)
+			}
 		}
 		l.check.within(verifySoon)
 	}
@@ -373,10 +380,19 @@ func (l *loop) verify(s *state, ports []link.Port, wanted map[uint64]*desire) {
 		return
 	}
 	keep := map[int]bool{} // veths whose IFB has a use
+	was := map[int]int{}   // the IFBs of veths, at the last look
+	for ifb, veth := range l.veths {
+		was[veth] = ifb
+	}
+	clear(l.veths)
 	for i := range ports {
 		p := &ports[i]
 		_, veth := due.links[p.Index]
-		_, ifb := due.links[snapshot.IFB(p.Index)]
+		at := snapshot.IFB(p.Index)
+		_, ifb := due.links[at]
+		if at = cmp.Or(at, was[p.Index]); at != 0 {
+			l.veths[at] = p.Index
+		}
 		d := wanted[p.Seen]
 		keep[p.Index] = d != nil && d.wish.Egress != nil
 		if d == nil && !snapshot.Touched(p.Index) || !due.all && !veth && !ifb {

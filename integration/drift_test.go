@@ -60,7 +60,7 @@ var ofRules = []damage{
 	{name: "iptables flushed", do: "iptables -F", never: true},
 	{name: "old rules restored", do: "iptables-restore < $OLD", opens: byPolicy},
 	{name: "iptables flushed, with FORWARD ACCEPT", do: "iptables -P FORWARD ACCEPT; iptables -F", opens: byPolicy},
-	{name: "sets destroyed after it", do: "iptables -F; ip6tables -F; for i in $(seq 100); do ipset destroy 2>/dev/null && exit; done; exit 1", opens: byPolicy},
+	{name: "sets destroyed after it", do: "iptables -P FORWARD ACCEPT; for i in $(seq 100); do iptables -F; ip6tables -F; ipset destroy 2>/dev/null && exit; done; exit 1", opens: byPolicy},
 }
 
 // ofSets tell nobody, with either backend.
@@ -93,11 +93,11 @@ var ofLayer2 = []damage{
 
 // ofLimits are about bandwidth.
 var ofLimits = []damage{
-	{name: "root qdisc deleted", do: "tc qdisc del dev $slow root", opens: byShaper},
+	{name: "root qdisc deleted", do: "tc qdisc del dev $slow root"},
 	{name: "class made wide", do: "tc class change dev $slow classid 4e47:1 htb rate 1gbit ceil 1gbit"}, // those below it are as before
-	{name: "ingress qdisc deleted", do: "tc qdisc del dev $small ingress", opens: byIFB},
-	{name: "filter deleted", do: "tc filter del dev $small ingress", opens: byIFB},
-	{name: "IFB deleted", do: "ip link del $(ip -o link show type ifb | grep -o 'ngifb[0-9a-f]*')"}, // until it is back nothing is sent
+	{name: "ingress qdisc deleted", do: "tc qdisc del dev $small ingress"},
+	{name: "filter deleted", do: "tc filter del dev $small ingress"},
+	{name: "IFB deleted", do: "ip link del $(ip -o link show type ifb | grep -o 'ngifb[0-9a-f]*')", until: "ip -o link show type ifb | grep -q ngifb"}, // until it is back nothing is sent
 }
 
 // somebody is what the log says of drift.
