@@ -40,6 +40,9 @@ const (
 	told = 2 * time.Second
 	// polled is how long it may take elsewhere.
 	polled = 12 * time.Second
+	// seen is how long it may take until all is seen to be as before, where the
+	// kernel tells: tools take their time, but looks at everything are rarer.
+	seen = 5 * time.Second
 )
 
 // ofRules are about iptables and ipset.
@@ -183,6 +186,9 @@ func (d *doorway) suffer(t testing.TB, what damage) outcome {
 			t.Fatalf("%s: the log says nothing of it:\n%s", what.name, d.a.Log())
 		}
 		time.Sleep(20 * time.Millisecond) // the log has no event for what is not there yet
+	}
+	if !what.polled && o.repaired > seen {
+		t.Errorf("%s: repaired after %v, more than %v", what.name, o.repaired, seen)
 	}
 	for name, open := range o.open {
 		if open > within {
