@@ -14,8 +14,11 @@ func BenchmarkDrift(b *testing.B) {
 	for name, options := range map[string][]Option{"nftables": nil, "legacy": {WithLegacyIptables()}} {
 		b.Run(name, func(b *testing.B) {
 			d := newDoorway(b, options...)
-			for _, what := range slices.Concat(ofLimits, ofSets, ofRules, ofLayer2) {
-				what.polled = what.polled || options != nil
+			all := slices.Concat(ofLimits, ofSets, ofRules, ofLayer2)
+			if options != nil {
+				all = withLegacy(all)
+			}
+			for _, what := range all {
 				row(b, strings.ReplaceAll(what.name, " ", "_"), func() map[string]float64 {
 					o := d.suffer(b, what)
 					out := map[string]float64{"repaired-s": o.repaired.Seconds()}
