@@ -1,0 +1,222 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker/docker/api/types/events"
+	"github.com/docker/docker/api/types/filters"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	. "netguard/integration/harness"
+)
+
+// clock notes when ports joined their bridge, and when they were admitted, as the
+// kernel tells; and when Docker says that containers were connected.
+type clock struct {
+	mu        sync.Mutex
+	joined    map[string]time.Time // by veth
+	admitted  map[string]time.Time
+	connected map[string]time.Time // by container ID
+}
+
+func newClock(b *testing.B, e *Engine) *clock {
+	b.Helper()
+	c := &clock{joined: map[string]time.Time{}, admitted: map[string]time.Time{}, connected: map[string]time.Time{}}
+	var conn *netlink.Conn
+	err := e.Do(func() (err error) {
+		if conn, err = netlink.Dial(unix.NETLINK_ROUTE, nil); err != nil {
+			return err
+		}
+		if err := conn.SetReadBuffer(8 << 20); err != nil {
+			return err
+		}
+		return conn.JoinGroup(unix.RTNLGRP_LINK)
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	told, _ := e.Client.Events(ctx, events.ListOptions{Filters: filters.NewArgs(filters.Arg("type", "network"), filters.Arg("event", "connect"))})
+	var over sync.WaitGroup
+	over.Go(func() {
+		for messages, err := conn.Receive(); err == nil; messages, err = conn.Receive() {
+			c.links(time.Now(), messages)
+		}
+	})
+	over.Go(func() {
+		for {
+			select {
+			case m := <-told:
+				c.mu.Lock()
+				c.connected[m.Actor.Attributes["container"]] = time.Unix(0, m.TimeNano)
+				c.mu.Unlock()
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	b.Cleanup(func() {
+		cancel()
+		conn.Close()
+		over.Wait()
+	})
+	return c
+}
+
+// links looks at what the bridge tells of its ports.
+func (c *clock) links(now time.Time, messages []netlink.Message) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, m := range messages {
+		if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] != unix.AF_BRIDGE {
+			continue
+		}
+		ad, err := netlink.NewAttributeDecoder(m.Data[unix.SizeofIfInfomsg:])
+		if err != nil {
+			continue
+		}
+		name, port := "", map[uint16]bool{}
+		for ad.Next() {
+			switch ad.Type() {
+			case unix.IFLA_IFNAME:
+				name = ad.String()
+			case unix.IFLA_PROTINFO:
+				ad.Nested(func(ad *netlink.AttributeDecoder) error {
+					for ad.Next() {
+						port[ad.Type()] = len(ad.Bytes()) == 1 && ad.Bytes()[0] != 0
+					}
+					return nil
+				})
+			}
+		}
+		if _, known := c.joined[name]; !known && len(port) > 0 {
+			c.joined[name] = now
+		}
+		// The last thing that the guard does for a container.
+		if _, known := c.admitted[name]; !known && port[unix.IFLA_BRPORT_LOCKED] && port[unix.IFLA_BRPORT_BCAST_FLOOD] {
+			c.admitted[name] = now
+		}
+	}
+}
+
+// start is what was measured of one start, in milliseconds.
+type start struct {
+	connect, join float64 // from Docker's word, or the kernel's, until it was admitted
+	first         float64 // what the container's first connection took
+	lost          bool    // its first SYN
+}
+
+var endpointLine = regexp.MustCompile(`msg=endpoint container=(\S+) network=\S+ veth=(\S+)`)
+
+// starts runs containers whose first instruction connects to a neighbour.
+func starts(b *testing.B, e *Engine, a *Agent, c *clock, to string, count, atATime int, round string) []start {
+	b.Helper()
+	var out []start
+	for n := 0; n < count; n += atATime {
+		var all []*Container
+		for i := range min(atATime, count-n) {
+			all = append(all, e.Create(fmt.Sprintf("quick-%s-%d", round, n+i), On("net"), Label(egressRate, "1gbit"), Doing("connect", "tcp", to, "10s")))
+		}
+		var wg sync.WaitGroup
+		for _, q := range all {
+			wg.Go(func() {
+				if err := q.TryStart(b.Context()); err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for _, q := range all {
+			q.Wait()
+			out = append(out, c.measured(b, a, q))
+			q.Remove()
+		}
+	}
+	return out
+}
+
+// measured puts together what is known of one start.
+func (c *clock) measured(b *testing.B, a *Agent, q *Container) start {
+	b.Helper()
+	var got Reach
+	if err := json.Unmarshal([]byte(strings.TrimSpace(q.Logs())), &got); err != nil {
+		b.Fatalf("%s said %q: %v", q.Name, q.Logs(), err)
+	}
+	a.AwaitLog("msg=endpoint container=" + q.Name + " ")
+	veth := ""
+	for _, m := range endpointLine.FindAllStringSubmatch(a.Log(), -1) {
+		if m[1] == q.Name {
+			veth = m[2]
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	connected, joined, admitted := c.connected[q.ID], c.joined[veth], c.admitted[veth]
+	if connected.IsZero() || joined.IsZero() || admitted.IsZero() {
+		b.Fatalf("%s: connected %v, joined %v, admitted %v", q.Name, connected, joined, admitted)
+	}
+	ms := func(from time.Time) float64 { return admitted.Sub(from).Seconds() * 1000 }
+	// The kernel sends a SYN again after a second.
+	return start{connect: ms(connected), join: ms(joined), first: got.TookMS, lost: !got.Answered() || got.TookMS > 900}
+}
+
+// BenchmarkAdmission is how long a container waits for its rules: from the moment that
+// Docker tells of its connection, or the kernel of its port, until it is admitted; how
+// long the connection takes that its first instruction opens; and how many lost their
+// first packet. With NETGUARD_SOAK it is 500 starts a row.
+func BenchmarkAdmission(b *testing.B) {
+	e := Start(b)
+	a := e.Agent(Policy("quick.yaml", "name: quick\nselect: {container: quick-*}\negress:\n  - to: [{container: peer}]\n    ports: [tcp/80]\n"))
+	e.Network("net", Subnet("198.18.93.0/24"))
+	peer := e.Run("peer", On("net"), Doing("serve", "tcp", ":80"))
+	a.AwaitStatus("the peer is admitted", AllAdmitted)
+	c := newClock(b, e)
+	count := 48
+	if os.Getenv("NETGUARD_SOAK") != "" {
+		count = 500
+	}
+	round := 0
+	for _, busy := range []string{"idle", "both_cores_busy"} {
+		for _, atATime := range []int{1, 8} {
+			row(b, fmt.Sprintf("%d_at_a_time/%s", atATime, busy), func() map[string]float64 {
+				if busy != "idle" {
+					for range 2 {
+						load := e.Spawn("sh", "-c", "while :; do :; done")
+						defer load.Kill()
+					}
+				}
+				round++
+				all := starts(b, e, a, c, peer.Addr("net", 80), count, atATime, fmt.Sprint(round))
+				out := map[string]float64{"starts": float64(len(all))}
+				quantiles := func(name string, of func(start) float64) {
+					var values []float64
+					for _, s := range all {
+						values = append(values, of(s))
+					}
+					slices.Sort(values)
+					last := len(values) - 1
+					out[name+"-p50-ms"], out[name+"-p99-ms"], out[name+"-max-ms"] = values[last/2], values[last*99/100], values[last]
+				}
+				quantiles("connect", func(s start) float64 { return s.connect })
+				quantiles("join", func(s start) float64 { return s.join })
+				quantiles("first", func(s start) float64 { return s.first })
+				for _, s := range all {
+					if s.lost {
+						out["lost"]++
+					}
+				}
+				return out
+			})
+		}
+	}
+}
