@@ -85,14 +85,12 @@ func (s *scene) fails(t *testing.T, steps []*step, failing int, while, plan stri
 		s.quietOrDie(t, before)
 		before.end(t)
 	}
-	open, closed := s.allowed(st.after)
-	if st.before == nil {
-		closed = nil // nothing was in force
-	} else {
-		open, closed = s.allowed(st.before, st.after)
+	open, _ := s.allowed(st.after)
+	wrong := s.watch(open, nil) // nothing was in force
+	if st.before != nil {
+		wrong = s.watch(s.allowed(st.before, st.after))
 		fail()
 	}
-	wrong := s.watch(open, closed)
 	st.do(t)
 	begun, settled, unwell := time.Now(), 0, 0
 	for time.Since(begun) < failsFor {
