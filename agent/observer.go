@@ -16,6 +16,7 @@ import (
 const (
 	minRetry = 100 * time.Millisecond
 	maxRetry = time.Second
+	maxRest  = 3 * time.Second
 	// listEvery has everything read that no event told of. listShare keeps
 	// that below this part of the time, on hosts where it takes long.
 	listEvery = 30 * time.Second
@@ -143,7 +144,9 @@ func (o *observer) run(ctx context.Context) error {
 					o.log.Warn("docker cannot be read; what is enforced stays enforced", "error", read.err)
 				}
 				known.err = read.err
-				wait, retry = retry, min(2*retry, maxRetry)
+				// What takes long to fail may take the processor's time.
+				wait = max(retry, min(time.Since(began), maxRest))
+				retry = min(2*retry, maxRetry)
 			default:
 				known, retry = read, minRetry
 				if hint.Full {

@@ -158,3 +158,25 @@ func TestSoakEverywhere(t *testing.T) {
 	soaking(t)
 	everywhere(t, 100)
 }
+
+// TestSoakLabels has so many large labels that Docker's list of containers is too
+// large to be read at once.
+func TestSoakLabels(t *testing.T) {
+	soaking(t)
+	e := Start(t)
+	big := strings.Repeat("x", 1<<20)
+	for i := range 80 {
+		e.Create(fmt.Sprintf("big%d", i), Label("a", big))
+	}
+	a := e.Agent(AgentFlags("--metrics", stormMetrics))
+	c := e.Run("late", Label(egressRate, "10mbit"), Label("a", big))
+	s := a.AwaitStatus("it is limited", limited(c, "bridge", 0, 10e6))
+	if len(s.Findings) > 0 || !s.InSync {
+		t.Errorf("%+v", s)
+	}
+	h := holdingOf(t, e, a)
+	t.Logf("holds %+v", h)
+	if h.rss > ceiling {
+		t.Errorf("the agent has %d MiB", h.rss)
+	}
+}

@@ -31,7 +31,10 @@ var (
 
 // bounded bounds what the engine's answers can make the agent hold. The client
 // decodes what comes for as long as it comes.
-type bounded struct{ http.RoundTripper }
+type bounded struct {
+	http.RoundTripper
+	most int // that an answer may cost
+}
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := b.RoundTripper.RoundTrip(r)
@@ -46,7 +49,7 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 		}{io.LimitReader(response.Body, maxRefusal), response.Body}
 		return response, nil
 	}
-	body := &costed{ReadCloser: response.Body, most: maxAnswer, left: maxAnswer, over: errLargeAnswer}
+	body := &costed{ReadCloser: response.Body, most: b.most, left: b.most, over: errLargeAnswer}
 	if strings.HasSuffix(r.URL.Path, "/events") {
 		body.most, body.left, body.over, body.lines = maxEvent, maxEvent, errLargeEvent, true
 	}

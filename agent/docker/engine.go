@@ -33,6 +33,7 @@ var (
 type Engine struct {
 	host string
 	log  *slog.Logger
+	most int // that an answer may cost
 	// The times of Watch; tests shorten them.
 	pingEvery, pingTimeout time.Duration
 
@@ -57,7 +58,7 @@ func New(host string, log *slog.Logger) (*Engine, error) {
 		host = client.DefaultDockerHost
 	}
 	e := &Engine{
-		host: host, log: log,
+		host: host, log: log, most: maxAnswer,
 		pingEvery: 5 * time.Second, pingTimeout: 5 * time.Second,
 		view: View{Containers: map[string]Container{}, Networks: map[string]Network{}, Firewall: defaultFirewall},
 	}
@@ -88,7 +89,7 @@ func (e *Engine) newClient() (*caller, error) {
 		if base, ok = h.Transport.(*http.Transport); !ok {
 			return fmt.Errorf("bound answers: the transport is a %T", h.Transport)
 		}
-		h.Transport = bounded{base}
+		h.Transport = bounded{base, e.most}
 		scheme := "http" // the client can no longer see which
 		if base.TLSClientConfig != nil {
 			scheme = "https"

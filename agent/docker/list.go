@@ -18,8 +18,8 @@ const (
 	// all is cheaper for the engine.
 	maxByID = 64
 	// firstPage is how many containers are listed at a time when all at once
-	// are too many, smallestPage when these are too large.
-	firstPage, smallestPage = 512, 1
+	// are too much, smallestPage when these and a thirty-second of them are.
+	firstPage, smallestPage = 1024, 1
 )
 
 // containers lists containers, all for nil, and puts them in the view; those
@@ -34,7 +34,7 @@ func (r *reader) containers(ctx context.Context, ids map[string]struct{}) error 
 		}
 	}
 	list, err := r.page(ctx, o)
-	for size := firstPage; errors.Is(err, errLargeAnswer) && size >= smallestPage; size /= 8 {
+	for size := firstPage; errors.Is(err, errLargeAnswer) && size >= smallestPage; size /= 32 {
 		list, err = r.pages(ctx, o, size)
 	}
 	if err != nil {
@@ -63,6 +63,7 @@ func (r *reader) containers(ctx context.Context, ids map[string]struct{}) error 
 func (r *reader) pages(ctx context.Context, o container.ListOptions, size int) ([]Container, error) {
 	o.Limit = size
 	var all []Container
+	among, last := o.Filters, ""
 	for {
 		page, err := r.page(ctx, o)
 		if err != nil {
@@ -72,10 +73,12 @@ func (r *reader) pages(ctx context.Context, o container.ListOptions, size int) (
 		if len(page) < size {
 			return all, nil
 		}
-		if o.Before == page[len(page)-1].ID {
+		if page[len(page)-1].ID == last {
 			return nil, fmt.Errorf("%w: a page follows itself", errWrongAnswer)
 		}
-		o.Before = page[len(page)-1].ID // the newest come first
+		last = page[len(page)-1].ID // the newest come first
+		o.Filters = among.Clone()
+		o.Filters.Add("before", last)
 	}
 }
 

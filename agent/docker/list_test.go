@@ -1,0 +1,158 @@
+package docker
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/docker/docker/api/types/container"
+	"github.com/docker/docker/api/types/network"
+)
+
+// shop answers as an engine with these containers does, the newest first.
+type shop struct {
+	ids   []string
+	label string
+
+	mu    sync.Mutex
+	lies  []string // containers that are in no list
+	asked []string
+}
+
+func (s *shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Api-Version", "1.41")
+	_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v"), "/")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.asked = append(s.asked, path+"?"+r.URL.RawQuery)
+	var answer any
+	switch path {
+	case "_ping":
+	case "info":
+		answer = map[string]string{"ServerVersion": "20.10.24"}
+	case "networks":
+		answer = []network.Summary{{ID: "h", Name: "host", Driver: "host"}}
+	case "networks/h":
+		answer = network.Inspect{ID: "h", Name: "host", Driver: "host"}
+	case "containers/json":
+		answer = s.list(r)
+	default:
+		id, ok := strings.CutSuffix(strings.TrimPrefix(path, "containers/"), "/json")
+		if !ok || !strings.Contains(strings.Join(append(s.ids, s.lies...), " "), id) {
+			w.WriteHeader(http.StatusNotFound)
+			answer = map[string]string{"message": "no such container"}
+			break
+		}
+		answer = container.InspectResponse{ContainerJSONBase: &container.ContainerJSONBase{ID: id}}
+	}
+	_ = json.NewEncoder(w).Encode(answer) // the one who asked may have had enough
+}
+
+func (s *shop) list(r *http.Request) []container.Summary {
+	query := r.URL.Query()
+	limit, _ := strconv.Atoi(query.Get("limit"))
+	var filter struct{ Before, ID map[string]bool }
+	_ = json.Unmarshal([]byte(query.Get("filters")), &filter)
+	before, out := "", []container.Summary{}
+	for id := range filter.Before {
+		before = id
+	}
+	for _, id := range s.ids {
+		switch {
+		case before != "":
+			if id == before {
+				before = ""
+			}
+		case len(filter.ID) > 0 && !filter.ID[id], limit > 0 && len(out) == limit:
+		default:
+			out = append(out, container.Summary{ID: id, Names: []string{"/" + id[:8]}, State: "created", Labels: map[string]string{"a": s.label}})
+		}
+	}
+	return out
+}
+
+func (s *shop) open(t *testing.T) *Engine {
+	t.Helper()
+	socket := filepath.Join(t.TempDir(), "docker.sock")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: s}
+	go func() { _ = server.Serve(l) }()
+	e, err := New("unix://"+socket, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = e.Close(), server.Close() })
+	return e
+}
+
+func newShop(containers, label int) *shop {
+	s := &shop{label: strings.Repeat("x", label)}
+	for i := range containers {
+		s.ids = append(s.ids, fmt.Sprintf("%064x", 1000-i))
+	}
+	return s
+}
+
+func TestRefresh(t *testing.T) {
+	full := Hint{Full: true}
+	t.Run("lists_in_pages_what_is_too_large_at_once", func(t *testing.T) {
+		s := newShop(70, maxValue+1)
+		e := s.open(t)
+		e.most = 4 << 20
+		v, err := e.Refresh(t.Context(), full)
+		if err != nil || len(v.Containers) != len(s.ids) {
+			t.Fatalf("%d containers, %v", len(v.Containers), err)
+		}
+		for _, id := range s.ids {
+			if got := len(v.Containers[id].Labels["a"]); got != maxValue {
+				t.Errorf("%d bytes of a label are kept of %s", got, id)
+			}
+		}
+		if n := len(s.asked); n > 12 {
+			t.Errorf("the engine was asked %d times: %.200q", n, s.asked)
+		}
+	})
+	t.Run("a_container_is_gone_when_the_engine_says_so_asked_for_it", func(t *testing.T) {
+		s := newShop(3, 1)
+		e := s.open(t)
+		if _, err := e.Refresh(t.Context(), full); err != nil {
+			t.Fatal(err)
+		}
+		s.lies, s.ids = s.ids[:1], s.ids[1:]
+		for _, h := range []Hint{full, {Containers: map[string]struct{}{s.lies[0]: {}}}} {
+			v, err := e.Refresh(t.Context(), h)
+			if err == nil || !strings.Contains(err.Error(), "which exists") || len(v.Containers) != 3 {
+				t.Errorf("%d containers, %v", len(v.Containers), err)
+			}
+		}
+		if h := e.TakeHint(); !h.Full {
+			t.Errorf("what could not be read is not read again: %+v", h)
+		}
+		s.lies = nil
+		if v, err := e.Refresh(t.Context(), full); err != nil || len(v.Containers) != 2 {
+			t.Errorf("%d containers, %v", len(v.Containers), err)
+		}
+	})
+	t.Run("asks_once_which_engine_it_is", func(t *testing.T) {
+		s := newShop(1, 1)
+		e := s.open(t)
+		for range 3 {
+			if v, err := e.Refresh(t.Context(), full); err != nil || v.Version != "20.10.24" {
+				t.Errorf("%+v, %v", v, err)
+			}
+		}
+		if n := strings.Count(strings.Join(s.asked, " "), "info?"); n != 1 {
+			t.Errorf("asked %d times", n)
+		}
+	})
+}
