@@ -49,9 +49,22 @@ func strangers(e *Engine) {
 		"nft add table bridge mine && nft add chain bridge mine c '{ type filter hook forward priority 5; }'",
 		"ip link add mine0 type bridge && ip link add mine1 type veth peer name mine2 && ip link set mine1 master mine0 && ip link set mine0 up && ip link set mine1 up && ip link set mine2 up",
 		"tc qdisc add dev mine1 root handle 7: htb && tc qdisc add dev mine2 ingress",
+		"bridge fdb add 02:00:00:00:00:77 dev mine1 master static && ip neigh add 203.0.113.77 lladdr 02:00:00:00:00:77 dev mine0 nud permanent",
+		// In the backend that Docker does not use as well.
+		"for b in nft legacy; do iptables-$b -A OUTPUT -d 203.0.113.11 -j DROP && ip6tables-$b -A OUTPUT -d 2001:db8::11 -j DROP; done",
 	} {
 		e.Output("sh", "-c", command)
 	}
+}
+
+// theirs is what belongs to strangers and to Docker, whatever netguard does.
+func theirs(e *Engine) string {
+	return counters.ReplaceAllString(e.Output("sh", "-c", `
+		for s in iptables-nft-save ip6tables-nft-save iptables-legacy-save ip6tables-legacy-save; do $s | grep -v NG | grep -E -e '^-A|^:(MINE|DOCKER)|^\*'; done
+		ipset save mine; nft list table inet mine; nft list table bridge mine
+		for d in mine0 mine1 mine2 docker0; do tc qdisc show dev $d; ip -d link show $d; bridge -d link show dev $d; done
+		bridge fdb show dev mine1; ip neigh show dev mine0 nud permanent
+		sysctl net.ipv4.ip_forward; sysctl -a 2>/dev/null | grep '^net\.bridge'`), "")
 }
 
 func TestCleanup(t *testing.T) {
@@ -67,9 +80,12 @@ func TestCleanup(t *testing.T) {
 			var containers []*Container
 			for i := range 3 {
 				containers = append(containers, e.Run(fmt.Sprintf("web%d", i), On("net"), Service("shop", "web"),
-					Label(egressRate, "10mbit"), Label(ingressRate, "20mbit"), Label("netguard.guard.allow", "198.18.9.200")))
+					Label(egressRate, "10mbit"), Label(ingressRate, "20mbit"), Label("netguard.guard.allow", "198.18.9.200"), Label("netguard.guard.connections", "1000")))
 			}
-			before := kernel(e)
+			before, foreign := kernel(e), theirs(e)
+			if n := len(strings.Split(foreign, "203.0.113.11/")); n != 3 {
+				t.Fatalf("%d rules of strangers in both backends:\n%s", n-1, foreign)
+			}
 			a := e.NewAgent(Policy("web.yaml", "name: web\nselect: {service: web}\ningress: []\ndeny:\n  - egress: {to: [{cidr: 169.254.169.254/32}]}\n"))
 			same := func(when string) {
 				t.Helper()
@@ -90,6 +106,9 @@ func TestCleanup(t *testing.T) {
 				})
 				if cmp.Equal(before, kernel(e)) {
 					t.Error("nothing is enforced")
+				}
+				if d := cmp.Diff(foreign, theirs(e)); d != "" {
+					t.Errorf("while netguard enforces, other people's things are not as before:\n%s", d)
 				}
 			}
 			clean := func() {
@@ -112,6 +131,15 @@ func TestCleanup(t *testing.T) {
 			a.Kill()
 			clean()
 			same("cleaned up after a crash,")
+			clean()
+			same("cleaned up twice after a crash,")
+			a.Start()
+			enforced()
+			a.RestartWith("--mode", "monitor")
+			enforced()
+			a.Stop()
+			clean()
+			same("cleaned up after monitor mode, with no agent,")
 		})
 	}
 }

@@ -17,7 +17,7 @@ func TestMonitorMode(t *testing.T) {
 	e.Network("net", Subnet("198.18.65.0/24"), Subnet("fd00:65::/64"))
 	a := e.Agent(Policy("db.yaml", "name: only-web\nselect: {container: db}\ningress: [{from: [{container: web}], ports: [tcp/80]}]\n"))
 	db := welcome(t, e, "db", "net", []string{"tcp/80", "tcp/90", "udp/53"})
-	web := welcome(t, e, "web", "net", []string{"tcp/80"}, Label(egressRate, "8mbit"))
+	web := welcome(t, e, "web", "net", []string{"tcp/80"}, Label(egressRate, "8mbit"), Label("netguard.guard.connections", "1000"))
 	other := welcome(t, e, "other", "net", nil)
 	inForce := func(mode string) time.Time {
 		t.Helper()
@@ -29,6 +29,10 @@ func TestMonitorMode(t *testing.T) {
 			w, there := Endpoint(s, web.Container, "net")
 			return ok && there && s.Mode == mode && s.InSync && d.State == control.Admitted && len(d.Policy.Ingress) == 1 && w.Egress.RateBPS == 8e6
 		})
+		drops := e.Output("sh", "-c", "{ iptables-save; ip6tables-save; } | grep '^-A NG' | grep -E -c -e '-j (DROP|REJECT)'; nft list tables | grep netguard | while read t; do nft list $t; done | grep -w -c drop; true")
+		if (drops == "0\n0\n") != (mode == control.ModeMonitor) {
+			t.Errorf("mode %s: rules that drop, of iptables and nft: %q", mode, drops)
+		}
 		if !strings.Contains(a.CLI("status").Stdout, "mode "+s.Mode) {
 			t.Errorf("status does not begin with the mode %s", mode)
 		}
