@@ -73,6 +73,11 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer server.Close()
+	only, err := alone(log)
+	if err != nil {
+		return err
+	}
+	defer only.Close()
 
 	rules := newPolicies(cfg.PolicyDir, o.monitors())
 	if err := rules.start(); err != nil {

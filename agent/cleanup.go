@@ -41,6 +41,11 @@ func Cleanup(ctx context.Context, socket string) error {
 		return err
 	}
 	defer server.Close()
+	only, err := alone(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return fmt.Errorf("%w, or name its socket (--socket)", err)
+	}
+	defer only.Close()
 	filter, err := iptables.Open(ctx, iptables.Options{})
 	if err != nil {
 		return err

@@ -1,9 +1,12 @@
 package integration
 
 import (
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"netguard/agent/control"
 	. "netguard/integration/harness"
@@ -70,15 +73,29 @@ func TestRestart(t *testing.T) {
 			t.Errorf("veths %q and %q", one.Veth, two.Veth)
 		}
 	})
-	t.Run("a_second_agent_refuses", func(t *testing.T) {
-		second := e.For(t).NewAgent()
-		second.Socket = a.Socket
-		second.Launch()
-		r := second.Process().Wait()
-		if r.Code == 0 || !strings.Contains(r.Stderr, "another netguard agent") {
-			t.Errorf("the second agent: %s", r)
-		}
-	})
+	for name, socket := range map[string]string{"": a.Socket, "_with_another_socket_too": ""} {
+		t.Run("a_second_agent_refuses"+name, func(t *testing.T) {
+			e := e.For(t)
+			before := kernel(e)
+			second := e.NewAgent(AgentFlags("--mode", "monitor"))
+			if socket != "" {
+				second.Socket = socket
+			}
+			second.Launch()
+			said := fmt.Sprintf("another netguard agent (pid %d)", a.Process().PID())
+			if r := second.Process().Wait(); r.Code != 1 || !strings.Contains(r.Stderr, said) {
+				t.Errorf("the second agent: %s", r)
+			}
+			if socket == "" {
+				if r := second.CLI("cleanup"); r.Code != 1 || !strings.Contains(r.Stderr, said) {
+					t.Errorf("a clean-up beside the first agent: %s", r)
+				}
+			}
+			if d := cmp.Diff(before, kernel(e)); d != "" {
+				t.Errorf("it wrote:\n%s", d)
+			}
+		})
+	}
 }
 
 func both1(s control.Status, c, liar *Container) bool {

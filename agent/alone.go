@@ -1,0 +1,57 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"netguard/agent/control"
+)
+
+// aloneAddress belongs to the network namespace and to no file system: two agents on a
+// host meet here whatever their control sockets are, and nothing of a dead one stays.
+const aloneAddress = "@netguard/agent"
+
+// alone makes sure that no other agent is at work in this network namespace until it is
+// closed. The error is control.ErrInUse if one is. Anybody on the host may take an
+// address; only root's counts.
+func alone(log *slog.Logger) (io.Closer, error) {
+	held, err := net.Listen("unix", aloneAddress)
+	if err == nil {
+		return held, nil
+	}
+	if !errors.Is(err, unix.EADDRINUSE) {
+		return nil, fmt.Errorf("look for another agent: %w", err)
+	}
+	who, err := whose()
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("another netguard agent works in this network namespace (%w): %w", err, control.ErrInUse)
+	case who.Uid != 0:
+		log.Warn("a process that is not root's pretends to be an agent", "pid", who.Pid, "uid", who.Uid)
+		return io.NopCloser(nil), nil
+	}
+	return nil, fmt.Errorf("another netguard agent (pid %d) works in this network namespace, with another control socket: %w", who.Pid, control.ErrInUse)
+}
+
+// whose asks the kernel who has the address.
+func whose() (*unix.Ucred, error) {
+	conn, err := net.DialTimeout("unix", aloneAddress, time.Second)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Close()
+	raw, err := conn.(*net.UnixConn).SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var who *unix.Ucred
+	var asked error
+	err = raw.Control(func(fd uintptr) { who, asked = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) })
+	return who, errors.Join(err, asked)
+}
