@@ -45,8 +45,9 @@ type ruling struct {
 	bridges map[string]bool
 	// widened are the addresses by which a label would open something.
 	widened map[endpoint.Key][]netip.Addr
-	// places is where the endpoints are.
+	// places is where the endpoints are, homes where their addresses.
 	places []place
+	homes  []iptables.Home
 }
 
 // place is what policies need not know of an endpoint, and bridges are chosen by.
@@ -64,12 +65,12 @@ func places(desires []desire) []place {
 }
 
 func (r *ruling) wish() iptables.Wish {
-	return iptables.Wish{Rules: r.rules, Containers: addresses(r.endpoints)}
+	return iptables.Wish{Rules: r.rules, Containers: addresses(r.endpoints), Homes: r.homes}
 }
 
 // rule compiles. It is pure.
 func rule(catalog *netpolicy.Catalog, desires []desire, ps []netpolicy.Endpoint) *ruling {
-	r := &ruling{catalog: catalog, endpoints: ps, places: places(desires), states: map[endpoint.Key]netpolicy.State{},
+	r := &ruling{catalog: catalog, endpoints: ps, places: places(desires), homes: homes(desires), states: map[endpoint.Key]netpolicy.State{},
 		within: map[endpoint.Key]bool{}, bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}}
 	r.rules = netpolicy.Compile(netpolicy.World{Endpoints: ps, Policies: catalog.Policies(), Broken: catalog.Broken()})
 	within, widened := r.rules.Within(ps), r.rules.Widened(ps)
@@ -83,6 +84,7 @@ func rule(catalog *netpolicy.Catalog, desires []desire, ps []netpolicy.Endpoint)
 			r.within[e.Key], r.bridges[e.Network.Bridge] = true, true
 		}
 	}
+	r.everywhere(desires)
 	return r
 }
 

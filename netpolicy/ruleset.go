@@ -11,8 +11,10 @@ import "net/netip"
 // Ahead of everything here, and not part of it, a driver lets pass what belongs
 // to a connection that exists (established, related), after it has refused the
 // connections that a change of policy cut. In IPv6 it then returns neighbour
-// discovery (types 133 to 137) and multicast listener messages (130, 131, 132,
-// 143): they are never policy's business. What is left, the first packet of a
+// discovery (types 133 to 136, and the host's 137) that was not routed, and multicast
+// listener messages (130, 131, 132, 143) to groups: they are never policy's business.
+// An error message of a container that policies close for sending is judged as any
+// other message of ICMP, whatever connection it quotes. What is left, the first packet of a
 // connection, goes to the entry chain of its path (see Path).
 //
 // # Membership and rules

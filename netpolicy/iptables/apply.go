@@ -74,6 +74,9 @@ func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (er
 		done.created = append(done.created, s)
 		r.Created++
 	}
+	if err := d.changeHomes(p, false, r); err != nil {
+		return err
+	}
 	if err := d.changeSets(p, r, func(c change) bool { return !c.late || !p.rules() }); err != nil {
 		return err
 	}
@@ -95,6 +98,9 @@ func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (er
 		}
 	}
 	r.InForce = true
+	if err := d.changeHomes(p, true, r); err != nil {
+		return err
+	}
 	for _, name := range p.destroy {
 		if err := d.release(ctx, name); err != nil {
 			return err
@@ -254,8 +260,9 @@ func (d *Driver) remember(k *kernel, p *plan) {
 	}
 	for _, i := range d.families {
 		f := d.wish.Rules.Families()[i]
-		for _, s := range wishedSets(f, d.denied[i]) {
+		for _, s := range append(slices.Clip(f.Sets), d.counted(i)...) {
 			k.sets[s.Name].members = s.Members
 		}
+		k.sets[homesSet(f.IPv6).name].places = d.homes[i]
 	}
 }

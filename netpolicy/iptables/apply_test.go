@@ -114,7 +114,8 @@ func TestApply(t *testing.T) {
 		apply(t, d, s)
 		// As if this version listed something in its own way.
 		c := &d.layouts[0].static[0]
-		c.rules[0] = strings.Replace(c.rules[0], "-j", "--jump", 1)
+		last := len(c.rules) - 1
+		c.rules[last] = strings.Replace(c.rules[last], "-j", "--jump", 1)
 		if drift, err := d.Verify(context.Background()); err != nil || len(drift) != 1 {
 			t.Fatalf("drift = %q, %v", drift, err)
 		}

@@ -206,6 +206,9 @@ func (d *Driver) switchBridge(name string, recorded *[2]map[string]bool) error {
 		} else if d.switched[i][name] && !slices.Contains(d.unswitched, name) {
 			d.unswitched = append(d.unswitched, name)
 		}
+		if err := d.begin(i, name); err != nil {
+			return fmt.Errorf("filter bridge %s: %w", name, err)
+		}
 		if err := d.setBridge(b.index, i, true); err != nil {
 			return fmt.Errorf("filter bridge %s: %w", name, err)
 		}

@@ -45,7 +45,7 @@ func (d *Driver) Cut(ctx context.Context, keep func(Flow) bool) (CutReport, erro
 			return r, fmt.Errorf("cut connections: %w", err)
 		}
 	}
-	c := &cutter{driver: d, keep: keep, report: &r, containers: map[netip.Addr]bool{}}
+	c := &cutter{driver: d, keep: keep, report: &r, containers: map[netip.Addr]bool{}, neighbours: neighboursOf(d.wish.Homes)}
 	for _, members := range d.denied {
 		for _, m := range members {
 			c.containers[m.Prefix.Addr()] = true
@@ -113,6 +113,7 @@ type cutter struct {
 	keep       func(Flow) bool
 	report     *CutReport
 	containers map[netip.Addr]bool
+	neighbours neighbours
 	remove     *conn
 	chunk      []entry
 	err        error
@@ -201,7 +202,7 @@ func (c *cutter) kept(e entry) bool {
 
 // keepAll asks for all that a connection may be.
 func (c *cutter) keepAll(e entry) bool {
-	for _, r := range e.readings() {
+	for _, r := range e.readings(c.neighbours.bridged(e)) {
 		if !c.keep(r.flow()) {
 			return false
 		}
@@ -214,7 +215,7 @@ func (c *cutter) keepAll(e entry) bool {
 func (c *cutter) flush() {
 	var notes [2][]element
 	for _, e := range c.chunk {
-		for _, r := range e.readings() {
+		for _, r := range e.readings(c.neighbours.bridged(e)) {
 			if n, ok := r.reopens(); ok && !e.doubted {
 				i := index(n.second.Is6())
 				notes[i] = append(notes[i], n)

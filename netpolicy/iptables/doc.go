@@ -18,9 +18,11 @@
 //
 //	NG-FORWARD, NG-INPUT, NG-OUTPUT, each:
 //	  RETURN what belongs to a connection that exists
+//	  -g     NG-STRAY, which drops: a container's address on the wrong device
+//	  -g     errors (ICMP) that a container sends which may not send: the entry chain
 //	  DROP   what would open again, from the server's side, one that was cut
 //	  RETURN neighbour discovery and multicast listener messages (IPv6)
-//	  -g, -j TCP that is entered from the middle: its mirror (NG-FORWARD)
+//	  -g, -j TCP that is entered from the middle as a bridge begins: its mirror (NG-FORWARD)
 //	  -j     the entry chain of the generation
 //
 // A generation's chains are written next to the old ones, in one transaction a
@@ -48,7 +50,7 @@
 //
 // Connections within a bridge are older than the kernel's table when the bridge
 // begins to hand over its frames. Of TCP the ports tell who is the client (see
-// mirror.go), in the rules and in Cut alike. Of UDP nothing does: a server that
+// mirror.go), in the rules for a minute, and in Cut alike. Of UDP nothing does: a server that
 // goes on sending without being asked, and may send to the client by policy, is
 // taken for one that opens a connection of its own.
 //

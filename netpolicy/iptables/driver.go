@@ -37,6 +37,9 @@ type Wish struct {
 	// Containers are the addresses of all containers of the host, netguard's
 	// or not. Denied counts by them, and Cut looks at their connections.
 	Containers []netip.Addr
+	// Homes are the bridges of the containers that are netguard's: of the addresses
+	// that Docker gave them, and their link-local ones.
+	Homes []Home
 }
 
 // Report is what a call of Apply did.
@@ -73,6 +76,8 @@ type Driver struct {
 
 	wish   *Wish
 	denied [2][]netpolicy.Member
+	homed  [2][]netpolicy.Member
+	homes  [2][]element
 	// bridgeFilter is a file that is there if br_netfilter is.
 	bridgeFilter string
 	backend      Backend
@@ -167,6 +172,7 @@ func (d *Driver) take(w Wish) error {
 	}
 	d.wish = &w
 	d.denied = containers(w.Containers)
+	d.homes, d.homed = homesOf(w.Homes)
 	return nil
 }
 
@@ -222,9 +228,14 @@ func (d *Driver) plan(k *kernel, rules bool) (*plan, error) {
 	wanted := map[string]bool{bridgeSet(false).name: true, bridgeSet(true).name: true}
 	for _, i := range d.families {
 		f := d.wish.Rules.Families()[i]
-		if err := p.planSets(k, f, d.denied[i], cutSet(f.IPv6, d.cutSeconds()), wanted); err != nil {
+		if err := p.planSets(k, f, d.counted(i), []setSpec{cutSet(f.IPv6, d.cutSeconds()), homesSet(f.IPv6), beganSet(f.IPv6)}, wanted); err != nil {
 			return nil, err
 		}
+		var held []element
+		if h := k.sets[homesSet(f.IPv6).name]; h != nil {
+			held = h.places
+		}
+		p.homes[i] = planHomes(held, d.homes[i])
 		if rules {
 			p.tables[i] = planTable(k.tables[i], d.layouts[i], d.readsAs(i))
 		}

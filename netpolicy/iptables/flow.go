@@ -153,10 +153,11 @@ func (e entry) reversed() entry {
 	return e
 }
 
-// readings are what the connection may be: who opened it is not known of one that
-// was entered from the middle. Its ports tell, or it may be either.
-func (e entry) readings() []entry {
-	if !e.midstream {
+// readings are what the connection may be: who opened it is not known of one within a
+// bridge that was entered from the middle. Its ports tell, or it may be either. That
+// is as in the rules (see mirror.go).
+func (e entry) readings(bridged bool) []entry {
+	if !e.midstream || !bridged {
 		return []entry{e}
 	}
 	from, to := e.orig.sport >= firstHigh, e.reply.sport >= firstHigh

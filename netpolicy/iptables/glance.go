@@ -30,8 +30,8 @@ func (d *Driver) Glance() (bool, error) {
 		switch {
 		case !ok:
 			return true, nil
-		case h.typ == hashIPPortIP || h.typ == hashNetIface: // no part of a wish
-		case int(h.elements) != len(held.members):
+		case !h.wished():
+		case int(h.elements) != len(held.members)+len(held.places):
 			return true, nil
 		}
 	}

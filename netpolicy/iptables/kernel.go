@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"netguard/netpolicy"
 )
@@ -21,6 +22,17 @@ type kernel struct {
 type heldSet struct {
 	setHeader
 	members []netpolicy.Member
+	places  []element // of homes, instead
+}
+
+// wished tells whether the members of a set are part of a wish.
+func (h setHeader) wished() bool {
+	for _, ipv6 := range []bool{false, true} {
+		if h.name == cutSet(ipv6, 0).name || h.name == bridgeSet(ipv6).name || h.name == beganSet(ipv6).name {
+			return false
+		}
+	}
+	return true
 }
 
 type stale struct {
@@ -132,12 +144,17 @@ func (d *Driver) readSets(k *kernel) error {
 		}
 		held := &heldSet{setHeader: h}
 		k.sets[h.name] = held
-		if h.typ == hashIPPortIP || h.typ == hashNetIface {
-			continue // no part of a wish
+		if !h.wished() {
+			continue
 		}
 		list, err := d.sets.members(h.name)
 		if err != nil {
 			return err
+		}
+		if h.typ == hashNetIface {
+			slices.SortFunc(list, comparePlaces)
+			held.places = list
+			continue
 		}
 		for _, e := range list {
 			held.members = append(held.members, e.Member)
@@ -149,8 +166,10 @@ func (d *Driver) readSets(k *kernel) error {
 // ownsSet tells whether a set of this name is netguard's.
 func ownsSet(name string) bool {
 	for _, ipv6 := range []bool{false, true} {
-		if name == deniedSet(ipv6).name || name == cutSet(ipv6, 0).name || name == bridgeSet(ipv6).name {
-			return true
+		for _, s := range []setSpec{deniedSet(ipv6), cutSet(ipv6, 0), bridgeSet(ipv6), homesSet(ipv6), homedSet(ipv6), beganSet(ipv6)} {
+			if name == s.name {
+				return true
+			}
 		}
 	}
 	return netpolicy.OwnsSet(name)

@@ -29,6 +29,12 @@ type node struct {
 	addrs, gateways [2]netip.Addr
 }
 
+// labHomes is where the containers of a lab are.
+var labHomes = []Home{
+	{addr("10.77.0.1"), "br0"}, {addr("10.77.0.2"), "br0"}, {addr("10.77.1.3"), "br1"},
+	{addr("2001:db8:77:0::1"), "br0"}, {addr("2001:db8:77:0::2"), "br0"}, {addr("2001:db8:77:1::3"), "br1"},
+}
+
 func newLab(t *testing.T, kind Backend) *lab {
 	t.Helper()
 	namespace(t)

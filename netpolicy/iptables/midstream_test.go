@@ -160,15 +160,53 @@ func TestMidstream(t *testing.T) {
 			t.Error("what is allowed stopped")
 		}
 	})
+	forLabs(t, "a_neighbour_enters_one_from_the_middle_only_when_the_bridge_begins", func(t *testing.T, l *lab) {
+		d := open(t)
+		// a may send nothing, and b may open what it likes to a.
+		s := policy("a", nil, nil)
+		s.closed = l.a.addrs[:]
+		apply(t, d, s.wish())
+		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+			t.Fatal(err)
+		}
+		packet := func(port uint16) []byte {
+			return tcpPacket(netip.AddrPortFrom(l.a.addrs[0], port), netip.AddrPortFrom(l.b.addrs[0], 50090), 0x10)
+		}
+		passes(t, l.a, l.b, "ip4:tcp", packet(1000))
+		run(t, "ipset", "flush", beganSet(false).name) // as time does
+		refused(t, d, l.a, l.b, "ip4:tcp", l.a.addrs[0], packet(1001))
+		// Nobody makes it begin again.
+		for range 2 {
+			if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		refused(t, d, l.a, l.b, "ip4:tcp", l.a.addrs[0], packet(1002))
+	})
+	forLabs(t, "what_is_routed_is_judged_as_it_is", func(t *testing.T, l *lab) {
+		d := open(t)
+		s := policy("a", nil, nil)
+		s.closed = l.a.addrs[:]
+		apply(t, d, s.wish())
+		if err := d.Bridges(map[string]bool{"br0": true, "br1": true}); err != nil {
+			t.Fatal(err)
+		}
+		refused(t, d, l.a, l.c, "ip4:tcp", l.a.addrs[0],
+			tcpPacket(netip.AddrPortFrom(l.a.addrs[0], 1000), netip.AddrPortFrom(l.c.addrs[0], 50090), 0x10))
+		// What was entered so is what it looks like.
+		e := entry{midstream: true, orig: tuple{src: l.a.addrs[0], dst: l.c.addrs[0], sport: 1000, dport: 50090},
+			reply: tuple{src: l.c.addrs[0], dst: l.a.addrs[0], sport: 50090, dport: 1000}}
+		if r := e.readings(neighboursOf(labHomes).bridged(e)); len(r) != 1 || r[0].orig.src != l.a.addrs[0] {
+			t.Errorf("it may be %+v", r)
+		}
+	})
 	forLabs(t, "nobody_opens_one_from_the_middle", func(t *testing.T, l *lab) {
 		d := open(t)
 		serve(t, l.b, 50090)
 		// b may open whatever it likes to c, and c nothing to b.
 		apply(t, d, policy("a", nil, []*node{l.b}, 80).wish())
 		from, to := netip.AddrPortFrom(l.c.addrs[0], 90), netip.AddrPortFrom(l.b.addrs[0], 50090)
-		seen := capture(t, l.b)
-		l.c.do(func() { sendRaw(t, tcpPacket(from, to, 0x10)) }) // ACK
-		await(t, 5*time.Second, "the packet passes, for b could have opened that connection", func() bool { return seen.Load() > 0 })
+		refused(t, d, l.c, l.b, "ip4:tcp", l.b.addrs[0], tcpPacket(from, to, 0x10)) // ACK
 		l.c.do(func() {
 			dialer := net.Dialer{Timeout: 2 * patience, LocalAddr: net.TCPAddrFromAddrPort(from)}
 			if c, err := dialer.Dial("tcp", to.String()); err == nil {
@@ -179,12 +217,12 @@ func TestMidstream(t *testing.T) {
 	})
 }
 
-// capture counts the TCP packets that reach a node from elsewhere.
-func capture(t *testing.T, n *node) *atomic.Int64 {
+// capture counts the packets of a protocol that reach a node.
+func capture(t *testing.T, n *node, network string) *atomic.Int64 {
 	t.Helper()
 	var count atomic.Int64
 	n.do(func() {
-		c, err := net.ListenIP("ip4:tcp", nil)
+		c, err := net.ListenIP(network, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -15,6 +15,7 @@ type plan struct {
 	tables  [2]tablePlan
 	destroy []string
 	stale   []stale
+	homes   [2]homesPlan
 }
 
 // change is netpolicy's, with what the set is.
@@ -51,6 +52,11 @@ func (p *plan) displaced(k *kernel) bool {
 	if len(p.create)+len(p.changes)+len(p.destroy)+len(p.stale) > 0 {
 		return false
 	}
+	for _, h := range p.homes {
+		if len(h.add)+len(h.del) > 0 {
+			return false
+		}
+	}
 	jumps := 0
 	for i, t := range p.tables {
 		if len(t.build)+len(t.swap)+len(t.collect) > 0 {
@@ -80,10 +86,13 @@ func (p *plan) gone() map[netip.Addr]bool {
 	return out
 }
 
-// wishedSets gives all sets of a family's wish that have members to compare.
-func wishedSets(f *netpolicy.Family, denied []netpolicy.Member) []netpolicy.Set {
-	return append(slices.Clip(f.Sets), netpolicy.Set{Name: deniedSet(f.IPv6).name, Kind: netpolicy.Addrs,
-		About: "counters of what was denied", Members: denied})
+// counted gives the sets of a family that are the driver's own and have members to
+// compare.
+func (d *Driver) counted(i int) []netpolicy.Set {
+	return []netpolicy.Set{
+		{Name: deniedSet(i == 1).name, Kind: netpolicy.Addrs, About: "counters of what was denied", Members: d.denied[i]},
+		{Name: homedSet(i == 1).name, Kind: netpolicy.Addrs, Closes: true, About: "addresses of containers", Members: d.homed[i]},
+	}
 }
 
 func specOf(s netpolicy.Set, ipv6 bool) setSpec {
@@ -93,12 +102,15 @@ func specOf(s netpolicy.Set, ipv6 bool) setSpec {
 	return setSpec{name: s.Name, typ: typeOf(s.Kind), ipv6: ipv6}
 }
 
-// planSets compares a family's sets.
-func (p *plan) planSets(k *kernel, f *netpolicy.Family, denied []netpolicy.Member, cut setSpec, wanted map[string]bool) error {
-	all := wishedSets(f, denied)
+// planSets compares a family's sets. Of others it is only asked that they are there.
+func (p *plan) planSets(k *kernel, f *netpolicy.Family, own []netpolicy.Set, others []setSpec, wanted map[string]bool) error {
+	all := append(slices.Clip(f.Sets), own...)
 	differ := netpolicy.Family{IPv6: f.IPv6}
 	have := map[string][]netpolicy.Member{}
-	specs := map[string]setSpec{cut.name: cut}
+	specs := map[string]setSpec{}
+	for _, s := range others {
+		specs[s.name] = s
+	}
 	wished := map[string]netpolicy.Set{}
 	for _, s := range all {
 		spec := specOf(s, f.IPv6)
@@ -199,6 +211,9 @@ func (p *plan) describe(k *kernel) []string {
 		} else {
 			say("set %s lacks %d members (%q)", c.name, len(c.Members), clip(c.about, 80))
 		}
+	}
+	for i, h := range p.homes {
+		all = append(all, h.describe(i == 1)...)
 	}
 	for i, t := range p.tables {
 		for _, c := range slices.Concat(t.build, t.swap) {

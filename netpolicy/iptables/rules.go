@@ -45,7 +45,7 @@ type chain struct {
 // layout is what the filter table of a family shall hold of netguard's.
 type layout struct {
 	generation []chain    // those that others go to stand before them; mirrors last
-	static     []chain    // the three, and the one that says the format
+	static     []chain    // the three, the one for strays, and the one that says the format
 	origins    [][]origin // for each rule of each of the rule set's chains
 }
 
@@ -106,15 +106,16 @@ func lay(f *netpolicy.Family, o Options) (*layout, error) {
 		if !w.chains[f.Entry[path]] {
 			return nil, fmt.Errorf("enter chain %q: %w", f.Entry[path], ErrInvalid)
 		}
-		l.static = append(l.static, chain{name, static(f.IPv6, netpolicy.Path(path), f.Entry[path], o)})
+		l.static = append(l.static, chain{name, w.static(netpolicy.Path(path))})
 	}
-	l.static = append(l.static, chain{name: formatChain(Format)})
+	l.static = append(l.static, stray(f.IPv6, o), chain{name: formatChain(Format)})
 	return l, nil
 }
 
 // static gives the rules of one of the three chains.
-func static(ipv6 bool, path netpolicy.Path, entry string, o Options) []string {
-	rules := []string{"-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"}
+func (w *wording) static(path netpolicy.Path) []string {
+	ipv6, o, entry := w.f.IPv6, w.o, w.f.Entry[path]
+	rules := w.goesOn(path)
 	if !o.Monitor { // nothing is cut, and what was is let be
 		cut := set(cutSet(ipv6, o.cutSeconds()).name, "dst,src,src", false)
 		rules = append(rules,
@@ -125,12 +126,10 @@ func static(ipv6 bool, path netpolicy.Path, entry string, o Options) []string {
 			join("! -p tcp", cut, o.refuse()))
 	}
 	if ipv6 {
-		for _, t := range []int{130, 131, 132, 133, 134, 135, 136, 137, 143} {
-			rules = append(rules, "-p ipv6-icmp -m icmp6 --icmpv6-type "+strconv.Itoa(t)+" -j RETURN")
-		}
+		rules = append(rules, discovery(path)...)
 	}
 	if path == netpolicy.Forward {
-		rules = append(rules, midstream(o, entry)...)
+		rules = append(rules, midstream(ipv6, o, entry)...)
 	}
 	return append(rules, "-j "+o.name(entry))
 }

@@ -26,6 +26,7 @@ type small struct {
 	ports      []netpolicy.PortRange // of TCP and UDP, from web to db
 	banned     netip.Prefix          // nobody sends there
 	published  uint16                // a port of the host that nobody may use
+	homes      []Home
 }
 
 func (s small) id() string { return strings.Repeat(s.generation, 12) }
@@ -37,7 +38,7 @@ func (s small) rules() *netpolicy.RuleSet {
 }
 
 func (s small) wish() Wish {
-	return Wish{Rules: s.rules(), Containers: slices.Concat(s.web, s.db, s.closed)}
+	return Wish{Rules: s.rules(), Containers: slices.Concat(s.web, s.db, s.closed), Homes: s.homes}
 }
 
 func (s small) name(ipv6 bool, letter string, scoped bool) string {

@@ -99,7 +99,7 @@ func (t *table) own() []string {
 
 func ownsChain(name string) bool {
 	_, format := formatOf(name)
-	return ownsGeneration(name) || format || slices.Contains(marks, name) || name == probeChain || slices.Contains(staticChains[:], name)
+	return ownsGeneration(name) || format || slices.Contains(marks, name) || name == chainStray || name == probeChain || slices.Contains(staticChains[:], name)
 }
 
 // docker tells whether Docker keeps its rules here.

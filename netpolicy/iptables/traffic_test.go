@@ -22,7 +22,7 @@ func forLabs(t *testing.T, name string, f func(*testing.T, *lab)) {
 
 // policy is a rule set for the lab: web may reach db on some ports.
 func policy(generation string, web, db []*node, ports ...uint16) small {
-	s := small{generation: generation}
+	s := small{generation: generation, homes: labHomes}
 	for _, n := range web {
 		s.web = append(s.web, n.addrs[:]...)
 	}

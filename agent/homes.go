@@ -1,0 +1,41 @@
+package agent
+
+import (
+	"net/netip"
+
+	"netguard/netpolicy"
+	"netguard/netpolicy/iptables"
+)
+
+// homes gives the bridges of the containers that are netguard's: of the addresses that
+// Docker gave them, and of their link-local ones. Those of netguard.guard.allow may
+// move. It is pure.
+func homes(desires []desire) []iptables.Home {
+	var out []iptables.Home
+	for i := range desires {
+		e := &desires[i]
+		if e.Unmanaged != "" || e.Network.Bridge == "" {
+			continue
+		}
+		for _, a := range []netip.Addr{e.Attachment.IPv4, e.Attachment.IPv6, linkLocal(e.Attachment.MAC)} {
+			if a.IsValid() {
+				out = append(out, iptables.Home{Addr: a, Bridge: e.Network.Bridge})
+			}
+		}
+	}
+	return out
+}
+
+// everywhere has all bridges of a container filtered if policies hold it on one of its
+// networks: it takes what is for any of its addresses by all of them.
+func (r *ruling) everywhere(desires []desire) {
+	held := map[string]bool{}
+	for i, s := range r.rules.States {
+		held[desires[i].Container.ID] = held[desires[i].Container.ID] || s.Isolated(netpolicy.Ingress) && desires[i].Unmanaged == ""
+	}
+	for i := range desires {
+		if e := &desires[i]; held[e.Container.ID] && e.Unmanaged == "" && e.Network.Bridge != "" {
+			r.within[e.Key], r.bridges[e.Network.Bridge] = true, true
+		}
+	}
+}

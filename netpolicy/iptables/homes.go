@@ -1,0 +1,163 @@
+package iptables
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"netguard/netpolicy"
+)
+
+// Home is the bridge that an address of a container is on.
+type Home struct {
+	Addr   netip.Addr
+	Bridge string
+}
+
+// A container's address counts only on its own bridge. A packet that comes from the
+// address by another device is somebody else's; one that goes to it by another device
+// would reach the container past the policies of its network, since a container takes
+// what is for any of its addresses, whichever way it comes.
+//
+// The set homes has each address with its bridge, homed the addresses alone: only what
+// is in there is asked about. The link-local addresses of IPv6 are in neither: they are
+// never routed.
+func homesSet(ipv6 bool) setSpec {
+	return setSpec{name: setPrefix(ipv6) + "homes", typ: hashNetIface, ipv6: ipv6}
+}
+
+func homedSet(ipv6 bool) setSpec {
+	return setSpec{name: setPrefix(ipv6) + "homed", typ: hashIP, ipv6: ipv6}
+}
+
+// chainStray is for packets that are on the wrong way.
+const chainStray = "NG-STRAY"
+
+// atHome leads away what has a container's address on the wrong device. It stands
+// behind what lets connections pass that exist, where it costs them nothing: ahead of
+// it, it took 6 % of the rate of small packets.
+func atHome(ipv6 bool, path netpolicy.Path) []string {
+	stray := func(side string) string {
+		return join(set(homesSet(ipv6).name, side+","+side, true), set(homedSet(ipv6).name, side, false), "-g", chainStray)
+	}
+	switch path {
+	case netpolicy.Forward:
+		return []string{stray("src"), stray("dst")}
+	case netpolicy.Input:
+		return []string{stray("src")}
+	}
+	return nil
+}
+
+// stray counts a packet for the container that it would have reached, else for the one
+// in whose name it came.
+func stray(ipv6 bool, o Options) chain {
+	denied := deniedSet(ipv6).name
+	return chain{chainStray, []string{
+		join(set(denied, "dst", false), o.refuse()),
+		join(set(denied, "src", false), o.refuse()),
+		o.refuse(),
+	}}
+}
+
+// homesOf gives the homes of each family as members of sets, sorted.
+func homesOf(homes []Home) (places [2][]element, addrs [2][]netpolicy.Member) {
+	for _, h := range homes {
+		a := h.Addr.Unmap().WithZone("")
+		if !a.IsValid() || a.IsUnspecified() || a.Is6() && a.IsLinkLocalUnicast() || h.Bridge == "" {
+			continue
+		}
+		i := index(a.Is6())
+		m := netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen())}
+		places[i] = append(places[i], element{Member: m, iface: h.Bridge})
+		addrs[i] = append(addrs[i], m)
+	}
+	for i := range places {
+		slices.SortFunc(places[i], comparePlaces)
+		places[i] = slices.Compact(places[i])
+		slices.SortFunc(addrs[i], compareMembers)
+		addrs[i] = slices.Compact(addrs[i])
+	}
+	return places, addrs
+}
+
+func comparePlaces(a, b element) int {
+	return cmp.Or(compareMembers(a.Member, b.Member), strings.Compare(a.iface, b.iface))
+}
+
+// homesPlan is what is to be done to the set of homes of a family. What is added is so
+// before the addresses are asked about, and what goes goes after.
+type homesPlan struct{ add, del []element }
+
+// Both lists are sorted.
+func planHomes(have, want []element) homesPlan {
+	var p homesPlan
+	for len(have)+len(want) > 0 {
+		order := 1
+		switch {
+		case len(want) == 0:
+			order = -1
+		case len(have) > 0:
+			order = comparePlaces(have[0], want[0])
+		}
+		switch {
+		case order < 0:
+			p.del, have = append(p.del, have[0]), have[1:]
+		case order > 0:
+			p.add, want = append(p.add, want[0]), want[1:]
+		default:
+			have, want = have[1:], want[1:]
+		}
+	}
+	return p
+}
+
+// changeHomes does one half of it.
+func (d *Driver) changeHomes(p *plan, del bool, r *Report) error {
+	for _, i := range d.families {
+		list, n := p.homes[i].add, &r.Added
+		if del {
+			list, n = p.homes[i].del, &r.Deleted
+		}
+		if len(list) == 0 {
+			continue
+		}
+		if err := d.sets.change(homesSet(i == 1), del, list); err != nil {
+			return err
+		}
+		*n += len(list)
+	}
+	return nil
+}
+
+// describe says for people what is not as wished.
+func (p homesPlan) describe(ipv6 bool) (all []string) {
+	const about = `("the bridges of containers")`
+	if n := len(p.add); n > 0 {
+		all = append(all, fmt.Sprintf("set %s lacks %d members %s", homesSet(ipv6).name, n, about))
+	}
+	if n := len(p.del); n > 0 {
+		all = append(all, fmt.Sprintf("set %s has %d members too many %s", homesSet(ipv6).name, n, about))
+	}
+	return all
+}
+
+// neighbours tells of connections which are within a bridge.
+type neighbours map[netip.Addr][]string
+
+func neighboursOf(homes []Home) neighbours {
+	n := neighbours{}
+	for _, h := range homes {
+		n[h.Addr] = append(n[h.Addr], h.Bridge)
+	}
+	return n
+}
+
+// bridged tells whether a connection may be within a bridge: what is translated is
+// routed.
+func (n neighbours) bridged(e entry) bool {
+	return e.orig.src == e.reply.dst && e.orig.dst == e.reply.src &&
+		slices.ContainsFunc(n[e.orig.src], func(bridge string) bool { return slices.Contains(n[e.orig.dst], bridge) })
+}
