@@ -209,13 +209,17 @@ func (l *loop) pass(ctx context.Context) {
 		l.memory.keep(seen.view, seen.reads)
 		managed := managedBridges(seen.view, l.links.Bridges(), op)
 		l.sentry.quarantine(ports, managed, cfg) // before anything that takes long
-		l.police.pass(ctx, l.policies.now.Load(), s.desires)
+		l.police.compile(l.policies.now.Load(), s.desires)
+		shut := l.police.ruling.shut(s.desires)
+		l.sentry.shut(shut, ports, managed, cfg)
+		l.police.pass(ctx)
 		s.policing = l.police.result()
 		for i := range s.desires {
 			s.desires[i].narrow(s.policing.ruling.widened[s.desires[i].Key], cfg.Claims)
 		}
 		l.apply(s, ports)
-		l.sentry.apply(watch(s.desires, ports, managed, cfg, func(d *desire) verdict { return l.admit(d, s.policing) }), managed, managed.others(ports), elsewhere(s.desires), cfg)
+		watched := watch(s.desires, ports, managed, cfg, func(d *desire) verdict { return l.admit(d, s.policing) })
+		l.sentry.apply(l.sentry.shutting(watched, shut, l.police.holds), managed, managed.others(ports), elsewhere(s.desires), cfg)
 		l.alerts.pass(time.Now(), s.desires)
 		s.guarding = l.sentry.report
 		s.guardErr = l.sentry.err

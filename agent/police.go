@@ -118,13 +118,17 @@ type police struct {
 	rules, switches fight // about iptables and sets, about what bridges hand over
 }
 
-// pass brings the kernel to what policies say of the endpoints now.
-func (p *police) pass(ctx context.Context, catalog *netpolicy.Catalog, desires []desire) {
+// compile rules on the endpoints that there are now.
+func (p *police) compile(catalog *netpolicy.Catalog, desires []desire) {
 	if ps := parties(desires); p.ruling == nil || p.ruling.catalog != catalog || !reflect.DeepEqual(p.ruling.endpoints, ps) ||
 		!slices.Equal(p.ruling.places, places(desires)) {
 		p.ruling, p.dirty, p.holds = rule(catalog, desires, ps), true, false
 		p.wait = 0
 	}
+}
+
+// pass brings the kernel to the ruling.
+func (p *police) pass(ctx context.Context) {
 	now := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, policeTimeout)
 	defer cancel()

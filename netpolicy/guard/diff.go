@@ -105,7 +105,7 @@ func (w work) about() map[int][]string {
 }
 
 // portless are the sets whose keys do not begin with a port of the wish.
-var portless = []string{setOwn4, setOwn6, setBridges, setNames, setSubnets4, setSubnets6, setOthers}
+var portless = []string{setAll4, setOwn4, setOwn6, setBridges, setNames, setSubnets4, setSubnets6, setOthers}
 
 // diff compares. It is pure. Without a filter the table is left out.
 func diff(p *plan, k *kernelState, f Features, l layout) work {

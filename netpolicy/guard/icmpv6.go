@@ -12,6 +12,7 @@ func (b *builder) icmpv6(f Features) {
 	b.add("icmpv6", "router solicitation", goTo("routers"), ndType.is(133))
 	b.refuse("icmpv6", "router advertisement, redirect, multicast query", kindND, ndType.between(130, 137))
 	b.refuse("icmpv6", "certification path, multicast router", kindND, ndType.between(148, 153))
+	b.refuse("icmpv6", "multicast report that is for no group", kindND, ndType.is(143), ip6ToGroup.isNot(0xff))
 	b.pass("icmpv6", "any other", ndType.isNot(reserved))
 	b.refuse("icmpv6", "too short", kindND)
 
@@ -20,8 +21,9 @@ func (b *builder) icmpv6(f Features) {
 	// fragment only its being one can be seen: its first fragment, without
 	// which it is nothing, came past here too.
 	for _, t := range reports {
-		b.pass("icmpv6-behind", "multicast report", messageType.is(t))
+		b.pass("icmpv6-behind", "multicast report", ip6ToGroup.is(0xff), messageType.is(t))
 	}
+	b.refuse("icmpv6-behind", "multicast report that is for no group", kindND, messageType.is(143))
 	b.refuse("icmpv6-behind", "neighbour discovery", kindND, messageType.between(130, 137))
 	b.refuse("icmpv6-behind", "certification path, multicast router", kindND, messageType.between(148, 153))
 	b.pass("icmpv6-behind", "any other", messageType.isNot(reserved))

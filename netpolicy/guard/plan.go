@@ -49,6 +49,7 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 	for _, index := range slices.Sorted(maps.Keys(p.ports)) {
 		p.port(p.ports[index], f, taken)
 	}
+	p.broadcasts(w)
 	p.strangers(w, bridgeMACs)
 	for _, m := range bridgeMACs {
 		p.sets[setOwn6][element{key: string(m.LinkLocal().AsSlice())}] = ""
@@ -179,6 +180,9 @@ func (p *plan) port(pp *portPlan, f Features, taken owners) {
 	port := portKey(pp.Index)
 	for _, g := range pp.Gateways {
 		put(set4or6(g.Unmap(), setOwn4, setOwn6), element{key: string(g.Unmap().AsSlice())})
+	}
+	if pp.Shut {
+		put(setShut, element{key: port})
 	}
 	if pp.state == Trusted {
 		put(setKnown, element{key: port})

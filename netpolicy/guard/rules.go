@@ -59,6 +59,8 @@ var (
 	ip6Next   = network(6, 1)
 	ip6Hops   = network(7, 1)
 	ip6From   = network(8, 16)
+	// ip6ToGroup is 0xff for a group.
+	ip6ToGroup = network(24, 1)
 
 	// ICMPv6 right behind the IPv6 header.
 	ndType   = network(40, 1)
@@ -133,6 +135,7 @@ func (b *builder) hooks(o Options, f Features) {
 	// The bridge floods the host's own broadcasts to each port, whatever its
 	// settings.
 	b.add("output", "to a port that is not admitted", goTo("refuse"), in(setJail, outPort))
+	b.shut()
 	if o.closed() {
 		b.strangers(f)
 	}
@@ -215,7 +218,7 @@ func (b *builder) ipv6(f Features) {
 	b.add("ipv6-none", "detection of duplicates", goTo("dad"), ip6Next.is(icmp6), ndType.is(135))
 	b.pass("ipv6-none", "router solicitation", ip6Next.is(icmp6), ndType.is(133), ip6Hops.is(255), ip6Length.is(0, 8))
 	for _, t := range reports {
-		b.pass("ipv6-none", "multicast report", ip6Next.is(hopByHop), l4.is(icmp6), messageType.is(t))
+		b.pass("ipv6-none", "multicast report", ip6ToGroup.is(0xff), ip6Next.is(hopByHop), l4.is(icmp6), messageType.is(t))
 	}
 	b.refuse("ipv6-none", "any other ICMPv6", kindND, l4.is(icmp6))
 	b.refuse("ipv6-none", "any other", kindIP)

@@ -37,6 +37,8 @@ const (
 	setSubnets4   = "subnets4"   // protocol . prefix: theirs
 	setSubnets6   = "subnets6"   //
 	setOthers     = "others"     // ports of other bridges
+	setShut       = "shut"       // ports that policies close for what reaches them
+	setAll4       = "all4"       // broadcast addresses of the managed networks
 	setViolations = "violations" // port . kind, with a counter
 	setStorm      = "storm"      // port, with a rate meter
 	setSamples    = "samples"    // port . kind, with a rate meter
@@ -80,6 +82,8 @@ func sets(f Features) []setSpec {
 		{name: setPorts, key: key(port), size: maxPorts},
 		{name: setJail, key: key(port), size: maxPorts},
 		{name: setKnown, key: key(port), size: maxPorts},
+		{name: setShut, key: key(port), size: maxPorts},
+		{name: setAll4, key: key(v4), size: 2 * maxBridges},
 		{name: setOwn4, key: key(v4), size: 2 * maxPorts},
 		{name: setOwn6, key: key(v6), size: 4 * maxPorts},
 		{name: setViolations, key: key(port, nftables.TypeMark), size: maxPorts * uint32(kinds), dynamic: true, counter: true},

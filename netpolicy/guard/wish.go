@@ -66,6 +66,9 @@ type Port struct {
 	// Standing keeps a port that is not to be admitted as it is in the kernel, if
 	// it was admitted there with this MAC and these addresses.
 	Standing bool
+	// Shut says that policies close it for what reaches it: nothing that is for a
+	// group or for all does, but for what IP itself needs.
+	Shut bool
 }
 
 // Wish is all that is wanted of the kernel.
@@ -88,7 +91,7 @@ func (w Wish) equal(v Wish) bool {
 			return a.Index == b.Index && a.Name == b.Name && slices.Equal(a.Subnets, b.Subnets)
 		}) && slices.EqualFunc(w.Ports, v.Ports, func(a, b Port) bool {
 		return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge && a.BridgeName == b.BridgeName && a.MAC == b.MAC &&
-			a.Connections == b.Connections && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted && a.Standing == b.Standing &&
+			a.Connections == b.Connections && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted && a.Standing == b.Standing && a.Shut == b.Shut &&
 			slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.Allow.MACs, b.Allow.MACs) && slices.Equal(a.Allow.Prefixes, b.Allow.Prefixes)
 	})
 }

@@ -1,0 +1,50 @@
+package agent
+
+import (
+	"slices"
+
+	"netguard/agent/config"
+	"netguard/agent/link"
+	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
+)
+
+// shut gives the ports of those that policies close for what reaches them, by ifindex.
+func (r *ruling) shut(desires []desire) map[int]bool {
+	out := map[int]bool{}
+	for i := range desires {
+		if e := &desires[i]; e.Port != nil && e.Unmanaged == "" && r.states[e.Key].Isolated(netpolicy.Ingress) {
+			out[e.Port.Index] = true
+		}
+	}
+	return out
+}
+
+// shut shuts ports at once, before rules are in force, and leaves all others as they
+// are.
+func (s *sentry) shut(shut map[int]bool, ports []link.Port, managed bridges, op config.Config) {
+	wish := slices.Clone(s.wish.Ports)
+	changed := false
+	for i := range wish {
+		if p := &wish[i]; shut[p.Index] && !p.Shut {
+			p.Shut, changed = true, true
+		}
+	}
+	if changed && s.err == nil {
+		s.apply(wish, managed, managed.others(ports), s.wish.Taken, op)
+	}
+}
+
+// shutting says of ports whether they are shut. Where the rules are not in force those
+// from before may be, so that what was shut stays so.
+func (s *sentry) shutting(ports []guard.Port, shut map[int]bool, inForce bool) []guard.Port {
+	was := map[int]bool{}
+	for _, p := range s.wish.Ports {
+		was[p.Index] = p.Shut
+	}
+	for i := range ports {
+		p := &ports[i]
+		p.Shut = shut[p.Index] || !inForce && was[p.Index]
+	}
+	return ports
+}

@@ -1,0 +1,134 @@
+package guard
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+)
+
+// TestShut is about ports that policies close for what reaches them: what is for all,
+// or for a group, goes past policies.
+func TestShut(t *testing.T) {
+	h := newHost(t, 3)
+	a, v, other := h.boxes[0], h.boxes[1], h.boxes[2]
+	d := h.driver()
+	open := h.wish()
+	open.Bridges = []Bridge{{Index: h.bridge, Name: bridgeName,
+		Subnets: []netip.Prefix{netip.MustParsePrefix("172.30.0.0/24"), netip.MustParsePrefix("fd00:30::/64")}}}
+	shut := open
+	shut.Ports = slices.Clone(open.Ports)
+	shut.Ports[slices.IndexFunc(shut.Ports, func(p Port) bool { return p.Index == v.port })].Shut = true
+
+	mDNS4, mDNS6, all4, wide := netip4(224, 0, 0, 251), netip.MustParseAddr("ff02::fb"), netip4(172, 30, 0, 255), netip4(255, 255, 255, 255)
+	datagram := udpPacket(1, 2)
+	datagrams := func(from *box) map[string]func(to MAC) []byte {
+		four := func(to netip.Addr) func(MAC) []byte {
+			return func(mac MAC) []byte { return ether(mac, from.mac, 0x800, ip4(from.ip4, to, 17, datagram)) }
+		}
+		six := func(to netip.Addr, next byte, payload ...[]byte) func(MAC) []byte {
+			return func(mac MAC) []byte { return ether(mac, from.mac, 0x86dd, ip6(from.ip6, to, next, payload...)) }
+		}
+		return map[string]func(MAC) []byte{
+			"to_all": four(wide), "to_all_of_the_network": four(all4), "to_all_as_it_was": four(netip4(172, 30, 0, 0)), "mDNS": four(mDNS4),
+			"mDNS_over_IPv6": six(mDNS6, 17, datagram), "IPv6_to_all": six(allNodes, 17, datagram),
+			"behind_options": six(allNodes, 60, extension(17), datagram), "behind_hop_by_hop": six(allNodes, 0, routerAlert(17), datagram),
+			"echo_to_all": six(allNodes, 58, icmp6Packet(128)), "echo_behind_options": six(allNodes, 60, extension(58), icmp6Packet(128)),
+		}
+	}
+	group := MAC{0x33, 0x33, 0, 0, 0, 1}
+	all := func(name string, want bool) {
+		for _, from := range []*box{a, {host: h, mac: h.mac, ip4: gateway4, ip6: gateway6}} {
+			sender := "from_a_neighbour/"
+			if from != a {
+				sender = "from_the_host/"
+			}
+			for what, frame := range datagrams(from) {
+				h.run(t, name+"/"+sender+what, func(t *testing.T) {
+					if from != a {
+						from.socket = packetSocket(t, bridgeName, 0)
+					}
+					for way, to := range map[string]MAC{"broadcast": broadcast, "group": group, "its own": v.mac} {
+						if got := arrivedAt(v, from, frame(to)); got != want {
+							t.Errorf("to the %s MAC it arrived: %v", way, got)
+						}
+					}
+					if !arrivedAt(other, from, frame(broadcast)) {
+						t.Error("another one does not get it")
+					}
+				})
+			}
+		}
+	}
+	h.apply(d, open)
+	all("open", true)
+	monitor := shut
+	monitor.Mode = Monitor
+	h.apply(d, monitor)
+	all("monitor", true)
+	h.apply(d, shut)
+	all("shut", false)
+	h.run(t, "is_no_violation", func(t *testing.T) {
+		if got := violations(t, d, a); got != (Violations{}) {
+			t.Errorf("counted %+v", got)
+		}
+	})
+	notFor := []string{"broadcast", "mDNS", "mDNS_over_IPv6", "DHCP_discover", "DHCPv6_solicit"}
+	for _, f := range honest {
+		if !slices.Contains(notFor, f.name) {
+			h.run(t, "what_IP_needs_arrives/"+f.name, func(t *testing.T) {
+				if !deliver(t, a, v, f.frame(a, v)) {
+					t.Error("it was dropped")
+				}
+			})
+		}
+	}
+	h.run(t, "an_answer_of_DHCP_arrives", func(t *testing.T) {
+		host := &box{host: h, socket: packetSocket(t, bridgeName, 0)}
+		if !arrivedAt(v, host, ether(broadcast, h.mac, 0x800, ip4(gateway4, wide, 17, udpPacket(67, 68)))) {
+			t.Error("it was dropped")
+		}
+	})
+	h.run(t, "a_router_gets_what_is_for_others", func(t *testing.T) {
+		if !arrivedAt(v, a, ether(v.mac, a.mac, 0x800, ip4(a.ip4, netip.MustParseAddr("192.0.2.1"), 17, datagram))) {
+			t.Error("it was dropped")
+		}
+	})
+	h.run(t, "an_unguarded_port_is_shut_too", func(t *testing.T) {
+		w := shut
+		w.Ports = slices.Clone(shut.Ports)
+		w.Ports[slices.IndexFunc(w.Ports, func(p Port) bool { return p.Index == v.port })].Guarded = false
+		h.apply(d, w)
+		if arrivedAt(v, a, datagrams(a)["mDNS"](broadcast)) {
+			t.Error("it arrived")
+		}
+	})
+	h.apply(d, open)
+	all("open_again", true)
+}
+
+// TestReports: what says that it is a report of groups is for a group.
+func TestReports(t *testing.T) {
+	h := newHost(t, 2)
+	a, v := h.boxes[0], h.boxes[1]
+	d := h.driver()
+	h.apply(d, h.wish())
+	for name, frame := range map[string]func(to netip.Addr) []byte{
+		"bare":            func(to netip.Addr) []byte { return ip6(a.ip6, to, 58, icmp6Packet(143)) },
+		"behind_options":  func(to netip.Addr) []byte { return ip6(a.ip6, to, 0, routerAlert(58), icmp6Packet(143)) },
+		"from_no_address": func(to netip.Addr) []byte { return ip6(none6, to, 0, routerAlert(58), icmp6Packet(143)) },
+		"of_MLDv1":        func(to netip.Addr) []byte { return ip6(a.ip6, to, 0, routerAlert(58), icmp6Packet(131)) },
+		"of_MLDv1_bare":   func(to netip.Addr) []byte { return ip6(a.ip6, to, 0, extension(58), icmp6Packet(132)) },
+	} {
+		h.run(t, name, func(t *testing.T) {
+			before := violations(t, d, a)
+			if arrivedAt(v, a, ether(v.mac, a.mac, 0x86dd, frame(v.ip6))) {
+				t.Error("one that is for a container arrived")
+			}
+			expect(t, before, violations(t, d, a), ofND)
+			// To its own MAC: a bridge with snooping gives reports to routers.
+			if !arrivedAt(v, a, ether(v.mac, a.mac, 0x86dd, frame(allRouter))) {
+				t.Error("one that is for a group did not")
+			}
+		})
+	}
+}
