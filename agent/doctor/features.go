@@ -44,8 +44,10 @@ func aboutShaper(c *checks, f Facts) {
 // tier names how much of the guard there is.
 func tier(g guard.Features) (name string, result Result) {
 	switch {
-	case g.Filter && g.Locked && g.Sticky && g.Prefixes:
+	case g.Filter && g.Locked && g.Sticky && g.Prefixes && g.Limits:
 		return "full", OK
+	case g.Filter && g.Locked && g.Sticky && g.Prefixes:
+		return "full, without limits of connections", Warn
 	case g.Filter && g.Locked && g.Sticky:
 		return "full, without prefixes", Warn
 	case g.Filter && g.Sticky:

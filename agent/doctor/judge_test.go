@@ -23,7 +23,7 @@ func healthy() Facts {
 		Host: Host{Caps: 1<<12 | 1<<13 | 1<<21, Kernel: "6.12.4-amd64", BridgeFilter: []string{"0", "0"},
 			Connections: 120, MaxConnections: 262144},
 		Shaper: Shaper{Leaf: "fq_codel"},
-		Guard:  Guard{Features: guard.Features{Locked: true, Sticky: true, Filter: true, Prefixes: true, BridgeNames: true}},
+		Guard:  Guard{Features: guard.Features{Locked: true, Sticky: true, Filter: true, Prefixes: true, Limits: true, BridgeNames: true}},
 		Docker: Docker{Host: "unix:///var/run/docker.sock", Version: "28.5.2", Firewall: "iptables", LiveRestore: true,
 			Networks: []Network{{Name: "bridge", Bridge: "docker0", Managed: true}, {Name: "shop", Bridge: "br-1", Managed: true, IPv6: true, Endpoints: 1}}},
 		Firewall: Firewall{
@@ -88,6 +88,7 @@ func TestJudge(t *testing.T) {
 		"limits_by_the_agents_word":          {func(f *Facts) { untried(f); f.Agent.Status.Shaper.Leaf = "sfq" }, "shaper.limits", OK, "queues are sfq"},
 		"limits_without_any_word":            {func(f *Facts) { untried(f); alone(f) }, "shaper.limits", Skip, "no namespace"},
 		"guard_without_locked_ports":         {func(f *Facts) { f.Guard.Features.Locked = false; f.Guard.Features.Missing = []string{"locked"} }, "guard.tier", Warn, "without locked ports: the kernel lacks locked"},
+		"guard_without_limits":               {func(f *Facts) { f.Guard.Features.Limits = false }, "guard.tier", Warn, "without limits of connections"},
 		"guard_without_sticky":               {func(f *Facts) { f.Guard.Features.Sticky = false }, "guard.tier", Warn, "without sticky entries"},
 		"guard_without_prefixes":             {func(f *Facts) { f.Guard.Features.Prefixes = false }, "guard.tier", Warn, "full, without prefixes"},
 		"guard_by_the_filter_only":           {func(f *Facts) { f.Guard.Features = guard.Features{Filter: true} }, "guard.tier", Warn, "filter only"},
