@@ -25,6 +25,9 @@
 //	  -g, -j TCP that is entered from the middle as a bridge begins: its mirror (NG-FORWARD)
 //	  -j     the entry chain of the generation
 //
+// Empty chains say what there is to know of it: NG-FORMAT-n the number of its form,
+// NG-MADE and NG-MADE-… what of the table was not there before.
+//
 // A generation's chains are written next to the old ones, in one transaction a
 // family; one more transaction fills the three chains anew and removes the old
 // generation. At no moment is there a packet that meets neither, or half of
