@@ -128,17 +128,20 @@ func (t *tables) message(m netlink.Message) bool {
 	defer t.mu.Unlock()
 	switch family := m.Data[0]; {
 	case end:
-		// It ends a transaction.
-		if t.touched && name != "" && len(t.by) < maxNames && !slices.Contains(t.by, name) {
+		// It ends a transaction, and says whose it was.
+		touched := t.touched
+		if t.touched = false; !touched {
+			return false
+		}
+		t.rules = true
+		if name != "" && len(t.by) < maxNames && !slices.Contains(t.by, name) {
 			t.by = append(t.by, name)
 		}
-		t.touched = false
-		return false
+		return true
 	case family == unix.NFPROTO_BRIDGE || family == unix.NFPROTO_INET:
 		return table == guard.TableName
 	case (family == unix.NFPROTO_IPV4 || family == unix.NFPROTO_IPV6) && table == "filter":
-		t.rules, t.touched = true, true
-		return true
+		t.touched = true
 	}
 	return false
 }
