@@ -106,8 +106,10 @@ func (f *filter) empty(t *nftables.Table, chains []string, sets []setSpec) {
 
 // rules adds the chains and rules.
 func (f *filter) rules(t *nftables.Table, l layout) {
-	f.nft.AddChain(&nftables.Chain{Table: t, Name: l.id})
+	// The format first: it stays when the others are replaced, so a repaired table
+	// is listed as it was.
 	f.nft.AddChain(&nftables.Chain{Table: t, Name: formatPrefix + strconv.Itoa(Format)})
+	f.nft.AddChain(&nftables.Chain{Table: t, Name: l.id})
 	for _, name := range l.chains {
 		f.nft.AddChain(buildChain(t, name))
 	}
