@@ -63,7 +63,7 @@ func theirs(e *Engine) string {
 		for s in iptables-nft-save ip6tables-nft-save iptables-legacy-save ip6tables-legacy-save; do $s | grep -v NG | grep -E -e '^-A|^:(MINE|DOCKER)|^\*'; done
 		ipset save mine; nft list table inet mine; nft list table bridge mine
 		for d in mine0 mine1 mine2 docker0; do tc qdisc show dev $d; ip -d link show $d; bridge -d link show dev $d; done
-		bridge fdb show dev mine1; ip neigh show dev mine0 nud permanent
+		bridge fdb show dev mine1 | grep -v ^33:33:ff; ip neigh show dev mine0 nud permanent
 		sysctl net.ipv4.ip_forward; sysctl -a 2>/dev/null | grep '^net\.bridge'`), "")
 }
 

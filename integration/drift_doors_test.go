@@ -238,7 +238,7 @@ func (d *doorway) state() string {
 		rules += counters.ReplaceAllString(anywhere.ReplaceAllString(out, ""), "")
 		anchored += fmt.Sprint(anchor.MatchString(out), " ")
 	}
-	rest := d.e.Output("sh", "-c", fmt.Sprintf(`ipset save | grep -v 'add ng[46]-cut'; nft -s list table bridge netguard 2>&1
+	rest := d.e.Output("sh", "-c", fmt.Sprintf(`ipset save | grep -v -e 'add ng[46]-cut' -e 'add ng[46]-began'; nft -s list table bridge netguard 2>&1
 bridge -d link; bridge fdb show br %[1]s | grep -E 'static|sticky'; ip neigh show nud permanent; ip -6 neigh show nud permanent
 ip -d link show dev %[1]s | grep -oE 'nf_call_ip6?tables [01]'; tc qdisc show; tc class show dev %[2]s; tc filter show dev %[3]s ingress
 ip -o link show type ifb | sed 's/mtu.*//'`, d.net.Bridge, d.slow.Veth("net"), d.small.Veth("net")))

@@ -80,7 +80,7 @@ func TestGuardTells(t *testing.T) {
 		a.AwaitLog(`must not" container=` + from.Name + " ")
 		a.WriteConfig("guard: {storm: 900}\n")
 		a.AwaitLog("configuration read again")
-		a.Restart()
+		agent.Restart()
 		a.AwaitStatus("all are admitted", AllAdmitted)
 		attack3()
 		var line string

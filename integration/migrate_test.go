@@ -28,7 +28,7 @@ func outdated(e *Engine, web, db *Container) {
 		line("ipset create %s hash:net family %s && ipset add %s %s", f.set, f.family, f.set, f.db)
 		line("{ echo '*filter'")
 		// All of now's chains go, but for what says what was made.
-		line("%s-save -t filter | sed -n 's/^:\\(NG[RM]*-[A-Z]*-[a-z2-7]\\{12\\}\\|NG-FORMAT-[0-9]*\\) .*/\\1/p' > /tmp/gone.$$", f.cmd)
+		line("%s-save -t filter | sed -n 's/^:\\(NG[RM]*-[A-Z]*-[a-z2-7]\\{12\\}\\|NG-FORMAT-[0-9]*\\|NG-STRAY\\) .*/\\1/p' > /tmp/gone.$$", f.cmd)
 		line("echo ':NG-FORMAT-1 - [0:0]'; echo ':NG-PLO-aaaaaaaaaaaa - [0:0]'; echo ':NG-FORWARD - [0:0]'; echo ':NG-INPUT - [0:0]'; echo ':NG-OUTPUT - [0:0]'")
 		line("echo '-A NG-PLO-aaaaaaaaaaaa -s %s -p tcp --dport 80 -j RETURN'; echo '-A NG-PLO-aaaaaaaaaaaa -j DROP'", f.web)
 		line("echo '-A NG-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN'")

@@ -76,6 +76,9 @@ func TestRestart(t *testing.T) {
 	for name, socket := range map[string]string{"": a.Socket, "_with_another_socket_too": ""} {
 		t.Run("a_second_agent_refuses"+name, func(t *testing.T) {
 			e := e.For(t)
+			a.AwaitStatus("nothing is left of the others", func(s control.Status) bool {
+				return s.InSync && len(s.Endpoints) == 1 && len(ifbs(e)) == 1
+			})
 			before := kernel(e)
 			second := e.NewAgent(AgentFlags("--mode", "monitor"))
 			if socket != "" {

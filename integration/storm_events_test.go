@@ -128,10 +128,7 @@ func churnFor(t *testing.T, lasts time.Duration, events int) {
 	for _, c := range []*Container{renamed, moving, restarted} {
 		c.Remove()
 	}
-	s.await(t, "all is as before", s.well(3))
-	if got := ifbs(s.e); len(got) != 1 {
-		t.Errorf("IFBs %v: there is one limit", got)
-	}
+	s.await(t, "all is as before, with one limit", func(is control.Status) bool { return s.well(3)(is) && len(ifbs(s.e)) == 1 })
 	before.back(t, s.e, s.a)
 }
 
