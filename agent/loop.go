@@ -193,7 +193,7 @@ func (l *loop) pass(ctx context.Context) {
 	seen := l.observer.current() // before the ports: they may only be newer
 	l.hear(l.links.TakeHint())
 	if changed, by := l.tables.takeRules(); changed || seen.reads != l.reads {
-		// Docker writes its chains anew when a network comes or it starts.
+		// Docker writes its chains anew when a network comes, or it starts.
 		l.reads = seen.reads
 		l.police.soon(by)
 	}
@@ -220,6 +220,9 @@ func (l *loop) pass(ctx context.Context) {
 		l.apply(s, ports)
 		watched := watch(s.desires, ports, managed, cfg, func(d *desire) verdict { return l.admit(d, s.policing) })
 		l.sentry.apply(l.sentry.shutting(watched, shut, l.police.holds), managed, managed.others(ports), elsewhere(s.desires), cfg)
+		if l.police.after(ctx) {
+			l.wakeup.call()
+		}
 		l.alerts.pass(time.Now(), s.desires)
 		s.guarding = l.sentry.report
 		s.guardErr = l.sentry.err
@@ -307,6 +310,7 @@ func (l *loop) admit(d *desire, p *policing) verdict {
 
 // apply writes what changed, and compares with the kernel what is due.
 func (l *loop) apply(s *state, ports []link.Port) {
+	news := false // somebody waits to be admitted
 	wanted := make(map[uint64]*desire, len(s.desires))
 	for i := range s.desires {
 		d := &s.desires[i]
@@ -321,6 +325,7 @@ func (l *loop) apply(s *state, ports []link.Port) {
 			// Nobody can have put anything on a port this new: there is
 			// no need to read, and every reason to be quick.
 			l.quick(d, want)
+			news = true
 		default:
 			l.check.mark(d.Port.Index)
 			l.check.at = time.Now()
@@ -346,7 +351,11 @@ func (l *loop) apply(s *state, ports []link.Port) {
 			}
 		}
 	}
-	if l.check.all || !time.Now().Before(l.check.at) {
+	due := l.check.all || !time.Now().Before(l.check.at)
+	switch {
+	case due && news && !l.check.all:
+		l.wakeup.call() // that can wait for the next pass
+	case due:
 		l.verify(s, ports, wanted)
 	}
 }

@@ -181,7 +181,7 @@ func (o *observer) read(ctx context.Context, known observed, hint docker.Hint) o
 	if hint.Full {
 		next.others = others(view, ports)
 	}
-	if hint.Full || len(hint.Networks) > 0 {
+	if hint.Full || !sameNetworks(known.view, view) {
 		next.reads++
 	}
 	next.fresh = make(map[string]uint64, len(view.Networks))
@@ -196,6 +196,19 @@ func (o *observer) read(ctx context.Context, known observed, hint docker.Hint) o
 	}
 	next.sandboxes = running(next.sandboxes, view)
 	return next
+}
+
+// sameNetworks tells whether no network came or went.
+func sameNetworks(a, b docker.View) bool {
+	if len(a.Networks) != len(b.Networks) {
+		return false
+	}
+	for id := range a.Networks {
+		if _, ok := b.Networks[id]; !ok {
+			return false
+		}
+	}
+	return true
 }
 
 // findSandboxes asks for the namespaces of the containers that run: they ran

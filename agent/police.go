@@ -129,25 +129,35 @@ func (p *police) compile(catalog *netpolicy.Catalog, desires []desire) {
 
 // pass brings the kernel to the ruling.
 func (p *police) pass(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, policeTimeout)
+	defer cancel()
+	if p.dirty && (p.wait == 0 || !time.Now().Before(p.at)) {
+		p.apply(ctx)
+	}
+	if p.unsure && !p.dirty && !time.Now().Before(p.switches.until()) {
+		p.bridges = nil
+		p.setBridges()
+	}
+}
+
+// after is what takes long and what no container waits for: it looks at the kernel,
+// and goes over connections. It tells whether there is something to be done, or told,
+// at once.
+func (p *police) after(ctx context.Context) bool {
 	now := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, policeTimeout)
 	defer cancel()
+	was := fmt.Sprint(p.err, p.bridgesErr)
 	if !p.dirty && !now.Before(p.glance) {
 		p.look(now)
 	}
 	if !p.dirty && !now.Before(p.at) {
 		p.verify(ctx)
 	}
-	if p.dirty && (p.wait == 0 || !now.Before(p.at)) {
-		p.apply(ctx)
-	}
-	if p.unsure && !p.dirty && !now.Before(p.switches.until()) {
-		p.bridges = nil
-		p.setBridges()
-	}
 	if !p.cut.IsZero() && !time.Now().Before(p.cut) {
 		p.cutConnections(ctx)
 	}
+	return p.dirty && p.wait == 0 || fmt.Sprint(p.err, p.bridgesErr) != was
 }
 
 // soon has the kernel looked at, because of what somebody did, if it is known who.
