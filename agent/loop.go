@@ -26,6 +26,11 @@ const (
 	// hosts where it takes long.
 	verifyShare = 10
 
+	// settle is how long after the last container came the kernel is read, and
+	// settleMost how long that is put off at most.
+	settle     = 500 * time.Millisecond
+	settleMost = 3 * time.Second
+
 	minFailing = time.Second
 	maxFailing = 30 * time.Second
 )
@@ -56,6 +61,7 @@ type loop struct {
 	// link.Port.Seen: they stay so when a later change fails.
 	admitted map[uint64]bool
 	check    check
+	came     time.Time // the last container
 	// veths are the veths behind the IFBs that were there at the last look, by their
 	// ifindexes: one that is gone does not say whose it was.
 	veths  map[int]int
@@ -73,10 +79,32 @@ type check struct {
 	all   bool
 	links map[int]struct{} // by ifindex, of veths and IFBs
 	took  time.Duration    // the last one
+	put   time.Time        // since when it has been put off; zero if it is not
 }
 
 func (c *check) within(d time.Duration) {
 	c.by(time.Now().Add(max(d, verifyShare*c.took)))
+}
+
+// due tells whether the moment has come. While containers start it is put off, since
+// each look takes a lock of the kernel's that they, and those who set them up, need.
+func (c *check) due(now, came time.Time) bool {
+	if now.Before(c.at) {
+		return false
+	}
+	if calm := came.Add(settle); now.Before(calm) {
+		if c.put.IsZero() {
+			c.put = now
+		}
+		if most := c.put.Add(settleMost); now.Before(most) {
+			c.at = calm
+			if most.Before(calm) {
+				c.at = most
+			}
+			return false
+		}
+	}
+	return true
 }
 
 // by is within, for a moment that was set before.
@@ -310,7 +338,7 @@ func (l *loop) admit(d *desire, p *policing) verdict {
 
 // apply writes what changed, and compares with the kernel what is due.
 func (l *loop) apply(s *state, ports []link.Port) {
-	news := false // somebody waits to be admitted
+	news := false
 	wanted := make(map[uint64]*desire, len(s.desires))
 	for i := range s.desires {
 		d := &s.desires[i]
@@ -351,11 +379,11 @@ func (l *loop) apply(s *state, ports []link.Port) {
 			}
 		}
 	}
-	due := l.check.all || !time.Now().Before(l.check.at)
-	switch {
-	case due && news && !l.check.all:
-		l.wakeup.call() // that can wait for the next pass
-	case due:
+	now := time.Now()
+	if news {
+		l.came = now
+	}
+	if l.check.all || l.check.due(now, l.came) {
 		l.verify(s, ports, wanted)
 	}
 }
