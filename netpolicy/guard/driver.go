@@ -97,6 +97,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("guard: %w", err)
 	}
+	was := d.plan
 	var drift []string
 	if d.settled && (news || d.unhealed) {
 		drift = sentences(diff(d.plan, &d.kernel, d.features, d.layout))
@@ -131,6 +132,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	d.wish = w
 	d.wish.Ports, d.wish.Bridges, d.wish.Others = slices.Clone(w.Ports), slices.Clone(w.Bridges), slices.Clone(w.Others)
 	d.wish.Taken = slices.Clone(w.Taken)
+	d.introduce(was)
 	r, err := d.report(left)
 	r.Changes, r.Drift = done, drift
 	return r, errors.Join(append([]error{err}, d.failed[0]...)...)

@@ -1,0 +1,115 @@
+package guard
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// maxIntroduced bounds of how many addresses a container is told when it is admitted.
+const maxIntroduced = 512
+
+// introduce tells containers that were just admitted where their neighbours are.
+//
+// A container whose first instruction came before its admission has asked already,
+// by ARP or neighbour discovery, and was refused. Its kernel asks again after a
+// second, and what it wants to send waits until then. The answers here are those
+// that it would have got; a kernel believes none of which it has not asked
+// (arp_accept, RFC 4861 section 7.2.5). Nothing depends on them, so that an error is
+// only logged.
+func (d *Driver) introduce(was *plan) {
+	if was == nil || d.plan.mode == Monitor {
+		return
+	}
+	var news []*portPlan
+	for index, pp := range d.plan.ports {
+		before := was.ports[index]
+		if pp.state == Admitted && len(d.failed[index]) == 0 && (before == nil || before.state == Quarantined) {
+			news = append(news, pp)
+		}
+	}
+	if len(news) == 0 {
+		return
+	}
+	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
+	if err != nil {
+		d.log.Debug("new containers are not told of their neighbours", "error", err)
+		return
+	}
+	defer unix.Close(socket)
+	for _, pp := range news {
+		for _, frame := range d.plan.answers(pp, d.kernel.bridges[pp.Bridge]) {
+			// Straight to the container's end: no bridge and no other port sees it.
+			if err := unix.Sendto(socket, frame, 0, &unix.SockaddrLinklayer{Ifindex: pp.Index}); err != nil {
+				d.log.Debug("a new container is not told of its neighbours", "veth", pp.Name, "error", err)
+				break
+			}
+		}
+	}
+}
+
+// answers are frames that tell a container of the bridge's addresses first, then
+// of those of its neighbours.
+func (p *plan) answers(to *portPlan, bridge MAC) [][]byte {
+	var frames [][]byte
+	tell := func(mac MAC, addrs ...netip.Addr) {
+		for _, a := range addrs {
+			if len(frames) < maxIntroduced {
+				if f := advert(to, mac, a.Unmap()); f != nil {
+					frames = append(frames, f)
+				}
+			}
+		}
+	}
+	if bridge != (MAC{}) {
+		tell(bridge, append(slices.Clone(to.Gateways), bridge.LinkLocal())...)
+	}
+	for index, pp := range p.ports {
+		if index != to.Index && pp.Bridge == to.Bridge && pp.state == Admitted {
+			tell(pp.MAC, pp.own()...)
+		}
+	}
+	return frames
+}
+
+// advert is a reply of ARP or a neighbour advertisement to a container, nil for an
+// address that it cannot have asked for.
+func advert(to *portPlan, mac MAC, a netip.Addr) []byte {
+	frame := append(slices.Clone(to.MAC[:]), mac[:]...)
+	switch {
+	case a.Is4() && to.IPv4.IsValid():
+		frame = append(frame, 0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 2)
+		frame = append(append(frame, mac[:]...), a.AsSlice()...)
+		return append(append(frame, to.MAC[:]...), to.IPv4.AsSlice()...)
+	case a.Is6():
+		own := to.MAC.LinkLocal()
+		if !a.IsLinkLocalUnicast() {
+			if own = to.IPv6; !own.IsValid() {
+				return nil
+			}
+		}
+		// Solicited and override, and whose link-layer address it is.
+		message := append([]byte{136, 0, 0, 0, 0x60, 0, 0, 0}, a.AsSlice()...)
+		message = append(append(message, 2, 1), mac[:]...)
+		binary.BigEndian.PutUint16(message[2:], sum6(a, own, message))
+		frame = append(frame, 0x86, 0xdd, 0x60, 0, 0, 0, 0, byte(len(message)), unix.IPPROTO_ICMPV6, 255)
+		return append(append(append(frame, a.AsSlice()...), own.AsSlice()...), message...)
+	}
+	return nil
+}
+
+// sum6 is the checksum of a message of ICMPv6 (RFC 4443 section 2.3).
+func sum6(from, to netip.Addr, message []byte) uint16 {
+	var sum uint32
+	for _, part := range [][]byte{from.AsSlice(), to.AsSlice(), {0, byte(len(message)), 0, unix.IPPROTO_ICMPV6}, message} {
+		for ; len(part) > 1; part = part[2:] {
+			sum += uint32(binary.BigEndian.Uint16(part))
+		}
+	}
+	for sum > 0xffff {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}
