@@ -124,7 +124,7 @@ func (s *society) copied() *society {
 
 // vary is what listings say of the same thing in other words: numbers that the
 // kernel gives, and what traffic leaves.
-var vary = regexp.MustCompile(`(?m)^\d+: (ngifb)|\b(initval|hashsize|bucketsize|direct_qlen|index|timeout|expires|packets|bytes) \S+|^add ng[46]-cut .*$| ref \d+ bind \d+| installed .*sec| (used|firstused) \d+ sec`)
+var vary = regexp.MustCompile(`(?m)^\d+: (ngifb)|\b(initval|hashsize|bucketsize|direct_qlen|index|timeout|expires|packets|bytes) \S+|^add ng[46]-(?:cut|began) .*$| ref \d+ bind \d+| installed .*sec| (used|firstused) \d+ sec`)
 
 // ifbMAC is one that the kernel makes up.
 var ifbMAC = regexp.MustCompile(`(?m)^(\d+: ngifb.*\n\s+link/ether) \S+`)

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,9 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"netguard/agent/control"
 	. "netguard/integration/harness"
@@ -43,8 +47,12 @@ func footprintOf(t *testing.T, e *Engine, a *Agent) footprint {
 func get(t *testing.T, e *Engine, address, path string) string {
 	t.Helper()
 	var conn net.Conn
-	if err := e.Do(func() (err error) { conn, err = net.Dial("tcp", address); return err }); err != nil {
-		t.Fatal(err)
+	// It is there a moment after the agent is ready, and nothing tells of that.
+	for deadline := time.Now().Add(5 * time.Second); conn == nil; time.Sleep(10 * time.Millisecond) {
+		err := e.Do(func() (err error) { conn, err = net.Dial("tcp", address); return err })
+		if err != nil && (!errors.Is(err, unix.ECONNREFUSED) || time.Now().After(deadline)) {
+			t.Fatal(err)
+		}
 	}
 	defer conn.Close()
 	if _, err := fmt.Fprintf(conn, "GET %s HTTP/1.0\r\n\r\n", path); err != nil {
