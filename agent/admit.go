@@ -1,0 +1,33 @@
+package agent
+
+// verdict is what the agent says of an endpoint's port.
+type verdict int
+
+const (
+	refuse verdict = iota
+	// leave keeps it as an earlier agent left it.
+	leave
+	admit
+)
+
+// admit tells whether all that an endpoint should have is in the kernel.
+func (l *loop) admit(d *desire, p *policing) verdict {
+	seen := d.Port.Seen
+	if len(d.wrong) > 0 || p.within(d.Key, d.Network.Bridge) != nil {
+		delete(l.admitted, seen)
+		return refuse
+	}
+	have, known := l.applied[seen]
+	_, failing := l.failing[seen]
+	if known && have == d.form() && !failing && l.police.holds {
+		l.admitted[seen] = true
+	}
+	switch {
+	case l.admitted[seen]:
+		return admit
+	case !l.police.ever:
+		// What holds for it is what an earlier agent wrote.
+		return leave
+	}
+	return refuse
+}
