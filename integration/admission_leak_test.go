@@ -126,13 +126,13 @@ func (l *leak) paused(t *testing.T, starts int) {
 			case err := <-failed:
 				t.Fatal(err)
 			}
-			time.Sleep(rand.N(8 * time.Millisecond))
+			time.Sleep(rand.N(8 * time.Millisecond)) // as above, close to the event
 		}
 		agent.Signal(syscall.SIGSTOP)
 		if i%3 == 0 {
 			wg.Wait() // until its program runs
 		}
-		time.Sleep(20*time.Millisecond + rand.N(300*time.Millisecond))
+		time.Sleep(20*time.Millisecond + rand.N(300*time.Millisecond)) // how long it is stuck is random too
 		agent.Signal(syscall.SIGCONT)
 		wg.Wait()
 		c.Wait()

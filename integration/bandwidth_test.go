@@ -114,7 +114,7 @@ func TestTransferGoesOn(t *testing.T) {
 			during := func(name string, disturb func()) {
 				t.Run(fmt.Sprintf("%s_%s_%s", w.name, protocol, name), func(t *testing.T) {
 					s := w.stream(protocol)
-					time.Sleep(warmUp)
+					time.Sleep(warmUp) // until the stream is at its limit
 					disturb()
 					time.Sleep(300 * time.Millisecond) // of transfer, for a stall to show
 					is := s.stop()

@@ -15,6 +15,12 @@ import (
 // counters are what changes in listings without anybody changing anything.
 var counters = regexp.MustCompile(`(?m)\[\d+:\d+\]|^# .*$|packets \d+ bytes \d+|(expires|timeout|used|ref|hold_timer|message_age_timer|forward_delay_timer|direct_packets_stat|hello_timer|gc_timer|tcn_timer|topology_change_timer) +-?[\d./]+|\b(REACHABLE|STALE|DELAY|PROBE)\b|(fdb_n_learned|fdb_max_learned) \d+| probes \d+| updated \d+| offload_\S+`)
 
+// bothBackends are those of iptables.
+var bothBackends = []struct {
+	name   string
+	option []Option
+}{{"nft", nil}, {"legacy", []Option{WithLegacyIptables()}}}
+
 // kernel is everything on a host that netguard touches, as the tools list it.
 func kernel(e *Engine) map[string]string {
 	out := map[string]string{}
@@ -69,10 +75,7 @@ func theirs(e *Engine) string {
 
 func TestCleanup(t *testing.T) {
 	t.Parallel()
-	for _, backend := range []struct {
-		name   string
-		option []Option
-	}{{"nft", nil}, {"legacy", []Option{WithLegacyIptables()}}} {
+	for _, backend := range bothBackends {
 		t.Run(backend.name, func(t *testing.T) {
 			e := Start(t, backend.option...)
 			e.Network("net", Subnet("198.18.9.0/24"), Subnet("fd00:9::/64"))

@@ -59,10 +59,7 @@ func settled(e *Engine) map[string]string {
 // connections run.
 func TestMigrate(t *testing.T) {
 	t.Parallel()
-	for _, backend := range []struct {
-		name   string
-		option []Option
-	}{{"nft", nil}, {"legacy", []Option{WithLegacyIptables()}}} {
+	for _, backend := range bothBackends {
 		t.Run(backend.name, func(t *testing.T) {
 			e := Start(t, append([]Option{WithIPv6()}, backend.option...)...)
 			e.Network("net", Subnet("198.18.68.0/24"), Subnet("fd00:68::/64"))

@@ -17,10 +17,7 @@ func with(capabilities string) []string {
 
 func TestPrivileges(t *testing.T) {
 	t.Parallel()
-	for _, backend := range []struct {
-		name   string
-		option []Option
-	}{{"nft", nil}, {"legacy", []Option{WithLegacyIptables()}}} {
+	for _, backend := range bothBackends {
 		t.Run(backend.name, func(t *testing.T) {
 			e := Start(t, backend.option...)
 			e.Network("net", Subnet("198.18.67.0/24"), Subnet("fd00:67::/64"))
