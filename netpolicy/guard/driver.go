@@ -36,6 +36,8 @@ type Driver struct {
 	settled, unhealed bool
 	// failed are the errors of the last Apply, by port; 0 is no port's.
 	failed map[int][]error
+	// newcomers are the ports, by ifindex, that are to be introduced.
+	newcomers map[int]struct{}
 }
 
 // Open opens the sockets. It changes nothing. The features are those that Probe
@@ -43,7 +45,7 @@ type Driver struct {
 func Open(features Features, log *slog.Logger) (*Driver, error) {
 	// Without a filter an address says nothing about who sent a packet.
 	features.Limits = features.Limits && features.Filter
-	d := &Driver{log: log, features: features, seen: map[int]Port{}, carried: map[counted]uint64{}}
+	d := &Driver{log: log, features: features, seen: map[int]Port{}, carried: map[counted]uint64{}, newcomers: map[int]struct{}{}}
 	d.kernel = kernelState{ports: map[int]bridgePort{}, pins: map[int]map[MAC]fdbEntry{}, neighbours: map[Neighbour]MAC{},
 		bridges: map[int]MAC{}, gateways: map[int][]netip.Addr{}, no6: map[int]bool{}, before: map[int]settings{}}
 	var err error
@@ -103,6 +105,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 		drift = sentences(diff(d.plan, &d.kernel, d.features, d.layout))
 	}
 	d.layout, d.plan, d.failed = l, newPlan(w.with(&d.kernel), d.features, d.kernel.bridges), map[int][]error{}
+	d.expect(was)
 	todo := diff(d.plan, &d.kernel, d.features, d.layout)
 	if look.Full {
 		if err := d.sweep(&todo); err != nil {
@@ -132,7 +135,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	d.wish = w
 	d.wish.Ports, d.wish.Bridges, d.wish.Others = slices.Clone(w.Ports), slices.Clone(w.Bridges), slices.Clone(w.Others)
 	d.wish.Taken = slices.Clone(w.Taken)
-	d.introduce(was)
+	d.introduce(left)
 	r, err := d.report(left)
 	r.Changes, r.Drift = done, drift
 	return r, errors.Join(append([]error{err}, d.failed[0]...)...)

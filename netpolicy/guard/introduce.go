@@ -11,6 +11,21 @@ import (
 // maxIntroduced bounds of how many addresses a container is told when it is admitted.
 const maxIntroduced = 512
 
+// expect notes who is not admitted yet: those are introduced when they are, however
+// many attempts at that fail. At the first Apply the others were admitted before.
+func (d *Driver) expect(was *plan) {
+	for index := range d.newcomers {
+		if d.plan.ports[index] == nil {
+			delete(d.newcomers, index)
+		}
+	}
+	for index, pp := range d.plan.ports {
+		if pp.state == Quarantined || was != nil && was.ports[index] == nil {
+			d.newcomers[index] = struct{}{}
+		}
+	}
+}
+
 // introduce tells containers that were just admitted where their neighbours are.
 //
 // A container whose first instruction came before its admission has asked already,
@@ -19,15 +34,16 @@ const maxIntroduced = 512
 // that it would have got; a kernel believes none of which it has not asked
 // (arp_accept, RFC 4861 section 7.2.5). Nothing depends on them, so that an error is
 // only logged.
-func (d *Driver) introduce(was *plan) {
-	if was == nil || d.plan.mode == Monitor {
+func (d *Driver) introduce(left work) {
+	if d.plan.mode == Monitor {
 		return
 	}
+	about := left.about()
 	var news []*portPlan
-	for index, pp := range d.plan.ports {
-		before := was.ports[index]
-		if pp.state == Admitted && len(d.failed[index]) == 0 && (before == nil || before.state == Quarantined) {
+	for index := range d.newcomers {
+		if pp := d.plan.ports[index]; pp.state == Admitted && len(d.failed[index])+len(about[index]) == 0 {
 			news = append(news, pp)
+			delete(d.newcomers, index)
 		}
 	}
 	if len(news) == 0 {

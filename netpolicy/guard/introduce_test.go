@@ -1,8 +1,12 @@
 package guard
 
 import (
+	"errors"
+	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 )
@@ -50,5 +54,36 @@ func TestIntroduce(t *testing.T) {
 				t.Errorf("%q, %v", word[:n], err)
 			}
 		})
+	}
+}
+
+// Who could not be admitted at the first attempt is introduced at the next; who was
+// admitted before the driver began is not.
+func TestNewcomers(t *testing.T) {
+	d := &Driver{log: slog.New(slog.DiscardHandler), newcomers: map[int]struct{}{}, failed: map[int][]error{}}
+	plans := func(states map[int]State) *plan {
+		p := &plan{ports: map[int]*portPlan{}}
+		for index, state := range states {
+			p.ports[index] = &portPlan{Port: Port{Index: index}, state: state}
+		}
+		return p
+	}
+	var was *plan
+	for i, step := range []struct {
+		states map[int]State
+		failed map[int][]error
+		want   []int
+	}{
+		{states: map[int]State{1: Admitted, 2: Quarantined}, want: []int{2}},
+		{states: map[int]State{1: Admitted, 2: Admitted, 3: Admitted}, failed: map[int][]error{2: {errors.New("no")}}, want: []int{2}},
+		{states: map[int]State{1: Admitted, 2: Admitted, 4: Quarantined}, want: []int{4}},
+		{states: map[int]State{1: Admitted, 2: Admitted}},
+	} {
+		was, d.plan, d.failed = d.plan, plans(step.states), step.failed
+		d.expect(was)
+		d.introduce(work{})
+		if got := slices.Sorted(maps.Keys(d.newcomers)); !slices.Equal(got, step.want) {
+			t.Errorf("after step %d %v are to be introduced, want %v", i, got, step.want)
+		}
 	}
 }
