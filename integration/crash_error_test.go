@@ -120,9 +120,7 @@ func (s *scene) fails(t *testing.T, steps []*step, failing int, while, plan stri
 	for _, w := range wrong() {
 		t.Errorf("%s: %s", told, w)
 	}
-	if st.comparable() {
-		same(t, s.e, st.held, told)
-	}
+	s.compare(t, st, told)
 	s.stopped(t, st, told)
 	st.end(t)
 	if st.name == "come" {
