@@ -16,6 +16,9 @@ const (
 	fastPace  = time.Second
 	slowAfter = 20
 	slowPace  = 15 * time.Second
+	// oneRun is within what time several changes are one run of one tool, which does
+	// piece by piece what netguard puts back meanwhile.
+	oneRun = 100 * time.Millisecond
 	// While a fight lasts, what is put back stays so for minFight, doubled each
 	// time up to maxFight: as long as a change may last that nobody tells of.
 	minFight = 500 * time.Millisecond
@@ -45,12 +48,14 @@ type fight struct {
 
 // strike is how often in a row, and since when, one thing was changed.
 type strike struct {
-	n, fast     int
+	n           int
+	runs, fast  int // of tools; those that came fast
 	first, last time.Time
+	run         time.Time // when the last run was first noticed
 }
 
 // fought tells whether that is a fight.
-func (s strike) fought() bool { return s.fast >= fastAfter || s.n >= slowAfter }
+func (s strike) fought() bool { return s.fast >= fastAfter || s.runs >= slowAfter }
 
 // on tells whether there is a fight.
 func (f *fight) on() bool { return f.what != "" }
@@ -104,7 +109,10 @@ func (f *fight) drifted(log *slog.Logger, what string, now time.Time, things, by
 		if now.Sub(s.last) > fastPace {
 			s.fast = 0
 		}
-		s.n, s.fast, s.last = s.n+1, s.fast+1, now
+		if now.Sub(s.run) >= oneRun {
+			s.runs, s.fast, s.run = s.runs+1, s.fast+1, now
+		}
+		s.n, s.last = s.n+1, now
 		f.strikes[thing] = s
 		if s.n > f.strikes[most].n || most == "" {
 			most = thing

@@ -87,6 +87,20 @@ func TestFight(t *testing.T) {
 			t.Errorf("%d things are remembered", len(r.strikes))
 		}
 	})
+	t.Run("one_run_of_a_tool_is_no_fight", func(t *testing.T) {
+		r := newRing()
+		for range 50 { // it deletes many things, and those that were put back meanwhile
+			r.now = r.now.Add(2 * time.Millisecond)
+			r.drifted(r.logger(), "the guard", r.now, []string{"neighbour"}, nil)
+		}
+		if r.on() {
+			t.Error(r.finding())
+		}
+		r.attacked(time.Second, 10*time.Millisecond, "neighbour")
+		if !r.on() {
+			t.Errorf("changed for a second as fast as it goes, and no fight after %d times", r.strikes["neighbour"].n)
+		}
+	})
 	t.Run("a_fight_is_backed_off_from_and_never_given_up", func(t *testing.T) {
 		r := newRing()
 		r.attacked(10*time.Minute, 100*time.Millisecond, "x")
