@@ -13,6 +13,22 @@ import (
 // exactly is what `make bench` measures; here the lower bounds leave room for a
 // machine that is busy, and the upper ones none.
 
+// busyTries are how often something may take its time because the machine was busy.
+const busyTries = 3
+
+// oneOf wants something to go well once in so many tries.
+func oneOf(t testing.TB, tries int, try func() error) {
+	t.Helper()
+	var err error
+	for range tries {
+		if err = try(); err == nil {
+			return
+		}
+		t.Logf("tried again: %v", err)
+	}
+	t.Errorf("%d times: %v", tries, err)
+}
+
 func TestBandwidth(t *testing.T) {
 	e := Start(t)
 	a := e.Agent()
@@ -28,15 +44,21 @@ func TestBandwidth(t *testing.T) {
 			want := []float64{c.ingress, c.egress}[i%2]
 			for _, protocol := range []string{"tcp", "udp"} {
 				t.Run(fmt.Sprintf("%s_%s_%s_is_what_the_label_says", c.name, w.name, protocol), func(t *testing.T) {
-					_, received := w.flow(protocol, 2500*time.Millisecond)
-					got := received / want
-					t.Logf("achieved/configured %.4f", got)
 					// TCP gives what came after a loss to the application all at
 					// once, so that two seconds are not exact.
 					most := map[string]float64{"tcp": 1.1, "udp": 1.005}[protocol]
-					if got > most || got < 0.85 {
-						t.Errorf("achieved/configured %.4f at %.0f bit/s", got, want)
-					}
+					oneOf(t, busyTries, func() error {
+						_, received := w.flow(protocol, 2500*time.Millisecond)
+						got := received / want
+						t.Logf("achieved/configured %.4f", got)
+						if got > most {
+							t.Errorf("achieved/configured %.4f at %.0f bit/s", got, want)
+						}
+						if got < 0.85 {
+							return fmt.Errorf("achieved/configured %.4f at %.0f bit/s", got, want)
+						}
+						return nil
+					})
 				})
 			}
 		}
@@ -62,12 +84,14 @@ func TestBandwidth(t *testing.T) {
 		c := e.Run("busy", On("net"), Label(ingressRate, "10mbit"), Label(egressRate, "10mbit"))
 		a.AwaitStatus("it is limited", limited(c, "net", 10e6, 10e6))
 		for _, w := range ways(c, peer, "net")[:2] {
-			// With the kernel's default queue they take a second.
-			if got := w.loaded(100); got.P50 > 20 || got.Received < 95 {
-				t.Errorf("%s: %v", w.name, got)
-			} else {
+			oneOf(t, busyTries, func() error {
+				got := w.loaded(100)
 				t.Logf("%s: %v", w.name, got)
-			}
+				if got.P50 > 20 || got.Received < 95 { // with the kernel's default queue they take a second
+					return fmt.Errorf("%s: %v", w.name, got)
+				}
+				return nil
+			})
 		}
 	})
 }
@@ -113,16 +137,19 @@ func TestTransferGoesOn(t *testing.T) {
 		for _, protocol := range []string{"udp", "tcp"} {
 			during := func(name string, disturb func()) {
 				t.Run(fmt.Sprintf("%s_%s_%s", w.name, protocol, name), func(t *testing.T) {
-					s := w.stream(protocol)
-					time.Sleep(warmUp) // until the stream is at its limit
-					disturb()
-					time.Sleep(300 * time.Millisecond) // of transfer, for a stall to show
-					is := s.stop()
-					gap := longestGap(is)
-					t.Logf("%d intervals, longest time without an arrival %.1f ms", len(is), gap)
-					if gap > most[protocol] {
-						t.Errorf("nothing arrived for %.0f ms", gap)
-					}
+					oneOf(t, busyTries, func() error {
+						s := w.stream(protocol)
+						time.Sleep(warmUp) // until the stream is at its limit
+						disturb()
+						time.Sleep(300 * time.Millisecond) // of transfer, for a stall to show
+						is := s.stop()
+						gap := longestGap(is)
+						t.Logf("%d intervals, longest time without an arrival %.1f ms", len(is), gap)
+						if gap > most[protocol] {
+							return fmt.Errorf("nothing arrived for %.0f ms", gap)
+						}
+						return nil
+					})
 				})
 			}
 			during("across_restarts", func() {
