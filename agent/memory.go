@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"net/netip"
@@ -16,6 +15,7 @@ import (
 
 	"netguard/agent/docker"
 	"netguard/agent/link"
+	"netguard/internal/smallfile"
 )
 
 // memory is what of Docker's networks outlives a boot, when the kernel has forgotten
@@ -73,16 +73,13 @@ func recall(path string, log *slog.Logger) *memory {
 }
 
 func readMemory(path string) ([]remembered, error) {
-	f, err := os.Open(path)
-	if err != nil {
+	raw, err := smallfile.Read(path, maxMemory)
+	switch {
+	case errors.Is(err, smallfile.ErrNotRegular):
+		return nil, fmt.Errorf("%w: remove it", err)
+	case err != nil:
 		return nil, err
-	}
-	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, maxMemory+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(raw) > maxMemory {
+	case len(raw) > maxMemory:
 		return nil, fmt.Errorf("%s is longer than %d bytes: remove it", path, maxMemory)
 	}
 	var all []remembered

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"time"
 
 	"netguard/agent/config"
+	"netguard/internal/smallfile"
 	"netguard/netpolicy"
 )
 
@@ -39,33 +39,18 @@ func readPolicies(dir string) ([]netpolicy.Source, error) {
 			return nil, fmt.Errorf("read policies: %s has more than %d files: put several policies into one", dir, maxPolicyFiles)
 		}
 		name := filepath.Join(dir, e.Name())
-		data, err := readPolicy(name)
-		if errors.Is(err, fs.ErrNotExist) {
+		data, err := smallfile.Read(name, netpolicy.MaxFileBytes) // netpolicy says that it is too large
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
 			continue // it went meanwhile, or is a link to nothing
+		case errors.Is(err, smallfile.ErrNotRegular):
+			err = errors.New("it is not a regular file: move it out of the policy directory")
+		case err != nil:
+			err = fmt.Errorf("it cannot be read: %w", err)
 		}
 		out = append(out, netpolicy.Source{Name: name, Data: data, Err: err})
 	}
 	return out, nil
-}
-
-func readPolicy(name string) ([]byte, error) {
-	// Opening a FIFO would wait for its writer.
-	if info, err := os.Stat(name); err != nil {
-		return nil, fmt.Errorf("it cannot be read: %w", err)
-	} else if !info.Mode().IsRegular() {
-		return nil, errors.New("it is not a regular file: move it out of the policy directory")
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, fmt.Errorf("it cannot be read: %w", err)
-	}
-	defer f.Close()
-	// One byte more than is allowed: netpolicy says that it is too large.
-	data, err := io.ReadAll(io.LimitReader(f, netpolicy.MaxFileBytes+1))
-	if err != nil {
-		return nil, fmt.Errorf("it cannot be read: %w", err)
-	}
-	return data, nil
 }
 
 // policies are the policy files in force.

@@ -15,11 +15,11 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path"
 	"slices"
 	"strings"
 
+	"netguard/internal/smallfile"
 	"netguard/netpolicy/guard"
 	"netguard/shaper"
 )
@@ -108,33 +108,16 @@ func Default() Config {
 // Load reads a file. A file that is not there gives the defaults, unless the
 // operator named it, which explicit says. Faults in the file come as Faults.
 func Load(name string, explicit bool) (Config, error) {
-	data, err := read(name)
-	if errors.Is(err, fs.ErrNotExist) && !explicit {
+	data, err := smallfile.Read(name, MaxBytes) // Parse says that it is too large
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !explicit:
 		return Default(), nil
-	}
-	if err != nil {
+	case errors.Is(err, smallfile.ErrNotRegular):
+		return Config{}, fmt.Errorf("read configuration: %w: name the YAML file itself", err)
+	case err != nil:
 		return Config{}, fmt.Errorf("read configuration: %w", err)
 	}
 	return Parse(data, name)
-}
-
-func read(name string) ([]byte, error) {
-	// Opening a FIFO would wait for its writer.
-	if info, err := os.Stat(name); err != nil {
-		return nil, err
-	} else if !info.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s is not a regular file: name the YAML file itself", name)
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, MaxBytes+1))
-	if err != nil {
-		return nil, err
-	}
-	return data, nil
 }
 
 // Parse reads the text of a configuration. The name stands in its faults. An

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"netguard/agent/control"
+	"netguard/internal/smallfile"
 	"netguard/netpolicy"
 )
 
@@ -113,17 +114,17 @@ func (p *policyFiles) addDir(ctx context.Context, dir string) error {
 		return nil
 	}
 	for _, e := range entries {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
 		name := filepath.Join(dir, e.Name())
-		info, err := os.Stat(name)
-		switch {
-		case err != nil:
+		if !p.first(name) {
+			continue
+		}
+		if data, err := smallfile.Read(name, netpolicy.MaxFileBytes); err != nil {
 			p.fault(name, err)
-		case !info.Mode().IsRegular(): // an agent would wait for the writer of a FIFO
-			p.say(name, "it is not a regular file: move it out of the policy directory")
-		default:
-			if err := p.addFile(ctx, name); err != nil {
-				return err
-			}
+		} else {
+			p.sources = append(p.sources, netpolicy.Source{Name: name, Data: data})
 		}
 	}
 	return nil
@@ -140,6 +141,8 @@ func (p *policyFiles) fault(name string, err error) {
 		err = pathError.Err // the path is said already
 	}
 	switch {
+	case errors.Is(err, smallfile.ErrNotRegular):
+		p.say(name, "it is not a regular file: move it out of the policy directory")
 	case errors.Is(err, fs.ErrNotExist):
 		p.say(name, "there is no such file or directory: is the name right?")
 	case errors.Is(err, fs.ErrPermission):
