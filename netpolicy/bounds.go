@@ -7,7 +7,6 @@ const (
 	MaxLabelBytes = 16 << 10
 
 	maxDepth      = 32  // of the YAML, of which policies use 8
-	maxFaults     = 50  // reported of one text
 	maxDocuments  = 500 // policies of a file
 	maxRules      = 100 // items of ingress, egress and deny each
 	maxPeers      = 100 // items of from, to

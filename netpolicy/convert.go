@@ -9,21 +9,21 @@ import (
 // convert makes the typed policy of a document. It is valid if no fault was
 // found.
 func (d *decoder) convert(r rawPolicy) Policy {
-	p := Policy{at: r.at, description: r.description.text}
+	p := Policy{at: r.at, description: r.description.Text}
 	p.name = d.policyName(r)
 	if len(p.description) > maxText {
-		d.fault(r.description.at, "description is %d bytes long: at most %d are read", len(p.description), maxText)
+		d.Fault(r.description.At, "description is %d bytes long: at most %d are read", len(p.description), maxText)
 	}
 	if r.sel.at.Line == 0 && !r.stray {
-		d.fault(r.at, "policy %s does not say whom it is about: add select, {} is every container", quoted(p.name))
+		d.Fault(r.at, "policy %s does not say whom it is about: add select, {} is every container", quoted(p.name))
 	}
-	if r.sel.project.text == "*" {
-		d.fault(r.sel.project.at, "select.project is %q: leave it out for every project", "*")
+	if r.sel.project.Text == "*" {
+		d.Fault(r.sel.project.At, "select.project is %q: leave it out for every project", "*")
 	}
 	p.sel = d.toSelector(r.sel, "")
 	home := p.sel.project
 	if r.rules[Ingress].at.Line+r.rules[Egress].at.Line+r.denyAt.Line == 0 && !r.stray {
-		d.fault(r.at, "policy %s does nothing: add ingress, egress or deny", quoted(p.name))
+		d.Fault(r.at, "policy %s does nothing: add ingress, egress or deny", quoted(p.name))
 	}
 	total := 0
 	for _, dir := range Directions {
@@ -39,7 +39,7 @@ func (d *decoder) convert(r rawPolicy) Policy {
 		total += cost([]rule{dn.rule})
 	}
 	if total > maxFileCost {
-		d.fault(r.at, "policy %s becomes %d rules (peers times ports): at most %d are made of one", quoted(p.name), total, maxFileCost)
+		d.Fault(r.at, "policy %s becomes %d rules (peers times ports): at most %d are made of one", quoted(p.name), total, maxFileCost)
 	}
 	return p
 }
@@ -52,15 +52,15 @@ func quoted(name string) string {
 }
 
 func (d *decoder) policyName(r rawPolicy) string {
-	name := r.name.text
+	name := r.name.Text
 	switch {
 	case !r.named:
-		d.fault(r.at, "the policy has no name: add name, it stands in status, logs and explanations")
-	case !r.name.set():
+		d.Fault(r.at, "the policy has no name: add name, it stands in status, logs and explanations")
+	case !r.name.Set():
 	case name == "" || len(name) > maxPolicyName:
-		d.fault(r.name.at, "name is %d bytes long: write from 1 to %d", len(name), maxPolicyName)
+		d.Fault(r.name.At, "name is %d bytes long: write from 1 to %d", len(name), maxPolicyName)
 	case strings.IndexFunc(name, func(c rune) bool { return !nameRune(c) }) >= 0 || strings.ContainsAny(name[:1], "._-"):
-		d.fault(r.name.at, "name %q: write letters, digits, and . _ - between them", clip(name))
+		d.Fault(r.name.At, "name %q: write letters, digits, and . _ - between them", clip(name))
 	}
 	return name
 }
@@ -77,22 +77,22 @@ func (d *decoder) toSelector(r rawSelector, home string) Selector {
 		{r.project, &s.project, checkName}, {r.service, &s.service, checkName},
 		{r.container, &s.container, checkGlob}, {r.network, &s.network, checkName},
 	} {
-		if !w.set() {
+		if !w.Set() {
 			continue
 		}
-		if w.to == &s.project && w.text == "*" {
+		if w.to == &s.project && w.Text == "*" {
 			s.project = ""
 			continue
 		}
-		if w.to == &s.container && w.text == "" {
-			d.fault(w.at, "%s is empty: write a name or a pattern, or leave the key out", w.key)
+		if w.to == &s.container && w.Text == "" {
+			d.Fault(w.At, "%s is empty: write a name or a pattern, or leave the key out", w.Key)
 			continue
 		}
-		if err := w.check(w.text); err != nil {
-			d.fault(w.at, "%s: %v", w.key, err)
+		if err := w.check(w.Text); err != nil {
+			d.Fault(w.At, "%s: %v", w.Key, err)
 			continue
 		}
-		*w.to = w.text
+		*w.to = w.Text
 	}
 	for _, l := range r.labels {
 		s.labels = append(s.labels, d.toLabel(l))
@@ -103,19 +103,19 @@ func (d *decoder) toSelector(r rawSelector, home string) Selector {
 
 func (d *decoder) toLabel(l rawLabel) labelMatch {
 	switch {
-	case l.key.text == "":
-		d.fault(l.key.at, "%s: a label without a name", l.key.key)
-	case len(l.key.text) > maxLabelKey:
-		d.fault(l.key.at, "%s: the name of a label is %d bytes long: at most %d are read", l.key.key, len(l.key.text), maxLabelKey)
-	case len(l.value.text) > maxLabelValue:
-		d.fault(l.value.at, "%s is %d bytes long: at most %d are read", l.value.key, len(l.value.text), maxLabelValue)
-	case l.value.text != "*" && strings.Contains(l.value.text, "*"):
-		d.fault(l.value.at, `%s is %q: a label's value is compared as it stands, only "*" alone means any`, l.value.key, clip(l.value.text))
+	case l.key.Text == "":
+		d.Fault(l.key.At, "%s: a label without a name", l.key.Key)
+	case len(l.key.Text) > maxLabelKey:
+		d.Fault(l.key.At, "%s: the name of a label is %d bytes long: at most %d are read", l.key.Key, len(l.key.Text), maxLabelKey)
+	case len(l.value.Text) > maxLabelValue:
+		d.Fault(l.value.At, "%s is %d bytes long: at most %d are read", l.value.Key, len(l.value.Text), maxLabelValue)
+	case l.value.Text != "*" && strings.Contains(l.value.Text, "*"):
+		d.Fault(l.value.At, `%s is %q: a label's value is compared as it stands, only "*" alone means any`, l.value.Key, clip(l.value.Text))
 	}
-	if l.value.text == "*" {
-		return labelMatch{key: l.key.text, present: true}
+	if l.value.Text == "*" {
+		return labelMatch{key: l.key.Text, present: true}
 	}
-	return labelMatch{key: l.key.text, value: l.value.text}
+	return labelMatch{key: l.key.Text, value: l.value.Text}
 }
 
 func (d *decoder) toRule(r rawRule, home string) rule {
@@ -126,9 +126,9 @@ func (d *decoder) toRule(r rawRule, home string) rule {
 	out.peers = gathered(out.peers)
 	var specs []portSpec
 	for _, w := range r.ports {
-		s, err := parsePort(w.text)
+		s, err := parsePort(w.Text)
 		if err != nil {
-			d.fault(w.at, "%s is %v", w.key, err)
+			d.Fault(w.At, "%s is %v", w.Key, err)
 			continue
 		}
 		specs = append(specs, s)
@@ -138,23 +138,23 @@ func (d *decoder) toRule(r rawRule, home string) rule {
 }
 
 func (d *decoder) toPeer(r rawPeer, home string) peer {
-	containers := r.project.set() || r.service.set() || r.container.set() || r.network.set() || len(r.labels) > 0
+	containers := r.project.Set() || r.service.Set() || r.container.Set() || r.network.Set() || len(r.labels) > 0
 	kinds := 0
-	for _, is := range []bool{containers, r.cidr.set(), r.entity.set()} {
+	for _, is := range []bool{containers, r.cidr.Set(), r.entity.Set()} {
 		if is {
 			kinds++
 		}
 	}
 	if kinds > 1 {
-		d.fault(r.at, "%s names containers, a cidr or an entity, one of them: make each an item of its own", r.key)
+		d.Fault(r.at, "%s names containers, a cidr or an entity, one of them: make each an item of its own", r.key)
 	}
-	if r.exceptAt.Line != 0 && !r.cidr.set() {
-		d.fault(r.exceptAt, "%s has except without cidr: say what it is an exception from", r.key)
+	if r.exceptAt.Line != 0 && !r.cidr.Set() {
+		d.Fault(r.exceptAt, "%s has except without cidr: say what it is an exception from", r.key)
 	}
 	switch {
-	case r.entity.set():
+	case r.entity.Set():
 		return d.toEntity(r.entity)
-	case r.cidr.set():
+	case r.cidr.Set():
 		return d.toCIDR(r)
 	}
 	return peer{kind: peerContainers, sel: d.toSelector(r.rawSelector, home)}
@@ -163,35 +163,35 @@ func (d *decoder) toPeer(r rawPeer, home string) peer {
 func (d *decoder) toEntity(w word) peer {
 	var names []string
 	for _, e := range entities {
-		if e.name == w.text {
+		if e.name == w.Text {
 			return peer{kind: e.kind}
 		}
 		names = append(names, e.name)
 	}
-	if near := Nearest(w.text, names); near != "" {
-		d.fault(w.at, "%s is %q: did you mean %s?", w.key, clip(w.text), near)
+	if near := Nearest(w.Text, names); near != "" {
+		d.Fault(w.At, "%s is %q: did you mean %s?", w.Key, clip(w.Text), near)
 	} else {
-		d.fault(w.at, "%s is %q: it is host, external (neither a container nor the host) or any", w.key, clip(w.text))
+		d.Fault(w.At, "%s is %q: it is host, external (neither a container nor the host) or any", w.Key, clip(w.Text))
 	}
 	return peer{}
 }
 
 func (d *decoder) toCIDR(r rawPeer) peer {
-	prefix, err := parsePrefix(r.cidr.text)
+	prefix, err := parsePrefix(r.cidr.Text)
 	if err != nil {
-		d.fault(r.cidr.at, "%s is %v", r.cidr.key, err)
+		d.Fault(r.cidr.At, "%s is %v", r.cidr.Key, err)
 	}
 	var except []netip.Prefix
 	for _, w := range r.except {
-		e, err2 := parsePrefix(w.text)
+		e, err2 := parsePrefix(w.Text)
 		switch {
 		case err2 != nil:
-			d.fault(w.at, "%s is %v", w.key, err2)
+			d.Fault(w.At, "%s is %v", w.Key, err2)
 		case err != nil:
 		case e == prefix:
-			d.fault(w.at, "%s is all of %s: nothing would be left", w.key, prefix)
+			d.Fault(w.At, "%s is all of %s: nothing would be left", w.Key, prefix)
 		case e.Bits() < prefix.Bits() || !prefix.Overlaps(e):
-			d.fault(w.at, "%s is %s, which is not inside of %s", w.key, e, prefix)
+			d.Fault(w.At, "%s is %s, which is not inside of %s", w.Key, e, prefix)
 		default:
 			except = append(except, e)
 		}
@@ -201,7 +201,7 @@ func (d *decoder) toCIDR(r rawPeer) peer {
 	}
 	c := newCIDR(prefix, except)
 	if len(c.prefixes) == 0 {
-		d.fault(r.exceptAt, "%s: the exceptions leave nothing of %s", r.key, prefix)
+		d.Fault(r.exceptAt, "%s: the exceptions leave nothing of %s", r.key, prefix)
 	}
 	return peer{kind: peerNet, nets: newNets([]cidr{c})}
 }

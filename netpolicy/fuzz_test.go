@@ -11,6 +11,8 @@ import (
 	"unicode"
 
 	"netguard/netpolicy/conformance"
+
+	"netguard/internal/strictyaml"
 )
 
 // readable fails for a fault without a place, or that writes on a terminal what
@@ -25,7 +27,7 @@ func readable(t *testing.T, faults Faults) {
 			t.Errorf("fault %q at byte %d", f.Error(), i)
 		}
 	}
-	if len(faults) > maxFaults+1 {
+	if len(faults) > strictyaml.MaxFaults+1 {
 		t.Errorf("%d faults", len(faults))
 	}
 }

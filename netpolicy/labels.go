@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"netguard/internal/strictyaml"
 )
 
 const (
@@ -62,8 +64,8 @@ func Strays(labels map[string]string) Faults {
 		if near != "" {
 			text = fmt.Sprintf("there is no such label: did you mean %s?", near)
 		}
-		faults = append(faults, Fault{Place{File: "label " + clip(name)}, text})
-		if len(faults) == maxFaults {
+		faults = append(faults, Fault{Place: Place{File: "label " + clip(name)}, Text: text})
+		if len(faults) == strictyaml.MaxFaults {
 			break
 		}
 	}
@@ -86,24 +88,24 @@ func LabelFaults(w Workload) Faults {
 // parseLabel reads the list of rules in a label's value.
 func parseLabel(name, text string, dir Direction, project string) ([]rule, Faults) {
 	at := "label " + name
-	d := decoder{file: at}
+	d := newDecoder(at)
 	if len(text) > MaxLabelBytes {
-		d.fault(Place{File: at}, "the value is larger than %d bytes: put the policy in a file", MaxLabelBytes)
-		return nil, d.faults
+		d.Fault(Place{File: at}, "the value is larger than %d bytes: put the policy in a file", MaxLabelBytes)
+		return nil, d.Found
 	}
 	roots, whole := d.documents([]byte(text), 1)
 	if whole && len(roots) == 0 {
-		d.fault(Place{File: at, Line: 1, Column: 1}, "it has no value: write [] to allow nothing, or remove the label")
+		d.Fault(Place{File: at, Line: 1, Column: 1}, "it has no value: write [] to allow nothing, or remove the label")
 	}
 	var rules []rule
 	for _, root := range roots {
-		d.items(root, name, maxRules, func(item *node, key string) {
+		d.Items(root, name, maxRules, func(item *node, key string) {
 			rules = append(rules, d.toRule(d.rule(item, strings.TrimPrefix(key, labelPrefix), dir), project))
 		})
 	}
 	if n := cost(rules); n > maxLabelCost {
-		d.fault(Place{File: at, Line: 1, Column: 1}, "it becomes %d rules (peers times ports): at most %d are made of a label, put the policy in a file", n, maxLabelCost)
+		d.Fault(Place{File: at, Line: 1, Column: 1}, "it becomes %d rules (peers times ports): at most %d are made of a label, put the policy in a file", n, maxLabelCost)
 	}
-	d.faults.sort()
-	return rules, d.faults
+	d.Found.Sort()
+	return rules, d.Found
 }

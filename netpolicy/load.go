@@ -55,15 +55,15 @@ type reading struct {
 }
 
 func read(s Source) *reading {
-	f := &reading{File: File{Name: s.Name}, decoder: decoder{file: s.Name}, names: map[string]Place{}}
+	f := &reading{File: File{Name: s.Name}, decoder: newDecoder(s.Name), names: map[string]Place{}}
 	if s.Err != nil {
-		f.fault(Place{File: s.Name}, "%s", s.Err)
+		f.Fault(Place{File: s.Name}, "%s", s.Err)
 		f.Unclear = true
 		return f
 	}
 	f.text = sha256.Sum256(s.Data)
 	if len(s.Data) > MaxFileBytes {
-		f.fault(Place{File: s.Name}, "the file is larger than %d bytes: is it the right one?", MaxFileBytes)
+		f.Fault(Place{File: s.Name}, "the file is larger than %d bytes: is it the right one?", MaxFileBytes)
 		f.Unclear = true
 		return f
 	}
@@ -75,20 +75,20 @@ func read(s Source) *reading {
 			f.Unclear = true
 			continue
 		}
-		before := f.total
+		before := f.Total
 		home := f.toSelector(raw.sel, "")
-		if raw.selectRead && f.total == before {
-			f.Selects = append(f.Selects, Broken{raw.name.text, s.Name, home}) // kept only if there are faults
+		if raw.selectRead && f.Total == before {
+			f.Selects = append(f.Selects, Broken{raw.name.Text, s.Name, home}) // kept only if there are faults
 		} else {
 			f.Unclear = true
 		}
 		// What the selector's faults are is said once, by convert.
-		f.faults, f.total = f.faults[:min(before, len(f.faults))], before
+		f.Found, f.Total = f.Found[:min(before, len(f.Found))], before
 		p := f.convert(raw)
 		if at, ok := f.names[p.name]; ok && p.name != "" {
-			f.taken(p.name, raw.name.at, at)
+			f.taken(p.name, raw.name.At, at)
 		} else {
-			f.names[p.name] = raw.name.at
+			f.names[p.name] = raw.name.At
 		}
 		f.Policies = append(f.Policies, p)
 	}
@@ -96,15 +96,15 @@ func read(s Source) *reading {
 }
 
 func (f *reading) taken(name string, here, there Place) {
-	f.fault(here, "the name %q is taken by the policy at %s: names are unique across all files", clip(name), there)
+	f.Fault(here, "the name %q is taken by the policy at %s: names are unique across all files", clip(name), there)
 }
 
 // done gives the file with its faults.
 func (f *reading) done() File {
-	f.faults.sort()
-	f.Faults = f.faults
-	if extra := f.total - len(f.faults); extra > 0 {
-		f.Faults = append(f.Faults, Fault{Place{File: f.Name}, fmt.Sprintf("and %d faults more", extra)})
+	f.Found.Sort()
+	f.Faults = f.Found
+	if extra := f.Total - len(f.Found); extra > 0 {
+		f.Faults = append(f.Faults, Fault{Place: Place{File: f.Name}, Text: fmt.Sprintf("and %d faults more", extra)})
 	}
 	if len(f.Faults) == 0 {
 		f.Selects, f.Unclear = nil, false

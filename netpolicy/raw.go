@@ -4,6 +4,8 @@ import (
 	"slices"
 
 	"go.yaml.in/yaml/v4"
+
+	"netguard/internal/strictyaml"
 )
 
 // rawPolicy mirrors one document of a file. What has no place was not written.
@@ -61,23 +63,23 @@ type rawDeny struct {
 var policyKeys = []string{"name", "description", "select", "ingress", "egress", "deny"}
 
 func (d *decoder) policy(n *node) rawPolicy {
-	p := rawPolicy{at: d.place(n), named: times(n, "name") > 0}
-	p.mapping = d.mapping(n, wholePolicy,
-		field{"name", d.scalar(&p.name)},
-		field{"description", d.scalar(&p.description)},
-		field{"select", func(n *node, key string) {
-			before := d.total
-			p.sel.at = d.place(n)
-			if empty(n) {
-				d.fault(d.place(n), "select has no value: write select: {} for every container")
+	p := rawPolicy{at: d.Place(n), named: times(n, "name") > 0}
+	p.mapping = d.Mapping(n, wholePolicy,
+		d.Field("name", d.Scalar(&p.name)),
+		d.Field("description", d.Scalar(&p.description)),
+		d.Field("select", func(n *node, key string) {
+			before := d.Total
+			p.sel.at = d.Place(n)
+			if strictyaml.Empty(n) {
+				d.Fault(d.Place(n), "select has no value: write select: {} for every container")
 			} else {
-				d.mapping(n, key, d.selector(n, &p.sel)...)
+				d.Mapping(n, key, d.selector(n, &p.sel)...)
 			}
-			p.selectRead = d.total == before
-		}},
-		field{"ingress", d.rules(&p.rules[Ingress], Ingress)},
-		field{"egress", d.rules(&p.rules[Egress], Egress)},
-		field{"deny", func(n *node, key string) { p.denyAt = d.place(n); d.denies(n, key, &p.deny) }},
+			p.selectRead = d.Total == before
+		}),
+		d.Field("ingress", d.rules(&p.rules[Ingress], Ingress)),
+		d.Field("egress", d.rules(&p.rules[Egress], Egress)),
+		d.Field("deny", func(n *node, key string) { p.denyAt = d.Place(n); d.denies(n, key, &p.deny) }),
 	)
 	for i := 0; i+1 < len(n.Content) && p.mapping; i += 2 {
 		p.stray = p.stray || !slices.Contains(policyKeys, n.Content[i].Value)
@@ -99,13 +101,13 @@ func times(n *node, key string) int {
 }
 
 func (d *decoder) selector(n *node, s *rawSelector) []field {
-	s.at = d.place(n)
+	s.at = d.Place(n)
 	return []field{
-		{"project", d.scalar(&s.project)},
-		{"service", d.scalar(&s.service)},
-		{"container", d.scalar(&s.container)},
-		{"network", d.scalar(&s.network)},
-		{"labels", d.labels(&s.labels)},
+		d.Field("project", d.Scalar(&s.project)),
+		d.Field("service", d.Scalar(&s.service)),
+		d.Field("container", d.Scalar(&s.container)),
+		d.Field("network", d.Scalar(&s.network)),
+		d.Field("labels", d.labels(&s.labels)),
 	}
 }
 
@@ -113,27 +115,22 @@ func (d *decoder) labels(labels *[]rawLabel) func(*node, string) {
 	return func(n *node, key string) {
 		switch {
 		case n.Kind != yaml.MappingNode:
-			d.fault(d.place(n), "%s is %s: it is a mapping of labels to values, such as {tier: data}", key, describe(n))
+			d.Fault(d.Place(n), "%s is %s: it is a mapping of labels to values, such as {tier: data}", key, d.Describe(n))
 			return
 		case len(n.Content) == 0:
-			d.fault(d.place(n), "%s names no label: name one, or leave the key out", key)
+			d.Fault(d.Place(n), "%s names no label: name one, or leave the key out", key)
 			return
 		case len(n.Content)/2 > maxLabels:
-			d.fault(d.place(n), "%s has %d keys: at most %d are read", key, len(n.Content)/2, maxLabels)
+			d.Fault(d.Place(n), "%s has %d keys: at most %d are read", key, len(n.Content)/2, maxLabels)
 			return
 		}
-		seen := map[string]int{}
-		for i := 0; i+1 < len(n.Content); i += 2 {
-			k, v := n.Content[i], n.Content[i+1]
-			if !d.once(k, key, seen) {
+		for k, v := range d.Keys(n, key, nil) {
+			l := rawLabel{key: word{Key: key, Text: k.Value, At: d.Place(k)}}
+			if strictyaml.Empty(v) {
+				d.Fault(d.Place(v), `%s has no value for %q: write one, or "*" for any`, key, clip(k.Value))
 				continue
 			}
-			l := rawLabel{key: word{key, k.Value, d.place(k)}}
-			if empty(v) {
-				d.fault(d.place(v), `%s has no value for %q: write one, or "*" for any`, key, clip(k.Value))
-				continue
-			}
-			d.scalar(&l.value)(v, key+"."+clip(k.Value))
+			d.Scalar(&l.value)(v, key+"."+clip(k.Value))
 			*labels = append(*labels, l)
 		}
 	}
@@ -141,12 +138,12 @@ func (d *decoder) labels(labels *[]rawLabel) func(*node, string) {
 
 func (d *decoder) rules(rules *rawRules, direction Direction) func(*node, string) {
 	return func(n *node, key string) {
-		rules.at = d.place(n)
-		if empty(n) {
-			d.fault(rules.at, "%s has no value: write [] to allow nothing, or leave the key out", key)
+		rules.at = d.Place(n)
+		if strictyaml.Empty(n) {
+			d.Fault(rules.at, "%s has no value: write [] to allow nothing, or leave the key out", key)
 			return
 		}
-		d.items(n, key, maxRules, func(n *node, key string) {
+		d.Items(n, key, maxRules, func(n *node, key string) {
 			rules.list = append(rules.list, d.rule(n, key, direction))
 		})
 	}
@@ -161,27 +158,21 @@ func peersKey(direction Direction) string {
 }
 
 func (d *decoder) rule(n *node, key string, direction Direction) rawRule {
-	r := rawRule{key: key, at: d.place(n)}
+	r := rawRule{key: key, at: d.Place(n)}
 	who := peersKey(direction)
-	d.mapping(n, key,
-		field{who, func(n *node, key string) {
-			r.peersAt = d.place(n)
+	d.Mapping(n, key,
+		d.Field(who, func(n *node, key string) {
+			r.peersAt = d.Place(n)
 			if d.filled(n, key, "leave it out for everyone") {
-				d.items(n, key, maxPeers, func(n *node, key string) { r.peers = append(r.peers, d.peer(n, key)) })
+				d.Items(n, key, maxPeers, func(n *node, key string) { r.peers = append(r.peers, d.peer(n, key)) })
 			}
-		}},
-		field{"ports", func(n *node, key string) {
-			r.portsAt = d.place(n)
+		}),
+		d.Field("ports", func(n *node, key string) {
+			r.portsAt = d.Place(n)
 			if d.filled(n, key, "leave it out for every port") {
-				d.items(n, key, maxPorts, func(n *node, key string) {
-					var w word
-					d.scalar(&w)(n, key)
-					if w.set() {
-						r.ports = append(r.ports, w)
-					}
-				})
+				d.Words(n, key, maxPorts, &r.ports)
 			}
-		}},
+		}),
 	)
 	return r
 }
@@ -189,8 +180,8 @@ func (d *decoder) rule(n *node, key string, direction Direction) rawRule {
 // filled refuses a list without items where having none would be read as all by
 // some and as nothing by others.
 func (d *decoder) filled(n *node, key, remedy string) bool {
-	if empty(n) || n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
-		d.fault(d.place(n), "%s is empty: %s", key, remedy)
+	if strictyaml.Empty(n) || n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
+		d.Fault(d.Place(n), "%s is empty: %s", key, remedy)
 		return false
 	}
 	return true
@@ -198,36 +189,30 @@ func (d *decoder) filled(n *node, key, remedy string) bool {
 
 func (d *decoder) peer(n *node, key string) rawPeer {
 	p := rawPeer{key: key}
-	d.mapping(n, key, append(d.selector(n, &p.rawSelector),
-		field{"cidr", d.scalar(&p.cidr)},
-		field{"except", func(n *node, key string) {
-			p.exceptAt = d.place(n)
+	d.Mapping(n, key, append(d.selector(n, &p.rawSelector),
+		d.Field("cidr", d.Scalar(&p.cidr)),
+		d.Field("except", func(n *node, key string) {
+			p.exceptAt = d.Place(n)
 			if d.filled(n, key, "leave it out") {
-				d.items(n, key, maxExcept, func(n *node, key string) {
-					var w word
-					d.scalar(&w)(n, key)
-					if w.set() {
-						p.except = append(p.except, w)
-					}
-				})
+				d.Words(n, key, maxExcept, &p.except)
 			}
-		}},
-		field{"entity", d.scalar(&p.entity)},
+		}),
+		d.Field("entity", d.Scalar(&p.entity)),
 	)...)
 	return p
 }
 
 func (d *decoder) denies(n *node, key string, list *[]rawDeny) {
 	index := -1
-	d.items(n, key, maxRules, func(n *node, key string) {
+	d.Items(n, key, maxRules, func(n *node, key string) {
 		index++
 		item := func(direction Direction) func(*node, string) {
 			return func(n *node, key string) {
 				*list = append(*list, rawDeny{direction, index, d.rule(n, key, direction)})
 			}
 		}
-		if d.mapping(n, key, field{"ingress", item(Ingress)}, field{"egress", item(Egress)}) && len(n.Content) == 0 {
-			d.fault(d.place(n), "%s denies nothing: write egress or ingress under it", key)
+		if d.Mapping(n, key, d.Field("ingress", item(Ingress)), d.Field("egress", item(Egress))) && len(n.Content) == 0 {
+			d.Fault(d.Place(n), "%s denies nothing: write egress or ingress under it", key)
 		}
 	})
 }

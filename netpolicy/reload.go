@@ -46,14 +46,14 @@ func (c Catalog) name(files []*reading) {
 				f.taken(name, f.names[name], there)
 			}
 		}
-		if f.total == 0 {
+		if f.Total == 0 {
 			maps.Copy(owners, f.names)
 		}
 	}
 	var rest, wrong []*reading
 	for _, f := range files {
 		switch {
-		case f.total > 0:
+		case f.Total > 0:
 			wrong = append(wrong, f)
 		case c.had(f):
 			claim(f)

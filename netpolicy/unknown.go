@@ -1,6 +1,10 @@
 package netpolicy
 
-import "strings"
+import (
+	"strings"
+
+	"netguard/internal/strictyaml"
+)
 
 // elsewhere are keys of other tools, and what is meant by them here.
 var elsewhere = map[string]string{
@@ -25,7 +29,7 @@ var elsewhere = map[string]string{
 	"destination":       "to",
 }
 
-func (d *decoder) unknown(at Place, key, name string, names []string) {
+func unknown(d *strictyaml.Decoder, at Place, key, name string, names []string) {
 	where := "under " + key
 	if key == wholePolicy {
 		where = "in a policy"
@@ -33,15 +37,15 @@ func (d *decoder) unknown(at Place, key, name string, names []string) {
 	folded := strings.ToLower(name)
 	switch {
 	case name == "<<":
-		d.fault(at, "merging mappings with << is not read here: write the keys out")
+		d.Fault(at, "merging mappings with << is not read here: write the keys out")
 	case (name == "from" || name == "to") && len(names) == 2: // a rule of the other direction
-		d.fault(at, "there is no key %q %s: rules of ingress say from, rules of egress say to", name, where)
+		d.Fault(at, "there is no key %q %s: rules of ingress say from, rules of egress say to", name, where)
 	case elsewhere[folded] != "" && mentions(names, elsewhere[folded]):
-		d.fault(at, "there is no key %q %s: here it is %s", clip(name), where, elsewhere[folded])
+		d.Fault(at, "there is no key %q %s: here it is %s", clip(name), where, elsewhere[folded])
 	case Nearest(name, names) != "":
-		d.fault(at, "there is no key %q %s: did you mean %s?", clip(name), where, Nearest(name, names))
+		d.Fault(at, "there is no key %q %s: did you mean %s?", clip(name), where, Nearest(name, names))
 	default:
-		d.fault(at, "there is no key %q %s: the keys are %s", clip(name), where, strings.Join(names, ", "))
+		d.Fault(at, "there is no key %q %s: the keys are %s", clip(name), where, strings.Join(names, ", "))
 	}
 }
 

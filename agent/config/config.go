@@ -7,8 +7,6 @@
 package config
 
 import (
-	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -17,9 +15,9 @@ import (
 	"net/netip"
 	"path"
 	"slices"
-	"strings"
 
 	"netguard/internal/smallfile"
+	"netguard/internal/strictyaml"
 	"netguard/netpolicy/guard"
 	"netguard/shaper"
 )
@@ -124,53 +122,24 @@ func Load(name string, explicit bool) (Config, error) {
 // error is always Faults.
 func Parse(data []byte, name string) (Config, error) {
 	if len(data) > MaxBytes {
-		return Config{}, Faults{{Place: Place{File: name}, Text: fmt.Sprintf("the file is larger than %d bytes: is it the right one?", MaxBytes)}}
+		return Config{}, Faults{{Place: strictyaml.Place{File: name}, Text: fmt.Sprintf("the file is larger than %d bytes: is it the right one?", MaxBytes)}}
 	}
-	d := decoder{file: name}
+	d := newDecoder(name)
 	var r raw
-	if root := d.document(bytes.NewReader(data)); root != nil {
-		d.fill(root, "", r.fields(&d))
+	if root := d.document(data); root != nil {
+		d.mapping(r.fields(&d)...)(root, whole)
 	}
 	c := d.convert(r)
-	if len(d.faults) > 0 {
-		slices.SortStableFunc(d.faults, func(a, b Fault) int {
-			return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
-		})
-		return Config{}, d.faults
+	if len(d.Found) > 0 {
+		d.Found.Sort()
+		return Config{}, Faults(d.Found)
 	}
 	return c, nil
 }
 
-// Place is where something stands in a file, counted from 1; a Line of zero is
-// the file as a whole.
-type Place struct {
-	File         string
-	Line, Column int
-}
-
-func (p Place) String() string {
-	if p.Line == 0 {
-		return p.File
-	}
-	return fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
-}
-
-// Fault is one thing that is wrong, and what was meant.
-type Fault struct {
-	Place
-	Text string
-}
-
-func (f Fault) Error() string { return f.Place.String() + ": " + f.Text }
-
-// Faults are all that is wrong with a configuration, in the order of the file.
-type Faults []Fault
+// Faults are all that is wrong with a configuration, in the order of the file. They
+// are no policy's: who gets an error tells the one from the other by its type.
+type Faults strictyaml.Faults
 
 // Error lists the faults, one a line.
-func (f Faults) Error() string {
-	lines := make([]string, len(f))
-	for i := range f {
-		lines[i] = f[i].Error()
-	}
-	return strings.Join(lines, "\n")
-}
+func (f Faults) Error() string { return strictyaml.Faults(f).Error() }

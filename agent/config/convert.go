@@ -23,38 +23,38 @@ const maxSocket = 107
 func (d *decoder) convert(r raw) Config {
 	c := Default()
 	c.Exclude, c.Unguarded = d.globs(r.exclude), d.globs(r.unguarded)
-	if w := r.admission; w.set() {
-		switch w.text {
+	if w := r.admission; w.Set() {
+		switch w.Text {
 		case "closed", "open":
-			c.AdmissionOpen = w.text == "open"
+			c.AdmissionOpen = w.Text == "open"
 		default:
-			d.fault(w.at, "%s is %q: it is closed (nothing passes before all rules are in place) or open", w.key, clip(w.text))
+			d.Fault(w.At, "%s is %q: it is closed (nothing passes before all rules are in place) or open", w.Key, clip(w.Text))
 		}
 	}
-	if w := r.storm; w.set() {
-		rate, err := strconv.ParseUint(w.text, 10, 32)
+	if w := r.storm; w.Set() {
+		rate, err := strconv.ParseUint(w.Text, 10, 32)
 		if err != nil {
-			d.fault(w.at, "%s is %q: it is a number of broadcast and multicast frames a second, 0 for no limit", w.key, clip(w.text))
+			d.Fault(w.At, "%s is %q: it is a number of broadcast and multicast frames a second, 0 for no limit", w.Key, clip(w.Text))
 		}
 		c.Storm = guard.Storm{Rate: rate, Burst: uint32(2 * min(rate, 1<<20))}
 	}
-	if w := r.connections; w.set() {
-		n, err := strconv.ParseUint(w.text, 10, 32)
+	if w := r.connections; w.Set() {
+		n, err := strconv.ParseUint(w.Text, 10, 32)
 		if err != nil || n > guard.MaxConnections {
-			d.fault(w.at, "%s is %q: it is how many connections a container may have open at a time, from 1 to %d, 0 for no limit", w.key, clip(w.text), guard.MaxConnections)
+			d.Fault(w.At, "%s is %q: it is how many connections a container may have open at a time, from 1 to %d, 0 for no limit", w.Key, clip(w.Text), guard.MaxConnections)
 		}
 		c.Connections = uint32(n)
 	}
 	for _, w := range r.claims {
-		p, err := netip.ParsePrefix(w.text)
-		if a, single := netip.ParseAddr(w.text); single == nil && a.Zone() == "" {
+		p, err := netip.ParsePrefix(w.Text)
+		if a, single := netip.ParseAddr(w.Text); single == nil && a.Zone() == "" {
 			p, err = netip.PrefixFrom(a, a.BitLen()), nil
 		}
 		switch {
 		case err != nil || p.Addr().Is4In6():
-			d.fault(w.at, "%s has %q: it is no address (192.0.2.10) and no prefix (192.0.2.0/28, 2001:db8::/64)", w.key, clip(w.text))
+			d.Fault(w.At, "%s has %q: it is no address (192.0.2.10) and no prefix (192.0.2.0/28, 2001:db8::/64)", w.Key, clip(w.Text))
 		case p != p.Masked():
-			d.fault(w.at, "%s has %q, with bits beyond its length: write %s", w.key, clip(w.text), p.Masked())
+			d.Fault(w.At, "%s has %q, with bits beyond its length: write %s", w.Key, clip(w.Text), p.Masked())
 		default:
 			c.Claims = append(c.Claims, p)
 		}
@@ -66,26 +66,26 @@ func (d *decoder) convert(r raw) Config {
 		c.Limits.Default[dir] = d.rate(pair[0])
 		c.Limits.Max[dir] = d.rate(pair[1])
 		if def, most := c.Limits.Default[dir], c.Limits.Max[dir]; most != 0 && def > most {
-			d.fault(pair[0].at, "%s is %v, above %s, which is %v (line %d): lower the one or raise the other",
-				pair[0].key, def, pair[1].key, most, pair[1].at.Line)
+			d.Fault(pair[0].At, "%s is %v, above %s, which is %v (line %d): lower the one or raise the other",
+				pair[0].Key, def, pair[1].Key, most, pair[1].At.Line)
 		}
 	}
-	if w := r.allowOptOut; w.set() {
-		switch w.text {
+	if w := r.allowOptOut; w.Set() {
+		switch w.Text {
 		case "true", "false":
-			c.AllowOptOut = w.text == "true"
+			c.AllowOptOut = w.Text == "true"
 		default:
-			d.fault(w.at, "%s is %q: it is true or false", w.key, clip(w.text))
+			d.Fault(w.At, "%s is %q: it is true or false", w.Key, clip(w.Text))
 		}
 	}
 	d.text(r.socket, &c.Socket, checkSocket)
 	d.text(r.metrics, &c.Metrics, checkMetrics)
 	d.text(r.dockerHost, &c.DockerHost, checkDockerHost)
 	d.text(r.policyDir, &c.PolicyDir, checkPath)
-	if w := r.logLevel; w.set() {
-		level, ok := levels[w.text]
+	if w := r.logLevel; w.Set() {
+		level, ok := levels[w.Text]
 		if !ok {
-			d.fault(w.at, "%s is %q: it is debug, info, warn or error", w.key, clip(w.text))
+			d.Fault(w.At, "%s is %q: it is debug, info, warn or error", w.Key, clip(w.Text))
 		}
 		c.Log.Level = level
 	}
@@ -96,11 +96,11 @@ func (d *decoder) convert(r raw) Config {
 func (d *decoder) globs(words []word) Globs {
 	var out Globs
 	for _, w := range words {
-		if err := checkGlob(w.text); err != nil {
-			d.fault(w.at, "%s: %v", w.key, err)
+		if err := checkGlob(w.Text); err != nil {
+			d.Fault(w.At, "%s: %v", w.Key, err)
 			continue
 		}
-		out = append(out, w.text)
+		out = append(out, w.Text)
 	}
 	return out
 }
@@ -110,25 +110,25 @@ var levels = map[string]slog.Level{
 }
 
 func (d *decoder) rate(w word) shaper.Rate {
-	if !w.set() {
+	if !w.Set() {
 		return 0
 	}
-	rate, err := shaper.ParseRate(w.text)
+	rate, err := shaper.ParseRate(w.Text)
 	if err != nil {
-		d.fault(w.at, "%s: %v", w.key, err)
+		d.Fault(w.At, "%s: %v", w.Key, err)
 	}
 	return rate
 }
 
 func (d *decoder) text(w word, to *string, check func(string) error) {
-	if !w.set() {
+	if !w.Set() {
 		return
 	}
-	if err := check(w.text); err != nil {
-		d.fault(w.at, "%s is %q: %v", w.key, clip(w.text), err)
+	if err := check(w.Text); err != nil {
+		d.Fault(w.At, "%s is %q: %v", w.Key, clip(w.Text), err)
 		return
 	}
-	*to = w.text
+	*to = w.Text
 }
 
 func checkGlob(s string) error {

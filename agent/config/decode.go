@@ -1,29 +1,19 @@
 package config
 
 import (
-	"errors"
-	"fmt"
-	"io"
-	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v4"
 
+	"netguard/internal/strictyaml"
 	"netguard/netpolicy"
 )
 
-// maxFaults bounds the list for a file that is not a configuration at all.
-const maxFaults = 50
-
-// word is a scalar of the file with its place. One without a place was not
-// written.
-type word struct {
-	key  string // as the operator knows it: limits.max.egress
-	text string
-	at   Place
-}
-
-func (w word) set() bool { return w.at.Line != 0 }
+type (
+	node  = strictyaml.Node
+	word  = strictyaml.Word
+	field = strictyaml.Field
+)
 
 // raw mirrors the file.
 type raw struct {
@@ -46,211 +36,100 @@ type raw struct {
 
 type rawRates struct{ ingress, egress word }
 
-// field is a key of a mapping and what reads its value.
-type field struct {
-	name string
-	read func(n *yaml.Node, key string)
-}
-
 func (r *raw) fields(d *decoder) []field {
 	return []field{
-		{"networks", d.mapping(
-			field{"exclude", d.list(&r.exclude)},
-			field{"unguarded", d.list(&r.unguarded)},
-		)},
-		{"admission", d.scalar(&r.admission)},
-		{"guard", d.mapping(
-			field{"storm", d.scalar(&r.storm)},
-			field{"connections", d.scalar(&r.connections)},
-			field{"allow", d.list(&r.claims)},
-		)},
-		{"limits", d.mapping(
-			field{"default", d.rates(&r.defaults)},
-			field{"max", d.rates(&r.max)},
-		)},
-		{"allow_opt_out", d.scalar(&r.allowOptOut)},
-		{"socket", d.scalar(&r.socket)},
-		{"metrics", d.scalar(&r.metrics)},
-		{"docker_host", d.scalar(&r.dockerHost)},
-		{"policy_dir", d.scalar(&r.policyDir)},
-		{"log", d.mapping(
-			field{"level", d.scalar(&r.logLevel)},
-			field{"format", d.scalar(&r.logFormat)},
-		)},
+		d.Field("networks", d.mapping(
+			d.Field("exclude", d.list(&r.exclude)),
+			d.Field("unguarded", d.list(&r.unguarded)),
+		)),
+		d.Field("admission", d.Scalar(&r.admission)),
+		d.Field("guard", d.mapping(
+			d.Field("storm", d.Scalar(&r.storm)),
+			d.Field("connections", d.Scalar(&r.connections)),
+			d.Field("allow", d.list(&r.claims)),
+		)),
+		d.Field("limits", d.mapping(
+			d.Field("default", d.rates(&r.defaults)),
+			d.Field("max", d.rates(&r.max)),
+		)),
+		d.Field("allow_opt_out", d.Scalar(&r.allowOptOut)),
+		d.Field("socket", d.Scalar(&r.socket)),
+		d.Field("metrics", d.Scalar(&r.metrics)),
+		d.Field("docker_host", d.Scalar(&r.dockerHost)),
+		d.Field("policy_dir", d.Scalar(&r.policyDir)),
+		d.Field("log", d.mapping(
+			d.Field("level", d.Scalar(&r.logLevel)),
+			d.Field("format", d.Scalar(&r.logFormat)),
+		)),
 	}
 }
 
-// decoder walks the nodes of one file and gathers its faults.
-type decoder struct {
-	file   string
-	faults Faults
+// decoder reads the configuration of one file.
+type decoder struct{ strictyaml.Decoder }
+
+func newDecoder(name string) decoder {
+	return decoder{strictyaml.Decoder{Name: name, Terms: strictyaml.Terms{
+		Whole: whole, Unset: "leave the key out for the default", List: "[a, b]", Clip: clip, Odd: odd,
+	}}}
 }
 
-func (d *decoder) fault(at Place, format string, args ...any) {
-	if len(d.faults) < maxFaults {
-		d.faults = append(d.faults, Fault{Place: at, Text: fmt.Sprintf(format, args...)})
-	}
-}
-
-func (d *decoder) place(n *yaml.Node) Place {
-	return Place{File: d.file, Line: max(n.Line, 1), Column: max(n.Column, 1)}
-}
+const whole = "the configuration"
 
 // document gives the root of the only document, or nil for an empty file.
-func (d *decoder) document(r io.Reader) *yaml.Node {
-	loader, err := yaml.NewLoader(r)
-	if err != nil {
-		d.syntax(err)
-		return nil
+func (d *decoder) document(data []byte) (root *node) {
+	documents := 0
+	d.Documents(data, func(doc *node) bool {
+		if documents++; documents > 1 {
+			d.Fault(d.Place(doc), "a second document starts here: the configuration is one document, remove the line ---")
+			return false
+		}
+		if len(doc.Content) > 0 {
+			root = doc.Content[0]
+		}
+		return true
+	})
+	return root
+}
+
+// mapping reads a mapping that has just these keys. One without a value is a heading
+// whose keys are all commented out.
+func (d *decoder) mapping(fields ...field) func(*node, string) {
+	return func(n *node, key string) {
+		if !strictyaml.Empty(n) {
+			d.Mapping(n, key, fields...)
+		}
 	}
-	var doc, more yaml.Node
-	switch err := loader.Load(&doc); {
-	case errors.Is(err, io.EOF):
-		return nil
-	case err != nil:
-		d.syntax(err)
-		return nil
+}
+
+func (d *decoder) rates(r *rawRates) func(*node, string) {
+	return d.mapping(d.Field("ingress", d.Scalar(&r.ingress)), d.Field("egress", d.Scalar(&r.egress)))
+}
+
+func (d *decoder) list(words *[]word) func(*node, string) {
+	return func(n *node, key string) {
+		if !strictyaml.Empty(n) {
+			d.Words(n, key, MaxBytes, words)
+		}
 	}
-	switch err := loader.Load(&more); {
-	case errors.Is(err, io.EOF):
-	case err != nil:
-		d.syntax(err)
+}
+
+// odd refuses a key that is no word, that was there before, or that nobody reads.
+func odd(d *strictyaml.Decoder, k *node, key string, names []string, first int) {
+	where := "under " + key
+	if key == whole {
+		where = "at the top"
+	}
+	near, all := netpolicy.Nearest(k.Value, names), strings.Join(names, ", ")
+	switch {
+	case k.Kind != yaml.ScalarNode:
+		d.Fault(d.Place(k), "a key is %s: keys are words (%s)", d.Describe(k), all)
+	case first > 0:
+		d.Fault(d.Place(k), "the key %q is there twice, first in line %d: keep one", d.Join(key, clip(k.Value)), first)
+	case near != "":
+		d.Fault(d.Place(k), "there is no key %q %s: did you mean %s?", clip(k.Value), where, near)
 	default:
-		d.fault(d.place(&more), "a second document starts here: the configuration is one document, remove the line ---")
+		d.Fault(d.Place(k), "there is no key %q %s: the keys are %s", clip(k.Value), where, all)
 	}
-	if len(doc.Content) == 0 {
-		return nil
-	}
-	return doc.Content[0]
-}
-
-func (d *decoder) syntax(err error) {
-	at, text := Place{File: d.file, Line: 1, Column: 1}, err.Error()
-	if le, ok := errors.AsType[*yaml.LoadError](err); ok {
-		text = le.Message
-		if le.Mark.Line > 0 {
-			at.Line, at.Column = le.Mark.Line, max(le.Mark.Column, 1)
-		}
-	}
-	d.fault(at, "this is not YAML: %s", text)
-}
-
-// mapping reads a mapping that has just these keys.
-func (d *decoder) mapping(fields ...field) func(*yaml.Node, string) {
-	return func(n *yaml.Node, key string) { d.fill(n, key, fields) }
-}
-
-func (d *decoder) fill(n *yaml.Node, prefix string, fields []field) {
-	names := make([]string, len(fields))
-	for i := range fields {
-		names[i] = fields[i].name
-	}
-	if empty(n) {
-		return // a heading whose keys are all commented out
-	}
-	if n.Kind != yaml.MappingNode {
-		what := "the configuration"
-		if prefix != "" {
-			what = prefix
-		}
-		d.fault(d.place(n), "%s is %s: it is a mapping with the keys %s", what, describe(n), strings.Join(names, ", "))
-		return
-	}
-	seen := map[string]int{}
-	for i := 0; i+1 < len(n.Content); i += 2 {
-		k, v := n.Content[i], n.Content[i+1]
-		at := d.place(k)
-		if k.Kind != yaml.ScalarNode {
-			d.fault(at, "a key is %s: keys are words (%s)", describe(k), strings.Join(names, ", "))
-			continue
-		}
-		if line, ok := seen[k.Value]; ok {
-			d.fault(at, "the key %q is there twice, first in line %d: keep one", join(prefix, clip(k.Value)), line)
-			continue
-		}
-		seen[k.Value] = at.Line
-		j := slices.Index(names, k.Value)
-		if j < 0 {
-			d.unknown(at, prefix, k.Value, names)
-			continue
-		}
-		fields[j].read(v, join(prefix, k.Value))
-	}
-}
-
-func (d *decoder) unknown(at Place, prefix, name string, names []string) {
-	where := "at the top"
-	if prefix != "" {
-		where = "under " + prefix
-	}
-	if near := netpolicy.Nearest(name, names); near != "" {
-		d.fault(at, "there is no key %q %s: did you mean %s?", clip(name), where, near)
-		return
-	}
-	d.fault(at, "there is no key %q %s: the keys are %s", clip(name), where, strings.Join(names, ", "))
-}
-
-func (d *decoder) rates(r *rawRates) func(*yaml.Node, string) {
-	return d.mapping(field{"ingress", d.scalar(&r.ingress)}, field{"egress", d.scalar(&r.egress)})
-}
-
-func (d *decoder) scalar(w *word) func(*yaml.Node, string) {
-	return func(n *yaml.Node, key string) {
-		if empty(n) {
-			d.fault(d.place(n), "%s has no value: give it one, or leave the key out for the default", key)
-			return
-		}
-		if n.Kind != yaml.ScalarNode {
-			d.fault(d.place(n), "%s is %s: it takes a single value", key, describe(n))
-			return
-		}
-		*w = word{key: key, text: n.Value, at: d.place(n)}
-	}
-}
-
-func (d *decoder) list(words *[]word) func(*yaml.Node, string) {
-	return func(n *yaml.Node, key string) {
-		if empty(n) {
-			return
-		}
-		if n.Kind != yaml.SequenceNode {
-			d.fault(d.place(n), "%s is %s: it is a list, write [a, b]", key, describe(n))
-			return
-		}
-		for i, item := range n.Content {
-			var w word
-			d.scalar(&w)(item, fmt.Sprintf("%s[%d]", key, i))
-			if w.set() {
-				*words = append(*words, w)
-			}
-		}
-	}
-}
-
-// empty tells a key with nothing after it from one with "" after it.
-func empty(n *yaml.Node) bool {
-	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
-}
-
-func describe(n *yaml.Node) string {
-	switch n.Kind {
-	case yaml.ScalarNode:
-		return fmt.Sprintf("%q", clip(n.Value))
-	case yaml.SequenceNode:
-		return "a list"
-	case yaml.MappingNode:
-		return "a mapping"
-	case yaml.AliasNode:
-		return fmt.Sprintf("the alias %q, which is not read here", "*"+clip(n.Value))
-	}
-	return "something else"
-}
-
-func join(prefix, key string) string {
-	if prefix == "" {
-		return key
-	}
-	return prefix + "." + key
 }
 
 // clip keeps a value from filling a log line.

@@ -1,6 +1,10 @@
 package config
 
-import "fmt"
+import (
+	"fmt"
+
+	"netguard/internal/strictyaml"
+)
 
 // Overrides are the flags of the command line. A nil one was not given.
 type Overrides struct {
@@ -25,7 +29,7 @@ func (c Config) With(o Overrides) (Config, error) {
 			continue
 		}
 		if err := f.check(*f.value); err != nil {
-			faults = append(faults, Fault{Place: Place{File: f.flag}, Text: fmt.Sprintf("%q: %v", clip(*f.value), err)})
+			faults = append(faults, strictyaml.Fault{Place: strictyaml.Place{File: f.flag}, Text: fmt.Sprintf("%q: %v", clip(*f.value), err)})
 			continue
 		}
 		*f.to = *f.value

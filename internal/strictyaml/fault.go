@@ -1,15 +1,15 @@
-package netpolicy
+package strictyaml
 
 import (
 	"cmp"
 	"fmt"
 	"slices"
 	"strings"
-	"unicode"
 )
 
-// Place is where something stands in a text, counted from 1. The file is that of
-// a policy, or the name of a label; a Line of zero is the text as a whole.
+// Place is where something stands in a text, counted from 1. A text that is no file,
+// such as a label or a flag, has its name for one; a Line of zero is the text as a
+// whole.
 type Place struct {
 	File         string
 	Line, Column int
@@ -42,24 +42,9 @@ func (f Faults) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-func (f Faults) sort() {
+// Sort brings them into the order of the text.
+func (f Faults) Sort() {
 	slices.SortStableFunc(f, func(a, b Fault) int {
 		return cmp.Or(strings.Compare(a.File, b.File), cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))
 	})
-}
-
-// clip keeps a value from filling a log line, or from writing on a terminal
-// what is no letter.
-func clip(s string) string {
-	const most = 64
-	end := ""
-	if len(s) > most {
-		s, end = s[:most], "…"
-	}
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "")) + end
 }
