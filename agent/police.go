@@ -103,6 +103,7 @@ type police struct {
 	err         error // why not
 	// bridgesErr says why policies do not count within bridges.
 	bridgesErr error
+	news       bool            // one of both became another
 	bridges    map[string]bool // as they were set last
 	wait       time.Duration   // before the next try
 	at         time.Time       // the next look at the kernel
@@ -147,7 +148,7 @@ func (p *police) after(ctx context.Context) bool {
 	now := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, policeTimeout)
 	defer cancel()
-	was := fmt.Sprint(p.err, p.bridgesErr)
+	p.news = false
 	if !p.dirty && !now.Before(p.glance) {
 		p.look(now)
 	}
@@ -157,7 +158,7 @@ func (p *police) after(ctx context.Context) bool {
 	if !p.cut.IsZero() && !time.Now().Before(p.cut) {
 		p.cutConnections(ctx)
 	}
-	return p.dirty && p.wait == 0 || fmt.Sprint(p.err, p.bridgesErr) != was
+	return p.dirty && p.wait == 0 || p.news
 }
 
 // soon has the kernel looked at, because of what somebody did, if it is known who.
@@ -271,7 +272,8 @@ func (p *police) apply(ctx context.Context) {
 }
 
 func (p *police) fail(err error) {
-	if p.err == nil || p.err.Error() != err.Error() {
+	if another(p.err, err) {
+		p.news = true
 		p.log.Error("policies cannot be put in force; what was before stays, trying again", "error", err)
 	}
 	p.err, p.dirty = err, true
@@ -293,12 +295,20 @@ func (p *police) setBridges() {
 	} else if !p.switches.drifted(p.log, "what bridges hand to iptables", now, off, nil) {
 		p.log.Warn("bridges were changed by somebody else to hand nothing to iptables; restored", "bridges", off)
 	}
-	if err != nil && (p.bridgesErr == nil || p.bridgesErr.Error() != err.Error()) {
-		p.log.Error("policies do not count within bridges", "error", err)
+	if another(p.bridgesErr, err) {
+		if p.news = true; err != nil {
+			p.log.Error("policies do not count within bridges", "error", err)
+		}
 	}
 	if p.bridgesErr = err; err == nil {
 		p.bridges = p.ruling.bridges
 	}
+}
+
+// another tells whether what is wrong is another thing than before, or nothing any
+// more: each try makes an error of its own.
+func another(was, is error) bool {
+	return (was == nil) != (is == nil) || is != nil && is.Error() != was.Error()
 }
 
 // cutConnections ends the connections that policies do not allow (any more).
