@@ -101,9 +101,10 @@ type police struct {
 	// holds says that it is what packets meet; ever that one was, since the start.
 	holds, ever bool
 	err         error // why not
+	// late: err is about what was before and cannot be taken away.
+	late bool
 	// bridgesErr says why policies do not count within bridges.
 	bridgesErr error
-	news       bool            // one of both became another
 	bridges    map[string]bool // as they were set last
 	wait       time.Duration   // before the next try
 	at         time.Time       // the next look at the kernel
@@ -148,7 +149,7 @@ func (p *police) after(ctx context.Context) bool {
 	now := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, policeTimeout)
 	defer cancel()
-	p.news = false
+	was := fmt.Sprint(p.err, p.bridgesErr)
 	if !p.dirty && !now.Before(p.glance) {
 		p.look(now)
 	}
@@ -158,7 +159,7 @@ func (p *police) after(ctx context.Context) bool {
 	if !p.cut.IsZero() && !time.Now().Before(p.cut) {
 		p.cutConnections(ctx)
 	}
-	return p.dirty && p.wait == 0 || p.news
+	return p.dirty && p.wait == 0 || fmt.Sprint(p.err, p.bridgesErr) != was
 }
 
 // soon has the kernel looked at, because of what somebody did, if it is known who.
@@ -169,7 +170,10 @@ func (p *police) soon(by []string) {
 	if until := p.rules.until(); until.After(at) {
 		at = until
 	}
-	if p.at.After(at) && p.err == nil {
+	if p.late { // each time it is tried again
+		at = time.Now().Add(minFailing)
+	}
+	if p.at.After(at) && (p.err == nil || p.late) {
 		p.at = at
 	}
 }
@@ -210,6 +214,7 @@ func (p *police) verify(ctx context.Context) {
 	drift, err := p.driver.Verify(ctx)
 	p.at, p.glance = time.Now().Add(policeEvery), time.Now().Add(glanceEvery)
 	if err != nil {
+		p.late = false
 		p.fail(err)
 		return
 	}
@@ -247,10 +252,31 @@ func (p *police) apply(ctx context.Context) {
 		return
 	}
 	p.overtaken, p.holds, p.ever = 0, report.InForce, p.ever || report.InForce
+	p.late = err != nil && report.InForce
+	if report.InForce {
+		p.inForce(report)
+	}
 	if err != nil {
 		p.fail(err)
 		return
 	}
+	p.applied(time.Now())
+}
+
+// applied has the next look at the kernel when it is due: soon, if somebody gave reason
+// for it meanwhile, for Apply does not look where it only changes members.
+func (p *police) applied(now time.Time) {
+	p.dirty, p.err, p.wait = false, nil, 0
+	p.at, p.glance = now.Add(policeEvery), now.Add(glanceEvery)
+	if p.doubt {
+		p.at = now.Add(verifySoon)
+	}
+	p.at = p.rules.next(now, p.at)
+}
+
+// inForce does what is due when the ruling is what packets meet, whether or not what
+// was before could be taken away: somebody else's rule may keep that for good.
+func (p *police) inForce(report iptables.Report) {
 	if report.Generation {
 		text := "policies are in force"
 		if p.monitor {
@@ -258,9 +284,6 @@ func (p *police) apply(ctx context.Context) {
 		}
 		p.log.Info(text, "generation", p.ruling.rules.Generation, "forks", report.Forks)
 	}
-	p.dirty, p.err, p.wait = false, nil, 0
-	p.at, p.glance = time.Now().Add(policeEvery), time.Now().Add(glanceEvery)
-	p.at = p.rules.next(time.Now(), p.at)
 	p.setBridges()
 	// Also when only members were added: an address may be new to a container
 	// whose predecessor left connections. And at the start: an earlier agent may have
@@ -272,12 +295,18 @@ func (p *police) apply(ctx context.Context) {
 }
 
 func (p *police) fail(err error) {
-	if another(p.err, err) {
-		p.news = true
-		p.log.Error("policies cannot be put in force; what was before stays, trying again", "error", err)
+	if p.err == nil || p.err.Error() != err.Error() {
+		if p.late {
+			p.log.Error("policies are in force, and what was before them cannot all be taken away; trying again", "error", err)
+		} else {
+			p.log.Error("policies cannot be put in force; what was before stays, trying again", "error", err)
+		}
 	}
 	p.err, p.dirty = err, true
 	p.wait = min(max(2*p.wait, minFailing), maxFailing)
+	if p.late { // it is the only look at the kernel meanwhile
+		p.wait = min(p.wait, policeEvery)
+	}
 	p.at = time.Now().Add(p.wait)
 }
 
@@ -295,20 +324,12 @@ func (p *police) setBridges() {
 	} else if !p.switches.drifted(p.log, "what bridges hand to iptables", now, off, nil) {
 		p.log.Warn("bridges were changed by somebody else to hand nothing to iptables; restored", "bridges", off)
 	}
-	if another(p.bridgesErr, err) {
-		if p.news = true; err != nil {
-			p.log.Error("policies do not count within bridges", "error", err)
-		}
+	if err != nil && (p.bridgesErr == nil || p.bridgesErr.Error() != err.Error()) {
+		p.log.Error("policies do not count within bridges", "error", err)
 	}
 	if p.bridgesErr = err; err == nil {
 		p.bridges = p.ruling.bridges
 	}
-}
-
-// another tells whether what is wrong is another thing than before, or nothing any
-// more: each try makes an error of its own.
-func another(was, is error) bool {
-	return (was == nil) != (is == nil) || is != nil && is.Error() != was.Error()
 }
 
 // cutConnections ends the connections that policies do not allow (any more).
@@ -340,42 +361,3 @@ func packet(f iptables.Flow, local map[netip.Addr]bool) netpolicy.Packet {
 	}
 	return p
 }
-
-// pending says why policies do not hold for an endpoint, "" if they do.
-func (p *policing) pending(key endpoint.Key, bridge string) string {
-	if p == nil || p.ruling == nil {
-		return "policies are not compiled yet"
-	}
-	s := p.ruling.states[key]
-	if !s.Isolated(netpolicy.Ingress) && !s.Isolated(netpolicy.Egress) && !p.ruling.within[key] {
-		return ""
-	}
-	if p.err != nil {
-		return fmt.Sprintf("policies are not in force: %v", p.err)
-	}
-	if err := p.within(key, bridge); err != nil {
-		return fmt.Sprintf("policies do not count within its network: %v", err)
-	}
-	return ""
-}
-
-// within says why policies do not count for an endpoint within its network, where
-// they should.
-func (p *policing) within(key endpoint.Key, bridge string) error {
-	if p.bridgesErr == nil || !p.ruling.within[key] {
-		return nil
-	}
-	var some iptables.BridgeError
-	if errors.As(p.bridgesErr, &some) {
-		return some[bridge]
-	}
-	return p.bridgesErr
-}
-
-// policing is what the last pass came to.
-type policing struct {
-	ruling          *ruling
-	err, bridgesErr error
-}
-
-func (p *police) result() *policing { return &policing{p.ruling, p.err, p.bridgesErr} }

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
@@ -40,4 +41,17 @@ func TestCompile(t *testing.T) {
 			t.Error("the bridge of before counts")
 		}
 	})
+}
+
+func TestApplied(t *testing.T) {
+	now := time.Now()
+	p := &police{dirty: true, wait: time.Second}
+	if p.applied(now); p.dirty || p.wait != 0 || !p.at.Equal(now.Add(policeEvery)) {
+		t.Errorf("the next look is in %v", p.at.Sub(now))
+	}
+	// Somebody else wrote rules, and at the same moment a container came.
+	p.soon([]string{"iptables"})
+	if p.applied(now); !p.at.Equal(now.Add(verifySoon)) {
+		t.Errorf("what somebody else did is looked at in %v", p.at.Sub(now))
+	}
 }

@@ -3,6 +3,8 @@ package agent
 import (
 	"slices"
 
+	"netguard/agent/config"
+	"netguard/agent/link"
 	"netguard/netpolicy"
 	"netguard/netpolicy/guard"
 )
@@ -20,7 +22,7 @@ func (r *ruling) shut(desires []desire) map[int]bool {
 
 // shut shuts ports at once, before rules are in force, and leaves all others as they
 // are.
-func (s *sentry) shut(here site, shut map[int]bool) {
+func (s *sentry) shut(shut map[int]bool, ports []link.Port, managed bridges, op config.Config) {
 	wish := slices.Clone(s.wish.Ports)
 	changed := false
 	for i := range wish {
@@ -29,7 +31,7 @@ func (s *sentry) shut(here site, shut map[int]bool) {
 		}
 	}
 	if changed && s.err == nil {
-		s.apply(here, wish, s.wish.Taken)
+		s.apply(wish, managed, managed.others(ports), s.wish.Taken, op)
 	}
 }
 

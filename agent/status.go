@@ -75,6 +75,10 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 		out.InSync = false
 		out.Findings = append(out.Findings, fmt.Sprintf("the kernel does not hold the rules of policies now (%s): they are put back within %v", rules.drift[0], policeEvery))
 	}
+	if text := s.policing.finding(); text != "" {
+		out.InSync = false
+		out.Findings = append(out.Findings, text)
+	}
 	for i := range s.desires {
 		e := r.endpoint(&s.desires[i], s, snapshot, rules, guarding)
 		if e.State == control.Pending {

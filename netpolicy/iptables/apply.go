@@ -63,7 +63,7 @@ func (d *Driver) apply(ctx context.Context, w Wish, r *Report) error {
 func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (err error) {
 	done := &progress{}
 	defer func() {
-		if err != nil {
+		if err != nil && !r.InForce {
 			err = errors.Join(err, d.undo(k, done))
 		}
 	}()
@@ -98,16 +98,16 @@ func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (er
 		}
 	}
 	r.InForce = true
-	if err := d.changeHomes(p, true, r); err != nil {
-		return err
-	}
+	// What cannot be taken away keeps nothing else from going.
+	faults := []error{d.changeHomes(p, true, r)}
 	for _, name := range p.destroy {
 		if err := d.release(ctx, name); err != nil {
-			return err
+			faults = append(faults, err)
+			continue
 		}
 		r.Destroyed++
 	}
-	return nil
+	return errors.Join(faults...)
 }
 
 // changeSets makes the changes that are due, in the order of the plan.
@@ -175,11 +175,14 @@ func (d *Driver) swap(ctx context.Context, k *kernel, p *plan, done *progress, r
 		if len(t.swap)+len(lines) > 0 {
 			r.Rules = true
 			err := k.active.write(ctx, i, transaction(t.swap, lines))
-			if err != nil && len(t.swap) > 0 && len(lines) > 0 && !errors.Is(err, ErrLocked) {
+			if err != nil && len(lines) > 0 && !errors.Is(err, ErrLocked) {
 				// A stranger's rule may lead to an old chain. That must not
-				// keep the new ones out.
-				late = errors.Join(late, fmt.Errorf("remove old chains: %w", err))
-				err = k.active.write(ctx, i, transaction(t.swap, nil))
+				// keep the new ones out, now or at any later time.
+				late = errors.Join(late, fmt.Errorf("remove old chains of netguard's (a rule of somebody else's that leads to one keeps it: delete that rule): %w", err))
+				err = nil
+				if len(t.swap) > 0 {
+					err = k.active.write(ctx, i, transaction(t.swap, nil))
+				}
 			}
 			if err != nil {
 				return late, err

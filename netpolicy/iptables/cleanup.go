@@ -12,6 +12,7 @@ import (
 // error, and can be called again.
 func (d *Driver) Cleanup(ctx context.Context) error {
 	d.kernel, d.settled, d.wish, d.generation, d.layouts = nil, false, nil, "", [2]*layout{}
+	clear(d.stuck)
 	k, err := d.read(ctx)
 	if err != nil {
 		return fmt.Errorf("clean up: %w", err)

@@ -94,6 +94,8 @@ type Driver struct {
 	settled bool
 	// displaced is of the last Verify: see plan.displaced.
 	displaced bool
+	// stuck are sets that cannot be destroyed: something else names them.
+	stuck map[string]bool
 	// known is how this version of iptables lists what was written, where that
 	// is other than as written.
 	known map[string]listing
@@ -111,7 +113,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if o.CutFor < time.Second {
 		o.CutFor = 10 * time.Minute
 	}
-	d := &Driver{options: o, families: []int{0}, known: map[string]listing{}, bridgeFilter: bridgeFilter}
+	d := &Driver{options: o, families: []int{0}, known: map[string]listing{}, stuck: map[string]bool{}, bridgeFilter: bridgeFilter}
 	ipv6 := hasIPv6()
 	if ipv6 {
 		d.families = []int{0, 1}

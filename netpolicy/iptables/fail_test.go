@@ -5,8 +5,10 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -135,9 +137,65 @@ func TestApplyFails(t *testing.T) {
 		if out := run(t, cmd, "-S", "NG-FORWARD"); !strings.Contains(out, "NG-F-bbbbbbbbbbbb") {
 			t.Errorf("the new rules are not in force:\n%s", out)
 		}
+		// It may do so for good: what changes later is in force all the same.
+		for i := range 2 {
+			s := states()[3]
+			s.web = many(i + 1)
+			r, err := d.Apply(ctx, s.wish())
+			if err == nil || !r.InForce {
+				t.Errorf("later: in force: %t, error %v", r.InForce, err)
+			}
+		}
+		if out := run(t, "ipset", "save", "ng4-sw-"+setTail); !strings.Contains(out, "10.77.0.2") {
+			t.Errorf("a member that came later is missing:\n%s", out)
+		}
 		run(t, cmd, "-D", "DOCKER", "-j", "NG-F-aaaaaaaaaaaa")
 		apply(t, d, states()[3].wish())
 		inSync(t, d)
+	})
+}
+
+// A stranger's rule may name a set that goes.
+func TestApplyWithAnOldSetInUse(t *testing.T) {
+	forBackends(t, "", func(t *testing.T) {
+		d := open(t)
+		apply(t, d, states()[0].wish())
+		before := setsOf(all(t))
+		// The sets of the rules of before, of which one is named.
+		apply(t, d, states()[5].wish())
+		after := setsOf(all(t))
+		var goes []string
+		for _, name := range before {
+			if !slices.Contains(after, name) && strings.HasPrefix(name, "ng4-") {
+				goes = append(goes, name)
+			}
+		}
+		apply(t, d, states()[0].wish())
+		if len(goes) < 2 {
+			t.Fatalf("sets that go: %v", goes)
+		}
+		cmd := map[Backend]string{NFT: "iptables-nft", Legacy: "iptables-legacy"}[d.Backend()]
+		run(t, cmd, "-A", "DOCKER", "-m", "set", "--match-set", goes[0], "src,src", "-j", "RETURN")
+		for i := range 2 {
+			begun := time.Now()
+			r, err := d.Apply(t.Context(), states()[5].wish())
+			if !r.InForce || err == nil || !strings.Contains(err.Error(), goes[0]) {
+				t.Errorf("in force: %t, error %v", r.InForce, err)
+			}
+			left := setsOf(all(t))
+			if !slices.Contains(left, goes[0]) || slices.Contains(left, goes[1]) {
+				t.Errorf("of %v there are %v", goes, left)
+			}
+			if i == 1 && time.Since(begun) > time.Second {
+				t.Errorf("it was waited for again, %v", time.Since(begun))
+			}
+		}
+		run(t, cmd, "-F", "DOCKER")
+		apply(t, d, states()[5].wish())
+		inSync(t, d)
+		if slices.Contains(setsOf(all(t)), goes[0]) {
+			t.Errorf("%s is left", goes[0])
+		}
 	})
 }
 

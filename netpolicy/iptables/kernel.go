@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"netguard/netpolicy"
@@ -160,6 +161,7 @@ func (d *Driver) readSets(k *kernel) error {
 			held.members = append(held.members, e.Member)
 		}
 	}
+	maps.DeleteFunc(d.stuck, func(name string, _ bool) bool { return k.sets[name] == nil })
 	return nil
 }
 

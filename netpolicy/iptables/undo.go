@@ -3,6 +3,7 @@ package iptables
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -44,12 +45,18 @@ func index(ipv6 bool) int {
 }
 
 // release destroys a set. nf_tables lets go of the sets of a rule a little after
-// the rule is gone, and tells nobody when.
+// the rule is gone, and tells nobody when. A set that was waited for in vain is
+// somebody else's to let go of, and not waited for again.
 func (d *Driver) release(ctx context.Context, name string) error {
 	for wait := time.Millisecond; ; wait *= 2 {
 		err := d.sets.destroy(name)
-		if !errors.Is(err, nl.IPSetError(nl.IPSET_ERR_BUSY)) || wait > time.Second {
+		if !errors.Is(err, nl.IPSetError(nl.IPSET_ERR_BUSY)) {
+			delete(d.stuck, name)
 			return err
+		}
+		if d.stuck[name] || wait > time.Second {
+			d.stuck[name] = true
+			return fmt.Errorf("%w (a rule or set of somebody else's that names it keeps it: delete that)", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -1,0 +1,64 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+
+	"netguard/agent/endpoint"
+	"netguard/netpolicy"
+	"netguard/netpolicy/iptables"
+)
+
+// pending says why policies do not hold for an endpoint, "" if they do.
+func (p *policing) pending(key endpoint.Key, bridge string) string {
+	if p == nil || p.ruling == nil {
+		return "policies are not compiled yet"
+	}
+	s := p.ruling.states[key]
+	if !s.Isolated(netpolicy.Ingress) && !s.Isolated(netpolicy.Egress) && !p.ruling.within[key] {
+		return ""
+	}
+	if p.err != nil {
+		return fmt.Sprintf("policies are not in force: %v", p.err)
+	}
+	if err := p.within(key, bridge); err != nil {
+		return fmt.Sprintf("policies do not count within its network: %v", err)
+	}
+	return ""
+}
+
+// within says why policies do not count for an endpoint within its network, where
+// they should.
+func (p *policing) within(key endpoint.Key, bridge string) error {
+	if p.bridgesErr == nil || !p.ruling.within[key] {
+		return nil
+	}
+	var some iptables.BridgeError
+	if errors.As(p.bridgesErr, &some) {
+		return some[bridge]
+	}
+	return p.bridgesErr
+}
+
+// policing is what the last pass came to.
+type policing struct {
+	ruling          *ruling
+	err, bridgesErr error
+	// left is why something of before is still there, though the ruling is in force.
+	left error
+}
+
+func (p *police) result() *policing {
+	if p.late && p.holds {
+		return &policing{ruling: p.ruling, bridgesErr: p.bridgesErr, left: p.err}
+	}
+	return &policing{ruling: p.ruling, err: p.err, bridgesErr: p.bridgesErr}
+}
+
+// finding is what is to be told of the host, "" if nothing.
+func (p *policing) finding() string {
+	if p == nil || p.left == nil {
+		return ""
+	}
+	return fmt.Sprintf("policies are in force, and what was before them cannot all be taken away: %v: trying again", p.left)
+}
