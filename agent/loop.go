@@ -168,19 +168,19 @@ func (l *loop) pass(ctx context.Context) {
 	s := &state{desires: desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, observed: seen, held: l.holder.held}
 	if seen.complete { // before that nobody knows whose the ports are
 		l.memory.keep(seen.view, seen.reads)
-		managed := managedBridges(seen.view, l.links.Bridges(), op)
-		l.sentry.quarantine(ports, managed, cfg) // before anything that takes long
+		here := site{ports, managedBridges(seen.view, l.links.Bridges(), op), cfg}
+		l.sentry.quarantine(here) // before anything that takes long
 		l.police.compile(l.policies.now.Load(), s.desires)
 		shut := l.police.ruling.shut(s.desires)
-		l.sentry.shut(shut, ports, managed, cfg)
+		l.sentry.shut(here, shut)
 		l.police.pass(ctx)
 		s.policing = l.police.result()
 		for i := range s.desires {
 			s.desires[i].narrow(s.policing.ruling.widened[s.desires[i].Key], cfg.Claims)
 		}
 		l.apply(s, ports)
-		watched := watch(s.desires, ports, managed, cfg, func(d *desire) verdict { return l.admit(d, s.policing) })
-		l.sentry.apply(l.sentry.shutting(watched, shut, l.police.holds), managed, managed.others(ports), elsewhere(s.desires), cfg)
+		watched := watch(s.desires, here, func(d *desire) verdict { return l.admit(d, s.policing) })
+		l.sentry.apply(here, l.sentry.shutting(watched, shut, l.police.holds), elsewhere(s.desires))
 		if l.police.after(ctx) {
 			l.wakeup.call()
 		}
@@ -192,9 +192,9 @@ func (l *loop) pass(ctx context.Context) {
 		l.police.at = time.Now().Add(verifyEvery)
 		l.sentry.at = l.police.at
 		l.check.within(verifyEvery)
-		managed := managedBridges(l.memory.view, l.links.Bridges(), op)
-		if !cfg.AdmissionOpen && l.memory.holds(ports, managed, l.sentry.driver.Fresh) {
-			l.sentry.hold(ports, managed, cfg)
+		here := site{ports, managedBridges(l.memory.view, l.links.Bridges(), op), cfg}
+		if !cfg.AdmissionOpen && l.memory.holds(ports, here.managed, l.sentry.driver.Fresh) {
+			l.sentry.hold(here)
 		}
 	}
 	for i := range s.desires {

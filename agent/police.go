@@ -3,7 +3,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -105,6 +104,7 @@ type police struct {
 	late bool
 	// bridgesErr says why policies do not count within bridges.
 	bridgesErr error
+	news       bool            // one of both became another
 	bridges    map[string]bool // as they were set last
 	wait       time.Duration   // before the next try
 	at         time.Time       // the next look at the kernel
@@ -149,7 +149,7 @@ func (p *police) after(ctx context.Context) bool {
 	now := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, policeTimeout)
 	defer cancel()
-	was := fmt.Sprint(p.err, p.bridgesErr)
+	p.news = false
 	if !p.dirty && !now.Before(p.glance) {
 		p.look(now)
 	}
@@ -159,7 +159,7 @@ func (p *police) after(ctx context.Context) bool {
 	if !p.cut.IsZero() && !time.Now().Before(p.cut) {
 		p.cutConnections(ctx)
 	}
-	return p.dirty && p.wait == 0 || fmt.Sprint(p.err, p.bridgesErr) != was
+	return p.dirty && p.wait == 0 || p.news
 }
 
 // soon has the kernel looked at, because of what somebody did, if it is known who.
@@ -295,12 +295,13 @@ func (p *police) inForce(report iptables.Report) {
 }
 
 func (p *police) fail(err error) {
-	if p.err == nil || p.err.Error() != err.Error() {
+	if another(p.err, err) {
+		p.news = true
+		text := "policies cannot be put in force; what was before stays, trying again"
 		if p.late {
-			p.log.Error("policies are in force, and what was before them cannot all be taken away; trying again", "error", err)
-		} else {
-			p.log.Error("policies cannot be put in force; what was before stays, trying again", "error", err)
+			text = "policies are in force, and what was before them cannot all be taken away; trying again"
 		}
+		p.log.Error(text, "error", err)
 	}
 	p.err, p.dirty = err, true
 	p.wait = min(max(2*p.wait, minFailing), maxFailing)
@@ -324,12 +325,20 @@ func (p *police) setBridges() {
 	} else if !p.switches.drifted(p.log, "what bridges hand to iptables", now, off, nil) {
 		p.log.Warn("bridges were changed by somebody else to hand nothing to iptables; restored", "bridges", off)
 	}
-	if err != nil && (p.bridgesErr == nil || p.bridgesErr.Error() != err.Error()) {
-		p.log.Error("policies do not count within bridges", "error", err)
+	if another(p.bridgesErr, err) {
+		if p.news = true; err != nil {
+			p.log.Error("policies do not count within bridges", "error", err)
+		}
 	}
 	if p.bridgesErr = err; err == nil {
 		p.bridges = p.ruling.bridges
 	}
+}
+
+// another tells whether what is wrong is another thing than before, or nothing any
+// more: each try makes an error of its own.
+func another(was, is error) bool {
+	return (was == nil) != (is == nil) || is != nil && is.Error() != was.Error()
 }
 
 // cutConnections ends the connections that policies do not allow (any more).

@@ -61,31 +61,44 @@ func (s *sentry) hear(h link.Hint) {
 	s.look.Full = s.look.Full || h.Full
 }
 
+// site is what there is to guard, and how: all ports, the bridges of the networks
+// that netguard manages, and the operator's word.
+type site struct {
+	ports   []link.Port
+	managed bridges
+	op      config.Config
+}
+
+// port is a port as nothing is known of it, quarantined, if its bridge is managed.
+func (s site) port(p link.Port) (guard.Port, bool) {
+	bridge, ok := s.managed[p.MasterName]
+	return guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge.Index, BridgeName: p.MasterName, Guarded: true}, ok
+}
+
 // watch gives the ports of the managed bridges: those that desires know, as they
 // are declared and admitted where ask says so, and all others quarantined.
-func watch(desires []desire, ports []link.Port, managed bridges, op config.Config, ask func(*desire) verdict) []guard.Port {
+func watch(desires []desire, here site, ask func(*desire) verdict) []guard.Port {
 	byPort := make(map[int]*desire, len(desires))
 	for i := range desires {
 		if d := &desires[i]; d.Port != nil {
 			byPort[d.Port.Index] = d
 		}
 	}
-	out := make([]guard.Port, 0, len(ports))
-	for _, p := range ports {
-		bridge, ok := managed[p.MasterName]
+	out := make([]guard.Port, 0, len(here.ports))
+	for _, p := range here.ports {
+		g, ok := here.port(p)
 		if !ok {
 			continue
 		}
-		g := guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge.Index, BridgeName: p.MasterName, Guarded: true}
 		d := byPort[p.Index]
 		switch {
-		case d == nil && op.AdmissionOpen:
+		case d == nil && here.op.AdmissionOpen:
 			continue
 		case d != nil && d.Unmanaged != "":
 			g.Guarded, g.Admitted = false, true
-		case d != nil && op.Unguarded.Match(d.Network.Name):
+		case d != nil && here.op.Unguarded.Match(d.Network.Name):
 			// Nobody guards it; it is quarantined as any other.
-			if op.AdmissionOpen || ask(d) == admit {
+			if here.op.AdmissionOpen || ask(d) == admit {
 				g.Guarded, g.Admitted = false, true
 			}
 		case d != nil:
@@ -97,7 +110,7 @@ func watch(desires []desire, ports []link.Port, managed bridges, op config.Confi
 			g.Gateways, g.Allow = d.Network.Gateways, d.allow
 			g.Connections = d.connections
 			answer := ask(d)
-			g.Admitted, g.Standing = op.AdmissionOpen || answer == admit, answer == leave
+			g.Admitted, g.Standing = here.op.AdmissionOpen || answer == admit, answer == leave
 		}
 		out = append(out, g)
 	}
@@ -149,10 +162,12 @@ func (b bridges) list() []guard.Bridge {
 	return slices.SortedFunc(maps.Values(b), func(a, b guard.Bridge) int { return cmp.Compare(a.Index, b.Index) })
 }
 
-// apply brings the kernel to the wish.
-func (s *sentry) apply(ports []guard.Port, managed bridges, others []int, taken []netip.Addr, op config.Config) {
+// apply brings the kernel to what is wished of ports. The addresses are taken: no label
+// gives them to anybody.
+func (s *sentry) apply(here site, ports []guard.Port, taken []netip.Addr) {
 	now := time.Now()
-	w := guard.Wish{Ports: ports, Bridges: managed.list(), Others: others, Taken: taken, Options: guard.Options{Mode: s.mode, Storm: op.Storm, Open: op.AdmissionOpen}}
+	w := guard.Wish{Ports: ports, Bridges: here.managed.list(), Others: here.managed.others(here.ports), Taken: taken,
+		Options: guard.Options{Mode: s.mode, Storm: here.op.Storm, Open: here.op.AdmissionOpen}}
 	if now.Before(s.fight.until()) && reflect.DeepEqual(w, s.wish) {
 		s.at = s.fight.next(now, s.at)
 		return
@@ -164,7 +179,7 @@ func (s *sentry) apply(ports []guard.Port, managed bridges, others []int, taken 
 	report, err := s.driver.Apply(w, s.look)
 	s.wish = w
 	if err != nil {
-		if s.err == nil || s.err.Error() != err.Error() {
+		if another(s.err, err) {
 			s.log.Error("ports cannot be guarded; trying again", "error", err)
 		}
 		s.err, s.look = err, guard.Everything
@@ -183,8 +198,8 @@ func (s *sentry) apply(ports []guard.Port, managed bridges, others []int, taken 
 }
 
 // quarantine closes ports that nobody knows yet, and leaves all others as they are.
-func (s *sentry) quarantine(ports []link.Port, managed bridges, op config.Config) {
-	if op.AdmissionOpen || s.err != nil {
+func (s *sentry) quarantine(here site) {
+	if here.op.AdmissionOpen || s.err != nil {
 		return
 	}
 	known := make(map[int]struct{}, len(s.wish.Ports))
@@ -192,31 +207,31 @@ func (s *sentry) quarantine(ports []link.Port, managed bridges, op config.Config
 		known[p.Index] = struct{}{}
 	}
 	wish := slices.Clone(s.wish.Ports)
-	for _, p := range ports {
-		bridge, ok := managed[p.MasterName]
+	for _, p := range here.ports {
+		g, ok := here.port(p)
 		if _, is := known[p.Index]; ok && !is {
-			wish = append(wish, guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge.Index, BridgeName: p.MasterName, Guarded: true})
+			wish = append(wish, g)
 		}
 	}
 	// The first time there is no wish yet, and what an earlier agent admitted
 	// must not be closed.
 	if s.wish.Ports != nil && len(wish) > len(s.wish.Ports) {
-		s.apply(wish, managed, managed.others(ports), s.wish.Taken, op)
+		s.apply(here, wish, s.wish.Taken)
 	}
 }
 
 // hold closes all ports of bridges of before, while nobody can say whose they are.
-func (s *sentry) hold(ports []link.Port, managed bridges, op config.Config) {
-	if len(managed) == 0 {
+func (s *sentry) hold(here site) {
+	if len(here.managed) == 0 {
 		return
 	}
 	wish := []guard.Port{}
-	for _, p := range ports {
-		if bridge, ok := managed[p.MasterName]; ok {
-			wish = append(wish, guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge.Index, BridgeName: p.MasterName, Guarded: true})
+	for _, p := range here.ports {
+		if g, ok := here.port(p); ok {
+			wish = append(wish, g)
 		}
 	}
-	s.apply(wish, managed, managed.others(ports), nil, op)
+	s.apply(here, wish, nil)
 }
 
 // singles are the single addresses of a label netguard.guard.allow.

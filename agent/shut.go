@@ -3,8 +3,6 @@ package agent
 import (
 	"slices"
 
-	"netguard/agent/config"
-	"netguard/agent/link"
 	"netguard/netpolicy"
 	"netguard/netpolicy/guard"
 )
@@ -22,7 +20,7 @@ func (r *ruling) shut(desires []desire) map[int]bool {
 
 // shut shuts ports at once, before rules are in force, and leaves all others as they
 // are.
-func (s *sentry) shut(shut map[int]bool, ports []link.Port, managed bridges, op config.Config) {
+func (s *sentry) shut(here site, shut map[int]bool) {
 	wish := slices.Clone(s.wish.Ports)
 	changed := false
 	for i := range wish {
@@ -31,7 +29,7 @@ func (s *sentry) shut(shut map[int]bool, ports []link.Port, managed bridges, op 
 		}
 	}
 	if changed && s.err == nil {
-		s.apply(wish, managed, managed.others(ports), s.wish.Taken, op)
+		s.apply(here, wish, s.wish.Taken)
 	}
 }
 
