@@ -101,7 +101,7 @@ func TestCleanup(t *testing.T) {
 				a.AwaitStatus("all is in force", func(s control.Status) bool {
 					for _, c := range containers {
 						ep, _ := Endpoint(s, c, "net")
-						if ep.State != control.Admitted || len(ep.Policy.Ingress) == 0 || ep.Egress.RateBPS == 0 {
+						if !Whole(ep) || len(ep.Policy.Ingress) == 0 || ep.Egress.RateBPS == 0 {
 							return false
 						}
 					}

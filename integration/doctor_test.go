@@ -79,7 +79,7 @@ func TestDoctor(t *testing.T) {
 		e, a := e.For(t), a.For(t)
 		a.AwaitStatus("all is in force", func(s control.Status) bool {
 			ep, _ := Endpoint(s, c, "net")
-			return s.InSync && ep.State == control.Admitted && ep.Egress.RateBPS > 0
+			return s.InSync && Whole(ep) && ep.Egress.RateBPS > 0
 		})
 		before := touchable(e)
 		report, checks := examine(t, a)

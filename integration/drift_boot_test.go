@@ -71,7 +71,7 @@ func TestBoot(t *testing.T) {
 	hasty := e.Run("hasty", On("net"), Restarting("always"), Doing("blast", "udp", "198.18.51.1:7100", "10m"))
 	admitted := func(s control.Status) bool {
 		ep, ok := Endpoint(s, hasty, "net")
-		return ok && ep.State == control.Admitted && s.InSync
+		return ok && Whole(ep) && s.InSync
 	}
 	a.AwaitStatus("it is admitted", admitted)
 	box.take()

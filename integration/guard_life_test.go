@@ -99,7 +99,7 @@ func TestGuardLife(t *testing.T) {
 					defer a.WriteConfig("")
 					a.AwaitStatus("the prefix counts", func(s control.Status) bool {
 						ep, _ := Endpoint(s, c, "greedy")
-						return ep.State == control.Admitted && len(ep.Findings) == 0
+						return Whole(ep) && len(ep.Findings) == 0
 					})
 				}
 				greedy := enter(t, c, "greedy")
@@ -243,7 +243,7 @@ func TestGuardLife(t *testing.T) {
 		a.WriteConfig("networks: {unguarded: [la?]}\n")
 		a.AwaitStatus("status says so", func(s control.Status) bool {
 			ep, _ := Endpoint(s, from.Container, "lab")
-			return ep.State == control.Admitted && strings.Contains(ep.Reason, "networks.unguarded")
+			return Whole(ep) && strings.Contains(ep.Reason, "networks.unguarded")
 		})
 		if open := settings(); !spoofs() || !strings.Contains(open, "locked off") || !strings.Contains(open, "learning on") {
 			t.Errorf("it is guarded still: %s", open)
@@ -254,7 +254,7 @@ func TestGuardLife(t *testing.T) {
 		a.WriteConfig("")
 		a.AwaitStatus("it is guarded again", func(s control.Status) bool {
 			ep, _ := Endpoint(s, from.Container, "lab")
-			return ep.State == control.Admitted && ep.Reason == ""
+			return Whole(ep) && ep.Reason == ""
 		})
 		if again := settings(); spoofs() || again != guarded {
 			t.Errorf("it was\n%s\nand is\n%s", guarded, again)

@@ -13,11 +13,12 @@ const (
 	egressRate  = "netguard.egress.rate"
 )
 
-// limited is an endpoint that is admitted with these rates, in bits a second.
+// limited is an endpoint that is admitted with these rates, in bits a second, all of
+// it in the kernel.
 func limited(c *Container, network string, ingress, egress uint64) func(control.Status) bool {
 	return func(s control.Status) bool {
 		e, ok := Endpoint(s, c, network)
-		return ok && e.State == control.Admitted && e.Ingress.RateBPS == ingress && e.Egress.RateBPS == egress
+		return ok && Whole(e) && e.Ingress.RateBPS == ingress && e.Egress.RateBPS == egress
 	}
 }
 
@@ -64,7 +65,7 @@ func TestLifecycle(t *testing.T) {
 		c.Rename("after")
 		a.AwaitStatus("it has its new name", func(s control.Status) bool {
 			e, _ := Endpoint(s, c, "names")
-			return e.Container == "after" && e.State == control.Admitted && e.Egress.RateBPS == 10e6
+			return e.Container == "after" && Whole(e) && e.Egress.RateBPS == 10e6
 		})
 		c.Unpause()
 		a.AwaitStatus("it is limited", limited(c, "names", 0, 10e6))

@@ -73,7 +73,7 @@ func TestMigrate(t *testing.T) {
 				t.Helper()
 				a.AwaitStatus("all is in force "+when, func(s control.Status) bool {
 					d, ok := Endpoint(s, db.Container, "net")
-					return ok && s.InSync && d.State == control.Admitted && len(d.Policy.Ingress) == 1 && d.Egress.RateBPS == 50e6
+					return ok && s.InSync && Whole(d) && len(d.Policy.Ingress) == 1 && d.Egress.RateBPS == 50e6
 				})
 			}
 			inForce("at first")

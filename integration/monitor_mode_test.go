@@ -27,7 +27,7 @@ func TestMonitorMode(t *testing.T) {
 		s := a.AwaitStatus("all is in force, mode "+mode, func(s control.Status) bool {
 			d, ok := Endpoint(s, db.Container, "net")
 			w, there := Endpoint(s, web.Container, "net")
-			return ok && there && s.Mode == mode && s.InSync && d.State == control.Admitted && len(d.Policy.Ingress) == 1 && w.Egress.RateBPS == 8e6
+			return ok && there && s.Mode == mode && s.InSync && Whole(d) && len(d.Policy.Ingress) == 1 && w.Egress.RateBPS == 8e6
 		})
 		drops := e.Output("sh", "-c", "{ iptables-save; ip6tables-save; } | grep '^-A NG' | grep -E -c -e '-j (DROP|REJECT)'; nft list tables | grep netguard | while read t; do nft list $t; done | grep -w -c drop; true")
 		if (drops == "0\n0\n") != (mode == control.ModeMonitor) {

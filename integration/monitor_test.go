@@ -182,7 +182,7 @@ func TestMonitor(t *testing.T) {
 		a.AwaitStatus("db is closed", func(s control.Status) bool {
 			d, ok := Endpoint(s, db, "shop")
 			w, there := Endpoint(s, web, "shop")
-			return ok && there && d.State == control.Admitted && w.State == control.Admitted && len(d.Policy.Ingress) == 1
+			return ok && there && Whole(d) && Whole(w) && len(d.Policy.Ingress) == 1
 		})
 		p := watching(t, e, a, "-o", "json", "shop-web")
 		begin := time.Now()

@@ -153,7 +153,7 @@ func TestPolicyMembership(t *testing.T) {
 		c := e.For(t).Run("db-2", at("net", "11"), Service("shop", "db"), Doing("serve", "tcp", ":80"))
 		book.await(t, "it is admitted", func(s control.Status) bool {
 			ep, ok := Endpoint(s, c, "net")
-			return ok && ep.State == control.Admitted
+			return ok && Whole(ep)
 		})
 		guestAt(t, "api-4", "23", "api").at.CanReach("tcp", address)
 		close(knocking)
@@ -181,7 +181,7 @@ func TestPolicyMembership(t *testing.T) {
 		}
 		book.await(t, "all are admitted", func(s control.Status) bool {
 			ep, ok := Endpoint(s, api.Container, "net")
-			return ok && ep.State == control.Admitted
+			return ok && Whole(ep)
 		})
 		mustKnock(t, slices.Concat(api.to(true, db, services...), heir.to(false, db, services...)))
 	})

@@ -61,7 +61,7 @@ func TestPrivileges(t *testing.T) {
 			s := a.AwaitStatus("all is in force", func(s control.Status) bool {
 				w, ok := Endpoint(s, web, "net")
 				o, there := Endpoint(s, other, "net")
-				return ok && there && s.InSync && w.State == control.Admitted && o.State == control.Admitted && len(w.Policy.Ingress) == 1 &&
+				return ok && there && s.InSync && Whole(w) && Whole(o) && len(w.Policy.Ingress) == 1 &&
 					w.Egress.RateBPS == 10e6
 			})
 			if len(s.Findings) > 0 {

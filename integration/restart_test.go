@@ -140,7 +140,7 @@ func TestDrift(t *testing.T) {
 		a.WriteConfig("limits: {default: {ingress: 30mbit, egress: 30mbit}}\n")
 		s = a.AwaitStatus("the stranger is reported", func(s control.Status) bool {
 			e, _ := Endpoint(s, other, "net")
-			return e.State == control.Pending && strings.Contains(e.Reason, "tbf")
+			return e.State == control.Admitted && strings.Contains(e.Missing, "tbf") && e.Reason == e.Missing
 		})
 		if s.InSync {
 			t.Error("in sync though a limit is not in force")

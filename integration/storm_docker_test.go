@@ -270,7 +270,7 @@ func (s *storming) fault(t *testing.T, f fault, lasts time.Duration) {
 		began := time.Now()
 		s.await(t, "the new one is admitted", func(is control.Status) bool {
 			e, ok := Endpoint(is, late.Container, "net")
-			return ok && e.State == control.Admitted
+			return ok && Whole(e)
 		})
 		if took := time.Since(began); took > 10*time.Second {
 			t.Errorf("it was admitted after %v", took)

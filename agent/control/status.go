@@ -55,9 +55,10 @@ type Guard struct {
 
 // The states of an endpoint.
 const (
-	Admitted    = "admitted"    // all that is wanted for it is in the kernel
-	Quarantined = "quarantined" // it can neither send nor receive
-	Pending     = "pending"     // not all that is wanted for it is in the kernel yet
+	// Admitted: all that is wanted for it was put into the kernel. What is not
+	// there (any more, or of a later wish) is in Missing.
+	Admitted    = "admitted"
+	Quarantined = "quarantined" // it can neither send nor receive; Reason says why
 	Unmanaged   = "unmanaged"   // netguard does nothing about it; Reason says why
 )
 
@@ -67,15 +68,18 @@ type Endpoint struct {
 	ID        string `json:"id" yaml:"id"`
 	// SharedBy names the other containers that live in the same network
 	// namespace: their labels count here too, the lower limit wins.
-	SharedBy   []string   `json:"shared_by,omitempty" yaml:"shared_by,omitempty"`
-	Network    string     `json:"network" yaml:"network"`
-	Bridge     string     `json:"bridge" yaml:"bridge"`
-	Veth       string     `json:"veth" yaml:"veth"`
-	MAC        string     `json:"mac" yaml:"mac"`
-	IPv4       string     `json:"ipv4" yaml:"ipv4"`
-	IPv6       string     `json:"ipv6" yaml:"ipv6"`
-	State      string     `json:"state" yaml:"state"`
-	Reason     string     `json:"reason" yaml:"reason"`
+	SharedBy []string `json:"shared_by,omitempty" yaml:"shared_by,omitempty"`
+	Network  string   `json:"network" yaml:"network"`
+	Bridge   string   `json:"bridge" yaml:"bridge"`
+	Veth     string   `json:"veth" yaml:"veth"`
+	MAC      string   `json:"mac" yaml:"mac"`
+	IPv4     string   `json:"ipv4" yaml:"ipv4"`
+	IPv6     string   `json:"ipv6" yaml:"ipv6"`
+	State    string   `json:"state" yaml:"state"`
+	Reason   string   `json:"reason" yaml:"reason"`
+	// Missing says what of its wish the kernel does not hold, with the remedy;
+	// "" if it holds all. Then the status is not in sync.
+	Missing    string     `json:"missing,omitempty" yaml:"missing,omitempty"`
 	Findings   []string   `json:"findings,omitempty" yaml:"findings,omitempty"`
 	Policy     Policies   `json:"policy" yaml:"policy"`
 	Ingress    Traffic    `json:"ingress" yaml:"ingress"`
@@ -86,7 +90,7 @@ type Endpoint struct {
 
 // Wrong tells whether the endpoint is not as it was declared.
 func (e Endpoint) Wrong() bool {
-	return e.State == Pending || e.State == Quarantined || len(e.Findings) > 0
+	return e.State == Quarantined || e.Missing != "" || len(e.Findings) > 0
 }
 
 // Policies names the policies that isolate an endpoint, by direction.

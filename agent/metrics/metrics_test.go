@@ -48,7 +48,7 @@ var shop = control.Status{
 			Egress:     control.Traffic{Bytes: 3000, Packets: 3},
 			Violations: control.Violations{MAC: 1, ARP: 2, IP: 3, ND: 4, Ethertype: 5, DHCP: 6},
 		},
-		{Container: "shop-db-1", Network: "back", State: control.Pending}, // of the container that it replaces
+		{Container: "shop-db-1", Network: "back", State: control.Quarantined}, // of the container that it replaces
 		{Container: "odd\xff\n\"", Network: "back", State: control.Quarantined, Findings: []string{"a", "b"}},
 		{Container: "vpn", Network: "lan", State: control.Unmanaged},
 	},

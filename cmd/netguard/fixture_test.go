@@ -84,13 +84,13 @@ func sick() control.Status {
 				Container: "attacker", ID: "cc", Network: "bridge", State: control.Admitted,
 				Violations: control.Violations{MAC: 1_234_567, ARP: 3}, Denied: 99_999,
 			},
-			{Container: "slow", ID: "dd", Network: "bridge", State: control.Pending},
+			{Container: "slow", ID: "dd", Network: "bridge", State: control.Admitted, Reason: "the kernel does not hold the limit now", Missing: "the kernel does not hold the limit now"},
 			{
 				Container: "evil\x1b[2J\r\u202egnp.exe\u009b1m", ID: "ee\x07", Network: "网络-\x00-backend", State: control.Unmanaged,
 				Reason: "its label says \x1b]0;owned\x07 and this is long enough that it must be cut somewhere before the end of the line",
 			},
 			{
-				Container: "evil-finding", ID: "ff", Network: "bridge\n! the host: all is well", State: control.Pending,
+				Container: "evil-finding", ID: "ff", Network: "bridge\n! the host: all is well", State: control.Quarantined,
 				Reason:   "\x1b[31mred\n\n! shop-web-1 (front): fake",
 				Findings: []string{"tab\there and a word that is longer than a line: " + longWord},
 			},

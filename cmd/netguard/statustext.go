@@ -221,10 +221,10 @@ func name(e control.Endpoint) cell {
 }
 
 func state(e control.Endpoint) cell {
-	switch e.State {
-	case control.Admitted:
+	switch {
+	case e.State == control.Admitted && e.Missing == "":
 		return cell{text: e.State}
-	case control.Unmanaged:
+	case e.State == control.Unmanaged:
 		return cell{text: e.State, style: dim}
 	}
 	return cell{text: e.State, style: red}

@@ -52,15 +52,19 @@ func (a *Agent) AwaitStatus(what string, wanted func(control.Status) bool) contr
 	}
 }
 
+// Whole is true of an endpoint that is admitted, with all that it should have in
+// the kernel.
+func Whole(e control.Endpoint) bool { return e.State == control.Admitted && e.Missing == "" }
+
 // AllAdmitted is true of a status in which every endpoint that netguard manages
-// is admitted, and there is one.
+// is whole, and there is one.
 func AllAdmitted(s control.Status) bool {
 	admitted := 0
 	for _, e := range s.Endpoints {
-		switch e.State {
-		case control.Admitted:
+		switch {
+		case Whole(e):
 			admitted++
-		case control.Unmanaged:
+		case e.State == control.Unmanaged:
 		default:
 			return false
 		}
@@ -78,13 +82,13 @@ func Endpoint(s control.Status, c *Container, networkName string) (control.Endpo
 	return control.Endpoint{}, false
 }
 
-// AwaitEndpoint waits until the container's endpoint on a network has a state,
-// and returns it.
+// AwaitEndpoint waits until the container's endpoint on a network has a state, an
+// admitted one all that it should have, and returns it.
 func (a *Agent) AwaitEndpoint(c *Container, networkName, state string) control.Endpoint {
 	a.e.tb.Helper()
 	s := a.AwaitStatus(c.Name+" on "+networkName+" is "+state, func(s control.Status) bool {
 		e, ok := Endpoint(s, c, networkName)
-		return ok && e.State == state
+		return ok && e.State == state && (state != control.Admitted || Whole(e))
 	})
 	e, _ := Endpoint(s, c, networkName)
 	return e

@@ -192,6 +192,7 @@ func (d *Driver) report(left work) (Report, error) {
 		for _, err := range d.failed[index] {
 			p.Faults = append(p.Faults, err.Error())
 		}
+		p.Passes = d.kernel.table == nil || !d.kernel.table.present || d.kernel.table.admits(&pp.Port)
 		k, here := d.kernel.ports[index]
 		switch {
 		case pp.state == Trusted:

@@ -159,6 +159,9 @@ func (v Violations) Total() uint64 {
 // PortReport is what is true of one port.
 type PortReport struct {
 	State State
+	// Passes says that what the port sends gets past the table: it is admitted
+	// there with its addresses, or there is no table.
+	Passes bool
 	// Faults say what is wrong, each with its remedy.
 	Faults     []string
 	Violations Violations

@@ -1,0 +1,159 @@
+package agent
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"netguard/agent/control"
+	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
+	"netguard/shaper"
+	"netguard/shaper/tc"
+)
+
+func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rules rules, guarding guard.Report) control.Endpoint {
+	e := control.Endpoint{
+		Container: d.Container.Name, ID: d.Key.Container, Network: d.Network.Name, Bridge: d.Network.Bridge,
+		MAC: d.Attachment.MAC.String(), State: control.Admitted, Reason: d.Unmanaged, Findings: d.faults(),
+		Policy:  control.Policies{Ingress: []string{}, Egress: []string{}},
+		Ingress: traffic(d, shaper.Ingress), Egress: traffic(d, shaper.Egress),
+	}
+	for _, c := range d.Sharers {
+		e.SharedBy = append(e.SharedBy, c.Name)
+	}
+	if d.Attachment.IPv4.IsValid() {
+		e.IPv4 = d.Attachment.IPv4.String()
+	}
+	if d.Attachment.IPv6.IsValid() {
+		e.IPv6 = d.Attachment.IPv6.String()
+	}
+	if d.Port != nil {
+		e.Veth = d.Port.Name
+		if c, err := snapshot.Counters(d.Port.Index); err == nil {
+			e.Ingress.Bytes, e.Ingress.Packets, e.Ingress.Drops = c[shaper.Ingress].Bytes, c[shaper.Ingress].Packets, c[shaper.Ingress].Drops
+			e.Egress.Bytes, e.Egress.Packets, e.Egress.Drops = c[shaper.Egress].Bytes, c[shaper.Egress].Packets, c[shaper.Egress].Drops
+		}
+	}
+	if d.Unmanaged != "" {
+		e.State = control.Unmanaged
+		return e
+	}
+	for _, a := range []netip.Addr{d.Attachment.IPv4, d.Attachment.IPv6, linkLocal(d.Attachment.MAC)} {
+		e.Denied += rules.denied[a]
+	}
+	why := pending(d, s, snapshot)
+	if p := s.policing; p != nil {
+		held := p.ruling.states[d.Key]
+		e.Policy.Ingress = append(e.Policy.Ingress, held.Policies[netpolicy.Ingress]...)
+		e.Policy.Egress = append(e.Policy.Egress, held.Policies[netpolicy.Egress]...)
+		for _, lock := range held.Locked {
+			e.Policy.Faults = append(e.Policy.Faults, lock)
+			e.Findings = append(slices.Clip(e.Findings), r.closed()+lock)
+		}
+		if why == "" {
+			why = p.pending(d.Key, d.Network.Bridge)
+		}
+	}
+	if why == "" && s.guardErr != nil {
+		why = fmt.Sprintf("its port is not guarded: %v", s.guardErr)
+	}
+	e.Missing, e.Reason = why, why
+	var port guard.PortReport
+	if d.Port != nil {
+		port = guarding.Ports[d.Port.Index]
+	}
+	judge(&e, d, port, s.admission == admissionOpen)
+	if r.mode == control.ModeMonitor && e.State == control.Quarantined {
+		e.Reason = "it would be closed: " + e.Reason
+	}
+	if len(e.Policy.Faults) > 0 && e.Reason == "" {
+		e.Reason = r.closed() + e.Policy.Faults[0]
+	}
+	return e
+}
+
+func (r *statusReader) closed() string {
+	if r.mode == control.ModeMonitor {
+		return "would be closed both ways: "
+	}
+	return "closed both ways: "
+}
+
+// judge adds what the guard says of an endpoint's port: whether it is admitted.
+func judge(e *control.Endpoint, d *desire, port guard.PortReport, open bool) {
+	v := port.Violations
+	e.Violations = control.Violations{MAC: v.MAC, ARP: v.ARP, IP: v.IP, ND: v.ND, Ethertype: v.Ethertype, DHCP: v.DHCP, Storm: v.Storm, Connections: v.Connections}
+	e.Findings = append(slices.Clip(e.Findings), port.Faults...)
+	lacks := func(what string) {
+		if e.Missing == "" {
+			e.Missing = what
+		}
+		if e.Reason == "" {
+			e.Reason = what
+		}
+	}
+	switch port.State {
+	case guard.Admitted:
+	case guard.Quarantined:
+		e.State = control.Quarantined
+		switch {
+		case len(d.wrong) > 0:
+			e.Reason = d.wrong[0]
+		case len(port.Faults) > 0 && e.Reason == "":
+			e.Reason = port.Faults[0]
+		default:
+			lacks("not all of its rules are in place yet")
+		}
+	case guard.Trusted:
+		if e.Reason == "" {
+			e.Reason = "its port is not guarded: the configuration says so (networks.unguarded)"
+		}
+	default: // it is not as it should be, or not known yet
+		if !open && !port.Passes {
+			e.State = control.Quarantined
+		}
+		lacks("its port is not guarded yet")
+	}
+}
+
+func traffic(d *desire, dir shaper.Direction) control.Traffic {
+	lim := d.limits.Limit[dir]
+	t := control.Traffic{RateBPS: uint64(lim.Rate), Source: lim.Source}
+	tree := d.wish.Ingress
+	if dir == shaper.Egress {
+		tree = d.wish.Egress
+	}
+	if tree != nil {
+		t.BurstBytes = uint64(tree.Burst)
+	}
+	return t
+}
+
+// pending says what of an endpoint's wish the kernel does not hold, and what to
+// do about it; "" if it holds all.
+func pending(d *desire, s *state, snapshot *tc.Snapshot) string {
+	if d.Port == nil {
+		return fmt.Sprintf("its port on bridge %q is not found: if it does not appear in a second, does the agent run in another network namespace than dockerd?", d.Network.Bridge)
+	}
+	have, err := snapshot.Endpoint(d.Port.Index)
+	if err != nil {
+		return fmt.Sprintf("the kernel cannot be read: %v", err)
+	}
+	in, out := shaper.Conflicts(have, d.wish)
+	switch {
+	case in:
+		return fmt.Sprintf("another program's %s qdisc stands at the root of %s, so ingress is not limited: if nothing needs it, remove it with tc qdisc del dev %s root",
+			have.Veth.Root.Kind, d.Port.Name, d.Port.Name)
+	case out:
+		return fmt.Sprintf("another program's filter or qdisc stands at the ingress of %s, so egress is not limited: if nothing needs it, remove it with tc qdisc del dev %s ingress",
+			d.Port.Name, d.Port.Name)
+	}
+	if err := s.errs[d.Key]; err != nil {
+		return fmt.Sprintf("the kernel refused: %v", err)
+	}
+	if steps := shaper.Diff(have, d.wish); len(steps) > 0 {
+		return fmt.Sprintf("the kernel does not hold the limit now (%v is missing): it is put back in a moment", steps[0])
+	}
+	return ""
+}
