@@ -33,18 +33,37 @@ func (d *desire) faults() []string { return slices.Concat(d.wrong, d.notes) }
 // desired gives what every endpoint should have. It is pure.
 func desired(endpoints []endpoint.Endpoint, cfg config.Config, leaf shaper.Leaf) []desire {
 	out := make([]desire, len(endpoints))
+	on := networksOf(endpoints)
 	for i, e := range endpoints {
 		d := &out[i]
 		d.Endpoint, d.notes = e, e.Faults
 		if e.Unmanaged != "" {
 			continue
 		}
-		d.shape(cfg.Limits, leaf)
+		d.shape(cfg.Limits, leaf, on[e.Key.Container])
 		d.owns()
 		d.counts(cfg.Connections)
 		d.claims(cfg.Claims)
 	}
 	return out
+}
+
+// networksOf gives the names of the networks that each container is on, by its ID,
+// sorted: where it has an endpoint, and where it was declared to have one.
+func networksOf(endpoints []endpoint.Endpoint) map[string][]string {
+	on := map[string][]string{}
+	for _, e := range endpoints {
+		id := e.Key.Container
+		if _, known := on[id]; !known {
+			on[id] = slices.Clone(e.Container.Networks)
+		}
+		on[id] = append(on[id], e.Network.Name)
+	}
+	for id, names := range on {
+		slices.Sort(names)
+		on[id] = slices.Compact(names)
+	}
+	return on
 }
 
 // owns reads which further addresses are the container's.
@@ -86,10 +105,10 @@ func (d *desire) counts(operator uint32) {
 	}
 }
 
-func (d *desire) shape(op shaper.Operator, leaf shaper.Leaf) {
-	declared := []shaper.Declaration{shaper.Decode(d.Container.Labels, d.Network.Name)}
+func (d *desire) shape(op shaper.Operator, leaf shaper.Leaf, on []string) {
+	declared := []shaper.Declaration{shaper.Decode(d.Container.Labels, d.Network.Name, on)}
 	for _, s := range d.Sharers {
-		declared = append(declared, shaper.Decode(s.Labels, d.Network.Name))
+		declared = append(declared, shaper.Decode(s.Labels, d.Network.Name, on))
 	}
 	d.limits = op.Resolve(declared...)
 	for i, f := range d.limits.Faults {

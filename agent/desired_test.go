@@ -55,6 +55,23 @@ func TestDesired(t *testing.T) {
 			t.Errorf("faults %q, wish %+v", d.faults(), d.wish)
 		}
 	})
+	t.Run("says_that_a_label_is_of_a_network_that_the_container_is_not_on", func(t *testing.T) {
+		c := container("netguard.network.backend.egress.rate", "1mbit", "netguard.network.later.egress.rate", "2mbit", "netguard.network.other.egress.rate", "3mbit")
+		c.Networks = []string{"later"}
+		on := func(network string) endpoint.Endpoint {
+			return endpoint.Endpoint{Key: endpoint.Key{Container: "c", Network: network}, Port: port, Container: c, Network: docker.Network{Name: network}}
+		}
+		for _, d := range desired([]endpoint.Endpoint{on("backend"), on("other")}, config.Config{}, shaper.Hashed) {
+			if len(d.faults()) > 0 || d.wish.Egress == nil {
+				t.Errorf("on %s: %q, %+v", d.Network.Name, d.faults(), d.wish)
+			}
+		}
+		for _, d := range desired([]endpoint.Endpoint{on("backend")}, config.Config{}, shaper.Hashed) {
+			if len(d.wrong) > 0 || len(d.notes) != 1 || !strings.Contains(d.notes[0], "netguard.network.other.egress.rate has no effect") {
+				t.Errorf("on %s: %q", d.Network.Name, d.faults())
+			}
+		}
+	})
 	t.Run("falls_back_to_a_derived_burst_where_the_kernel_cannot_count_the_label's", func(t *testing.T) {
 		d := one(endpoint.Endpoint{Port: port, Container: container("netguard.egress.rate", "64kbit", "netguard.egress.burst", "4000MiB")}, config.Config{})
 		if len(d.notes) != 1 || d.wish.Egress == nil {

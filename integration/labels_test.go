@@ -133,4 +133,31 @@ func TestLabels(t *testing.T) {
 			t.Errorf("an escape reached the terminal: %q", r.Stdout)
 		}
 	})
+	t.Run("a_label_of_a_network_that_its_container_is_not_on_is_told", func(t *testing.T) {
+		e := e.For(t)
+		e.Network("shop_back")
+		c := e.Run("astray", On("shop_back"), Label("netguard.network.back.egress.rate", "3mbit"))
+		a.AwaitStatus("it is as if it had no label", limited(c, "shop_back", 20e6, 0))
+		if r := a.CLI("status", "astray"); r.Code != 1 || !strings.Contains(strings.Join(strings.Fields(r.Stdout), " "), "did you mean shop_back?") {
+			t.Errorf("status of one that names another network: %s", r)
+		}
+		c.Remove()
+		c = e.Run("astray", On("shop_back"), Label("netguard.network.back.egres.rate", "junk"))
+		if ep := a.AwaitEndpoint(c, "shop_back", control.Quarantined); !strings.Contains(ep.Reason, `netguard.network.back.egres.rate="junk"`) {
+			t.Errorf("reason %q", ep.Reason)
+		}
+		c.Remove()
+		// Both networks are there from the start, so that nothing is said meanwhile.
+		c = e.Create("two", On("net"), Label("netguard.network.net.egress.rate", "1mbit"), Label("netguard.network.shop_back.egress.rate", "2mbit"))
+		c.Connect("shop_back")
+		c.Start()
+		s := a.AwaitStatus("each has its own", func(s control.Status) bool {
+			return limited(c, "net", 20e6, 1e6)(s) && limited(c, "shop_back", 20e6, 2e6)(s)
+		})
+		for _, ep := range s.Endpoints {
+			if ep.ID == c.ID && len(ep.Findings) > 0 {
+				t.Errorf("on %s: %q", ep.Network, ep.Findings)
+			}
+		}
+	})
 }

@@ -50,7 +50,9 @@ type Declaration struct {
 	Burst      [2]Size   // zero: derived from the rate
 	Label      [2]string // the label that gave the rate
 	BurstLabel [2]string // the label that gave the burst
+	burstText  [2]string // its value
 	Faults     []Fault   // in the order in which the labels were read
+	Notes      []string  // labels that were read and are about nothing
 }
 
 // Claims tells whether a label is about bandwidth, so that it is Decode's to
@@ -68,11 +70,16 @@ func Claims(label string) bool {
 // a hundred networks.
 const maxLabels = 1000
 
+// maxStrays is how many labels of networks that a container is not on are named.
+const maxStrays = 20
+
 // Decode reads the bandwidth labels of a container for its endpoint on the
-// network of that name. A label for one network wins over the one for all of
-// them; a label for another network is not looked at beyond its form. Of a
-// container with too many of them none is.
-func Decode(labels map[string]string, network string) Declaration {
+// network of that name; on names all networks that the container is on, sorted. A label
+// for one network wins over the one for all of them. The value of one for another
+// network that the container is on is not looked at, since it is where it counts;
+// that of one for a network that the container is not on is, and it is noted. Of a
+// container with too many labels none is read.
+func Decode(labels map[string]string, network string, on []string) Declaration {
 	var d Declaration
 	names := make([]string, 0, len(labels))
 	for name := range labels {
@@ -96,44 +103,85 @@ func Decode(labels map[string]string, network string) Declaration {
 		}
 		return strings.Compare(a, b)
 	})
+	strays := 0
 	for _, name := range names {
-		d.read(name, labels[name], network)
+		of, stray := d.read(name, labels[name], network, on)
+		if !stray {
+			continue
+		}
+		if strays++; strays <= maxStrays {
+			d.Notes = append(d.Notes, fmt.Sprintf("label %s has no effect: the container is on no network %q (%s)", clip(name), clip(of), whichOf(of, on)))
+		}
 	}
-	d.orphans(labels)
+	if more := strays - maxStrays; more > 0 {
+		d.Notes = append(d.Notes, fmt.Sprintf("%d more labels of networks that the container is not on have no effect", more))
+	}
 	return d
 }
 
-func (d *Declaration) read(name, value, network string) {
-	of, key := cutNetwork(name)
-	if of != "" && of != network {
-		return
-	}
+// read reads one label. It gives the network that a label is about which can be
+// read and which the container is not on.
+func (d *Declaration) read(name, value, network string, on []string) (of string, stray bool) {
+	of, key, particular := cutNetwork(name)
 	dir, what, err := parseKey(key)
+	if particular && of == "" {
+		err = fmt.Errorf("it names no network: write %s<name>.%s for one network, or %s%s for all", networkPrefix, keyOr(key, err), labelPrefix, keyOr(key, err))
+	}
 	if err != nil {
 		d.Faults = append(d.Faults, Fault{Label: name, Value: value, Err: err, Rates: [2]bool{true, true}})
-		return
+		return "", false
+	}
+	here := !particular || of == network
+	if _, elsewhere := slices.BinarySearch(on, of); elsewhere && !here {
+		return "", false
 	}
 	fault := Fault{Label: name, Value: value}
 	switch what {
 	case "rate":
-		rate, err := ParseRate(value)
-		d.forget(dir, of != "")
-		if err != nil {
-			fault.Err, fault.Rates[dir] = err, true
-			break
+		var rate Rate
+		if rate, fault.Err = ParseRate(value); here {
+			d.forget(dir, particular)
+			if fault.Rates[dir] = fault.Err != nil; fault.Err == nil {
+				d.Rate[dir], d.Label[dir] = rate, name
+			}
 		}
-		d.Rate[dir], d.Label[dir] = rate, name
 	case "burst":
-		size, err := ParseSize(value)
-		if err != nil {
-			fault.Err = err
-			break
+		var size Size
+		if size, fault.Err = ParseSize(value); here && fault.Err == nil {
+			d.Burst[dir], d.BurstLabel[dir], d.burstText[dir] = size, name, value
 		}
-		d.Burst[dir], d.BurstLabel[dir] = size, name
 	}
 	if fault.Err != nil {
 		d.Faults = append(d.Faults, fault)
 	}
+	return of, !here && fault.Err == nil
+}
+
+// keyOr is the end of a label, or what it may be where it is none.
+func keyOr(key string, err error) string {
+	if err != nil {
+		return "egress.rate"
+	}
+	return key
+}
+
+// whichOf says which network was meant by a name, or which there are.
+func whichOf(name string, on []string) string {
+	for _, n := range on {
+		// Docker Compose puts the project's name before those of its networks.
+		if strings.HasSuffix(n, "_"+name) || strings.EqualFold(n, name) {
+			return fmt.Sprintf("did you mean %s?", clip(n))
+		}
+	}
+	const most = 5
+	if len(on) > most {
+		return fmt.Sprintf("it is on %d others", len(on))
+	}
+	names := make([]string, len(on))
+	for i, n := range on {
+		names[i] = clip(n)
+	}
+	return "it is on " + strings.Join(names, ", ")
 }
 
 // forget drops what a general label said of a rate when one for this network
@@ -145,21 +193,9 @@ func (d *Declaration) forget(dir Direction, particular bool) {
 	}
 	d.Rate[dir], d.Label[dir] = 0, ""
 	for i := range d.Faults {
-		if _, key := cutNetwork(d.Faults[i].Label); key == dir.String()+".rate" {
+		if _, key, particular := cutNetwork(d.Faults[i].Label); !particular && key == dir.String()+".rate" {
 			d.Faults[i].Rates[dir] = false
 		}
-	}
-}
-
-// orphans reports bursts that no rate goes with.
-func (d *Declaration) orphans(labels map[string]string) {
-	for _, dir := range Directions {
-		if d.Burst[dir] == 0 || d.Rate[dir] != 0 || d.faulty(dir) {
-			continue
-		}
-		name := d.BurstLabel[dir]
-		d.Faults = append(d.Faults, Fault{Label: name, Value: labels[name],
-			Err: fmt.Errorf("there is no rate for it: add %s.rate", strings.TrimSuffix(name, ".burst"))})
 	}
 }
 
@@ -169,20 +205,21 @@ func (d *Declaration) faulty(dir Direction) bool {
 
 // cutNetwork parts "netguard.network.<name>.egress.rate" into the name and
 // "egress.rate". Names may have dots in them, so the key is the last two words.
-func cutNetwork(label string) (network, key string) {
-	rest, ok := strings.CutPrefix(label, networkPrefix)
-	if !ok {
-		return "", strings.TrimPrefix(label, labelPrefix)
+// particular says that it is a label for one network, if it names one or not.
+func cutNetwork(label string) (network, key string, particular bool) {
+	rest, particular := strings.CutPrefix(label, networkPrefix)
+	if !particular {
+		return "", strings.TrimPrefix(label, labelPrefix), false
 	}
 	last := strings.LastIndexByte(rest, '.')
 	if last < 0 {
-		return rest, ""
+		return rest, "", true
 	}
 	middle := strings.LastIndexByte(rest[:last], '.')
 	if middle < 0 {
-		return "", rest
+		return "", rest, true
 	}
-	return rest[:middle], rest[middle+1:]
+	return rest[:middle], rest[middle+1:], true
 }
 
 func parseKey(key string) (Direction, string, error) {

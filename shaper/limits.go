@@ -1,6 +1,9 @@
 package shaper
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // FallbackRate is what a container gets in a direction whose rate label cannot
 // be read, where the operator has set no default for that direction.
@@ -37,6 +40,7 @@ func (op Operator) Resolve(declared ...Declaration) Limits {
 	var out Limits
 	for _, d := range declared {
 		out.Faults = append(out.Faults, d.Faults...)
+		out.Notes = append(out.Notes, d.Notes...)
 	}
 	for _, dir := range Directions {
 		out.Limit[dir] = op.resolve(dir, declared, &out)
@@ -46,6 +50,7 @@ func (op Operator) Resolve(declared ...Declaration) Limits {
 
 func (op Operator) resolve(dir Direction, declared []Declaration, out *Limits) Limit {
 	var lim Limit
+	var alone []Declaration // with a burst that no rate of theirs goes with
 	lower := func(rate Rate, burst Size, source string) {
 		if rate != 0 && (lim.Rate == 0 || rate < lim.Rate) {
 			lim = Limit{Rate: rate, Burst: burst, Source: source}
@@ -57,6 +62,8 @@ func (op Operator) resolve(dir Direction, declared []Declaration, out *Limits) L
 			lower(op.Default[dir], 0, "default")
 		case d.faulty(dir):
 			lower(FallbackRate, 0, "fallback")
+		case d.Rate[dir] == 0 && d.Burst[dir] != 0:
+			alone = append(alone, d)
 		default:
 			lower(d.Rate[dir], d.Burst[dir], d.Label[dir])
 		}
@@ -65,6 +72,15 @@ func (op Operator) resolve(dir Direction, declared []Declaration, out *Limits) L
 		lower(op.Default[dir], 0, "default")
 	}
 	max := op.Max[dir]
+	for _, d := range alone {
+		switch {
+		case lim.Rate == 0 && max == 0:
+			out.Faults = append(out.Faults, Fault{Label: d.BurstLabel[dir], Value: d.burstText[dir],
+				Err: fmt.Errorf("there is no rate for it: add %s.rate", strings.TrimSuffix(d.BurstLabel[dir], ".burst"))})
+		case lim.Burst == 0 || d.Burst[dir] < lim.Burst:
+			lim.Burst = d.Burst[dir]
+		}
+	}
 	if max == 0 {
 		return lim
 	}

@@ -62,7 +62,7 @@ func TestResolve(t *testing.T) {
 		for i := 0; i < len(kv); i += 2 {
 			labels[kv[i]] = kv[i+1]
 		}
-		return shaper.Decode(labels, "backend")
+		return shaper.Decode(labels, "backend", []string{"backend"})
 	}
 	const egress = "netguard.egress.rate"
 	for name, c := range map[string]struct {
@@ -107,7 +107,12 @@ func FuzzDecode(f *testing.F) {
 	f.Add("netguard.network..rate", "", "netguard.ingress.burst", "1kB", "")
 	f.Fuzz(func(t *testing.T, k1, v1, k2, v2, network string) {
 		labels := map[string]string{k1: v1, k2: v2}
-		d := shaper.Decode(labels, network)
+		d := shaper.Decode(labels, network, []string{network})
+		for _, note := range d.Notes {
+			if len(note) > 2048 {
+				t.Fatalf("%q from %q", note, labels)
+			}
+		}
 		for _, fault := range d.Faults {
 			if _, ok := labels[fault.Label]; !ok || !shaper.Claims(fault.Label) || len(fault.Error()) > 2048 {
 				t.Fatalf("%+v from %q", fault, labels)

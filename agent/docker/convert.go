@@ -59,6 +59,12 @@ func newContainer(s container.Summary) Container {
 			a.HostIP.Compare(b.HostIP), cmp.Compare(a.HostPort, b.HostPort))
 	})
 	c.Ports = slices.Compact(c.Ports)
+	if s.NetworkSettings != nil {
+		for name := range s.NetworkSettings.Networks {
+			c.Networks = append(c.Networks, clip(name))
+		}
+		slices.Sort(c.Networks)
+	}
 	return c
 }
 

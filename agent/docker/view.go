@@ -34,6 +34,9 @@ type Container struct {
 	// "" for one of its own.
 	SandboxOf string
 	Ports     []Published
+	// Networks are the names of those that it was to be on when it was listed,
+	// sorted, if it has an endpoint there yet or not.
+	Networks []string
 }
 
 // Published is a port of a container that is reachable through the host.
