@@ -37,6 +37,9 @@ func desired(endpoints []endpoint.Endpoint, cfg config.Config, leaf shaper.Leaf)
 	for i, e := range endpoints {
 		d := &out[i]
 		d.Endpoint, d.notes = e, e.Faults
+		if e.Beyond {
+			d.inVain(on[e.Key.Container])
+		}
 		if e.Unmanaged != "" {
 			continue
 		}

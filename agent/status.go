@@ -62,7 +62,8 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 	if err != nil {
 		return control.Status{}, err
 	}
-	out.Guard.Missing = r.loop.sentry.driver.Features().Missing
+	features := r.loop.sentry.driver.Features()
+	out.Guard = control.Guard{Tier: features.Tier(), Missing: features.Missing}
 	if len(guarding.Drift) > 0 {
 		out.InSync = false
 		out.Findings = append(out.Findings, fmt.Sprintf("the kernel does not hold the guard now (%s): it is put back within %v", guarding.Drift[0], guardEvery))

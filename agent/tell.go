@@ -40,7 +40,7 @@ func (l *loop) tell(s *state) {
 
 // summary is all that tell would say, and empty for what is not worth a line.
 func (d *desire) summary() string {
-	if d.Unmanaged != "" || d.Port == nil && len(d.faults()) == 0 {
+	if (d.Unmanaged != "" || d.Port == nil) && len(d.faults()) == 0 {
 		return ""
 	}
 	veth := ""

@@ -93,6 +93,9 @@ func TestDoctor(t *testing.T) {
 		if report.Result != doctor.OK {
 			t.Errorf("an agent that is fine: %+v", report)
 		}
+		if r := a.CLI("status", "-o", "wide"); !strings.Contains(r.Stdout, " | guard full\n") {
+			t.Errorf("status does not name the tier: %s", r)
+		}
 	})
 	t.Run("from_another_namespace", func(t *testing.T) {
 		e, a := e.For(t), a.For(t)

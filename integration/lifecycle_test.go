@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -134,6 +135,19 @@ func TestLifecycle(t *testing.T) {
 				t.Errorf("an unmanaged container is as declared: %s (of %v)", r, got.Endpoints)
 			}
 		}
+	})
+	t.Run("labels_that_have_no_effect_are_told", func(t *testing.T) {
+		e, a := on(t)
+		c := e.Run("no-effect", OnHostNetwork(), Label(egressRate, "1mbit"))
+		a.AwaitStatus("it is told", func(s control.Status) bool {
+			i := slices.IndexFunc(s.Endpoints, func(e control.Endpoint) bool { return e.ID == c.ID })
+			return i >= 0 && s.Endpoints[i].State == control.Unmanaged && slices.Equal(s.Endpoints[i].Findings,
+				[]string{"label netguard.egress.rate has no effect: it uses the host's own network (--network host)"})
+		})
+		if r := a.CLI("status", c.Name); r.Code != 1 || !strings.Contains(strings.Join(strings.Fields(r.Stdout), " "), "has no effect") {
+			t.Errorf("status of one whose label has no effect: %s", r)
+		}
+		a.AwaitLog("has no effect")
 	})
 	t.Run("networks_come_and_go", func(t *testing.T) {
 		e, a := on(t)

@@ -203,6 +203,13 @@ func (d *Declaration) faulty(dir Direction) bool {
 	return slices.ContainsFunc(d.Faults, func(f Fault) bool { return f.Rates[dir] })
 }
 
+// Network is the name of the network that a bandwidth label is about, "" for a label
+// about all of them.
+func Network(label string) string {
+	name, _, _ := cutNetwork(label)
+	return name
+}
+
 // cutNetwork parts "netguard.network.<name>.egress.rate" into the name and
 // "egress.rate". Names may have dots in them, so the key is the last two words.
 // particular says that it is a label for one network, if it names one or not.

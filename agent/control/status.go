@@ -49,6 +49,8 @@ type Shaper struct {
 
 // Guard is what the kernel offers for guarding bridge ports.
 type Guard struct {
+	// Tier names how much of the guard there is: "full" is all.
+	Tier string `json:"tier" yaml:"tier"`
 	// Missing says what the kernel lacks, and what that means; empty is all.
 	Missing []string `json:"missing,omitempty" yaml:"missing,omitempty"`
 }

@@ -41,25 +41,15 @@ func aboutShaper(c *checks, f Facts) {
 	c.ok(name, "%s", text)
 }
 
-// tier names how much of the guard there is.
+// tier names how much of the guard there is, and says how bad that is.
 func tier(g guard.Features) (name string, result Result) {
-	switch {
-	case g.Filter && g.Locked && g.Sticky && g.Prefixes && g.Limits:
-		return "full", OK
-	case g.Filter && g.Locked && g.Sticky && g.Prefixes:
-		return "full, without limits of connections", Warn
-	case g.Filter && g.Locked && g.Sticky:
-		return "full, without prefixes", Warn
-	case g.Filter && g.Sticky:
-		return "without locked ports", Warn
-	case g.Filter && g.Locked:
-		return "without sticky entries", Warn
-	case g.Filter:
-		return "filter only", Warn
-	case g.Locked || g.Sticky:
-		return "ports only", Fail
+	switch name = g.Tier(); name {
+	case guard.TierFull:
+		return name, OK
+	case guard.TierPorts, guard.TierNone:
+		return name, Fail
 	}
-	return "none", Fail
+	return name, Warn
 }
 
 func aboutGuard(c *checks, f Facts) {
@@ -72,7 +62,7 @@ func aboutGuard(c *checks, f Facts) {
 		c.skip(name, "%s", f.Guard.Untried)
 	case f.Guard.Untried != "":
 		if missing := f.Agent.Status.Guard.Missing; len(missing) > 0 {
-			c.warn(name, remedy, "the agent says that the kernel lacks: %s", strings.Join(missing, "; "))
+			c.warn(name, remedy, "%s, says the agent: the kernel lacks %s", f.Agent.Status.Guard.Tier, strings.Join(missing, "; "))
 			return
 		}
 		c.ok(name, "full, says the agent")

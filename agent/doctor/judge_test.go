@@ -96,10 +96,13 @@ func TestJudge(t *testing.T) {
 		"no_guard":                           {func(f *Facts) { f.Guard.Features = guard.Features{} }, "guard.tier", Fail, "none"},
 		"a_guard_that_cannot_be_probed":      {func(f *Facts) { f.Guard.Err = "no bridge" }, "guard.tier", Fail, "no bridge"},
 		"guard_by_the_agents_word":           {untried, "guard.tier", OK, "says the agent"},
-		"guard_that_the_agent_misses":        {func(f *Facts) { untried(f); f.Agent.Status.Guard.Missing = []string{"sets"} }, "guard.tier", Warn, "sets"},
-		"guard_without_any_word":             {func(f *Facts) { untried(f); alone(f) }, "guard.tier", Skip, "no namespace"},
-		"no_iptables":                        {func(f *Facts) { f.Firewall.Programs = nil }, "policy.iptables", Fail, "not installed"},
-		"iptables_that_does_not_open":        {func(f *Facts) { f.Policy.OpenErr = "no ip6tables" }, "policy.iptables", Fail, "no ip6tables"},
+		"guard_that_the_agent_misses": {func(f *Facts) {
+			untried(f)
+			f.Agent.Status.Guard = control.Guard{Tier: "filter only", Missing: []string{"sets"}}
+		}, "guard.tier", Warn, "filter only, says the agent: the kernel lacks sets"},
+		"guard_without_any_word":      {func(f *Facts) { untried(f); alone(f) }, "guard.tier", Skip, "no namespace"},
+		"no_iptables":                 {func(f *Facts) { f.Firewall.Programs = nil }, "policy.iptables", Fail, "not installed"},
+		"iptables_that_does_not_open": {func(f *Facts) { f.Policy.OpenErr = "no ip6tables" }, "policy.iptables", Fail, "no ip6tables"},
 		"iptables_that_does_not_list": {func(f *Facts) {
 			f.Firewall.Programs = f.Firewall.Programs[:1]
 			f.Firewall.Programs[0].Err = "must be root"

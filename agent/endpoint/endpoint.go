@@ -37,6 +37,9 @@ type Endpoint struct {
 	Port *link.Port
 	// Unmanaged says why netguard leaves it alone, "" if it does not.
 	Unmanaged string
+	// Beyond says that it is because of the network's driver, and not because
+	// somebody wants it so.
+	Beyond bool
 	// Faults are what is wrong with how the endpoint was declared.
 	Faults []string
 }
@@ -92,6 +95,7 @@ func Join(o Observation, op Operator, bound Bindings) []Endpoint {
 			}
 			e := Endpoint{Key: Key{cid, nid}, Container: c, Sharers: sharers[cid], Network: n, Attachment: a}
 			e.Unmanaged, e.Faults = op.manages(n, c)
+			e.Beyond = beyond(n) != ""
 			if n.Bridge != "" {
 				e.Port = o.port(e, byBridge[n.Bridge], bound)
 			}
@@ -162,8 +166,8 @@ func (o Observation) port(e Endpoint, ports []*link.Port, bound Bindings) *link.
 // Manages tells whether netguard manages a network.
 func (op Operator) Manages(n docker.Network) bool { return op.leaves(n) == "" }
 
-// leaves says why a network is left alone, "" if it is not.
-func (op Operator) leaves(n docker.Network) string {
+// beyond says why a network cannot be managed, "" if it can.
+func beyond(n docker.Network) string {
 	switch n.Driver {
 	case "bridge":
 	case "host":
@@ -174,6 +178,14 @@ func (op Operator) leaves(n docker.Network) string {
 		return fmt.Sprintf("its network's driver is %s, whose traffic crosses no bridge of this host that netguard could guard", n.Driver)
 	default:
 		return fmt.Sprintf("its network's driver is %q: netguard manages networks of the driver bridge", n.Driver)
+	}
+	return ""
+}
+
+// leaves says why a network is left alone, "" if it is not.
+func (op Operator) leaves(n docker.Network) string {
+	if why := beyond(n); why != "" {
+		return why
 	}
 	for _, pattern := range op.Exclude {
 		if ok, err := path.Match(pattern, n.Name); ok && err == nil {

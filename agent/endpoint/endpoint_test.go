@@ -106,12 +106,12 @@ func TestJoin(t *testing.T) {
 			n := o.View.Networks["n"]
 			n.Driver, n.Bridge = driver, ""
 			o.View.Networks["n"] = n
-			if es := Join(o, Operator{}, Bindings{}); len(es) != 1 || !strings.Contains(es[0].Unmanaged, word) {
+			if es := Join(o, Operator{}, Bindings{}); len(es) != 1 || !strings.Contains(es[0].Unmanaged, word) || !es[0].Beyond {
 				t.Errorf("driver %s: %v", driver, es)
 			}
 		}
 		o := scene(map[string]net.HardwareAddr{"a": macA})
-		if es := Join(o, Operator{Exclude: []string{"back*"}}, Bindings{}); es[0].Unmanaged == "" {
+		if es := Join(o, Operator{Exclude: []string{"back*"}}, Bindings{}); es[0].Unmanaged == "" || es[0].Beyond {
 			t.Error("an excluded network is managed")
 		}
 	})
@@ -123,7 +123,7 @@ func TestJoin(t *testing.T) {
 		if e := Join(o, Operator{}, Bindings{})[0]; e.Unmanaged != "" || len(e.Faults) != 1 {
 			t.Errorf("without permission: unmanaged %q, faults %v", e.Unmanaged, e.Faults)
 		}
-		if e := Join(o, Operator{AllowOptOut: true}, Bindings{})[0]; e.Unmanaged == "" || len(e.Faults) != 0 {
+		if e := Join(o, Operator{AllowOptOut: true}, Bindings{})[0]; e.Unmanaged == "" || e.Beyond || len(e.Faults) != 0 {
 			t.Errorf("with permission: unmanaged %q, faults %v", e.Unmanaged, e.Faults)
 		}
 	})

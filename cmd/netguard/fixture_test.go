@@ -39,6 +39,7 @@ func healthy() control.Status {
 		Mode: "enforce", Admission: "closed", InSync: true, VerifiedAt: noon,
 		Docker: control.Docker{Version: "28.5.2", Firewall: "iptables", Connected: true, ReadAt: time.Date(2026, 3, 1, 11, 59, 48, 0, time.UTC)},
 		Shaper: control.Shaper{Leaf: "hashed", Missing: []string{"fq_codel", "sfq"}},
+		Guard:  control.Guard{Tier: "full"},
 		Endpoints: []control.Endpoint{
 			{
 				Container: "shop-web-1", ID: "f00dfeedf00dfeed", SharedBy: []string{"sidecar"}, Network: "front",
@@ -66,7 +67,10 @@ func healthy() control.Status {
 func sick() control.Status {
 	return control.Status{
 		Mode: "enforce", Admission: "open", VerifiedAt: noon.Add(-26 * time.Hour),
-		Docker:   control.Docker{Version: "20.10.24", Firewall: "iptables"},
+		Docker: control.Docker{Version: "20.10.24", Firewall: "iptables"},
+		Guard: control.Guard{Tier: "without locked ports", Missing: []string{
+			"bridge port setting locked (Linux 5.16): the filter alone keeps containers to their MACs",
+			"nftables log to user space (CONFIG_NETFILTER_NETLINK_LOG): refused frames are counted, and nobody is told which addresses they forged"}},
 		Findings: []string{"docker does not answer: what is enforced stays enforced, and new containers are not seen until it does; is dockerd running?", "/etc/netguard/policies/db.yaml:\n/etc/netguard/policies/db.yaml:3:5: unknown key \"form\": did you mean \"from\"?\n/etc/netguard/policies/db.yaml:9:1: duplicate name \"db\""},
 		Endpoints: []control.Endpoint{
 			{
@@ -87,7 +91,8 @@ func sick() control.Status {
 			{Container: "slow", ID: "dd", Network: "bridge", State: control.Admitted, Reason: "the kernel does not hold the limit now", Missing: "the kernel does not hold the limit now"},
 			{
 				Container: "evil\x1b[2J\r\u202egnp.exe\u009b1m", ID: "ee\x07", Network: "网络-\x00-backend", State: control.Unmanaged,
-				Reason: "its label says \x1b]0;owned\x07 and this is long enough that it must be cut somewhere before the end of the line",
+				Findings: []string{"label netguard.egress.rate has no effect: its network's driver is macvlan"},
+				Reason:   "its label says \x1b]0;owned\x07 and this is long enough that it must be cut somewhere before the end of the line",
 			},
 			{
 				Container: "evil-finding", ID: "ff", Network: "bridge\n! the host: all is well", State: control.Quarantined,

@@ -17,7 +17,7 @@ func notes(s control.Status, endpoints []control.Endpoint, v view) string {
 	for _, e := range endpoints {
 		about := fmt.Sprintf("%s (%s)", e.Container, e.Network)
 		// The reason of an unmanaged one stands in its row.
-		if e.Wrong() && e.Reason != "" && !slices.Contains(e.Findings, e.Reason) {
+		if e.Wrong() && e.Reason != "" && e.State != control.Unmanaged && !slices.Contains(e.Findings, e.Reason) {
 			note(&b, "!", red, about, e.State+": "+e.Reason, v)
 		} else if e.Wrong() && e.Reason == "" && len(e.Findings) == 0 {
 			note(&b, "!", red, about, e.State, v)

@@ -83,14 +83,23 @@ func headline(s control.Status, v view) string {
 	if s.Mode == control.ModeMonitor {
 		parts = append(parts, would(s))
 	}
-	if v.wide && s.Shaper.Leaf != "" {
-		text := "leaf " + s.Shaper.Leaf
-		if len(s.Shaper.Missing) > 0 {
-			text += " (the kernel lacks " + strings.Join(s.Shaper.Missing, ", ") + ")"
-		}
-		parts = append(parts, cell{text: text, style: none})
+	if v.wide {
+		parts = append(parts, kernelHas("leaf", s.Shaper.Leaf, s.Shaper.Missing, ", ")...)
+		parts = append(parts, kernelHas("guard", s.Guard.Tier, s.Guard.Missing, "; ")...)
 	}
 	return joined(parts, v)
+}
+
+// kernelHas says how much of something the kernel has, and what it lacks.
+func kernelHas(what, kind string, missing []string, between string) []cell {
+	if kind == "" {
+		return nil
+	}
+	text := what + " " + kind
+	if len(missing) > 0 {
+		text += " (the kernel lacks " + strings.Join(missing, between) + ")"
+	}
+	return []cell{{text: text, style: none}}
 }
 
 // would says what an agent that enforces would have refused.

@@ -134,3 +134,22 @@ func TestFailure(t *testing.T) {
 		t.Errorf("not released: %s", got)
 	}
 }
+
+func TestTierNames(t *testing.T) {
+	all := Features{Filter: true, Locked: true, Sticky: true, Prefixes: true, Limits: true}
+	less := func(change func(*Features)) Features { f := all; change(&f); return f }
+	for want, f := range map[string]Features{
+		TierFull:                              all,
+		"full, without limits of connections": less(func(f *Features) { f.Limits = false }),
+		"full, without prefixes":              less(func(f *Features) { f.Prefixes, f.Limits = false, false }),
+		"without locked ports":                less(func(f *Features) { f.Locked = false }),
+		"without sticky entries":              less(func(f *Features) { f.Sticky = false }),
+		"filter only":                         {Filter: true},
+		TierPorts:                             {Locked: true},
+		TierNone:                              {},
+	} {
+		if got := f.Tier(); got != want {
+			t.Errorf("%+v is %q, want %q", f, got, want)
+		}
+	}
+}
