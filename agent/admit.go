@@ -5,7 +5,7 @@ type verdict int
 
 const (
 	refuse verdict = iota
-	// leave keeps it as an earlier agent left it.
+	// leave keeps it as it is in the kernel: an earlier agent may have admitted it.
 	leave
 	admit
 )
@@ -27,6 +27,9 @@ func (l *loop) admit(d *desire, p *policing) verdict {
 		return admit
 	case !l.police.ever:
 		// What holds for it is what an earlier agent wrote.
+		return leave
+	case failing && l.police.holds:
+		// Its limit cannot be put in place: that lets nobody in, and throws nobody out.
 		return leave
 	}
 	return refuse

@@ -20,26 +20,33 @@ func TestAdmit(t *testing.T) {
 		wrong    bool
 		shaped   bool
 		admitted bool
+		failing  bool
 		within   bool
 		bridges  error
 		want     verdict
 	}{
-		"all_is_in_force":                         {police: police{holds: true, ever: true}, shaped: true, want: admit},
-		"its_limit_is_not_there_yet":              {police: police{holds: true, ever: true}, want: refuse},
-		"rules_were_never_in_force":               {police: police{dirty: true}, shaped: true, want: leave},
-		"rules_are_not_in_force_any_more":         {police: police{dirty: true, ever: true}, shaped: true, want: refuse},
-		"only_what_was_before_cannot_be_removed":  {police: police{dirty: true, holds: true, ever: true}, shaped: true, want: admit},
-		"it_was_admitted_and_a_change_fails":      {police: police{dirty: true, ever: true}, shaped: true, admitted: true, want: admit},
-		"a_label_is_wrong":                        {police: police{holds: true, ever: true}, wrong: true, shaped: true, admitted: true, want: refuse},
-		"its_bridge_cannot_be_filtered":           {police: police{holds: true, ever: true}, shaped: true, admitted: true, within: true, bridges: iptables.BridgeError{"br-n": broken}, want: refuse},
-		"no_bridge_can_be_set":                    {police: police{holds: true, ever: true}, shaped: true, within: true, bridges: broken, want: refuse},
-		"another_bridge_cannot_be_filtered":       {police: police{holds: true, ever: true}, shaped: true, within: true, bridges: iptables.BridgeError{"br-x": broken}, want: admit},
-		"no_policy_is_about_it_within_its_bridge": {police: police{holds: true, ever: true}, shaped: true, bridges: iptables.BridgeError{"br-n": broken}, want: admit},
+		"all_is_in_force":                          {police: police{holds: true, ever: true}, shaped: true, want: admit},
+		"its_limit_is_not_there_yet":               {police: police{holds: true, ever: true}, want: refuse},
+		"its_limit_cannot_be_put_in_place":         {police: police{holds: true, ever: true}, shaped: true, failing: true, want: leave},
+		"its_limit_cannot_be_put_in_place_later":   {police: police{holds: true, ever: true}, shaped: true, failing: true, admitted: true, want: admit},
+		"neither_its_limit_nor_rules_are_in_force": {police: police{ever: true}, shaped: true, failing: true, want: refuse},
+		"rules_were_never_in_force":                {police: police{dirty: true}, shaped: true, want: leave},
+		"rules_are_not_in_force_any_more":          {police: police{dirty: true, ever: true}, shaped: true, want: refuse},
+		"only_what_was_before_cannot_be_removed":   {police: police{dirty: true, holds: true, ever: true}, shaped: true, want: admit},
+		"it_was_admitted_and_a_change_fails":       {police: police{dirty: true, ever: true}, shaped: true, admitted: true, want: admit},
+		"a_label_is_wrong":                         {police: police{holds: true, ever: true}, wrong: true, shaped: true, admitted: true, want: refuse},
+		"its_bridge_cannot_be_filtered":            {police: police{holds: true, ever: true}, shaped: true, admitted: true, within: true, bridges: iptables.BridgeError{"br-n": broken}, want: refuse},
+		"no_bridge_can_be_set":                     {police: police{holds: true, ever: true}, shaped: true, within: true, bridges: broken, want: refuse},
+		"another_bridge_cannot_be_filtered":        {police: police{holds: true, ever: true}, shaped: true, within: true, bridges: iptables.BridgeError{"br-x": broken}, want: admit},
+		"no_policy_is_about_it_within_its_bridge":  {police: police{holds: true, ever: true}, shaped: true, bridges: iptables.BridgeError{"br-n": broken}, want: admit},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &loop{applied: map[uint64]form{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{7: c.admitted}, police: &c.police}
 			if c.shaped {
 				l.applied[7] = d.form()
+			}
+			if c.failing {
+				l.failing[7] = failure{err: broken}
 			}
 			e := *d
 			if c.wrong {

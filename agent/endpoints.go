@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -140,16 +141,10 @@ func pending(d *desire, s *state, snapshot *tc.Snapshot) string {
 	if err != nil {
 		return fmt.Sprintf("the kernel cannot be read: %v", err)
 	}
-	in, out := shaper.Conflicts(have, d.wish)
-	switch {
-	case in:
-		return fmt.Sprintf("another program's %s qdisc stands at the root of %s, so ingress is not limited: if nothing needs it, remove it with tc qdisc del dev %s root",
-			have.Veth.Root.Kind, d.Port.Name, d.Port.Name)
-	case out:
-		return fmt.Sprintf("another program's filter or qdisc stands at the ingress of %s, so egress is not limited: if nothing needs it, remove it with tc qdisc del dev %s ingress",
-			d.Port.Name, d.Port.Name)
+	if err := conflict(have, d.wish, d.Port.Name); err != nil {
+		return err.Error()
 	}
-	if err := s.errs[d.Key]; err != nil {
+	if err := s.errs[d.Key]; err != nil && !errors.As(err, new(conflictError)) {
 		return fmt.Sprintf("the kernel refused: %v", err)
 	}
 	if steps := shaper.Diff(have, d.wish); len(steps) > 0 {

@@ -3,6 +3,7 @@ package agent
 import (
 	"cmp"
 	"errors"
+	"fmt"
 	"maps"
 	"time"
 
@@ -147,6 +148,10 @@ func (l *loop) verify(s *state, ports []link.Port, wanted map[uint64]*desire) {
 			if !failed || f.err.Error() != err.Error() {
 				l.log.Error("port cannot be shaped; trying again until it can", "veth", p.Name, "error", err)
 			}
+			if errors.As(err, new(conflictError)) {
+				l.failing[p.Seen] = failure{err: err} // the kernel tells when it is gone
+				continue
+			}
 			l.fail(p.Seen, err)
 		}
 		l.check.mark(p.Index)
@@ -199,6 +204,24 @@ func (l *loop) repair(snapshot *tc.Snapshot, p *link.Port, d *desire) error {
 	}
 	if d == nil {
 		delete(l.applied, p.Seen)
+	}
+	return conflict(have, wish, p.Name)
+}
+
+// conflictError says what of somebody else's stands where a limit should be.
+type conflictError string
+
+func (e conflictError) Error() string { return string(e) }
+
+// conflict is a conflictError, nil where nothing stands in the way.
+func conflict(have shaper.Endpoint, wish shaper.Wish, veth string) error {
+	switch in, out := shaper.Conflicts(have, wish); {
+	case in:
+		return conflictError(fmt.Sprintf("another program's %s qdisc stands at the root of %s, so ingress is not limited: if nothing needs it, remove it with tc qdisc del dev %s root",
+			have.Veth.Root.Kind, veth, veth))
+	case out:
+		return conflictError(fmt.Sprintf("another program's filter or qdisc stands at the ingress of %s, so egress is not limited: if nothing needs it, remove it with tc qdisc del dev %s ingress",
+			veth, veth))
 	}
 	return nil
 }

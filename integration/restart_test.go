@@ -158,6 +158,44 @@ func TestDrift(t *testing.T) {
 	})
 }
 
+// A limit that cannot be put in place lets nobody in, and throws nobody out.
+func TestConflictBeforeAdmission(t *testing.T) {
+	t.Parallel()
+	e := Start(t)
+	a := e.Agent()
+	e.Network("net")
+	peer := e.Run("peer", On("net"), Doing("serve", "tcp", ":80"))
+	in := e.Run("in", On("net"), Label(ingressRate, "20mbit"))
+	s := a.AwaitStatus("it is limited", limited(in, "net", 20e6, 0))
+	inside, _ := Endpoint(s, in, "net")
+	a.AwaitEndpoint(peer, "net", control.Admitted)
+	a.Stop()
+	late := e.Run("late", On("net"), Label(ingressRate, "20mbit"))
+	veth := late.Veth("net")
+	foreign := func(veth string) {
+		e.Output("sh", "-c", "tc qdisc del dev "+veth+" root 2>/dev/null; tc qdisc add dev "+veth+" root handle 8: tbf rate 77mbit burst 64kb latency 50ms")
+	}
+	foreign(veth)
+	foreign(inside.Veth)
+	a.Start()
+	said := func(ep control.Endpoint, veth string) bool {
+		return strings.Contains(ep.Reason, "tbf") && strings.Contains(ep.Reason, "tc qdisc del dev "+veth+" root") && ep.Missing == ep.Reason
+	}
+	s = a.AwaitStatus("who is in stays in, and who is not stays out", func(s control.Status) bool {
+		i, _ := Endpoint(s, in, "net")
+		l, ok := Endpoint(s, late, "net")
+		return ok && !s.InSync && i.State == control.Admitted && said(i, inside.Veth) && l.State == control.Quarantined && said(l, veth)
+	})
+	in.Inside().CanReach("tcp", peer.Addr("net", 80))
+	late.Inside().CannotReach("tcp", peer.Addr("net", 80))
+	if out := e.Output("tc", "qdisc", "show", "dev", veth, "root"); !strings.Contains(out, "77Mbit") {
+		t.Errorf("the stranger's qdisc is now %s", out)
+	}
+	e.Output("tc", "qdisc", "del", "dev", veth, "root")
+	a.AwaitStatus("the limit takes its place, and it is admitted", limited(late, "net", 20e6, 0))
+	late.Inside().CanReach("tcp", peer.Addr("net", 80))
+}
+
 // directQlen differs where somebody else deleted the qdisc that recorded it.
 var directQlen = regexp.MustCompile(` direct_qlen \d+`)
 
