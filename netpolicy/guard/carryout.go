@@ -106,7 +106,14 @@ func (d *Driver) commit(c change) error {
 		return err
 	}
 	if c.replace != nil || before != d.generation || after != before+1 {
-		return d.readTables()
+		undisturbed := before == d.generation
+		if err := d.readTables(); err != nil {
+			return err
+		}
+		if c.replace != nil && undisturbed && d.kernel.table.generation == before+1 {
+			d.filter.learn(c.replace.lines, d.kernel.table)
+		}
+		return nil
 	}
 	d.generation = after
 	for set, all := range c.add {

@@ -7,6 +7,12 @@ import (
 	"testing"
 )
 
+// replaced is a command that has a rule do something else, under its comment.
+func replaced(family, chain, comment, does string) string {
+	return fmt.Sprintf(`h=$(nft -a list chain %[1]s netguard %[2]s | sed -n 's/.*comment "%[3]s" # handle //p') &&
+		nft "replace rule %[1]s netguard %[2]s handle $h %[4]s comment \"%[3]s\""`, family, chain, comment, does)
+}
+
 // TestDrift has somebody else change what the guard made, in one way after the
 // other. Reading tells, the next Apply heals.
 func TestDrift(t *testing.T) {
@@ -16,6 +22,7 @@ func TestDrift(t *testing.T) {
 	w := h.wish()
 	w.Ports[0].Allow, _ = ParseAllow("10.0.0.0/8")
 	w.Ports[2].Admitted = false
+	w.Ports[0].Connections = 500
 	h.apply(d, w)
 	want := h.state()
 	for name, cmd := range map[string]string{
@@ -26,6 +33,11 @@ func TestDrift(t *testing.T) {
 		"the rules are flushed":           "nft flush table bridge netguard",
 		"a rule is put before others":     "nft insert rule bridge netguard frame accept",
 		"a rule is added":                 "nft add rule bridge netguard refuse counter",
+		"a rule keeps but its comment":    replaced("bridge", "refuse", "enforce", "accept"),
+		"a limit keeps but its comment":   replaced("inet", "refuse", "enforce", "accept"),
+		"another keeps a part":            replaced("bridge", "frame", "not admitted yet", "iif @ports goto refuse-quarantine"),
+		"a limit's rule is added":         "nft insert rule inet netguard forward accept",
+		"a limit's chain is flushed":      "nft flush chain inet netguard max-500",
 		"a chain is flushed":              "nft flush chain bridge netguard prerouting",
 		"a policy is changed":             "nft chain bridge netguard prerouting { policy drop; }",
 		"an address is taken away":        "nft delete element bridge netguard v4 { box0 . 02:42:ac:1e:00:02 . 172.30.0.2 }",
@@ -48,8 +60,11 @@ func TestDrift(t *testing.T) {
 		h.run(t, strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
 			if cmd != "" {
 				words := strings.Fields(cmd)
-				if words[0] == "nft" {
+				switch words[0] {
+				case "nft":
 					words = []string{"nft", strings.TrimPrefix(cmd, "nft ")}
+				case "h=$(nft":
+					words = []string{"sh", "-c", cmd}
 				}
 				run(t, words[0], words[1:]...)
 				if h.state() == want {

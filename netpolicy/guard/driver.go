@@ -95,9 +95,11 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	if d.settled && !news && !d.unhealed && d.wish.equal(w) {
 		return d.report(work{})
 	}
-	l, err := newLayout(w.Options, d.features)
-	if err != nil {
-		return Report{}, fmt.Errorf("guard: %w", err)
+	l := d.layout
+	if l.id == "" || l.options != w.Options {
+		if l, err = newLayout(w.Options, d.features); err != nil {
+			return Report{}, fmt.Errorf("guard: %w", err)
+		}
 	}
 	was := d.plan
 	var drift []string

@@ -156,6 +156,7 @@ func TestRestart(t *testing.T) {
 	w := h.wish()
 	w.Ports[1].Allow, _ = ParseAllow("10.0.0.0/8,192.0.2.1,02:00:00:00:00:01")
 	w.Ports[2].Admitted = false
+	w.Ports[0].Connections = 5000
 	d := h.driver()
 	h.apply(d, w)
 	d.Close()

@@ -12,7 +12,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -27,10 +26,13 @@ type filter struct {
 	nft    *nftables.Conn
 	raw    *netlink.Conn // the same socket
 	dump   *netlink.Conn // for what is read without the library
+	// learned are chains as this kernel gives them back, by name and content, in the
+	// words in which they were written.
+	learned map[[2]string]string
 }
 
 func openFilter(family nftables.TableFamily, name string) (*filter, error) {
-	f := &filter{family: family, name: name}
+	f := &filter{family: family, name: name, learned: map[[2]string]string{}}
 	var err error
 	if f.dump, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: answer}); err != nil {
 		return nil, fmt.Errorf("open netlink for nftables: %w", err)
@@ -120,13 +122,15 @@ type tableState struct {
 	live    bool              // not dormant
 	format  int               // of what wrote it; 1 if it does not say
 	id      string            // the layout's
-	rules   map[string]string // by chain; see layout.lines
+	rules   map[string]string // by chain; see chainContents
 	sets    map[string]elements
+	// generation is that of nftables when it was read.
+	generation uint32
 }
 
 // matches tells whether the rules are those of a layout.
 func (s *tableState) matches(l layout) bool {
-	return s.id == l.id && maps.Equal(s.rules, l.lines()) && s.keeps(l)
+	return s.id == l.id && maps.Equal(s.rules, l.lines) && s.keeps(l)
 }
 
 // keeps tells whether the sets are those of a layout.
@@ -175,6 +179,7 @@ func (f *filter) read() (*tableState, uint32, error) {
 		if before != after {
 			continue // somebody changed something meanwhile, perhaps here
 		}
+		s.generation = after
 		return s, after, err
 	}
 	return nil, 0, errors.New("read table: nftables changes faster than it can be read")
@@ -207,6 +212,10 @@ func (f *filter) readOnce() (*tableState, error) {
 	if err := s.check(); err != nil {
 		return s, err // the rest may be what nobody here can read
 	}
+	contents, err := f.contents()
+	if err != nil {
+		return s, err
+	}
 	for _, c := range chains {
 		if strings.HasPrefix(c.Name, layoutPrefix) && s.live {
 			s.id = c.Name
@@ -215,15 +224,7 @@ func (f *filter) readOnce() (*tableState, error) {
 		if _, ok := formatOf(c.Name); ok {
 			continue
 		}
-		rules, err := f.nft.GetRules(f.table(), c)
-		if err != nil {
-			return s, fmt.Errorf("list rules of chain %s: %w", c.Name, err)
-		}
-		comments := make([]string, len(rules))
-		for i, r := range rules {
-			comments[i], _ = userdata.GetString(r.UserData, userdata.TypeComment)
-		}
-		s.rules[c.Name] = strings.Join(append(headOf(c), comments...), "\n")
+		s.rules[c.Name] = f.known(c.Name, strings.Join(append(headOf(c), contents[c.Name]...), "\n"))
 	}
 	return s, f.readSets(s)
 }

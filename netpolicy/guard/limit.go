@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -176,7 +175,6 @@ func buildLimitChain(t *nftables.Table, name string) *nftables.Chain {
 // limitPlan is what the second table shall hold: nothing, without sets.
 type limitPlan struct {
 	rules []rule
-	lines map[string]string // by chain, as in tableState
 	sets  map[string]elements
 	// owners tell whose port's an address is.
 	owners map[netip.Addr]int
@@ -202,7 +200,7 @@ func (p *plan) limits() limitPlan {
 		}
 		asked = slices.Compact(asked)
 	}
-	out := limitPlan{rules: limitRules(p.mode, asked), lines: map[string]string{},
+	out := limitPlan{rules: limitRules(p.mode, asked),
 		sets: map[string]elements{setMax4: {}, setMax6: {}}, owners: map[netip.Addr]int{}}
 	for _, index := range sortedKeys(p.ports) {
 		pp := p.ports[index]
@@ -222,17 +220,12 @@ func (p *plan) limits() limitPlan {
 			}
 		}
 	}
-	all := map[string][]string{}
-	for _, r := range out.rules {
-		if _, ok := all[r.chain]; !ok {
-			all[r.chain] = headOf(buildLimitChain(nil, r.chain))
-		}
-		all[r.chain] = append(all[r.chain], r.comment)
-	}
-	for chain, lines := range all {
-		out.lines[chain] = strings.Join(lines, "\n")
-	}
 	return out
+}
+
+// lines are what is compared with the kernel, by chain.
+func (p limitPlan) lines() map[string]string {
+	return chainContents(p.rules, func(chain string) []string { return headOf(buildLimitChain(nil, chain)) })
 }
 
 // powerBelow is the greatest power of two that is not above n.

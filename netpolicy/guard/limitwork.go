@@ -30,6 +30,7 @@ type limitWork struct {
 	drop           []string // chains that nobody needs
 	add, del       map[string]elements
 	rules          []rule
+	lines          map[string]string // of all chains, by chain
 }
 
 func (w limitWork) count() int {
@@ -70,7 +71,7 @@ func diffLimits(p limitPlan, have *tableState) limitWork {
 	if have == nil || p.sets == nil {
 		return limitWork{remove: have != nil && have.present}
 	}
-	w := limitWork{rules: p.rules, add: map[string]elements{}, del: map[string]elements{}}
+	w := limitWork{rules: p.rules, lines: p.lines(), add: map[string]elements{}, del: map[string]elements{}}
 	intact := have.present && have.live
 	for _, s := range limitSets() {
 		_, ok := have.sets[s.name]
@@ -78,22 +79,22 @@ func diffLimits(p limitPlan, have *tableState) limitWork {
 	}
 	for _, hook := range []string{"forward", "input"} {
 		// Where a chain hangs cannot be changed.
-		want, _, _ := strings.Cut(p.lines[hook], "\n")
+		want, _, _ := strings.Cut(w.lines[hook], "\n")
 		got, _, _ := strings.Cut(have.rules[hook], "\n")
 		intact = intact && want == got
 	}
 	if !intact {
 		w.create, w.remove = true, have.present
-		w.chains, w.add = sortedKeys(p.lines), p.sets
+		w.chains, w.add = sortedKeys(w.lines), p.sets
 		return w
 	}
-	for _, c := range sortedKeys(p.lines) {
-		if got, ok := have.rules[c]; !ok || got != p.lines[c] {
+	for _, c := range sortedKeys(w.lines) {
+		if got, ok := have.rules[c]; !ok || got != w.lines[c] {
 			w.chains = append(w.chains, c)
 		}
 	}
 	for _, c := range sortedKeys(have.rules) {
-		if _, ok := p.lines[c]; !ok {
+		if _, ok := w.lines[c]; !ok {
 			w.drop = append(w.drop, c)
 		}
 	}
@@ -210,7 +211,14 @@ func (d *Driver) limit(w limitWork) error {
 		return err
 	}
 	if w.create || w.remove || len(w.chains)+len(w.drop) > 0 || before != d.generation || after != before+1 {
-		return d.readTables()
+		undisturbed := before == d.generation
+		if err := d.readTables(); err != nil {
+			return err
+		}
+		if undisturbed && d.kernel.limits.generation == before+1 {
+			d.limiter.learn(written(w.lines, w.chains), d.kernel.limits)
+		}
+		return nil
 	}
 	d.generation = after
 	for set, all := range w.del {

@@ -175,7 +175,7 @@ func TestDiff(t *testing.T) {
 	fresh.IPv4 = old.IPv4 // it follows another that had its address
 	p := newPlan(Wish{Ports: []Port{fresh}}, allFeatures, nil)
 	k := &kernelState{
-		table:      &tableState{present: true, format: Format, id: l.id, rules: l.lines(), sets: newPlan(Wish{Ports: []Port{old}}, allFeatures, nil).sets},
+		table:      &tableState{present: true, format: Format, id: l.id, rules: l.lines, sets: newPlan(Wish{Ports: []Port{old}}, allFeatures, nil).sets},
 		ports:      map[int]bridgePort{10: {1, guarded(portDefaults)}, 20: {1, portDefaults}},
 		pins:       map[int]map[MAC]fdbEntry{10: {old.MAC: {10, 0x40, ntfSticky}}},
 		neighbours: map[Neighbour]MAC{{1, old.IPv4}: old.MAC, {1, old.MAC.LinkLocal()}: old.MAC},

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/google/nftables"
@@ -120,8 +119,7 @@ func (s setSpec) build(t *nftables.Table) *nftables.Set {
 	return set
 }
 
-// rule is one rule, with a comment for those who list the table, by which it is
-// recognised as well.
+// rule is one rule, with a comment for those who list the table.
 type rule struct {
 	chain   string
 	comment string
@@ -149,10 +147,13 @@ type layout struct {
 	// id names it: a hash of its sets and one of its rules. With other rules the
 	// chains are replaced, with other sets the table. setsID is its beginning.
 	id, setsID string
+	// lines are what is compared with the kernel, by chain.
+	lines   map[string]string
+	options Options // that it is made of
 }
 
 func newLayout(o Options, f Features) (layout, error) {
-	l := layout{sets: sets(f), rules: rules(o, f)}
+	l := layout{sets: sets(f), rules: rules(o, f), options: o}
 	h := sha256.New()
 	fmt.Fprintf(h, "format %d\n", Format)
 	for _, s := range l.sets {
@@ -173,28 +174,12 @@ func newLayout(o Options, f Features) (layout, error) {
 		}
 	}
 	l.id = l.setsID + hex.EncodeToString(h.Sum(nil)[:8])
+	l.lines = chainContents(l.rules, func(chain string) []string { return headOf(buildChain(nil, chain)) })
 	return l, nil
 }
 
 // layoutPrefix begins the name of an empty chain that is there for its name alone.
 const layoutPrefix = "layout-"
-
-// lines gives for each chain what is compared with the kernel: where it hangs and
-// the comments of its rules, in order.
-func (l layout) lines() map[string]string {
-	all := map[string][]string{}
-	for _, name := range l.chains {
-		all[name] = headOf(buildChain(nil, name))
-	}
-	for _, r := range l.rules {
-		all[r.chain] = append(all[r.chain], r.comment)
-	}
-	out := map[string]string{}
-	for chain, lines := range all {
-		out[chain] = strings.Join(lines, "\n")
-	}
-	return out
-}
 
 func buildChain(t *nftables.Table, name string) *nftables.Chain {
 	c := &nftables.Chain{Table: t, Name: name}

@@ -1,0 +1,271 @@
+package guard
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A rule is compared with what the kernel holds by all that it does, and by its
+// comment. The kernel gives expressions back in other words than they were written
+// in: attributes in another order, some left out that say nothing, some added that
+// say what is so anyway, registers by their older names. Both are therefore put into
+// words of netguard's own. A kernel that changes more than that is learned from: see
+// filter.learn.
+
+// shape is what is to be known of the attributes of a kind of expression.
+type shape struct {
+	registers []uint16
+	values    []uint16 // data: bytes, or a verdict
+	silent    []uint16 // what says nothing about what a rule does
+	flags     uint16   // those of a dynset
+	inner     uint16   // an expression in it
+}
+
+// dynsetExprs is NFT_DYNSET_F_EXPR: how the inner expressions are told.
+const dynsetExprs = 1 << 1
+
+var shapes = map[string]shape{
+	"meta":      {registers: []uint16{unix.NFTA_META_DREG, unix.NFTA_META_SREG}},
+	"ct":        {registers: []uint16{unix.NFTA_CT_DREG, unix.NFTA_CT_SREG}},
+	"payload":   {registers: []uint16{unix.NFTA_PAYLOAD_DREG, unix.NFTA_PAYLOAD_SREG}},
+	"exthdr":    {registers: []uint16{unix.NFTA_EXTHDR_DREG, unix.NFTA_EXTHDR_SREG}},
+	"numgen":    {registers: []uint16{unix.NFTA_NG_DREG}},
+	"cmp":       {registers: []uint16{unix.NFTA_CMP_SREG}, values: []uint16{unix.NFTA_CMP_DATA}},
+	"immediate": {registers: []uint16{unix.NFTA_IMMEDIATE_DREG}, values: []uint16{unix.NFTA_IMMEDIATE_DATA}},
+	"bitwise": {registers: []uint16{unix.NFTA_BITWISE_SREG, unix.NFTA_BITWISE_DREG},
+		values: []uint16{unix.NFTA_BITWISE_MASK, unix.NFTA_BITWISE_XOR}},
+	"lookup": {registers: []uint16{unix.NFTA_LOOKUP_SREG, unix.NFTA_LOOKUP_DREG}, silent: []uint16{unix.NFTA_LOOKUP_SET_ID}},
+	"dynset": {registers: []uint16{unix.NFTA_DYNSET_SREG_KEY, unix.NFTA_DYNSET_SREG_DATA}, silent: []uint16{unix.NFTA_DYNSET_SET_ID},
+		flags: unix.NFTA_DYNSET_FLAGS, inner: unix.NFTA_DYNSET_EXPR},
+	"counter": {silent: []uint16{unix.NFTA_COUNTER_BYTES, unix.NFTA_COUNTER_PACKETS}},
+}
+
+// worded puts a list of expressions into words.
+func worded(list []byte) (string, error) {
+	var all []string
+	err := attributes(list, func(_ uint16, one []byte) error {
+		text, err := wordExpression(one)
+		all = append(all, text)
+		return err
+	})
+	return strings.Join(all, "; "), err
+}
+
+func wordExpression(one []byte) (string, error) {
+	var name string
+	var data []byte
+	if err := attributes(one, func(typ uint16, b []byte) error {
+		switch typ {
+		case unix.NFTA_EXPR_NAME:
+			name = cut(b)
+		case unix.NFTA_EXPR_DATA:
+			data = b
+		}
+		return nil
+	}); err != nil {
+		return "", err
+	}
+	words, known := []string{}, shapes[name]
+	err := attributes(data, func(typ uint16, b []byte) error {
+		text, err := known.word(typ, b)
+		if text != "" {
+			words = append(words, fmt.Sprintf("%d=%s", typ, text))
+		}
+		return err
+	})
+	slices.Sort(words)
+	return strings.Join(append([]string{name}, words...), " "), err
+}
+
+// word gives an attribute's value; none is as good as zero.
+func (s shape) word(typ uint16, b []byte) (string, error) {
+	switch {
+	case slices.Contains(s.silent, typ):
+		return "", nil
+	case slices.Contains(s.values, typ):
+		return wordValue(b)
+	case s.inner != 0 && typ == s.inner:
+		text, err := wordExpression(b)
+		if text == "counter" {
+			text = "" // where the set says so itself, not every kernel repeats it
+		}
+		return text, err
+	case len(b) == 4 && slices.Contains(s.registers, typ):
+		return fmt.Sprintf("r%d", registerOf(binary.BigEndian.Uint32(b))), nil
+	case len(b) == 4 && s.flags != 0 && typ == s.flags:
+		b = binary.BigEndian.AppendUint32(nil, binary.BigEndian.Uint32(b)&^dynsetExprs)
+	}
+	if b = bytes.TrimRight(b, "\x00"); len(b) == 0 {
+		return "", nil
+	}
+	return hex.EncodeToString(b), nil
+}
+
+// registerOf numbers registers by the words of 4 bytes that they begin with; the
+// verdict's is 0.
+func registerOf(n uint32) uint32 {
+	if n >= unix.NFT_REG_1 && n <= unix.NFT_REG_4 {
+		return unix.NFT_REG32_00 + 4*(n-unix.NFT_REG_1)
+	}
+	return n
+}
+
+// wordValue words data. Zeros count there.
+func wordValue(b []byte) (string, error) {
+	var words []string
+	err := attributes(b, func(typ uint16, b []byte) error {
+		if typ != unix.NFTA_DATA_VERDICT {
+			words = append(words, hex.EncodeToString(b))
+			return nil
+		}
+		return attributes(b, func(typ uint16, b []byte) error {
+			switch typ {
+			case unix.NFTA_VERDICT_CODE:
+				words = append(words, "verdict "+hex.EncodeToString(b))
+			case unix.NFTA_VERDICT_CHAIN:
+				words = append(words, cut(b))
+			}
+			return nil
+		})
+	})
+	return strings.Join(words, " "), err
+}
+
+// cut takes the end off a string.
+func cut(b []byte) string { return string(bytes.TrimRight(b, "\x00")) }
+
+// content is what a rule is compared by. Where it cannot be told the kernel holds
+// nothing like it; writing it then says why.
+func (r rule) content() string {
+	words := make([]string, len(r.exprs))
+	for i, e := range r.exprs {
+		b, err := expr.Marshal(byte(bridgeFamily), e)
+		if err == nil {
+			words[i], err = wordExpression(b)
+		}
+		if err != nil {
+			words[i] = "error: " + err.Error()
+		}
+	}
+	return r.comment + ": " + strings.Join(words, "; ")
+}
+
+// chainContents gives for each chain what is compared with the kernel: its head and
+// its rules, in order.
+func chainContents(rules []rule, head func(chain string) []string) map[string]string {
+	all := map[string][]string{}
+	for _, r := range rules {
+		if _, ok := all[r.chain]; !ok {
+			all[r.chain] = head(r.chain)
+		}
+		all[r.chain] = append(all[r.chain], r.content())
+	}
+	out := make(map[string]string, len(all))
+	for chain, lines := range all {
+		out[chain] = strings.Join(lines, "\n")
+	}
+	return out
+}
+
+// contents reads the rules of all chains of the table.
+func (f *filter) contents() (map[string][]string, error) {
+	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: []byte(f.name + "\x00")}})
+	if err != nil {
+		return nil, err
+	}
+	f.deadline()
+	answers, err := f.dump.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE, Flags: netlink.Request | netlink.Dump},
+		Data:   append([]byte{byte(f.family), unix.NFNETLINK_V0, 0, 0}, attrs...),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list rules: %w", err)
+	}
+	out := map[string][]string{}
+	for _, a := range answers {
+		table, chain, text, err := parseRule(a.Data)
+		if err != nil {
+			return nil, fmt.Errorf("list rules: %w", err)
+		}
+		if table == f.name { // kernels before 4.10 list all tables
+			out[chain] = append(out[chain], text)
+		}
+	}
+	return out, nil
+}
+
+// parseRule reads one message of a dump.
+func parseRule(data []byte) (table, chain, text string, err error) {
+	if len(data) < 4 {
+		return "", "", "", errShort
+	}
+	var comment string
+	err = attributes(data[4:], func(typ uint16, b []byte) (err error) {
+		switch typ {
+		case unix.NFTA_RULE_TABLE:
+			table = cut(b)
+		case unix.NFTA_RULE_CHAIN:
+			chain = cut(b)
+		case unix.NFTA_RULE_EXPRESSIONS:
+			text, err = worded(b)
+		case unix.NFTA_RULE_USERDATA:
+			comment = commentOf(b)
+		}
+		return err
+	})
+	return table, chain, comment + ": " + text, err
+}
+
+// commentOf finds the comment in a rule's user data, which may be anything.
+func commentOf(b []byte) string {
+	for len(b) >= 2 && len(b) >= 2+int(b[1]) {
+		if userdata.Type(b[0]) == userdata.TypeComment {
+			return cut(b[2 : 2+int(b[1])])
+		}
+		b = b[2+int(b[1]):]
+	}
+	return ""
+}
+
+// maxLearned bounds what is learned.
+const maxLearned = 1024
+
+// learn takes what the kernel gives back of chains for what was written into them.
+// It is called when nobody can have changed them since. Without it, rules that a
+// kernel words in an unknown way would be written again for ever.
+func (f *filter) learn(wrote map[string]string, s *tableState) {
+	for chain, want := range wrote {
+		if got, ok := s.rules[chain]; ok && got != want {
+			if len(f.learned) >= maxLearned {
+				clear(f.learned)
+			}
+			f.learned[[2]string{chain, got}] = want
+			s.rules[chain] = want
+		}
+	}
+}
+
+// known gives a chain in the words in which it was written, if they are known.
+func (f *filter) known(chain, got string) string {
+	if want, ok := f.learned[[2]string{chain, got}]; ok {
+		return want
+	}
+	return got
+}
+
+// written are those of the chains that are in a list.
+func written(all map[string]string, chains []string) map[string]string {
+	out := maps.Clone(all)
+	maps.DeleteFunc(out, func(chain, _ string) bool { return !slices.Contains(chains, chain) })
+	return out
+}
