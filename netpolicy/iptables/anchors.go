@@ -197,7 +197,7 @@ func (a anchoring) moves() []string {
 	return append(lines, "-I "+a.chain+" 1 "+spec)
 }
 
-// removals takes all of netguard's out of a table.
+// removals takes all of netguard's out of a table, but for the marks.
 func (t *table) removals() []string {
 	var lines []string
 	for _, name := range t.chains {
@@ -207,7 +207,8 @@ func (t *table) removals() []string {
 			}
 		}
 	}
-	return append(lines, removalOf(t.own())...)
+	own := slices.DeleteFunc(t.own(), func(c string) bool { return slices.Contains(marks, c) })
+	return append(lines, removalOf(own)...)
 }
 
 // removalOf empties chains first: they go to one another.

@@ -203,7 +203,7 @@ func (d *Driver) swap(ctx context.Context, k *kernel, p *plan, done *progress, r
 	}
 	for _, s := range p.stale {
 		r.Rules = true
-		if err := s.backend.write(ctx, s.family, transaction(nil, s.table.removals())); err != nil {
+		if err := d.clear(ctx, s.backend, s.family, s.table); err != nil {
 			late = errors.Join(late, fmt.Errorf("clear the other backend: %w", err))
 		}
 	}

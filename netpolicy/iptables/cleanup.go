@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Cleanup takes away everything that netguard put into iptables, ipset and the
@@ -34,21 +35,21 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 	return nil
 }
 
-// clear removes netguard's rules from a table, and what was made for them.
+// clear removes netguard's rules from a table, and what was made for them. The marks
+// that say what was go last, so that who is killed before that can be followed by
+// another.
 func (d *Driver) clear(ctx context.Context, b *backend, i int, t *table) error {
-	lines := t.removals()
-	if len(lines) == 0 {
-		return nil
+	if lines := t.removals(); len(lines) > 0 {
+		if err := b.write(ctx, i, transaction(nil, lines)); err != nil {
+			return err
+		}
 	}
-	if err := b.write(ctx, i, transaction(nil, lines)); err != nil {
-		return err
-	}
-	if b.kind != NFT {
+	if !slices.ContainsFunc(marks, t.has) {
 		return nil
 	}
 	after, err := b.read(ctx, i, false)
 	if err != nil {
 		return err
 	}
-	return unmake(i, t, after)
+	return unmake(i, after)
 }

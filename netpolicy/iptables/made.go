@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -78,22 +79,38 @@ func chainsOf(i int) (map[string]bool, error) {
 }
 
 // unmake removes what the marks of a table say was not there before netguard, as far
-// as nobody uses it now. after is the table without netguard's rules.
-func unmake(i int, marked, after *table) error {
-	if marked.has(madeMark) && after.empty() {
-		err := fault.Write("nft delete table", func() error { return remove(i, after.chains, true) })
-		if errors.Is(err, unix.ENOENT) { // the kernel's own are listed before they are there
-			err = fault.Write("nft delete table", func() error { return remove(i, nil, true) })
+// as nobody uses it now, each in one message with its mark, and then the marks of what
+// stays. The table is without netguard's rules.
+func unmake(i int, t *table) error {
+	there, err := chainsOf(i)
+	if err != nil {
+		return err
+	}
+	foreign := func(c string) bool { return !slices.Contains(baseChains, c) && !slices.Contains(marks, c) }
+	if t.has(madeMark) && t.empty() && !slices.ContainsFunc(sortedKeys(there), foreign) {
+		err := fault.Write("nft delete table", func() error { return remove(i, sortedKeys(there), true) })
+		if err == nil {
+			return nil
 		}
-		if err == nil || !errors.Is(err, unix.EBUSY) {
-			return gone(i, err)
+		if err := gone(i, err); err != nil {
+			return err
 		}
 	}
 	for _, c := range baseChains {
-		if marked.has(madePrefix+c) && len(after.rules[c]) == 0 && after.policy[c] == "ACCEPT" {
-			err := fault.Write("nft delete chain", func() error { return remove(i, []string{c}, false) })
-			if err := gone(i, err); err != nil {
-				return err
+		mark := madePrefix + c
+		if !there[mark] || !there[c] || len(t.rules[c]) > 0 || t.policy[c] != "ACCEPT" {
+			continue
+		}
+		err := fault.Write("nft delete chain", func() error { return remove(i, []string{c, mark}, false) })
+		if there[mark] = err != nil; gone(i, err) != nil {
+			return gone(i, err)
+		}
+	}
+	for _, mark := range marks {
+		if there[mark] {
+			err := fault.Write("nft delete chain", func() error { return remove(i, []string{mark}, false) })
+			if err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("delete chain %s from %s table (does a rule of somebody else's lead there?): %w", mark, familyNames[i], err)
 			}
 		}
 	}

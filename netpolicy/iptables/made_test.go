@@ -50,6 +50,35 @@ func TestMade(t *testing.T) {
 		clean(t, d)
 		same(t, "kernel", before, all(t))
 	})
+	t.Run("goes_when_a_clean-up_ended_half-way", func(t *testing.T) {
+		d, before := prepared(t)
+		k, err := d.read(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, table := range k.tables {
+			if err := k.active.write(t.Context(), i, transaction(nil, table.removals())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		clean(t, open(t))
+		same(t, "kernel", before, all(t))
+	})
+	t.Run("goes_when_Docker_moves_to_the_other_backend", func(t *testing.T) {
+		namespace(t)
+		d := open(t)
+		apply(t, d, states()[0].wish())
+		if d.Backend() != NFT {
+			t.Skipf("iptables of this machine is %s, whose tables are whole", d.Backend())
+		}
+		run(t, "iptables-legacy", "-N", "DOCKER-USER")
+		run(t, "iptables-legacy", "-A", "FORWARD", "-j", "DOCKER-USER")
+		d = open(t)
+		apply(t, d, states()[0].wish())
+		if out := run(t, "nft", "list", "ruleset"); d.Backend() != Legacy || out != "" {
+			t.Errorf("the backend is %s, and of the other one is left:\n%s", d.Backend(), out)
+		}
+	})
 	t.Run("stays_where_somebody_else_uses_it_now", func(t *testing.T) {
 		d, _ := prepared(t)
 		run(t, "iptables-nft", "-A", "INPUT", "-s", "192.0.2.1", "-j", "DROP")

@@ -107,10 +107,11 @@ func (t *table) docker() bool {
 	return t.has("DOCKER-USER") || t.has("DOCKER") || t.has("DOCKER-FORWARD")
 }
 
-// empty tells that there is nothing but the kernel's own chains, which accept.
+// empty tells that there is nothing but the kernel's own chains, which accept, and
+// marks.
 func (t *table) empty() bool {
 	for _, c := range t.chains {
-		if len(t.rules[c]) > 0 || t.policy[c] != "ACCEPT" {
+		if len(t.rules[c]) > 0 || t.policy[c] != "ACCEPT" && !slices.Contains(marks, c) {
 			return false
 		}
 	}
