@@ -152,6 +152,8 @@ func held(e *Engine) map[string][]string {
 	lists := kernel(e)
 	delete(lists, "nftables") // iptables' part of it is listed by iptables
 	lists["guard"] = sortElements(dynamic.ReplaceAllString(counters.ReplaceAllString(e.Output("sh", "-c", "nft list table bridge netguard 2>/dev/null; nft list tables | sort"), ""), "$1"))
+	// iptables lists the kernel's own chains whether they are there or not.
+	lists["base chains"] = e.Output("sh", "-c", `nft list chains | awk '/^table/ { table = $2 " " $3 } /^\tchain/ { chain = $2 } /hook/ { print table, chain, $0 }' | sort`)
 	lists["tc"] = e.Output("sh", "-c", `for d in $(ip -o link show | grep -oE '(veth|ngifb)[0-9a-f]+' | sort -u); do
 		echo "dev $d"; tc class show dev $d | sort; tc filter show dev $d; tc filter show dev $d ingress; done`)
 	lists["links"] = ifbMAC.ReplaceAllString(lists["links"], "$1")

@@ -64,7 +64,8 @@ func (st *step) comparable() bool { return st.name != "come" }
 // TestCrashAtWrite kills the agent before and after writes to the kernel, one a
 // round, while it starts, policies and limits change, and containers come and go.
 // The next agent brings the kernel to what it would have been; no allowed connection
-// breaks, no denied one gets through.
+// breaks, no denied one gets through. In every third round there is no next one, and a
+// clean-up puts the kernel back to what it was before any.
 func TestCrashAtWrite(t *testing.T) {
 	t.Parallel()
 	crashAtWrites(t, 6)
@@ -107,7 +108,7 @@ func crashAtWrites(t *testing.T, rounds int, options ...Option) {
 	}
 	killed := 0
 	for i, plan := range plans {
-		if s.crash(t, steps, clean, plan) {
+		if s.crash(t, steps, clean, plan, i%3 == 2) {
 			killed++
 		}
 		if t.Failed() {
@@ -171,9 +172,9 @@ func (s *scene) clean(t *testing.T, steps []*step) {
 	s.book.post(t, maps.Clone(steps[0].after.files()))
 }
 
-// crash plays the scenario until the agent dies, and looks at what the next one
-// makes of it. It tells whether the agent died.
-func (s *scene) crash(t *testing.T, steps []*step, clean map[string][]string, plan string) bool {
+// crash plays the scenario until the agent dies, and looks at what the next one, or a
+// clean-up, makes of it. It tells whether the agent died.
+func (s *scene) crash(t *testing.T, steps []*step, clean map[string][]string, plan string, cleanup bool) bool {
 	t.Helper()
 	s.clean(t, steps)
 	same(t, s.e, clean, "before "+plan+", cleaned up")
@@ -206,8 +207,10 @@ func (s *scene) crash(t *testing.T, steps []*step, clean map[string][]string, pl
 				told += " at " + writes(t, log)[n-1]
 			}
 			s.agent(s.plain)
-			s.book.a.Start()
-			s.book.await(t, told+": the next agent has brought all in force", st.settling)
+			if !cleanup {
+				s.book.a.Start()
+				s.book.await(t, told+": the next agent has brought all in force", st.settling)
+			}
 		}
 		for _, w := range wrong() {
 			t.Errorf("%s: %s", told, w)
@@ -215,6 +218,18 @@ func (s *scene) crash(t *testing.T, steps []*step, clean map[string][]string, pl
 		if !died {
 			st.end(t)
 			continue
+		}
+		if cleanup {
+			t.Log(told + ", cleaned up")
+			if res := s.book.a.For(t).CLI("cleanup"); !res.OK() {
+				t.Fatalf("%s: cleanup: %s", told, res)
+			}
+			st.end(t)
+			if st.name == "come" {
+				steps[i+1].do(t)
+			}
+			same(t, s.e, clean, told+", cleaned up")
+			return true
 		}
 		t.Log(told)
 		s.compare(t, st, told)
