@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -49,11 +50,11 @@ func (r *policyReader) Explain(_ context.Context, src, dst, service string) (net
 	if err != nil {
 		return netpolicy.Explanation{}, err
 	}
-	from, err := party(src, now.endpoints, local)
+	from, err := party(src, now.rules, now.endpoints, local)
 	if err != nil {
 		return netpolicy.Explanation{}, err
 	}
-	to, err := party(dst, now.endpoints, local)
+	to, err := party(dst, now.rules, now.endpoints, local)
 	if err != nil {
 		return netpolicy.Explanation{}, err
 	}
@@ -92,15 +93,14 @@ func reachable(local map[netip.Addr]bool) []netip.Addr {
 }
 
 // party finds an end of a connection by the name, the beginning of the ID or an
-// address of a container, the word host, or any other address.
-func party(name string, endpoints []netpolicy.Endpoint, local map[netip.Addr]bool) (netpolicy.Party, error) {
-	if name == "host" {
+// address of a container, the words host and external, or any other address.
+func party(name string, rules *netpolicy.RuleSet, endpoints []netpolicy.Endpoint, local map[netip.Addr]bool) (netpolicy.Party, error) {
+	switch name {
+	case "host":
 		return netpolicy.Party{Name: name, Host: true, Addrs: reachable(local)}, nil
-	}
-	if name == "external" {
-		// Somebody outside who has no CIDR of a policy's: addresses for
-		// documentation (RFC 5737, RFC 3849).
-		return netpolicy.Party{Name: name, Addrs: []netip.Addr{netip.MustParseAddr("203.0.113.1"), netip.MustParseAddr("2001:db8:ffff::1")}}, nil
+	case "external":
+		taken := slices.AppendSeq(addresses(endpoints), maps.Keys(local))
+		return netpolicy.Party{Name: name, Addrs: rules.Outside(taken)}, nil
 	}
 	if a, err := netip.ParseAddr(name); err == nil {
 		a = a.Unmap().WithZone("")
@@ -113,25 +113,30 @@ func party(name string, endpoints []netpolicy.Endpoint, local map[netip.Addr]boo
 	}
 	name = strings.TrimPrefix(name, "/") // as Docker's API spells names
 	id := strings.ToLower(name)
-	named := func(w netpolicy.Workload) bool {
-		return w.Name == name || len(name) >= 4 && strings.HasPrefix(w.ID, id)
-	}
-	p := netpolicy.Party{Name: name}
-	found := ""
 	var names []string
 	for _, e := range endpoints {
 		names = append(names, e.Name)
-		if !named(e.Workload) && !slices.ContainsFunc(e.Shared, named) {
-			continue
-		}
-		if found != "" && found != e.ID {
-			return p, fmt.Errorf("%w: %q is the beginning of more than one container's ID: write more of it", control.ErrUnknownParty, name)
-		}
-		found, p.Name = e.ID, e.Name
-		p.Endpoints = append(p.Endpoints, e)
 	}
-	if found != "" {
-		return p, nil
+	// A name wins over what IDs begin with, as for `status`.
+	for _, named := range []func(netpolicy.Workload) bool{
+		func(w netpolicy.Workload) bool { return w.Name == name },
+		func(w netpolicy.Workload) bool { return len(name) >= 4 && strings.HasPrefix(w.ID, id) },
+	} {
+		p := netpolicy.Party{Name: name}
+		found := ""
+		for _, e := range endpoints {
+			if !named(e.Workload) && !slices.ContainsFunc(e.Shared, named) {
+				continue
+			}
+			if found != "" && found != e.ID {
+				return p, fmt.Errorf("%w: %q is the beginning of more than one container's ID: write more of it", control.ErrUnknownParty, name)
+			}
+			found, p.Name = e.ID, e.Name
+			p.Endpoints = append(p.Endpoints, e)
+		}
+		if found != "" {
+			return p, nil
+		}
 	}
-	return p, control.UnknownParty(name, names)
+	return netpolicy.Party{Name: name}, control.UnknownParty(name, names)
 }

@@ -47,6 +47,9 @@ type Catalog struct{ Files []File }
 // there twice included.
 func Load(sources []Source) Catalog { return Catalog{}.Reload(sources) }
 
+// start is the place of what is said of a file as a whole.
+func start(file string) Place { return Place{File: file, Line: 1, Column: 1} }
+
 // reading is a file on the way.
 type reading struct {
 	File
@@ -57,13 +60,13 @@ type reading struct {
 func read(s Source) *reading {
 	f := &reading{File: File{Name: s.Name}, decoder: newDecoder(s.Name), names: map[string]Place{}}
 	if s.Err != nil {
-		f.Fault(Place{File: s.Name}, "%s", s.Err)
+		f.Fault(start(s.Name), "%s", s.Err)
 		f.Unclear = true
 		return f
 	}
 	f.text = sha256.Sum256(s.Data)
 	if len(s.Data) > MaxFileBytes {
-		f.Fault(Place{File: s.Name}, "the file is larger than %d bytes: is it the right one?", MaxFileBytes)
+		f.Fault(start(s.Name), "the file is larger than %d bytes: is it the right one?", MaxFileBytes)
 		f.Unclear = true
 		return f
 	}
@@ -104,7 +107,7 @@ func (f *reading) done() File {
 	f.Found.Sort()
 	f.Faults = f.Found
 	if extra := f.Total - len(f.Found); extra > 0 {
-		f.Faults = append(f.Faults, Fault{Place: Place{File: f.Name}, Text: fmt.Sprintf("and %d faults more", extra)})
+		f.Faults = append(f.Faults, Fault{Place: f.Found[len(f.Found)-1].Place, Text: fmt.Sprintf("and %d faults more", extra)})
 	}
 	if len(f.Faults) == 0 {
 		f.Selects, f.Unclear = nil, false

@@ -122,7 +122,7 @@ func Load(name string, explicit bool) (Config, error) {
 // error is always Faults.
 func Parse(data []byte, name string) (Config, error) {
 	if len(data) > MaxBytes {
-		return Config{}, Faults{{Place: strictyaml.Place{File: name}, Text: fmt.Sprintf("the file is larger than %d bytes: is it the right one?", MaxBytes)}}
+		return Config{}, Faults{{Place: strictyaml.Place{File: name, Line: 1, Column: 1}, Text: fmt.Sprintf("the file is larger than %d bytes: is it the right one?", MaxBytes)}}
 	}
 	d := newDecoder(name)
 	var r raw

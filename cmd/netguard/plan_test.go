@@ -36,7 +36,7 @@ func TestPlan(t *testing.T) {
 		"faults":                         {[]string{"--policy-dir", faulty, "--socket", nobody}, 1, "", filepath.Join(faulty, "bad.yaml") + ":4:5: there is no key"},
 		"faults_for_machines":            {[]string{"--policy-dir", faulty, "--socket", nobody, "-o", "json"}, 1, "", "bad.yaml:4:5: there is no key"},
 		"no_files":                       {[]string{"--policy-dir", empty, "--socket", socket}, 0, "is open", empty + " has no policy files"},
-		"no_directory_of_that_name":      {[]string{"--policy-dir", none, "--socket", socket}, 1, "", none + ": there is no such file or directory"},
+		"no_directory_of_that_name":      {[]string{"--policy-dir", none, "--socket", socket}, 1, "", none + ":1:1: there is no such file or directory"},
 		"a_file":                         {[]string{"--policy-dir", filepath.Join(changed, "shop.yaml"), "--socket", socket}, 2, "", "which is no directory"},
 		"the_configuration's_directory":  {[]string{"--config", config(unchanged, socket)}, 0, "Nothing changes.\n", ""},
 		"a_directory_wins_over_the_file": {[]string{"--config", config(faulty, socket), "--policy-dir", unchanged}, 0, "Nothing changes.\n", ""},

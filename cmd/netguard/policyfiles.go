@@ -153,7 +153,7 @@ func (p *policyFiles) fault(name string, err error) {
 }
 
 func (p *policyFiles) say(name, format string, args ...any) {
-	p.faults = append(p.faults, netpolicy.Fault{Place: netpolicy.Place{File: name}, Text: fmt.Sprintf(format, args...)})
+	p.faults = append(p.faults, netpolicy.Fault{Place: netpolicy.Place{File: name, Line: 1, Column: 1}, Text: fmt.Sprintf(format, args...)})
 }
 
 // writeFaults writes one fault a line, as compilers do. They may quote strangers.

@@ -51,13 +51,13 @@ func TestValidate(t *testing.T) {
 		"a_name_in_two_files":         {[]string{at("good.yaml"), at("again.yaml")}, 1, "", []string{`good.yaml:1:7: the name "db" is taken by the policy at ` + at("again.yaml") + ":2:7"}},
 		"a_control_sequence":          {[]string{at("control.yaml")}, 1, "", []string{"control.yaml:1:1: this is not YAML: control characters"}},
 		"no_text":                     {[]string{at("binary.yaml")}, 1, "", []string{"binary.yaml:1:1: this is not YAML"}},
-		"one_that_is_not_there":       {[]string{at("nope.yaml"), at("good.yaml")}, 1, "", []string{at("nope.yaml") + ": there is no such file or directory"}},
-		"one_that_is_too_large":       {[]string{at("large.yaml")}, 1, "", []string{"large.yaml: the file is larger than 1048576 bytes"}},
-		"one_that_has_no_end":         {[]string{"/dev/zero"}, 1, "", []string{"/dev/zero: the file is larger"}},
+		"one_that_is_not_there":       {[]string{at("nope.yaml"), at("good.yaml")}, 1, "", []string{at("nope.yaml") + ":1:1: there is no such file or directory"}},
+		"one_that_is_too_large":       {[]string{at("large.yaml")}, 1, "", []string{"large.yaml:1:1: the file is larger than 1048576 bytes"}},
+		"one_that_has_no_end":         {[]string{"/dev/zero"}, 1, "", []string{"/dev/zero:1:1: the file is larger"}},
 		"no_file":                     {nil, 2, "", []string{"name the files", "See `netguard policy validate --help`"}},
 		"a_wrong_output":              {[]string{at("good.yaml"), "-o", "table"}, 2, "", []string{"text, json, yaml", "See"}},
-		"a_path_through_a_file":       {[]string{at("good.yaml/x")}, 1, "", []string{"it cannot be read: not a directory"}},
-		"a_file's_name_with_controls": {[]string{"\x1b[2J"}, 1, "", []string{`\x1b[2J: there is no such file`}},
+		"a_path_through_a_file":       {[]string{at("good.yaml/x")}, 1, "", []string{"good.yaml/x:1:1: it cannot be read: not a directory"}},
+		"a_file's_name_with_controls": {[]string{"\x1b[2J"}, 1, "", []string{`\x1b[2J:1:1: there is no such file`}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, stdout, stderr := netguard(t, append([]string{"policy", "validate"}, test.args...)...)
@@ -90,9 +90,9 @@ func TestValidate(t *testing.T) {
 			t.Fatal(err)
 		}
 		code, _, stderr := netguard(t, "policy", "validate", dir)
-		want := "DIR/fifo.yml: it is not a regular file: move it out of the policy directory\n" +
-			"DIR/link.yaml: there is no such file or directory: is the name right?\n" +
-			"DIR/sub.yaml: it is not a regular file: move it out of the policy directory\n"
+		want := "DIR/fifo.yml:1:1: it is not a regular file: move it out of the policy directory\n" +
+			"DIR/link.yaml:1:1: there is no such file or directory: is the name right?\n" +
+			"DIR/sub.yaml:1:1: it is not a regular file: move it out of the policy directory\n"
 		if code != 1 || inDir(dir, stderr) != want {
 			t.Errorf("%d %s", code, stderr)
 		}
@@ -105,7 +105,7 @@ func TestValidate(t *testing.T) {
 			}
 		}
 		code, _, stderr := netguard(t, "policy", "validate", dir)
-		if code != 1 || !strings.Contains(stderr, "it has 1001 policy files: an agent reads at most 1000") {
+		if code != 1 || !strings.Contains(stderr, ":1:1: it has 1001 policy files: an agent reads at most 1000") {
 			t.Errorf("%d %s", code, stderr)
 		}
 	})
