@@ -65,3 +65,29 @@ func asksWhileStopped(t *testing.T, e *Engine, a *Agent, name, to string) Reach 
 	c.Remove()
 	return got
 }
+
+// TestSoakFirstSYN has containers whose first instruction connects, alone and several at
+// a time, with a live agent: all have their first packet through. On a machine that has
+// nothing left for the agent it only tells how many do.
+func TestSoakFirstSYN(t *testing.T) {
+	soaking(t)
+	firstSYN(t, startsOfSoak, startsOfSoak/5)
+}
+
+func firstSYN(t *testing.T, idle, busy int) {
+	q := newQuickStage(t)
+	for _, c := range []struct {
+		count, atATime int
+		busy           bool
+	}{{idle, 1, false}, {idle, 8, false}, {busy, 1, true}, {busy, 8, true}} {
+		t.Run(fmt.Sprintf("%d_starts_%d_at_a_time,_cores_busy_%v", c.count, c.atATime, c.busy), func(t *testing.T) {
+			all := q.starts(t, c.count, c.atATime, c.busy)
+			half, most, longest := quantiles(all, func(s start) float64 { return s.first })
+			n := lost(all)
+			t.Logf("connected after %.1f, %.1f, %.1f ms (half, 99 of 100, all); %d lost their first SYN", half, most, longest, n)
+			if n > 0 && !c.busy {
+				t.Errorf("%d of %d lost their first SYN", n, len(all))
+			}
+		})
+	}
+}

@@ -2,9 +2,13 @@ package integration
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -25,54 +29,129 @@ egress:
     ports: [udp/9001]
 `
 
+// way out is where a container sends, and where it is counted.
+type wayOut struct {
+	name     string
+	in       Netns
+	protocol string // of the probe's sink
+	at, to   string
+	sink     *Process
+}
+
 // leak is a network where containers send from their first instruction to whom they
 // may, and to whom they may not.
 type leak struct {
-	e    *Engine
-	a    *Agent
-	sink *Container
-	// Where it may send to, where not, and where nobody may be reached by it.
-	allowed, forbidden, outside *Process
-	to                          []string
-	number                      int
+	e       *Engine
+	a       *Agent
+	allowed *wayOut
+	// forbidden are ways from the network, anew those from networks that are new.
+	forbidden, anew []*wayOut
+	number          int
+	near            map[string]int64 // what neighbours on new networks got
 }
 
 func newLeak(t *testing.T, config string) *leak {
 	t.Helper()
-	l := &leak{e: Start(t, WithOutside())}
-	l.a = l.e.Agent(Policy("hasty.yaml", hastyPolicy), Config(config))
-	l.e.Network("net", Subnet("198.18.92.0/24"))
-	l.sink = l.e.Run("sink", On("net"))
-	l.a.AwaitEndpoint(l.sink, "net", control.Admitted)
-	listen := func(in Netns, at string) *Process {
-		p := in.SpawnProbe("sink", "udp", at)
-		p.AwaitLine("sinking")
-		return p
+	l := &leak{e: Start(t, WithOutside(), WithIPv6()), near: map[string]int64{}}
+	// Nothing of what is sent to all shall be lost for its number.
+	l.a = l.e.Agent(Policy("hasty.yaml", hastyPolicy), Config("guard: {storm: 0}\n"+config))
+	bridge := l.e.Network("net", Subnet("198.18.92.0/24"), Subnet("fd00:92::/64")).Bridge
+	sink := l.e.Run("sink", On("net"), Publish("9009:9009/udp"), Publish("9010:9010/tcp"))
+	l.a.AwaitEndpoint(sink, "net", control.Admitted)
+	on := sink.Inspect().NetworkSettings.Networks["net"]
+	gateway, gateway6, group6 := on.Gateway, on.IPv6Gateway, "[ff02::4242%"+sink.Interface("net")+"]:9008"
+	udp := func(name string, in Netns, at, to string) *wayOut {
+		return &wayOut{name: name, in: in, protocol: "udp", at: at, to: to}
 	}
-	l.allowed, l.forbidden = listen(l.sink.Inside(), ":9001"), listen(l.sink.Inside(), ":9000")
-	l.outside = listen(l.e.Outside.Netns, ":9000")
-	l.to = []string{l.sink.Addr("net", 9000), netip.AddrPortFrom(OutsideIPv4, 9000).String(), l.sink.Addr("net", 9001)}
+	syn := func(name string, in Netns, to string) *wayOut {
+		return &wayOut{name: name, in: in, protocol: "syn", at: to, to: "syn/" + to}
+	}
+	at := func(a netip.Addr, port uint16) string { return netip.AddrPortFrom(a, port).String() }
+	host, out := l.e.Netns, l.e.Outside.Netns
+	// The kernel takes a second for the bridge's address to count.
+	for until := deadline(); host.Output("ip", "-6", "address", "show", "dev", bridge, "tentative") != ""; {
+		if time.Now().After(until) {
+			t.Fatal("the bridge's address is tentative")
+		}
+		time.Sleep(10 * time.Millisecond) // nothing tells
+	}
+	l.allowed = udp("a neighbour, where it may", sink.Inside(), ":9001", sink.Addr("net", 9001))
+	l.forbidden = []*wayOut{
+		udp("a neighbour", sink.Inside(), ":9000", sink.Addr("net", 9000)),
+		udp("a neighbour, IPv6", sink.Inside(), ":9002", sink.Addr6("net", 9002)),
+		syn("a neighbour, TCP", sink.Inside(), sink.Addr("net", 9003)),
+		syn("a neighbour, TCP over IPv6", sink.Inside(), sink.Addr6("net", 9004)),
+		udp("all of the network", sink.Inside(), ":9005", "198.18.92.255:9005"),
+		udp("all", sink.Inside(), ":9006", "255.255.255.255:9006"),
+		udp("a group", sink.Inside(), "239.255.42.42:9007", "239.255.42.42:9007"),
+		udp("a group, IPv6", sink.Inside(), group6, group6),
+		udp("a neighbour's published port", sink.Inside(), ":9009", at(HostIPv4, 9009)),
+		syn("a neighbour's published port, TCP", host, at(HostIPv4, 9010)),
+		udp("the host on the bridge", host, ":9011", gateway+":9011"),
+		udp("the host on the bridge, IPv6", host, ":9012", "["+gateway6+"]:9012"),
+		syn("the host on the bridge, TCP", host, gateway+":9013"),
+		syn("the host on the bridge, TCP over IPv6", host, "["+gateway6+"]:9014"),
+		udp("the outside", out, ":9015", at(OutsideIPv4, 9015)),
+		udp("the outside, IPv6", out, ":9016", at(OutsideIPv6, 9016)),
+		syn("the outside, TCP", out, at(OutsideIPv4, 9017)),
+	}
+	l.anew = []*wayOut{
+		udp("the host, from a new network", host, ":9018", at(HostIPv4, 9018)),
+		syn("the host, from a new network, TCP", host, at(HostIPv4, 9019)),
+		udp("the outside, from a new network", out, ":9020", at(OutsideIPv4, 9020)),
+		udp("the outside, from a new network, IPv6", out, ":9021", at(OutsideIPv6, 9021)),
+	}
+	for _, w := range l.ways() {
+		w.sink = w.in.SpawnProbe("sink", w.protocol, w.at)
+	}
+	for _, w := range l.ways() {
+		w.sink.AwaitLine("sinking")
+	}
 	return l
+}
+
+func (l *leak) ways() []*wayOut { return slices.Concat(l.forbidden, l.anew, []*wayOut{l.allowed}) }
+
+// volley sends to some ways, and on.
+func volley(ways []*wayOut, more ...string) ContainerOption {
+	to := []string{"300ms"}
+	for _, w := range ways {
+		to = append(to, w.to)
+	}
+	return Doing("volley", append(to, more...)...)
 }
 
 // create makes a container that is in a hurry.
 func (l *leak) create(t *testing.T, name string) *Container {
 	t.Helper()
 	l.number++
-	return l.e.For(t).Create(fmt.Sprintf("%s-%d", name, l.number), On("net"), Doing("volley", append([]string{"300ms"}, l.to...)...))
+	return l.e.For(t).Create(fmt.Sprintf("%s-%d", name, l.number), On("net"), volley(append(slices.Clone(l.forbidden), l.allowed)))
 }
 
-// arrivals are how many packets came to each of the three.
-func (l *leak) arrivals(t *testing.T) (allowed, forbidden, outside int64) {
+// sunk is what a sink counted.
+func sunk(t *testing.T, said string) int64 {
 	t.Helper()
-	count := func(p *Process) int64 {
-		var total struct{ Reads int64 }
-		if err := p.Stop().Into(&total); err != nil {
-			t.Fatal(err)
-		}
-		return total.Reads
+	lines := strings.Split(strings.TrimSpace(said), "\n")
+	var total struct {
+		Reads int64
+		Total bool
 	}
-	return count(l.allowed), count(l.forbidden), count(l.outside)
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &total); err != nil || !total.Total {
+		t.Fatalf("a sink said %q: %v", said, err)
+	}
+	return total.Reads
+}
+
+// arrivals are how many packets came, by way.
+func (l *leak) arrivals(t *testing.T) (allowed int64, leaked map[string]int64) {
+	t.Helper()
+	leaked = maps.Clone(l.near)
+	for _, w := range l.ways() {
+		leaked[w.name] = sunk(t, w.sink.Stop().Stdout)
+	}
+	allowed = leaked[l.allowed.name]
+	delete(leaked, l.allowed.name)
+	return allowed, leaked
 }
 
 // together starts containers, some at a time.
@@ -143,16 +222,21 @@ func (l *leak) paused(t *testing.T, starts int) {
 	}
 }
 
-// nothingLeaks starts that many containers, half of them with a paused agent.
+// nothingLeaks starts that many containers, half of them with a paused agent, and
+// makes as many networks as a quarter of them.
 func nothingLeaks(t *testing.T, starts int) {
 	l := newLeak(t, "")
 	l.together(t, starts/4, 1)
 	l.together(t, starts/4, 8)
 	l.paused(t, starts/2)
-	allowed, forbidden, outside := l.arrivals(t)
+	l.afresh(t, starts/8, 1)
+	l.afresh(t, starts/8, 4)
+	allowed, leaked := l.arrivals(t)
 	t.Logf("%d packets of %d containers arrived where they may", allowed, starts)
-	if forbidden != 0 || outside != 0 {
-		t.Errorf("%d packets arrived at a forbidden neighbour, %d outside", forbidden, outside)
+	for name, count := range leaked {
+		if count != 0 {
+			t.Errorf("%d packets arrived at %s", count, name)
+		}
 	}
 	if allowed < int64(starts) {
 		t.Errorf("only %d packets of %d containers arrived where they may", allowed, starts)
@@ -169,7 +253,7 @@ func TestSoakNothingLeaks(t *testing.T) {
 	nothingLeaks(t, 500)
 }
 
-// TestLeaks shows that the sinks of TestNothingLeaks would count: with admission open
+// TestLeaks shows that each sink of TestNothingLeaks would count: with admission open
 // and a paused agent packets leak.
 func TestLeaks(t *testing.T) {
 	t.Parallel()
@@ -178,8 +262,12 @@ func TestLeaks(t *testing.T) {
 	agent := l.a.Process()
 	agent.Signal(syscall.SIGSTOP)
 	l.together(t, 2, 2)
+	l.afresh(t, 1, 1)
 	agent.Signal(syscall.SIGCONT)
-	if _, forbidden, outside := l.arrivals(t); forbidden == 0 || outside == 0 {
-		t.Errorf("%d packets arrived at a forbidden neighbour, %d outside: the test sees no leaks", forbidden, outside)
+	_, leaked := l.arrivals(t)
+	for name, count := range leaked {
+		if count == 0 {
+			t.Errorf("nothing arrived at %s: the test sees no leaks there", name)
+		}
 	}
 }

@@ -31,7 +31,7 @@ type clock struct {
 	connected map[string]time.Time // by container ID
 }
 
-func newClock(b *testing.B, e *Engine) *clock {
+func newClock(b testing.TB, e *Engine) *clock {
 	b.Helper()
 	c := &clock{joined: map[string]time.Time{}, up: map[string]time.Time{}, admitted: map[string]time.Time{}, connected: map[string]time.Time{}}
 	var conn *netlink.Conn
@@ -129,35 +129,8 @@ type start struct {
 
 var endpointLine = regexp.MustCompile(`msg=endpoint container=(\S+) network=\S+ veth=(\S+)`)
 
-// starts runs containers whose first instruction connects to a neighbour.
-func starts(b *testing.B, e *Engine, a *Agent, c *clock, to string, count, atATime int, round string) []start {
-	b.Helper()
-	var out []start
-	for n := 0; n < count; n += atATime {
-		var all []*Container
-		for i := range min(atATime, count-n) {
-			all = append(all, e.Create(fmt.Sprintf("quick-%s-%d", round, n+i), On("net"), Label(egressRate, "1gbit"), Doing("connect", "tcp", to, "10s")))
-		}
-		var wg sync.WaitGroup
-		for _, q := range all {
-			wg.Go(func() {
-				if err := q.TryStart(b.Context()); err != nil {
-					b.Error(err)
-				}
-			})
-		}
-		wg.Wait()
-		for _, q := range all {
-			q.Wait()
-			out = append(out, c.measured(b, a, q))
-			q.Remove()
-		}
-	}
-	return out
-}
-
 // measured puts together what is known of one start.
-func (c *clock) measured(b *testing.B, a *Agent, q *Container) start {
+func (c *clock) measured(b testing.TB, a *Agent, q *Container) start {
 	b.Helper()
 	var got Reach
 	if err := json.Unmarshal([]byte(strings.TrimSpace(q.Logs())), &got); err != nil {
@@ -181,6 +154,86 @@ func (c *clock) measured(b *testing.B, a *Agent, q *Container) start {
 	return start{connect: ms(connected), join: ms(joined), up: ms(up), first: got.TookMS, lost: !got.Answered() || got.TookMS > 900}
 }
 
+// startsOfSoak is how many starts show that none loses its first packet.
+const startsOfSoak = 500
+
+// quickStage is where containers start that connect at once, and are measured.
+type quickStage struct {
+	e     *Engine
+	a     *Agent
+	c     *clock
+	peer  string
+	round int
+}
+
+func newQuickStage(b testing.TB) *quickStage {
+	b.Helper()
+	e := Start(b)
+	q := &quickStage{e: e, a: e.Agent(Policy("quick.yaml", "name: quick\nselect: {container: quick-*}\negress:\n  - to: [{container: peer}]\n    ports: [tcp/80]\n"))}
+	e.Network("net", Subnet("198.18.93.0/24"))
+	q.peer = e.Run("peer", On("net"), Doing("serve", "tcp", ":80")).Addr("net", 80)
+	q.a.AwaitStatus("the peer is admitted", AllAdmitted)
+	q.c = newClock(b, e)
+	return q
+}
+
+// starts runs containers whose first instruction connects to a neighbour, with both
+// cores busy otherwise or not.
+func (q *quickStage) starts(b testing.TB, count, atATime int, busy bool) []start {
+	b.Helper()
+	e := q.e.For(b)
+	if busy {
+		for range 2 {
+			load := e.Spawn("sh", "-c", "while :; do :; done")
+			defer load.Kill()
+		}
+	}
+	q.round++
+	var out []start
+	for n := 0; n < count; n += atATime {
+		var all []*Container
+		for i := range min(atATime, count-n) {
+			all = append(all, e.Create(fmt.Sprintf("quick-%d-%d", q.round, n+i), On("net"), Label(egressRate, "1gbit"), Doing("connect", "tcp", q.peer, "10s")))
+		}
+		var wg sync.WaitGroup
+		for _, c := range all {
+			wg.Go(func() {
+				if err := c.TryStart(b.Context()); err != nil {
+					b.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		for _, c := range all {
+			c.Wait()
+			out = append(out, q.c.measured(b, q.a.For(b), c))
+			c.Remove()
+		}
+	}
+	return out
+}
+
+// lost is how many starts lost their first SYN.
+func lost(all []start) (n int) {
+	for _, s := range all {
+		if s.lost {
+			n++
+		}
+	}
+	return n
+}
+
+// quantiles gives half, 99 of 100 and all, in milliseconds.
+func quantiles(all []start, of func(start) float64) (half, most, longest float64) {
+	var values []float64
+	for _, s := range all {
+		values = append(values, of(s))
+	}
+	slices.Sort(values)
+	last := len(values) - 1
+	return values[last/2], values[last*99/100], values[last]
+}
+
 // BenchmarkAdmission is how long a container waits for its rules: from the moment that
 // Docker tells of its connection, or the kernel that its port is there, or that both
 // ends are up, which Docker 20.10 does some 200 ms after it has told of the connection,
@@ -188,46 +241,21 @@ func (c *clock) measured(b *testing.B, a *Agent, q *Container) start {
 // long the connection takes that its first instruction opens; and how many lost their
 // first packet. With NETGUARD_SOAK it is 500 starts a row.
 func BenchmarkAdmission(b *testing.B) {
-	e := Start(b)
-	a := e.Agent(Policy("quick.yaml", "name: quick\nselect: {container: quick-*}\negress:\n  - to: [{container: peer}]\n    ports: [tcp/80]\n"))
-	e.Network("net", Subnet("198.18.93.0/24"))
-	peer := e.Run("peer", On("net"), Doing("serve", "tcp", ":80"))
-	a.AwaitStatus("the peer is admitted", AllAdmitted)
-	c := newClock(b, e)
+	q := newQuickStage(b)
 	count := 48
 	if os.Getenv("NETGUARD_SOAK") != "" {
-		count = 500
+		count = startsOfSoak
 	}
-	round := 0
 	for _, busy := range []string{"idle", "both_cores_busy"} {
 		for _, atATime := range []int{1, 8} {
 			row(b, fmt.Sprintf("%d_at_a_time/%s", atATime, busy), func() map[string]float64 {
-				if busy != "idle" {
-					for range 2 {
-						load := e.Spawn("sh", "-c", "while :; do :; done")
-						defer load.Kill()
-					}
-				}
-				round++
-				all := starts(b, e, a, c, peer.Addr("net", 80), count, atATime, fmt.Sprint(round))
-				out := map[string]float64{"starts": float64(len(all))}
-				quantiles := func(name string, of func(start) float64) {
-					var values []float64
-					for _, s := range all {
-						values = append(values, of(s))
-					}
-					slices.Sort(values)
-					last := len(values) - 1
-					out[name+"-p50-ms"], out[name+"-p99-ms"], out[name+"-max-ms"] = values[last/2], values[last*99/100], values[last]
-				}
-				quantiles("connect", func(s start) float64 { return s.connect })
-				quantiles("join", func(s start) float64 { return s.join })
-				quantiles("up", func(s start) float64 { return s.up })
-				quantiles("first", func(s start) float64 { return s.first })
-				for _, s := range all {
-					if s.lost {
-						out["lost"]++
-					}
+				all := q.starts(b, count, atATime, busy != "idle")
+				out := map[string]float64{"starts": float64(len(all)), "lost": float64(lost(all))}
+				for name, of := range map[string]func(start) float64{
+					"connect": func(s start) float64 { return s.connect }, "join": func(s start) float64 { return s.join },
+					"up": func(s start) float64 { return s.up }, "first": func(s start) float64 { return s.first },
+				} {
+					out[name+"-p50-ms"], out[name+"-p99-ms"], out[name+"-max-ms"] = quantiles(all, of)
 				}
 				return out
 			})

@@ -29,8 +29,8 @@ var verbs = map[string]struct {
 	"chat":    {"chat tcp|udp ADDR [INTERVAL [TIMEOUT]]", chat},
 	"ping":    {"ping ADDR [COUNT [TIMEOUT]]", ping},
 	"blast":   {"blast tcp|udp ADDR DURATION [SIZE]", blast},
-	"volley":  {"volley DURATION ADDR...", volley},
-	"sink":    {"sink tcp|udp ADDR [INTERVAL [QUIET]]", sink},
+	"volley":  {"volley DURATION [syn/]ADDR...", volley},
+	"sink":    {"sink tcp|udp|syn ADDR [INTERVAL [QUIET]]", sink},
 	"rtt":     {"rtt ADDR COUNT INTERVAL [LAST]", rtt},
 	"frame":   {"frame send|flood|listen IFACE ...", frame},
 }

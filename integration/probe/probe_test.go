@@ -64,3 +64,20 @@ func TestKind(t *testing.T) {
 		}
 	}
 }
+
+func TestSYN(t *testing.T) {
+	segment := func(port, flags byte) []byte {
+		return []byte{0x9c, 0x40, 0, port, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags, 1, 0, 0, 0, 0, 0}
+	}
+	for name, c := range map[string]struct {
+		segment []byte
+		want    bool
+	}{
+		"first": {segment(80, 0x02), true}, "first, with ECN": {segment(80, 0xc2), true}, "answer": {segment(80, 0x12), false},
+		"reset": {segment(80, 0x04), false}, "of another port": {segment(81, 0x02), false}, "cut short": {segment(80, 0x02)[:19], false},
+	} {
+		if got := isSYN(c.segment, 80); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}

@@ -26,18 +26,18 @@ type sunk struct {
 // sink takes all that comes, prints a line for each interval in which it came,
 // and the total when it is ended, or when nothing has come for the time QUIET
 // after the last arrival. It prints "sinking" when it listens.
+//
+// With udp the address may be a group's, which it joins. With syn it counts what the
+// host takes of TCP's first packets to a port, whether somebody listens there or not.
 func sink(ctx context.Context, args []string) error {
 	a := arguments{rest: args}
-	protocol, addr := a.oneOf("protocol", "tcp", "udp"), a.text("address")
+	protocol, addr := a.oneOf("protocol", "tcp", "udp", "syn"), a.text("address")
 	m := meter{interval: a.duration("interval", 100*time.Millisecond)}
 	quiet := a.duration("quiet", 0)
 	if err := a.done(); err != nil {
 		return err
 	}
-	listen := sinkTCP
-	if protocol == "udp" {
-		listen = sinkUDP
-	}
+	listen := map[string]func(context.Context, string, *meter) error{"tcp": sinkTCP, "udp": sinkUDP, "syn": sinkSYN}[protocol]
 	if err := listen(ctx, addr, &m); err != nil {
 		return err
 	}
@@ -81,12 +81,27 @@ func sinkTCP(ctx context.Context, addr string, m *meter) error {
 }
 
 func sinkUDP(ctx context.Context, addr string, m *meter) error {
-	conn, err := net.ListenPacket("udp", addr)
+	at, err := net.ResolveUDPAddr("udp", addr)
+	if err != nil {
+		return err
+	}
+	var conn *net.UDPConn
+	if at.IP.IsMulticast() {
+		var on *net.Interface // the one that the kernel chooses
+		if at.Zone != "" {
+			if on, err = net.InterfaceByName(at.Zone); err != nil {
+				return fmt.Errorf("find interface %s: %w", at.Zone, err)
+			}
+		}
+		conn, err = net.ListenMulticastUDP("udp", on, at)
+	} else {
+		conn, err = net.ListenUDP("udp", at)
+	}
 	if err != nil {
 		return err
 	}
 	// Losses shall be the network's, not this socket's.
-	if raw, err := conn.(*net.UDPConn).SyscallConn(); err == nil {
+	if raw, err := conn.SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) {
 			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) != nil {
 				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, 16<<20)
@@ -94,7 +109,7 @@ func sinkUDP(ctx context.Context, addr string, m *meter) error {
 		})
 	}
 	context.AfterFunc(ctx, func() { conn.Close() })
-	go drain(conn.(*net.UDPConn), m)
+	go drain(conn, m)
 	return nil
 }
 

@@ -2,36 +2,35 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
+	"net/netip"
+	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
-// volley sends UDP to all addresses in turn from its first instruction on, until
-// the duration is over: flat out at first, then some thousand rounds a second. It
-// goes on after errors, and prints how many packets the kernel took.
+// volley sends UDP to all addresses in turn from its first instruction on, or a SYN
+// of TCP to those with "syn/" before them, until the duration is over: flat out at
+// first, then some thousand rounds a second. It goes on after errors, and prints how
+// many packets the kernel took.
 func volley(ctx context.Context, args []string) error {
 	a := arguments{rest: args}
 	duration := a.duration("duration")
-	addrs := []string{a.text("address")}
-	for len(a.rest) > 0 {
-		addrs = append(addrs, a.text("address"))
+	var shots []func() error
+	for first := true; first || len(a.rest) > 0; first = false {
+		shots = append(shots, a.shot("address"))
 	}
 	if err := a.done(); err != nil {
 		return err
 	}
 	begin := time.Now()
 	var total blasted
-	conns := make([]net.Conn, len(addrs))
 	for ctx.Err() == nil && time.Since(begin) < duration {
-		for i, addr := range addrs {
-			err := error(nil)
-			if conns[i] == nil {
-				conns[i], err = net.Dial("udp", addr)
-			}
-			if err == nil {
-				_, err = conns[i].Write([]byte("volley"))
-			}
-			if err != nil {
+		for _, shoot := range shots {
+			if err := shoot(); err != nil {
 				total.Errors++
 				total.Error = err.Error()
 				continue
@@ -44,5 +43,46 @@ func volley(ctx context.Context, args []string) error {
 	}
 	total.Seconds = time.Since(begin).Seconds()
 	print(total)
+	return nil
+}
+
+// shot reads an address, and gives what sends one packet there.
+func (a *arguments) shot(name string) func() error {
+	text := a.text(name)
+	if addr, ok := strings.CutPrefix(text, "syn/"); ok {
+		to, err := netip.ParseAddrPort(addr)
+		if err != nil && a.err == nil {
+			a.err = fmt.Errorf("%w: %s: %w", errUsage, name, err)
+		}
+		return func() error { return sendSYN(to) }
+	}
+	var conn net.Conn
+	return func() (err error) {
+		if conn == nil {
+			if conn, err = net.Dial("udp", text); err != nil {
+				return err
+			}
+		}
+		_, err = conn.Write([]byte("volley"))
+		return err
+	}
+}
+
+// sendSYN begins a connection of TCP and gives it up.
+func sendSYN(to netip.AddrPort) error {
+	family, addr := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(to.Port())})
+	if to.Addr().Is4() {
+		addr.(*unix.SockaddrInet4).Addr = to.Addr().As4()
+	} else {
+		family, addr = unix.AF_INET6, &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.Connect(fd, addr); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+		return err
+	}
 	return nil
 }
