@@ -19,7 +19,7 @@ func (l *loop) admit(d *desire, p *policing) verdict {
 	}
 	have, known := l.applied[seen]
 	_, failing := l.failing[seen]
-	if known && have == d.form() && !failing && l.police.holds {
+	if known && have == d.form() && !failing && l.police.holds && !p.behind(d.Key) {
 		l.admitted[seen] = true
 	}
 	switch {

@@ -23,6 +23,7 @@ func TestAdmit(t *testing.T) {
 		failing  bool
 		within   bool
 		bridges  error
+		behind   bool // its network's rules may come before netguard's
 		want     verdict
 	}{
 		"all_is_in_force":                          {police: police{holds: true, ever: true}, shaped: true, want: admit},
@@ -39,6 +40,9 @@ func TestAdmit(t *testing.T) {
 		"no_bridge_can_be_set":                     {police: police{holds: true, ever: true}, shaped: true, within: true, bridges: broken, want: refuse},
 		"another_bridge_cannot_be_filtered":        {police: police{holds: true, ever: true}, shaped: true, within: true, bridges: iptables.BridgeError{"br-x": broken}, want: admit},
 		"no_policy_is_about_it_within_its_bridge":  {police: police{holds: true, ever: true}, shaped: true, bridges: iptables.BridgeError{"br-n": broken}, want: admit},
+		"it_is_led_past_the_rules":                 {police: police{holds: true, ever: true}, shaped: true, within: true, behind: true, want: refuse},
+		"it_was_admitted_before_that":              {police: police{holds: true, ever: true}, shaped: true, within: true, behind: true, admitted: true, want: admit},
+		"no_policy_is_about_it_at_all":             {police: police{holds: true, ever: true}, shaped: true, behind: true, want: admit},
 	} {
 		t.Run(name, func(t *testing.T) {
 			l := &loop{applied: map[uint64]form{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{7: c.admitted}, police: &c.police}
@@ -52,7 +56,7 @@ func TestAdmit(t *testing.T) {
 			if c.wrong {
 				e.wrong = []string{"a label"}
 			}
-			p := &policing{ruling: &ruling{within: map[endpoint.Key]bool{d.Key: c.within}}, bridgesErr: c.bridges}
+			p := &policing{ruling: &ruling{within: map[endpoint.Key]bool{d.Key: c.within}}, bridgesErr: c.bridges, led: led{"n": !c.behind}}
 			if got := l.admit(&e, p); got != c.want {
 				t.Errorf("got %d, want %d", got, c.want)
 			}

@@ -156,6 +156,7 @@ func (l *loop) pass(ctx context.Context) {
 	if changed, by := l.tables.takeRules(); changed || seen.reads != l.reads {
 		// Docker writes its chains anew when a network comes, or it starts.
 		l.reads = seen.reads
+		l.police.networks = allOf(seen.view)
 		l.police.soon(by)
 	}
 	ports := l.links.Snapshot()

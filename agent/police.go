@@ -117,6 +117,10 @@ type police struct {
 	overtaken int      // how often in a row
 	begun     bool     // they were, or are going to be, since the start
 
+	// networks are those that there are, checked those that there were at the last
+	// look at the rules.
+	networks, checked, led led
+
 	rules, switches fight // about iptables and sets, about what bridges hand over
 }
 
@@ -218,6 +222,9 @@ func (p *police) verify(ctx context.Context) {
 		p.fail(err)
 		return
 	}
+	if p.checked = p.networks; len(drift) == 0 {
+		p.lead(p.checked)
+	}
 	now := time.Now()
 	switch {
 	case len(drift) > 0 && p.driver.Displaced():
@@ -254,6 +261,10 @@ func (p *police) apply(ctx context.Context) {
 	p.overtaken, p.holds, p.ever = 0, report.InForce, p.ever || report.InForce
 	p.late = err != nil && report.InForce
 	if report.InForce {
+		if report.Looked {
+			p.checked = p.networks
+		}
+		p.lead(p.checked)
 		p.inForce(report)
 	}
 	if err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	"netguard/agent/endpoint"
-	"netguard/netpolicy"
 	"netguard/netpolicy/iptables"
 )
 
@@ -14,8 +13,7 @@ func (p *policing) pending(key endpoint.Key, bridge string) string {
 	if p == nil || p.ruling == nil {
 		return "policies are not compiled yet"
 	}
-	s := p.ruling.states[key]
-	if !s.Isolated(netpolicy.Ingress) && !s.Isolated(netpolicy.Egress) && !p.ruling.within[key] {
+	if !p.holds(key) {
 		return ""
 	}
 	if p.err != nil {
@@ -23,6 +21,9 @@ func (p *policing) pending(key endpoint.Key, bridge string) string {
 	}
 	if err := p.within(key, bridge); err != nil {
 		return fmt.Sprintf("policies do not count within its network: %v", err)
+	}
+	if p.behind(key) {
+		return "Docker wrote rules for its network, and netguard's have to come before them: they are looked at in a moment"
 	}
 	return ""
 }
@@ -46,13 +47,14 @@ type policing struct {
 	err, bridgesErr error
 	// left is why something of before is still there, though the ruling is in force.
 	left error
+	led  led
 }
 
 func (p *police) result() *policing {
 	if p.late && p.holds {
-		return &policing{ruling: p.ruling, bridgesErr: p.bridgesErr, left: p.err}
+		return &policing{ruling: p.ruling, bridgesErr: p.bridgesErr, left: p.err, led: p.led}
 	}
-	return &policing{ruling: p.ruling, err: p.err, bridgesErr: p.bridgesErr}
+	return &policing{ruling: p.ruling, err: p.err, bridgesErr: p.bridgesErr, led: p.led}
 }
 
 // finding is what is to be told of the host, "" if nothing.

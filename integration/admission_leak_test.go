@@ -223,14 +223,14 @@ func (l *leak) paused(t *testing.T, starts int) {
 }
 
 // nothingLeaks starts that many containers, half of them with a paused agent, and
-// makes as many networks as a quarter of them.
-func nothingLeaks(t *testing.T, starts int) {
+// makes that many networks.
+func nothingLeaks(t *testing.T, starts, networks int) {
 	l := newLeak(t, "")
 	l.together(t, starts/4, 1)
 	l.together(t, starts/4, 8)
 	l.paused(t, starts/2)
-	l.afresh(t, starts/8, 1)
-	l.afresh(t, starts/8, 4)
+	l.afresh(t, networks/5, 1)
+	l.afresh(t, networks-networks/5, 8)
 	allowed, leaked := l.arrivals(t)
 	t.Logf("%d packets of %d containers arrived where they may", allowed, starts)
 	for name, count := range leaked {
@@ -245,12 +245,12 @@ func nothingLeaks(t *testing.T, starts int) {
 
 func TestNothingLeaks(t *testing.T) {
 	t.Parallel()
-	nothingLeaks(t, 12)
+	nothingLeaks(t, 12, 5)
 }
 
 func TestSoakNothingLeaks(t *testing.T) {
 	soaking(t)
-	nothingLeaks(t, 500)
+	nothingLeaks(t, 500, 100)
 }
 
 // TestLeaks shows that each sink of TestNothingLeaks would count: with admission open

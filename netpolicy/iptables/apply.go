@@ -32,6 +32,7 @@ func (d *Driver) apply(ctx context.Context, w Wish, r *Report) error {
 		return err
 	}
 	look := d.kernel == nil
+	r.Looked = look || !d.settled
 	k := d.kernel
 	var err error
 	switch {

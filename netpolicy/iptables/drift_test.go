@@ -162,6 +162,36 @@ func TestAnchors(t *testing.T) {
 			t.Errorf("drift = %q, %v: it is not seen to be about jumps alone", drift, err)
 		}
 	})
+	t.Run("docker_without_a_chain_for_users_is_docker_too", func(t *testing.T) {
+		namespace(t)
+		d := open(t)
+		for _, looked := range []bool{true, false} { // nothing can have changed since
+			if r := apply(t, d, states()[0].wish()); r.Looked != looked {
+				t.Errorf("the kernel's rules were read first: %v", r.Looked)
+			}
+		}
+		displaced := func(want bool, because string) {
+			t.Helper()
+			if drift, err := d.Verify(context.Background()); err != nil || len(drift) == 0 || d.Displaced() != want {
+				t.Errorf("%s: drift = %q, %v, taken for Docker's: %v", because, drift, err, !want)
+			}
+			if r := apply(t, d, states()[0].wish()); !r.Looked {
+				t.Errorf("%s: not looked at again", because)
+			}
+			inSync(t, d)
+		}
+		run(t, "ip6tables", "-N", "DOCKER")
+		run(t, "ip6tables", "-N", "DOCKER-ISOLATION-STAGE-1")
+		for _, rule := range []string{"-i br-new -o br-new -j ACCEPT", "-i br-new ! -o br-new -j ACCEPT", "-o br-new -j DOCKER",
+			"-o br-new -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT", "-j DOCKER-ISOLATION-STAGE-1"} {
+			run(t, "ip6tables", append([]string{"-I", "FORWARD"}, strings.Fields(rule)...)...)
+		}
+		displaced(true, "rules of a new network")
+		run(t, "ip6tables", "-I", "FORWARD", "-s", "2001:db8::1", "-j", "ACCEPT")
+		displaced(false, "a stranger's rule")
+		run(t, "ip6tables", "-D", "FORWARD", "-j", "NG-FORWARD")
+		displaced(false, "no jump")
+	})
 	t.Run("follow_docker_to_the_other_backend", func(t *testing.T) {
 		namespace(t)
 		strangers(t)

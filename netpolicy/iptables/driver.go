@@ -55,6 +55,8 @@ type Report struct {
 	// InForce says that the wish is what packets meet, also if something else
 	// went wrong afterwards.
 	InForce bool
+	// Looked says that what rules there were was read first.
+	Looked bool
 	// Drift is what was not as it had been left, if Apply had reason to look.
 	Drift []string
 }

@@ -3,6 +3,7 @@ package iptables
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 
 	"netguard/netpolicy"
@@ -46,8 +47,9 @@ func (p *plan) rules() bool {
 }
 
 // displaced tells whether all there is to do is to lead packets to netguard's chain
-// before other rules of FORWARD, while its jump stands in DOCKER-USER as ever: that
-// is what it looks like while Docker writes its rules.
+// before other rules of FORWARD, while its jump stands in DOCKER-USER as ever, or where
+// Docker has no DOCKER-USER (20.10 in IPv6), before all but what Docker puts
+// first: that is what it looks like while Docker writes its rules.
 func (p *plan) displaced(k *kernel) bool {
 	if len(p.create)+len(p.changes)+len(p.destroy)+len(p.stale) > 0 {
 		return false
@@ -63,8 +65,7 @@ func (p *plan) displaced(k *kernel) bool {
 			return false
 		}
 		for _, a := range t.anchors {
-			users := k.tables[i].rules[dockerUser]
-			if a.path != netpolicy.Forward && a.path != standby || len(users) == 0 || users[0] != join(anchors[netpolicy.Forward]...) {
+			if a.path != netpolicy.Forward && a.path != standby || !k.tables[i].overtaken() {
 				return false
 			}
 			jumps++
@@ -72,6 +73,30 @@ func (p *plan) displaced(k *kernel) bool {
 	}
 	return jumps > 0
 }
+
+// overtaken tells whether netguard's jump for what is forwarded is there, and at most
+// Docker's rules may come before it.
+func (t *table) overtaken() bool {
+	jump := join(anchors[netpolicy.Forward]...)
+	if users := t.rules[dockerUser]; len(users) > 0 && users[0] == jump {
+		return true
+	}
+	if t.has(dockerUser) {
+		return false
+	}
+	for _, r := range t.rules["FORWARD"] {
+		if r == jump {
+			return true
+		}
+		if !slices.Contains(dockerFirst, r) && !aboutBridge.MatchString(r) {
+			return false
+		}
+	}
+	return false
+}
+
+// aboutBridge is what Docker's rules in FORWARD about a network's bridge look like.
+var aboutBridge = regexp.MustCompile(`^(-i \S+ (! )?)?-o \S+ (-m conntrack --ctstate RELATED,ESTABLISHED )?-j (ACCEPT|DROP|DOCKER)$`)
 
 // gone gives the addresses that are no container's any more.
 func (p *plan) gone() map[netip.Addr]bool {

@@ -1,0 +1,36 @@
+package agent
+
+import (
+	"testing"
+
+	"netguard/agent/docker"
+)
+
+func TestLed(t *testing.T) {
+	of := func(ids ...string) led {
+		v := docker.View{Networks: map[string]docker.Network{}}
+		for _, id := range ids {
+			v.Networks[id] = docker.Network{ID: id}
+		}
+		return allOf(v)
+	}
+	p := &police{ruling: &ruling{}}
+	for _, c := range []struct {
+		about string
+		to    led
+		news  bool
+	}{
+		{"the first", of("a", "b"), true},
+		{"the same", of("b", "a"), false},
+		{"one is gone", of("b"), false},
+		{"one is new", of("b", "c"), true},
+	} {
+		p.news = false
+		if p.lead(c.to); p.news != c.news {
+			t.Errorf("%s: somebody is told to look: %v", c.about, p.news)
+		}
+	}
+	if got := p.result().led; !got["b"] || !got["c"] || got["a"] {
+		t.Errorf("led: %v", got)
+	}
+}
