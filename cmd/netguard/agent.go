@@ -43,6 +43,7 @@ adopts it.`,
 		}
 		overrides := g.overrides(cmd)
 		if flags.Changed("policy-dir") {
+			policyDir = absolute(policyDir)
 			overrides.PolicyDir = &policyDir
 		}
 		if flags.Changed("metrics") {
@@ -54,7 +55,7 @@ adopts it.`,
 			return err
 		}
 		return agent.Run(cmd.Context(), agent.Options{
-			ConfigPath: g.config, ConfigExplicit: g.explicit(cmd), Overrides: overrides,
+			ConfigPath: absolute(g.config), ConfigExplicit: g.explicit(cmd), Overrides: overrides,
 			Mode: mode, Version: buildVersion().version, Log: cmd.ErrOrStderr(),
 		})
 	})

@@ -119,7 +119,7 @@ func TestDoctor(t *testing.T) {
 	}{
 		"a_wrong_output":       {here("-o", "wide"), "table, json, yaml"},
 		"arguments":            {here("db"), "db"},
-		"a_relative_socket":    {[]string{"doctor", "--socket", "x.sock"}, "--socket"},
+		"an_empty_socket":      {[]string{"doctor", "--socket", ""}, "--socket"},
 		"a_directory_is_none":  {here("--policy-dir", filepath.Join(policies, "db.yaml")), "no directory"},
 		"a_strange_dockerhost": {[]string{"doctor", "--docker-host", "ftp://x"}, "--docker-host"},
 	} {

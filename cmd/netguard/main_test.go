@@ -106,7 +106,7 @@ func TestExitCodes(t *testing.T) {
 		"a_fault_in_the_file":         {[]string{"status", "--config", broken}, 2, "netguard.yaml:2:1"},
 		"a_fault_in_an_unneeded_file": {[]string{"status", "--config", broken, "--socket", fine}, 0, ""},
 		"a_file_that_is_not_there":    {[]string{"status", "--config", "/nonexistent/x.yaml"}, 2, "/nonexistent/x.yaml"},
-		"a_relative_socket":           {[]string{"status", "--socket", "x.sock"}, 2, "--socket"},
+		"a_relative_socket":           {[]string{"status", "--socket", "x.sock"}, 3, "/x.sock: the socket is not there"},
 		"a_bad_docker_host":           {[]string{"status", "--socket", fine, "--docker-host", "ftp://x"}, 2, "--docker-host"},
 		"an_agent_with_a_bad_file":    {[]string{"agent", "--config", broken}, 2, "netguard.yaml:2:1"},
 		"an_agent_without_its_file":   {[]string{"agent", "--config", "/nonexistent/x.yaml"}, 2, "/nonexistent/x.yaml"},
@@ -237,4 +237,36 @@ func TestHelp(t *testing.T) {
 		}
 	}
 	teaches(newRoot(io.Discard, io.Discard))
+}
+
+// What is named on the command line is where the shell would find it.
+func TestRelativePaths(t *testing.T) {
+	socket := serve(t, always(healthy()))
+	dir := policyDir(t, map[string]string{"db.yaml": goodPolicy})
+	at := t.TempDir()
+	for name, to := range map[string]string{"s.sock": socket, "policies": dir, "c.yaml": file(t, "socket: "+socket+"\n")} {
+		if err := os.Symlink(to, filepath.Join(at, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Chdir(at)
+	for _, c := range []struct {
+		args string
+		code int
+		says string // on the standard error
+	}{
+		{"status --socket s.sock", 0, ""},
+		{"status --socket ./s.sock", 0, ""},
+		{"status --config ./c.yaml", 0, ""},
+		{"status --config " + filepath.Base(file(t, "socket: s.sock\n")), 2, "no such file"},
+		{"status --socket s.sock/", 2, "this is a directory"},
+		{"policy validate policies ./policies", 0, ""},
+		// It gets as far as its socket.
+		{"agent --config ./c.yaml --policy-dir ./policies --socket /proc/none/s.sock", 1, "/proc/none"},
+	} {
+		code, _, stderr := netguard(t, strings.Fields(c.args)...)
+		if code != c.code || !strings.Contains(stderr, c.says) || c.says == "" && stderr != "" || strings.Contains(stderr, "absolute") {
+			t.Errorf("%s: %d %s", c.args, code, stderr)
+		}
+	}
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -81,7 +82,24 @@ func (g *globals) overrides(cmd *cobra.Command) config.Overrides {
 		}
 		return nil
 	}
+	g.socket = absolute(g.socket)
 	return config.Overrides{Socket: given("socket", &g.socket), DockerHost: given("docker-host", &g.dockerHost)}
+}
+
+// absolute makes a path of the command line one that holds wherever it is looked at.
+// In the configuration paths are absolute: nobody could tell what to.
+func absolute(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path // it is refused
+	}
+	if strings.HasSuffix(path, "/") {
+		abs += "/" // which is told from a file
+	}
+	return abs
 }
 
 // explicit tells whether the configuration file was named, so that it must be there.
