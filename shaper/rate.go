@@ -55,6 +55,40 @@ var (
 	sizeUnits = []unit{{"kB", 1e3}, {"MB", 1e6}, {"KiB", 1 << 10}, {"MiB", 1 << 20}}
 )
 
+// perSecond are units that mean different things to different people, by what they
+// are worth if bits are meant. Their bytes have a unit of rates, or none.
+var perSecond = map[string]struct {
+	worth       uint64
+	bits, bytes string
+}{
+	"bps": {1, "bit", ""}, "kbps": {1e3, "kbit", "kB/s"}, "mbps": {1e6, "mbit", "MB/s"}, "gbps": {1e9, "gbit", "GB/s"}, "tbps": {1e12, "tbit", ""},
+}
+
+// readings are what a number of such a unit may be, as far as rates go.
+func readings(number, unit string) string {
+	u := perSecond[unit]
+	var texts []string
+	for _, r := range []struct {
+		of    string
+		worth uint64
+		unit  string
+	}{{"bits", u.worth, u.bits}, {"bytes", 8 * u.worth, u.bytes}} {
+		n, err := scale(number, r.worth)
+		if err != nil || !n.IsUint64() || Rate(n.Uint64()) < MinRate || Rate(n.Uint64()) > MaxRate {
+			continue
+		}
+		text := number + r.unit
+		if r.unit == "" {
+			text = Rate(n.Uint64()).String()
+		}
+		texts = append(texts, text+" for "+r.of)
+	}
+	if len(texts) == 0 {
+		return fmt.Sprintf("either way it is not between %v and %v", MinRate, MaxRate)
+	}
+	return "write " + strings.Join(texts, ", or ")
+}
+
 const (
 	rateUnits   = "bit, kbit, mbit, gbit, tbit (bits a second), or kB/s, MB/s, GB/s, KiB/s, MiB/s, GiB/s (bytes a second)"
 	sizeUnitsIn = "kB, MB (powers of 1000), KiB, MiB (powers of 1024)"
@@ -101,11 +135,8 @@ func rateUnit(s, number, name string) (unit, error) {
 	case name == "":
 		return unit{}, fmt.Errorf("rate %q has no unit: write %smbit (%s megabits a second), %skbit, or %sMB/s (%s megabytes a second)",
 			clip(s), number, number, number, number, number)
-	case lower == "bps" || lower == "kbps" || lower == "mbps" || lower == "gbps" || lower == "tbps":
-		prefix := strings.TrimSuffix(lower, "bps")
-		asBytes := map[string]string{"": "kB/s (thousands of bytes a second)", "k": "kB/s", "m": "MB/s", "g": "GB/s", "t": "GB/s (thousands of them)"}[prefix]
-		return unit{}, fmt.Errorf("rate %q: %q means bytes a second to tc and bits a second to everybody else: write %s%sbit for bits, or %s%s for bytes",
-			clip(s), clip(name), number, prefix, number, asBytes)
+	case perSecond[lower].worth != 0:
+		return unit{}, fmt.Errorf("rate %q: %q means bytes a second to tc and bits a second to everybody else: %s", clip(s), clip(name), readings(number, lower))
 	}
 	for _, u := range byteUnits {
 		if strings.EqualFold(u.name, name) || strings.EqualFold(strings.TrimSuffix(u.name, "/s"), name) {

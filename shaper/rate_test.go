@@ -1,6 +1,7 @@
 package shaper_test
 
 import (
+	"maps"
 	"strings"
 	"testing"
 
@@ -23,6 +24,56 @@ func TestParseRate(t *testing.T) {
 	} {
 		if got, err := shaper.ParseRate(in); err == nil || !strings.Contains(err.Error(), says) {
 			t.Errorf("ParseRate(%q) = %v, %v; want an error that says %q", in, got, err, says)
+		}
+	}
+}
+
+// What an error says is to be written can be written, and means what it says.
+func TestParseRateSuggests(t *testing.T) {
+	for in, want := range map[string]map[string]shaper.Rate{
+		"10bps":    {},
+		"500bps":   {"4kbit": 4 * shaper.Kbit}, // as bits it is below the least
+		"2000bps":  {"2000bit": 2 * shaper.Kbit, "16kbit": 16 * shaper.Kbit},
+		"10kbps":   {"10kbit": 10 * shaper.Kbit, "10kB/s": 80 * shaper.Kbit},
+		"10Mbps":   {"10mbit": 10 * shaper.Mbit, "10MB/s": 80 * shaper.Mbit},
+		"1.5gbps":  {"1.5gbit": 1500 * shaper.Mbit, "1.5GB/s": 12 * shaper.Gbit},
+		"10tbps":   {"10tbit": 10 * shaper.Tbit, "80tbit": 80 * shaper.Tbit},
+		"50tbps":   {"50tbit": 50 * shaper.Tbit},
+		"101tbps":  {},
+		"0.01tbps": {"0.01tbit": 10 * shaper.Gbit, "80gbit": 80 * shaper.Gbit},
+	} {
+		_, err := shaper.ParseRate(in)
+		if err == nil {
+			t.Errorf("%s can be read", in)
+			continue
+		}
+		_, said, _ := strings.Cut(err.Error(), "everybody else: ")
+		got := map[string]shaper.Rate{}
+		for word := range strings.FieldsSeq(said) {
+			if strings.HasPrefix(said, "write ") && word[0] >= '0' && word[0] <= '9' {
+				rate, err := shaper.ParseRate(word)
+				if err != nil {
+					t.Errorf("%s: %s: %v", in, said, err)
+				}
+				got[word] = rate
+			}
+		}
+		if !maps.Equal(got, want) || len(want) == 0 && said != "either way it is not between 1kbit and 100tbit" {
+			t.Errorf("%s: %s", in, said)
+		}
+	}
+	for in, want := range map[string]string{
+		"10": "10mbit 10kbit 10MB/s", "10KB/s": "kB/s kbit", "10KB": "kB/s kbit", "10mb/s": "MB/s mbit", "10MB": "MB/s mbit", "10gb/s": "GB/s gbit",
+		"10kib/s": "KiB/s kbit", "10MIB": "MiB/s mbit", "10Gib": "GiB/s gbit",
+	} {
+		_, err := shaper.ParseRate(in)
+		for word := range strings.FieldsSeq(want) {
+			if err == nil || !strings.Contains(err.Error(), word) {
+				t.Errorf("%s: %v does not say %s", in, err, word)
+			}
+			if _, err := shaper.ParseRate("10" + strings.TrimPrefix(word, "10")); err != nil {
+				t.Errorf("%s: %v", in, err)
+			}
 		}
 	}
 }
