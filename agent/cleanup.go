@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"time"
 
 	"netguard/agent/control"
 	"netguard/netpolicy/guard"
@@ -18,10 +19,16 @@ import (
 // error, and can be called again.
 func clean(ctx context.Context, filter *iptables.Driver, watcher *guard.Driver, shaper *tc.Driver) error {
 	if err := untouchable(ctx, filter, watcher); err != nil {
-		return err // all of it is a newer netguard's business
+		return untouchedError{err}
 	}
 	return errors.Join(filter.Cleanup(ctx), shaper.Cleanup(), watcher.Cleanup(), forgetNetworks(memoryPath()))
 }
+
+// untouchedError is why a clean-up did not begin: all of it is a newer netguard's
+// business, or cannot be read.
+type untouchedError struct{ error }
+
+func (e untouchedError) Unwrap() error { return e.error }
 
 // untouchable says why what is in the kernel is not this netguard's to change: a newer
 // one wrote it.
@@ -76,10 +83,7 @@ var errCleaned = errors.New("everything of netguard's was taken out of the kerne
 // Cleanup implements control.Cleaner.
 func (c *cleaner) Cleanup(ctx context.Context) error {
 	var err error
-	asked := c.loop.ask(ctx, func() {
-		c.loop.over = true // nothing is put back
-		err = clean(ctx, c.loop.police.driver, c.loop.sentry.driver, c.loop.driver)
-	})
+	asked := c.loop.ask(ctx, func() { err = c.loop.cleanup(ctx) })
 	if asked != nil {
 		return fmt.Errorf("ask the agent's loop: %w", asked)
 	}
@@ -87,4 +91,34 @@ func (c *cleaner) Cleanup(ctx context.Context) error {
 		c.end(errCleaned)
 	}
 	return err
+}
+
+// cleanup takes everything out of the kernel. Nothing is put back after that.
+//
+// When it fails half-way the agent goes on, and puts back what is gone. The other
+// choice, to leave the rest as it is, would be a host on which some is enforced and
+// some is not, for as long as nobody looks, with an agent that repairs nothing and
+// lets containers in. Who wants it all out is told, and can ask again, or stop the
+// agent first.
+func (l *loop) cleanup(ctx context.Context) error {
+	err := clean(ctx, l.police.driver, l.sentry.driver, l.driver)
+	switch {
+	case err == nil:
+		l.over = true
+	case !errors.As(err, new(untouchedError)):
+		l.log.Error("clean-up failed half-way; putting back what was taken out", "error", err)
+		l.anew()
+		return fmt.Errorf("clean-up failed half-way, so the agent puts back what was taken out: mend this and run netguard cleanup again: %w", err)
+	}
+	return err
+}
+
+// anew has everything compared with the kernel and written, as at the start, but that
+// who was admitted stays so.
+func (l *loop) anew() {
+	l.police.anew()
+	l.sentry.look, l.sentry.at = guard.Everything, time.Time{}
+	clear(l.applied)
+	l.check = check{all: true}
+	l.memory.forgotten()
 }

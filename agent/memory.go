@@ -141,6 +141,9 @@ func forgetNetworks(path string) error {
 	return nil
 }
 
+// forgotten says that the file was removed.
+func (m *memory) forgotten() { m.kept, m.reads = nil, -1 }
+
 // holds tells whether to close the ports of the bridges of before. It is, if nobody
 // has guarded anything since the boot, and no container runs: what an earlier agent
 // admitted must stay so.

@@ -305,6 +305,12 @@ func (p *police) inForce(report iptables.Report) {
 	p.begun = true
 }
 
+// anew has it all written again, after it was taken out of the kernel.
+func (p *police) anew() {
+	p.ruling, p.bridges = nil, nil
+	p.holds, p.late, p.begun = false, false, false
+}
+
 func (p *police) fail(err error) {
 	if another(p.err, err) {
 		p.news = true

@@ -176,11 +176,11 @@ func (d *Driver) forget(ports elements, c change) error {
 // the neighbours and the table are removed. Frames pass unfiltered from then on.
 func (d *Driver) Cleanup() error {
 	d.failed = map[int][]error{}
+	d.plan, d.settled = nil, false
 	if _, err := d.observe(nil, nil, Everything); err != nil {
 		return fmt.Errorf("guard: clean up: %w", err)
 	}
-	d.plan = newPlan(Wish{}, d.features, nil)
-	w := diff(d.plan, &d.kernel, d.features, d.layout)
+	w := diff(newPlan(Wish{}, d.features, nil), &d.kernel, d.features, d.layout)
 	var errs []error
 	for _, steps := range [][]step{w.settings, w.deletions} {
 		for _, s := range steps {
@@ -201,7 +201,6 @@ func (d *Driver) Cleanup() error {
 			return fmt.Errorf("guard: clean up: %w", err)
 		}
 	}
-	d.plan, d.settled = nil, false
 	clear(d.kernel.before)
 	clear(d.seen)
 	clear(d.carried)
