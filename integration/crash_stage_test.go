@@ -49,7 +49,7 @@ func newScene(t *testing.T, options ...Option) *scene {
 	e := Start(t, append([]Option{WithIPv6()}, options...)...)
 	e.Network(crashNet, Subnet("198.18.70.0/24"), Subnet("fd00:70::/64"))
 	s := &scene{e: e, faulty: e.FaultyBinary(), dir: t.TempDir()}
-	limits := [][]ContainerOption{{Label(egressRate, "90mbit")}, {Label(ingressRate, "90mbit"), Label(egressRate, "80mbit")}, {}, {Label(allowLabel, "198.18.70.200")}}
+	limits := [][]ContainerOption{{Label(egressRate, "90mbit")}, {Label(ingressRate, "90mbit"), Label(egressRate, "80mbit")}, {Label(connectionsLabel, "1000")}, {Label(allowLabel, "198.18.70.200")}}
 	for i, name := range crashNames {
 		s.guests = append(s.guests, welcome(t, e, name, crashNet, []string{"tcp/80", "udp/53"}, limits[i]...))
 	}
@@ -130,7 +130,7 @@ var vary = regexp.MustCompile(`(?m)^\d+: (ngifb)|\b(initval|hashsize|bucketsize|
 var ifbMAC = regexp.MustCompile(`(?m)^(\d+: ngifb.*\n\s+link/ether) \S+`)
 
 // dynamic are the sets that the guard's rules fill.
-var dynamic = regexp.MustCompile(`(?s)(set (violations|storm|samples) \{[^{}]*)elements = \{[^{}]*\}`)
+var dynamic = regexp.MustCompile(`(?s)(set (violations|storm|samples|(?:open|full|refused)[46]) \{[^{}]*)elements = \{[^{}]*\}`)
 
 // elements are those of a set, which nft lists as they were added.
 var elements = regexp.MustCompile(`(?s)elements = \{([^{}]*)\}`)
@@ -151,7 +151,7 @@ func sortElements(text string) string {
 func held(e *Engine) map[string][]string {
 	lists := kernel(e)
 	delete(lists, "nftables") // iptables' part of it is listed by iptables
-	lists["guard"] = sortElements(dynamic.ReplaceAllString(counters.ReplaceAllString(e.Output("sh", "-c", "nft list table bridge netguard 2>/dev/null; nft list tables | sort"), ""), "$1"))
+	lists["guard"] = sortElements(dynamic.ReplaceAllString(counters.ReplaceAllString(e.Output("sh", "-c", "nft list table bridge netguard 2>/dev/null; nft list table inet netguard 2>/dev/null; nft list tables | sort"), ""), "$1"))
 	// iptables lists the kernel's own chains whether they are there or not.
 	lists["base chains"] = e.Output("sh", "-c", `nft list chains | awk '/^table/ { table = $2 " " $3 } /^\tchain/ { chain = $2 } /hook/ { print table, chain, $0 }' | sort`)
 	lists["tc"] = e.Output("sh", "-c", `for d in $(ip -o link show | grep -oE '(veth|ngifb)[0-9a-f]+' | sort -u); do

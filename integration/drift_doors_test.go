@@ -17,7 +17,7 @@ import (
 	. "netguard/integration/harness"
 )
 
-// A doorway is a host on which four streams of a packet each millisecond try, all
+// A doorway is a host on which streams of a packet each millisecond try, all
 // the time, what is not allowed: what arrives of them tells how long a door was open.
 type doorway struct {
 	t    testing.TB
@@ -33,7 +33,10 @@ type doorway struct {
 // The doors.
 const (
 	byPolicy = "policy"  // mallory may not speak to db
-	byGuard  = "guard"   // nor as third, who may
+	byIPv6   = "IPv6"    // nor by IPv6
+	byInput  = "input"   // slow may not speak to the host
+	byOutput = "output"  // nor the host to db
+	byGuard  = "guard"   // nor mallory as third, who may
 	byShaper = "ingress" // slow receives no more than its limit
 	byIFB    = "egress"  // small sends no more than its limit
 )
@@ -42,6 +45,7 @@ const (
 	doorPort  = 7001
 	slowPort  = 7002
 	smallPort = 7003
+	hostPort  = 7004
 	// tick is the time between two packets of a stream.
 	tick = time.Millisecond
 	// together are arrivals that one open door explains.
@@ -108,7 +112,7 @@ func newDoorway(t testing.TB, options ...Option) *doorway {
 	t.Helper()
 	// Containers outlive their dockerd.
 	e := Start(t, append([]Option{Flags("--live-restore")}, options...)...)
-	d := &doorway{t: t, e: e, doors: map[string]*door{byPolicy: {}, byGuard: {}, byShaper: {limit: true}, byIFB: {limit: true}}}
+	d := &doorway{t: t, e: e, doors: map[string]*door{byPolicy: {}, byIPv6: {}, byInput: {}, byOutput: {}, byGuard: {}, byShaper: {limit: true}, byIFB: {limit: true}}}
 	d.net = e.Network("net", Subnet("198.18.50.0/24"), Subnet("fd00:50::/64"))
 	e.Output("sh", "-c", "iptables-save > "+d.old())
 	d.a = e.Agent()
@@ -119,7 +123,8 @@ func newDoorway(t testing.TB, options ...Option) *doorway {
 	d.slow = enter(t, e.Run("slow", On("net"), Label(ingressRate, "1mbit")), "net")
 	d.small = enter(t, e.Run("small", On("net"), Label(egressRate, "1mbit")), "net")
 	d.book.awaitAdmitted(t, 5)
-	d.book.enact(t, map[string]string{"db.yaml": "{name: db, select: {container: db}, ingress: [{from: [{container: third}]}]}\n"})
+	d.book.enact(t, map[string]string{"db.yaml": "{name: db, select: {container: db}, ingress: [{from: [{container: third}]}]}\n",
+		"slow.yaml": "{name: slow, select: {container: slow}, egress: []}\n"})
 
 	ctx, cancel := context.WithCancel(context.Background())
 	var streams sync.WaitGroup
@@ -135,20 +140,30 @@ func newDoorway(t testing.TB, options ...Option) *doorway {
 			}
 		})
 	}
-	d.listen(d.db, doorPort, func(from netip.Addr) *door {
-		if from == d.mallory.IPv4 {
+	gateway := netip.MustParseAddr(d.db.Inspect().NetworkSettings.Networks["net"].Gateway)
+	d.listen(d.db.Inside(), doorPort, func(from netip.Addr) *door {
+		switch {
+		case from.Is6():
+			return d.doors[byIPv6]
+		case from == d.mallory.IPv4:
 			return d.doors[byPolicy]
+		case from == gateway:
+			return d.doors[byOutput]
 		}
 		return d.doors[byGuard]
 	})
-	d.listen(d.slow, slowPort, func(netip.Addr) *door { return d.doors[byShaper] })
-	d.listen(d.third, smallPort, func(netip.Addr) *door { return d.doors[byIFB] })
-	stream(d.sender(d.mallory, d.db, doorPort, 64))
+	d.listen(e, hostPort, func(netip.Addr) *door { return d.doors[byInput] })
+	d.listen(d.slow.Inside(), slowPort, func(netip.Addr) *door { return d.doors[byShaper] })
+	d.listen(d.third.Inside(), smallPort, func(netip.Addr) *door { return d.doors[byIFB] })
+	stream(d.sender(d.mallory.Inside(), d.db.IPv4, doorPort, 64))
+	stream(d.sender(d.mallory.Inside(), d.db.IPv6, doorPort, 64))
+	stream(d.sender(d.slow.Inside(), gateway, hostPort, 64))
+	stream(d.sender(e, d.db.IPv4, doorPort, 64))
 	forged := attack.Ether(d.db.MAC, d.mallory.MAC, attack.EtherIPv4,
 		attack.UDP4(netip.AddrPortFrom(d.third.IPv4, 9), netip.AddrPortFrom(d.db.IPv4, doorPort), make([]byte, 64)))
 	stream(func() error { return d.mallory.port.Send(forged) })
-	stream(d.sender(d.third, d.slow, slowPort, 1000))
-	stream(d.sender(d.small, d.third, smallPort, 1000))
+	stream(d.sender(d.third.Inside(), d.slow.IPv4, slowPort, 1000))
+	stream(d.sender(d.small.Inside(), d.third.IPv4, smallPort, 1000))
 	d.settle()
 	return d
 }
@@ -156,11 +171,16 @@ func newDoorway(t testing.TB, options ...Option) *doorway {
 // old are the host's rules from before netguard.
 func (d *doorway) old() string { return filepath.Join(d.e.Dir(), "old.rules") }
 
+// inside is a container, or the host.
+type inside interface {
+	Do(func() error) error
+}
+
 // sender is a stream by UDP, in one connection.
-func (d *doorway) sender(from, to *actor, port uint16, size int) func() error {
+func (d *doorway) sender(from inside, to netip.Addr, port uint16, size int) func() error {
 	var c net.Conn
-	err := from.Inside().Do(func() (err error) {
-		c, err = net.Dial("udp", netip.AddrPortFrom(to.IPv4, port).String())
+	err := from.Do(func() (err error) {
+		c, err = net.Dial("udp", netip.AddrPortFrom(to, port).String())
 		return err
 	})
 	if err != nil {
@@ -173,10 +193,10 @@ func (d *doorway) sender(from, to *actor, port uint16, size int) func() error {
 
 // listen notes what arrives. It answers, so that what got in once is a connection
 // that exists, and has to be cut.
-func (d *doorway) listen(at *actor, port uint16, of func(netip.Addr) *door) {
+func (d *doorway) listen(at inside, port uint16, of func(netip.Addr) *door) {
 	var c net.PacketConn
-	err := at.Inside().Do(func() (err error) {
-		c, err = net.ListenPacket("udp4", fmt.Sprintf(":%d", port))
+	err := at.Do(func() (err error) {
+		c, err = net.ListenPacket("udp", fmt.Sprintf(":%d", port))
 		return err
 	})
 	if err != nil {
@@ -227,7 +247,7 @@ var anchor = regexp.MustCompile(`(?m)^-A (DOCKER-USER|FORWARD) -j NG-FORWARD\n`)
 var anywhere = regexp.MustCompile(`(?m)^-A (DOCKER-USER|FORWARD)( -m conntrack --ctstate NEW)? -j NG-FORWARD\n`)
 
 // passing are the sets that frames fill.
-var passing = regexp.MustCompile(`(?s)\tset (storm|violations|samples) \{.*?\n\t\}`)
+var passing = regexp.MustCompile(`(?s)\tset (storm|violations|samples|(?:open|full|refused)[46]) \{.*?\n\t\}`)
 
 // state is what netguard keeps in the kernel, without what counts.
 func (d *doorway) state() string {
@@ -238,7 +258,7 @@ func (d *doorway) state() string {
 		rules += counters.ReplaceAllString(anywhere.ReplaceAllString(out, ""), "")
 		anchored += fmt.Sprint(anchor.MatchString(out), " ")
 	}
-	rest := d.e.Output("sh", "-c", fmt.Sprintf(`ipset save | grep -v -e 'add ng[46]-cut' -e 'add ng[46]-began'; nft -s list table bridge netguard 2>&1
+	rest := d.e.Output("sh", "-c", fmt.Sprintf(`ipset save | grep -v -e 'add ng[46]-cut' -e 'add ng[46]-began'; nft -s list table bridge netguard 2>&1; nft -s list table inet netguard 2>&1
 bridge -d link; bridge fdb show br %[1]s | grep -E 'static|sticky'; ip neigh show nud permanent; ip -6 neigh show nud permanent
 ip -d link show dev %[1]s | grep -oE 'nf_call_ip6?tables [01]'; tc qdisc show; tc class show dev %[2]s; tc filter show dev %[3]s ingress
 ip -o link show type ifb | sed 's/mtu.*//'`, d.net.Bridge, d.slow.Veth("net"), d.small.Veth("net")))

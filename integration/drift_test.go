@@ -47,12 +47,18 @@ const (
 
 // ofRules are about iptables and ipset.
 var ofRules = []damage{
-	// There is another for what begins in FORWARD.
+	// There is another for what begins in FORWARD, ahead of all.
 	{name: "jump deleted", never: true, do: "iptables -D DOCKER-USER -j NG-FORWARD"},
 	{name: "DOCKER-USER flushed", do: "iptables -F DOCKER-USER"},
 	{name: "both jumps deleted", do: "iptables -D DOCKER-USER -j NG-FORWARD; iptables -D FORWARD -m conntrack --ctstate NEW -j NG-FORWARD", opens: byPolicy},
+	{name: "jump of IPv6 deleted", do: "ip6tables -D FORWARD -j NG-FORWARD", opens: byIPv6},
+	{name: "IPv6 flushed", do: "ip6tables -F", opens: byIPv6},
+	{name: "jump for what the host receives deleted", do: "iptables -D INPUT ! -i lo -j NG-INPUT", opens: byInput},
+	{name: "jump for what the host sends deleted", do: "iptables -D OUTPUT ! -o lo -j NG-OUTPUT", opens: byOutput},
 	{name: "own chain flushed", do: "iptables -F NG-FORWARD", opens: byPolicy},
-	{name: "ACCEPT before the jump", do: "iptables -I DOCKER-USER -j ACCEPT", until: "iptables -S DOCKER-USER | sed -n 2p | grep -q NG-FORWARD"},
+	{name: "ACCEPT before the jump", never: true, do: overtake("-m conntrack --ctstate NEW -j NG-FORWARD"), until: accepted},
+	// As Docker does it when it makes a network.
+	{name: "ACCEPT before the jump, Docker's own before the other", do: overtake("-j DOCKER-USER"), opens: byPolicy, until: accepted},
 	{name: "docker network create", never: true, silent: true, calls: func(d *doorway) {
 		for i := range 5 {
 			d.e.Network(fmt.Sprintf("passing%d", i)).Remove()
@@ -60,10 +66,25 @@ var ofRules = []damage{
 	}},
 	{name: "dockerd killed and started", never: true, silent: true, calls: func(d *doorway) { d.e.KillDaemon(); d.e.StartDaemon() }},
 	// Docker's own FORWARD DROP stays, and drops.
-	{name: "iptables flushed", do: "iptables -F", never: true},
+	{name: "iptables flushed", do: "iptables -F", opens: byInput + byOutput},
 	{name: "old rules restored", do: "iptables-restore < $OLD", opens: byPolicy},
-	{name: "iptables flushed, with FORWARD ACCEPT", do: "iptables -P FORWARD ACCEPT; iptables -F", opens: byPolicy},
-	{name: "sets destroyed after it", do: "iptables -P FORWARD ACCEPT; for i in $(seq 100); do iptables -F; ip6tables -F; ipset destroy 2>/dev/null && exit; done; exit 1", opens: byPolicy},
+	{name: "iptables flushed, with FORWARD ACCEPT", do: "iptables -P FORWARD ACCEPT; iptables -F", opens: byPolicy + byInput + byOutput},
+	{name: "sets destroyed after it", do: "iptables -P FORWARD ACCEPT; for i in $(seq 100); do iptables -F; ip6tables -F; ipset destroy 2>/dev/null && exit; done; exit 1", opens: byPolicy + byIPv6 + byInput + byOutput},
+}
+
+// accepted: the jump is first again.
+const accepted = "iptables -S DOCKER-USER | sed -n 2p | grep -q NG-FORWARD"
+
+// overtake puts a rule that accepts before the jump in DOCKER-USER, and one of the
+// rules of FORWARD first there, all at once.
+func overtake(first string) string {
+	return fmt.Sprintf(`printf '*filter\n-D FORWARD %[1]s\n-I FORWARD %[1]s\n-I DOCKER-USER -j ACCEPT\nCOMMIT\n' | iptables-restore --noflush`, first)
+}
+
+// replaced has the last rule of all that is refused accept, under its own comment.
+func replaced(family string) string {
+	return fmt.Sprintf(`h=$(nft -a list chain %[1]s netguard refuse | sed -n 's/.*comment "enforce" # handle //p')
+		nft "replace rule %[1]s netguard refuse handle $h accept comment \"enforce\""`, family)
 }
 
 // ofSets tell nobody, with either backend.
@@ -88,10 +109,13 @@ var ofLayer2 = []damage{
 	{name: "neighbour replaced", do: "ip neigh replace $ADDR lladdr 02:00:00:00:00:01 dev $bridge nud stale"},
 	{name: "neighbours flushed", do: "ip neigh flush dev $bridge nud permanent"},
 	{name: "bridge hands nothing over", do: "ip link set dev $bridge type bridge nf_call_iptables 0 nf_call_ip6tables 0"},
+	{name: "nft flush ruleset", do: "nft flush ruleset", opens: byPolicy + byIPv6 + byInput + byOutput},
 	{name: "bridge has a new address", do: "ip addr add 198.18.50.77/24 dev $bridge", silent: true, until: "nft list set bridge netguard own4 | grep -q 198.18.50.77"},
+	// From here on nothing comes in at the door to the host: containers know its old MAC.
 	{name: "bridge has a new MAC", do: "ip link set dev $bridge address 02:00:00:00:00:77", silent: true, until: "nft list table bridge netguard | grep -q 02:00:00:00:00:77"},
-	{name: "limits of connections deleted", do: "nft delete table inet netguard", until: "nft list table inet netguard"},
-	{name: "nft flush ruleset", do: "nft flush ruleset", opens: byPolicy},
+	{name: "limits of connections deleted", do: "nft delete table inet netguard"},
+	{name: "guard's rule replaced", do: replaced("bridge")},
+	{name: "limits' rule replaced", do: replaced("inet")},
 }
 
 // ofLimits are about bandwidth.
