@@ -164,7 +164,8 @@ func (l *loop) pass(ctx context.Context) {
 	seen.view = l.holder.view(seen.view, ports)
 	op := endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}
 	endpoints := endpoint.Join(endpoint.Observation{View: seen.view, Ports: ports, Fresh: seen.fresh,
-		Sandboxes: seen.sandboxes, Old: seen.old}, op, l.bound)
+		Sandboxes: seen.sandboxes, Now: time.Now()}, op, l.bound)
+	l.observer.contested(endpoints)
 	l.holder.joined(endpoints)
 	s := &state{desires: desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, observed: seen, held: l.holder.held}
 	if seen.complete { // before that nobody knows whose the ports are

@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"netguard/agent/docker"
+	"netguard/agent/endpoint"
 	"netguard/agent/link"
 )
 
@@ -24,6 +25,8 @@ const (
 	// listSoon is how long Docker's word of a new network may be behind the
 	// kernel's.
 	listSoon = 300 * time.Millisecond
+	// askAgain is after what time it is asked again whose a port is.
+	askAgain = time.Second
 	// inspectors is how many containers' sandboxes are asked for at a time.
 	inspectors = 8
 )
@@ -33,7 +36,7 @@ const (
 type observed struct {
 	view      docker.View
 	fresh     map[string]uint64 // see endpoint.Observation
-	sandboxes map[string]int
+	sandboxes map[string]endpoint.Sandbox
 	old       uint64
 	complete  bool // everything was read at least once
 	reads     int  // how often networks were read
@@ -62,6 +65,49 @@ type observer struct {
 	// lacks is since when Docker does not list what the kernel has; zero if it
 	// does.
 	lacks time.Time
+	// contests are the containers whose ports their MACs do not tell.
+	contests map[string]bool
+}
+
+// contested notes whose ports their MACs do not tell, and asks for their namespaces.
+func (o *observer) contested(endpoints []endpoint.Endpoint) {
+	contests, news := map[string]bool{}, false
+	for _, e := range endpoints {
+		if e.Contested && e.Container.Running() {
+			contests[e.Key.Container] = true
+		}
+	}
+	o.mu.Lock()
+	for id := range contests {
+		news = news || !o.contests[id]
+	}
+	o.contests = contests
+	o.mu.Unlock()
+	if news {
+		o.wakeup.call()
+	}
+}
+
+// settle asks for the namespaces of containers whose ports are contested, each time
+// that it is due, and tells when that is again.
+func (o *observer) settle(ctx context.Context, known *observed, due time.Time) time.Time {
+	o.mu.Lock()
+	contests := o.contests
+	o.mu.Unlock()
+	now := time.Now()
+	if len(contests) == 0 {
+		return time.Time{}
+	}
+	if now.Before(due) {
+		return due
+	}
+	seen := o.links.Seen() // before the engine is asked
+	known.sandboxes = maps.Clone(known.sandboxes)
+	if known.sandboxes == nil {
+		known.sandboxes = map[string]endpoint.Sandbox{}
+	}
+	maps.Copy(known.sandboxes, o.findSandboxes(ctx, known.view, seen, func(id string) bool { return contests[id] }))
+	return time.Now().Add(askAgain)
 }
 
 // lacking notes since when Docker does not list what the kernel has. Everything is
@@ -117,6 +163,7 @@ func (o *observer) run(ctx context.Context) error {
 	retry := minRetry
 	last := time.Now() // that everything was read
 	list := last.Add(listEvery)
+	var settled time.Time
 	for {
 		hint := o.engine.TakeHint()
 		ports := o.links.Snapshot()
@@ -157,6 +204,9 @@ func (o *observer) run(ctx context.Context) error {
 			}
 			known.asking = time.Time{}
 		}
+		if settled = o.settle(ctx, &known, settled); !settled.IsZero() {
+			wait = min(wait, time.Until(settled))
+		}
 		o.set(known)
 		timer := time.NewTimer(wait)
 		select {
@@ -192,7 +242,7 @@ func (o *observer) read(ctx context.Context, known observed, hint docker.Hint) o
 		}
 	}
 	if !known.complete && next.complete {
-		next.sandboxes = o.findSandboxes(ctx, view)
+		next.sandboxes = o.findSandboxes(ctx, view, known.old, func(string) bool { return true })
 	}
 	next.sandboxes = running(next.sandboxes, view)
 	return next
@@ -211,15 +261,16 @@ func sameNetworks(a, b docker.View) bool {
 	return true
 }
 
-// findSandboxes asks for the namespaces of the containers that run: they ran
-// unwatched until now, so what their MAC says proves nothing.
-func (o *observer) findSandboxes(ctx context.Context, v docker.View) map[string]int {
-	out := map[string]int{}
+// findSandboxes asks for the namespaces of the containers that run, of those that are
+// meant, with the ports seen so far. At the beginning that is all: they ran unwatched
+// until then, so what their MAC says proves nothing.
+func (o *observer) findSandboxes(ctx context.Context, v docker.View, seen uint64, meant func(id string) bool) map[string]endpoint.Sandbox {
+	out := map[string]endpoint.Sandbox{}
 	var mu sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(inspectors)
 	for id, c := range v.Containers {
-		if !c.Running() || c.SandboxOf != "" || c.NetworkMode == "host" || c.NetworkMode == "none" {
+		if !meant(id) || !c.Running() || c.SandboxOf != "" || c.NetworkMode == "host" || c.NetworkMode == "none" {
 			continue
 		}
 		g.Go(func() error {
@@ -230,7 +281,7 @@ func (o *observer) findSandboxes(ctx context.Context, v docker.View) map[string]
 			}
 			mu.Lock()
 			defer mu.Unlock()
-			out[id] = nsid
+			out[id] = endpoint.Sandbox{NSID: nsid, Seen: seen}
 			return nil
 		})
 	}
@@ -248,8 +299,8 @@ func (o *observer) sandbox(ctx context.Context, id string) (int, error) {
 
 // running drops the sandboxes of containers that run no more: their next start
 // has another one.
-func running(sandboxes map[string]int, v docker.View) map[string]int {
+func running(sandboxes map[string]endpoint.Sandbox, v docker.View) map[string]endpoint.Sandbox {
 	out := maps.Clone(sandboxes)
-	maps.DeleteFunc(out, func(id string, _ int) bool { return !v.Containers[id].Running() })
+	maps.DeleteFunc(out, func(id string, _ endpoint.Sandbox) bool { return !v.Containers[id].Running() })
 	return out
 }

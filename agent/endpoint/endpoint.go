@@ -5,6 +5,11 @@
 // life, and never on the word of a view that is older than the port: an address
 // that a dead container left behind and a new one got does not make the new one
 // the old.
+//
+// A port's MAC says whose it is where it was read before the container could change
+// it, which is nearly always, and sooner than anything else does. It counts no more
+// where it may be a lie: the network namespace is asked for then, which no container
+// chooses.
 package endpoint
 
 import (
@@ -12,6 +17,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	"netguard/agent/docker"
 	"netguard/agent/link"
@@ -37,6 +43,9 @@ type Endpoint struct {
 	Port *link.Port
 	// Unmanaged says why netguard leaves it alone, "" if it does not.
 	Unmanaged string
+	// Contested says that it has no port because a MAC does not tell which: several
+	// have it, or one that is not to be believed. Its Sandbox tells.
+	Contested bool
 	// Beyond says that it is because of the network's driver, and not because
 	// somebody wants it so.
 	Beyond bool
@@ -58,17 +67,28 @@ type Observation struct {
 	// (link.Port.Seen) when reading it began: later ones may belong to
 	// somebody whom the view does not know.
 	Fresh map[string]uint64
-	// Sandboxes gives for containers (by ID) that ran when they were first
-	// seen the id of their network namespace.
-	Sandboxes map[string]int
-	// Old is the number up to which ports were there before netguard was.
-	// A container that ran unwatched may have changed its MAC, so for those
-	// only the namespace counts.
-	Old uint64
+	// Sandboxes gives the network namespaces of containers (by ID) for which they
+	// were asked for: of those that ran when netguard began, and may have changed
+	// their MACs unwatched, and of those whose ports were contested.
+	Sandboxes map[string]Sandbox
+	Now       time.Time
 }
 
-// Bindings are the ports whose container is known, by link.Port.Seen.
+// Sandbox is a container's network namespace.
+type Sandbox struct {
+	NSID int // what this namespace calls it
+	// Seen is how far the ports had been seen when it was asked for. Of those
+	// nothing else counts; later ones may be of the container's next start.
+	Seen uint64
+}
+
+// Bindings are the ports whose container is known, by link.Port.Seen. Those with the
+// zero Key are nobody's whom their MAC names.
 type Bindings map[uint64]Key
+
+// unclaimed is how long after a port came Docker may name its container. Who has none
+// by then may wait for somebody whose MAC it has.
+const unclaimed = 5 * time.Second
 
 // Join gives all endpoints that the view names, ordered by container and
 // network name, and updates the bindings.
@@ -81,7 +101,8 @@ func Join(o Observation, op Operator, bound Bindings) []Endpoint {
 		byBridge[p.MasterName] = append(byBridge[p.MasterName], p)
 	}
 	for seen, key := range bound {
-		if _, attached := o.View.Networks[key.Network].Endpoints[key.Container]; !attached || !here[seen] {
+		_, attached := o.View.Networks[key.Network].Endpoints[key.Container]
+		if !here[seen] || !attached && key != (Key{}) {
 			delete(bound, seen)
 		}
 	}
@@ -97,10 +118,11 @@ func Join(o Observation, op Operator, bound Bindings) []Endpoint {
 			e.Unmanaged, e.Faults = op.manages(n, c)
 			e.Beyond = beyond(n) != ""
 			if n.Bridge != "" {
-				e.Port = o.port(e, byBridge[n.Bridge], bound)
+				e.Port, e.Contested = o.port(e, byBridge[n.Bridge], bound)
 			}
 			out = append(out, e)
 		}
+		o.disbelieve(nid, byBridge[n.Bridge], bound)
 	}
 	slices.SortFunc(out, func(a, b Endpoint) int {
 		return compare(a.Container.Name, b.Container.Name, a.Network.Name, b.Network.Name, a.Key.Container, b.Key.Container, a.Key.Network, b.Key.Network)
@@ -133,34 +155,60 @@ func sharers(v docker.View) map[string][]docker.Container {
 }
 
 // port finds the endpoint's port among those of its bridge, and binds it.
-func (o Observation) port(e Endpoint, ports []*link.Port, bound Bindings) *link.Port {
+func (o Observation) port(e Endpoint, ports []*link.Port, bound Bindings) (_ *link.Port, contested bool) {
 	for _, p := range ports {
 		if bound[p.Seen] == e.Key {
-			return p
+			return p, false
 		}
 	}
 	var found []*link.Port
 	for _, p := range ports {
-		if _, taken := bound[p.Seen]; taken || p.NSID < 0 || p.Seen > o.Fresh[e.Key.Network] {
+		key, known := bound[p.Seen]
+		if known && key != (Key{}) || p.NSID < 0 || p.Seen > o.Fresh[e.Key.Network] {
 			continue
 		}
-		if ns, known := o.Sandboxes[e.Key.Container]; known && p.Seen <= o.Old {
-			if p.NSID == ns {
-				found = []*link.Port{p}
-				break
+		if ns, asked := o.Sandboxes[e.Key.Container]; asked && p.Seen <= ns.Seen {
+			if p.NSID == ns.NSID {
+				bound[p.Seen] = e.Key
+				return p, false
 			}
 			continue
 		}
-		if e.Attachment.MAC != nil && slices.Equal(p.PeerMAC, e.Attachment.MAC) {
+		switch {
+		case e.Attachment.MAC == nil || !slices.Equal(p.PeerMAC, e.Attachment.MAC):
+		case known:
+			contested = true
+		default:
 			found = append(found, p)
 		}
 	}
 	// Two with the same MAC: one of them lies, or the operator chose it twice.
 	if len(found) != 1 {
-		return nil
+		return nil, contested || len(found) > 1
 	}
 	bound[found[0].Seen] = e.Key
-	return found[0]
+	return found[0], false
+}
+
+// disbelieve notes the ports of a network whose MAC does not count: it is that of
+// another port, or nobody's for long. What they wait for is that whose MAC it is goes,
+// or comes.
+func (o Observation) disbelieve(network string, ports []*link.Port, bound Bindings) {
+	claimed := map[string]bool{}
+	for _, p := range ports {
+		if key := bound[p.Seen]; key.Network == network {
+			claimed[string(p.PeerMAC)] = true
+		}
+	}
+	for _, p := range ports {
+		_, known := bound[p.Seen]
+		if known || !p.Pinned || p.Seen > o.Fresh[network] {
+			continue
+		}
+		if claimed[string(p.PeerMAC)] || !p.Since.IsZero() && o.Now.Sub(p.Since) > unclaimed {
+			bound[p.Seen] = Key{}
+		}
+	}
 }
 
 // Manages tells whether netguard manages a network.

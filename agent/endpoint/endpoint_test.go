@@ -4,6 +4,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"netguard/agent/docker"
 	"netguard/agent/link"
@@ -52,7 +53,7 @@ func TestJoin(t *testing.T) {
 	t.Run("believes_no_MAC_of_a_container_that_ran_unwatched", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA, "b": macB},
 			link.Port{Seen: 1, NSID: 1, PeerMAC: macB}, link.Port{Seen: 2, NSID: 2, PeerMAC: macA}) // they swapped
-		o.Old, o.Sandboxes = 2, map[string]int{"a": 1, "b": 2}
+		o.Sandboxes = map[string]Sandbox{"a": {NSID: 1, Seen: 2}, "b": {NSID: 2, Seen: 2}}
 		es := Join(o, Operator{}, Bindings{})
 		if a, b := portOf(t, es, "a"), portOf(t, es, "b"); a != 1 || b != 2 {
 			t.Errorf("a has port %d, b %d; want 1 and 2", a, b)
@@ -91,6 +92,60 @@ func TestJoin(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA}, link.Port{Seen: 2, NSID: 2, PeerMAC: macA})
 		if p := portOf(t, Join(o, Operator{}, Bindings{}), "a"); p != 0 {
 			t.Errorf("a has port %d, want none", p)
+		}
+	})
+	t.Run("asks_whose_a_port_is_that_others_say_to_be", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA}, link.Port{Seen: 2, NSID: 2, PeerMAC: macA})
+		if es := Join(o, Operator{}, Bindings{}); !es[0].Contested {
+			t.Error("nobody is asked")
+		}
+		o.Sandboxes = map[string]Sandbox{"a": {NSID: 2, Seen: 2}}
+		if es := Join(o, Operator{}, Bindings{}); es[0].Contested || portOf(t, es, "a") != 2 {
+			t.Errorf("a has port %d, want 2", portOf(t, es, "a"))
+		}
+		o.Sandboxes = map[string]Sandbox{"a": {NSID: 2, Seen: 1}} // of its last start
+		if es := Join(o, Operator{}, Bindings{}); portOf(t, es, "a") != 2 {
+			t.Errorf("a has port %d, want 2: the other one was asked for", portOf(t, es, "a"))
+		}
+	})
+	liar := link.Port{Seen: 2, NSID: 2, PeerMAC: macA, Pinned: true, MasterName: "br0"}
+	wait := func(t *testing.T, bound Bindings, o Observation) Observation {
+		t.Helper()
+		Join(o, Operator{}, bound)
+		o.Ports = []link.Port{liar} // the view is as it was: Docker does not answer
+		if p := portOf(t, Join(o, Operator{}, bound), "a"); p != 0 {
+			t.Errorf("who has its MAC got its place when it went")
+		}
+		o.Ports = append(o.Ports, link.Port{Seen: 3, NSID: 3, PeerMAC: macA, Pinned: true, MasterName: "br0"})
+		if es := Join(o, Operator{}, bound); portOf(t, es, "a") != 3 || es[0].Contested {
+			t.Errorf("when it started again it had port %d, want 3", portOf(t, es, "a"))
+		}
+		return o
+	}
+	t.Run("believes_no_MAC_of_who_had_it_beside_another", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA, Pinned: true})
+		bound := Bindings{}
+		Join(o, Operator{}, bound)
+		o.Ports = append(o.Ports, liar)
+		wait(t, bound, o)
+	})
+	t.Run("believes_no_MAC_of_who_was_there_for_long_before", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"b": macB})
+		old := liar
+		old.Since = time.Unix(1000, 0)
+		bound := Bindings{}
+		o.Ports, o.Now = []link.Port{old}, old.Since.Add(unclaimed+time.Second)
+		Join(o, Operator{}, bound)
+		next := scene(map[string]net.HardwareAddr{"a": macA}, old)
+		if es := Join(next, Operator{}, bound); portOf(t, es, "a") != 0 || !es[0].Contested {
+			t.Error("who waited for it got its place")
+		}
+		wait(t, bound, next)
+		next.Ports, next.Sandboxes = []link.Port{old}, map[string]Sandbox{"a": {NSID: 2, Seen: 2}}
+		clear(bound)
+		Join(o, Operator{}, bound)
+		if p := portOf(t, Join(next, Operator{}, bound), "a"); p != 2 {
+			t.Errorf("a has port %d, though its namespace says 2", p)
 		}
 	})
 	t.Run("takes_no_port_of_another_bridge", func(t *testing.T) {

@@ -69,6 +69,8 @@ type Port struct {
 	Up bool
 	// Seen numbers the links in the order in which they were first seen.
 	Seen uint64
+	// Since is when it was first seen.
+	Since time.Time
 }
 
 // Table is the set of ports and bridges of one network namespace.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -238,7 +239,7 @@ func (t *Table) store(l netlink.Link) {
 	v := t.veths[a.Index]
 	if v == nil {
 		t.seen++
-		v = &Port{Index: a.Index, Seen: t.seen}
+		v = &Port{Index: a.Index, Seen: t.seen, Since: time.Now()}
 		t.veths[a.Index] = v
 	}
 	v.Name, v.Master, v.MTU = a.Name, a.MasterIndex, a.MTU
