@@ -180,6 +180,7 @@ func (d *Driver) Cleanup() error {
 	if _, err := d.observe(nil, nil, Everything); err != nil {
 		return fmt.Errorf("guard: clean up: %w", err)
 	}
+	d.jailedByUs()
 	w := diff(newPlan(Wish{}, d.features, nil), &d.kernel, d.features, d.layout)
 	var errs []error
 	for _, steps := range [][]step{w.settings, w.deletions} {

@@ -133,6 +133,9 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 		}
 		left = diff(d.plan, &d.kernel, d.features, d.layout)
 	}
+	if look.Full && !d.features.Filter {
+		d.prune(left)
+	}
 	d.settled, d.unhealed = left.count() == 0, false
 	d.wish = w
 	d.wish.Ports, d.wish.Bridges, d.wish.Others = slices.Clone(w.Ports), slices.Clone(w.Bridges), slices.Clone(w.Others)

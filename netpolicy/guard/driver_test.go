@@ -149,6 +149,16 @@ func TestCleanupWithoutTheTable(t *testing.T) {
 	run(t, "nft", "flush", "ruleset")
 	h.check(h.driver().Cleanup())
 	differ(t, before, h.state(), "traces, though the neighbours tell which ports")
+	h.run(t, "of_a_port_that_was_not_admitted_either", func(t *testing.T) {
+		w := h.wish()
+		w.Ports[1].Admitted, w.Ports[1].IPv4, w.Ports[1].IPv6 = false, netip.Addr{}, netip.Addr{}
+		d := h.driver()
+		h.apply(d, w)
+		d.Close()
+		run(t, "nft", "flush", "ruleset")
+		h.check(h.driver().Cleanup())
+		differ(t, before, h.state(), "traces")
+	})
 }
 
 func TestRestart(t *testing.T) {

@@ -98,6 +98,61 @@ func TestTiers(t *testing.T) {
 	}
 }
 
+// TestWithoutAFilter has no table in which anything is kept.
+func TestWithoutAFilter(t *testing.T) {
+	h := newHost(t, 2)
+	before := h.state()
+	open := func() *Driver {
+		f, err := Probe()
+		h.check(err)
+		f.Filter = false
+		d, err := Open(f, slog.New(slog.DiscardHandler))
+		h.check(err)
+		t.Cleanup(d.Close)
+		return d
+	}
+	d := open()
+	all := h.wish()
+	h.run(t, "nothing_is_remembered_of_ports_that_went", func(t *testing.T) {
+		h.apply(d, all)
+		for i := range 5 {
+			w := all
+			b := h.addBox(bridgeName, "guest", 20+i)
+			w.Ports = h.wish().Ports
+			if r := h.apply(d, w); r.Ports[b.port].State != Admitted {
+				t.Fatalf("it is %s", r.Ports[b.port].State)
+			}
+			run(t, "ip", "link", "del", b.name)
+			h.boxes = h.boxes[:2]
+		}
+		h.apply(d, all)
+		if len(d.seen) != 2 || len(d.kernel.before) != 2 || len(d.kernel.pins) != 2 {
+			t.Errorf("%d, %d and %d are known of 2 ports", len(d.seen), len(d.kernel.before), len(d.kernel.pins))
+		}
+	})
+	h.run(t, "a_port_that_is_wished_no_more_gets_back_what_it_had", func(t *testing.T) {
+		less := all
+		less.Ports = all.Ports[:1]
+		h.apply(d, less)
+		if len(d.seen) != 1 || len(d.kernel.before) != 1 {
+			t.Errorf("%d and %d are known of 1 port", len(d.seen), len(d.kernel.before))
+		}
+		h.apply(d, Wish{Options: all.Options})
+		differ(t, before, h.state(), "left")
+	})
+	h.run(t, "another_process_cleans_up_after_it", func(t *testing.T) {
+		w := all
+		w.Ports = slices.Clone(all.Ports)
+		w.Ports[0].Admitted = false
+		h.apply(d, w)
+		if h.state() == before {
+			t.Fatal("nothing was done")
+		}
+		h.check(open().Cleanup())
+		differ(t, before, h.state(), "left")
+	})
+}
+
 // TestWithoutIPv6 has a host that speaks no IPv6 on the bridge.
 func TestWithoutIPv6(t *testing.T) {
 	h := newHost(t, 2)
