@@ -3,6 +3,7 @@ package integration
 import (
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -11,6 +12,20 @@ import (
 	"netguard/integration/attack"
 	. "netguard/integration/harness"
 )
+
+// statusInFlood is how long status may take while one container floods, half of the times.
+const statusInFlood = 100 * time.Millisecond
+
+// logged is when the agent wrote a line.
+func logged(t *testing.T, line string) time.Time {
+	t.Helper()
+	text, _, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
+	at, err := time.Parse(time.RFC3339, text)
+	if err != nil {
+		t.Fatalf("%s: %v", line, err)
+	}
+	return at
+}
 
 // TestGuardTells is about who learns of an attack, and how soon.
 func TestGuardTells(t *testing.T) {
@@ -26,6 +41,7 @@ func TestGuardTells(t *testing.T) {
 		all := admitted(t, e, a, "alerts", nil, nil, nil, nil, nil, nil, nil, nil)
 		victim := all[len(kinds)]
 		begin := time.Now()
+		sent := make([]time.Time, len(kinds))
 		for i, k := range kinds {
 			s := attack.Scene{Attacker: all[i].party(), Victim: victim.party(), Third: all[(i+1)%len(kinds)].party(), Gateway: gateway(t, e, n, victim.Container)}
 			count, frame := 3, announcing(all[i].MAC, all[i].IPv4)
@@ -39,8 +55,10 @@ func TestGuardTells(t *testing.T) {
 					}
 				}
 			}
+			sent[i] = time.Now()
 			all[i].deliver(t, victim, frame, count)
 		}
+		quickest := time.Hour
 		for i, k := range kinds {
 			line := a.AwaitLog("container=" + all[i].Name + " ")
 			for !strings.Contains(line, "must not") {
@@ -51,6 +69,7 @@ func TestGuardTells(t *testing.T) {
 				}
 				time.Sleep(10 * time.Millisecond)
 			}
+			quickest = min(quickest, logged(t, line).Sub(sent[i]))
 			for _, word := range []string{"level=WARN", "network=alerts", "veth=" + all[i].Veth("alerts"), " " + string(k) + "="} {
 				if !strings.Contains(line, word) {
 					t.Errorf("the alert does not say %q: %s", word, line)
@@ -63,7 +82,10 @@ func TestGuardTells(t *testing.T) {
 			}
 		}
 		took := time.Since(begin)
-		t.Logf("the last alert was there %v after the first frame", took)
+		t.Logf("the last alert was there %v after the first frame, the quickest after %v", took, quickest)
+		if quickest > time.Second {
+			t.Errorf("no alert came within a second: the quickest took %v", quickest)
+		}
 		if took > 3*time.Second {
 			t.Errorf("alerts took %v", took)
 		}
@@ -104,34 +126,40 @@ func TestGuardTells(t *testing.T) {
 		rules := func() int { return len(e.Output("nft", "list", "table", "bridge", "netguard")) }
 		tableBefore, rssBefore := rules(), rss(t, a)
 		frame := attack.Ether(to.MAC, attack.Nobody, attack.EtherIPv4, udp4(from, to, ""))
-		flood := from.Inside().SpawnProbe("frame", "flood", from.Interface("flood"), hex.EncodeToString(frame), "3s")
-		var slowest time.Duration
-		asked, last := 0, uint64(0)
-		for running := true; running; asked++ {
-			begin := time.Now()
-			now := violations(t, a, from)[0].MAC
-			slowest = max(slowest, time.Since(begin))
-			if now < last {
-				t.Errorf("%d violations after %d", now, last)
+		last, frames := uint64(0), uint64(0)
+		oneOf(t, busyTries, func() error {
+			flood := from.Inside().SpawnProbe("frame", "flood", from.Interface("flood"), hex.EncodeToString(frame), "3s")
+			var took []time.Duration
+			for running := true; running; {
+				begin := time.Now()
+				now := violations(t, a, from)[0].MAC
+				took = append(took, time.Since(begin))
+				if now < last {
+					t.Errorf("%d violations after %d", now, last)
+				}
+				last = now
+				select {
+				case <-flood.Ended():
+					running = false
+				default:
+				}
 			}
-			last = now
-			select {
-			case <-flood.Ended():
-				running = false
-			default:
+			var sent struct{ Sent uint64 }
+			if err := flood.Wait().Into(&sent); err != nil || sent.Sent < 10000 {
+				t.Fatalf("no flood: %+v, %v", sent, err)
 			}
-		}
-		var sent struct{ Sent uint64 }
-		if err := flood.Wait().Into(&sent); err != nil || sent.Sent < 10000 {
-			t.Fatalf("no flood: %+v, %v", sent, err)
-		}
-		t.Logf("%d frames in 3 s, %d answers, the slowest after %v", sent.Sent, asked, slowest)
-		if got := violations(t, a, from, to); got[0] != (control.Violations{MAC: sent.Sent}) || got[1] != (control.Violations{}) {
-			t.Errorf("counted %+v of %d", got, sent.Sent)
-		}
-		if asked < 5 {
-			t.Errorf("status answered %d times in 3 s", asked)
-		}
+			frames += sent.Sent
+			if got := violations(t, a, from, to); got[0] != (control.Violations{MAC: frames}) || got[1] != (control.Violations{}) {
+				t.Errorf("counted %+v of %d", got, frames)
+			}
+			slices.Sort(took)
+			half, slowest := took[len(took)/2], took[len(took)-1]
+			t.Logf("%d frames in 3 s, %d answers, half of them within %v, the slowest after %v", sent.Sent, len(took), half, slowest)
+			if len(took) < 5 || half > statusInFlood {
+				return fmt.Errorf("status answered %d times in 3 s, half of them within %v", len(took), half)
+			}
+			return nil
+		})
 		if got := strings.Count(e.Output("bridge", "fdb", "show", "br", n.Bridge), "\n"); got > 50 {
 			t.Errorf("the bridge has learned: %d entries", got)
 		}

@@ -160,7 +160,7 @@ func TestMonitor(t *testing.T) {
 		if v := violations(t, a, forger)[0]; v != (control.Violations{ARP: frames}) {
 			t.Errorf("status: %+v", v)
 		}
-		if most := int(took/time.Second) + 4; len(got) > most {
+		if most := int(took/(700*time.Millisecond)) + 4; len(got) > most {
 			t.Errorf("%d events in %v", len(got), took)
 		}
 		lines := strings.Count(a.Log(), "container="+forger.Name+" network=flooded veth="+forger.Veth("flooded")+" kind=")
