@@ -156,12 +156,12 @@ func (l *loop) pass(ctx context.Context) {
 	if changed, by := l.tables.takeRules(); changed || seen.reads != l.reads {
 		// Docker writes its chains anew when a network comes, or it starts.
 		l.reads = seen.reads
-		l.police.networks = allOf(seen.view)
 		l.police.soon(by)
 	}
 	ports := l.links.Snapshot()
 	cfg := l.settings.config()
 	seen.view = l.holder.view(seen.view, ports)
+	l.police.networks = allOf(seen.view)
 	op := endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}
 	endpoints := endpoint.Join(endpoint.Observation{View: seen.view, Ports: ports, Fresh: seen.fresh,
 		Sandboxes: seen.sandboxes, Now: time.Now()}, op, l.bound)
