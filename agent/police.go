@@ -251,6 +251,7 @@ func (p *police) verify(ctx context.Context) {
 }
 
 func (p *police) apply(ctx context.Context) {
+	displaced := p.driver.Displaced()
 	report, err := p.driver.Apply(ctx, p.ruling.wish())
 	if errors.Is(err, iptables.ErrOvertaken) && p.overtaken < maxOvertaken {
 		p.log.Info("others write rules at this moment; looking again", "error", err)
@@ -259,6 +260,9 @@ func (p *police) apply(ctx context.Context) {
 		return
 	}
 	p.overtaken, p.holds, p.ever = 0, report.InForce, p.ever || report.InForce
+	if displaced && len(report.Drift) > 0 { // since Verify, which saw Docker's doing
+		p.log.Warn("rules were changed by somebody else; restored", "changes", report.Drift)
+	}
 	p.late = err != nil && report.InForce
 	if report.InForce {
 		if report.Looked {

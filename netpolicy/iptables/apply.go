@@ -48,9 +48,15 @@ func (d *Driver) apply(ctx context.Context, w Wish, r *Report) error {
 	if err != nil {
 		return err
 	}
-	if look && was == d.generation {
+	switch {
+	case was != d.generation:
+	case look:
 		r.Drift = p.describe(k)
+	case d.displaced && !p.jumpsAlone(k):
+		// After Verify, which saw no more than what Docker does.
+		r.Drift = p.describeTables(k)
 	}
+	d.displaced = false
 	d.kernel = nil // until it is done
 	if err := d.execute(ctx, k, p, r); err != nil {
 		return err

@@ -191,6 +191,18 @@ func TestAnchors(t *testing.T) {
 		displaced(false, "a stranger's rule")
 		run(t, "ip6tables", "-D", "FORWARD", "-j", "NG-FORWARD")
 		displaced(false, "no jump")
+		for _, disturbed := range []bool{false, true} {
+			run(t, "ip6tables", "-I", "FORWARD", "-o", "br-new", "-j", "DOCKER")
+			if _, err := d.Verify(context.Background()); err != nil || !d.Displaced() {
+				t.Fatalf("not taken for Docker's, %v", err)
+			}
+			if disturbed {
+				run(t, "iptables", "-F", "NG-INPUT")
+			}
+			if r := apply(t, d, states()[0].wish()); (len(r.Drift) > 0) != disturbed {
+				t.Errorf("somebody flushed a chain meanwhile (%v), drift = %q", disturbed, r.Drift)
+			}
+		}
 	})
 	t.Run("follow_docker_to_the_other_backend", func(t *testing.T) {
 		namespace(t)

@@ -94,7 +94,7 @@ type Driver struct {
 	// rules are as wished.
 	kernel  *kernel
 	settled bool
-	// displaced is of the last Verify: see plan.displaced.
+	// displaced is of the last Verify, until Apply: see plan.displaced.
 	displaced bool
 	// stuck are sets that cannot be destroyed: something else names them.
 	stuck map[string]bool

@@ -59,6 +59,11 @@ func (p *plan) displaced(k *kernel) bool {
 			return false
 		}
 	}
+	return p.jumpsAlone(k)
+}
+
+// jumpsAlone is the part of it about rules.
+func (p *plan) jumpsAlone(k *kernel) bool {
 	jumps := 0
 	for i, t := range p.tables {
 		if len(t.build)+len(t.swap)+len(t.collect) > 0 {
@@ -240,6 +245,20 @@ func (p *plan) describe(k *kernel) []string {
 	for i, h := range p.homes {
 		all = append(all, h.describe(i == 1)...)
 	}
+	all = append(all, p.describeTables(k)...)
+	for _, name := range p.destroy {
+		say("set %s is left over", name)
+	}
+	if more := len(all) - maxSentences; more > 1 {
+		all = append(all[:maxSentences], fmt.Sprintf("and %d things more", more))
+	}
+	return all
+}
+
+// describeTables is the part of it about rules.
+func (p *plan) describeTables(k *kernel) []string {
+	var all []string
+	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	for i, t := range p.tables {
 		for _, c := range slices.Concat(t.build, t.swap) {
 			if k.tables[i].has(c.name) {
@@ -254,12 +273,6 @@ func (p *plan) describe(k *kernel) []string {
 		for _, a := range t.anchors {
 			say("%s: %s", familyNames[i], a)
 		}
-	}
-	for _, name := range p.destroy {
-		say("set %s is left over", name)
-	}
-	if more := len(all) - maxSentences; more > 1 {
-		all = append(all[:maxSentences], fmt.Sprintf("and %d things more", more))
 	}
 	return all
 }
