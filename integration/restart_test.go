@@ -181,7 +181,7 @@ func TestConflictBeforeAdmission(t *testing.T) {
 	said := func(ep control.Endpoint, veth string) bool {
 		return strings.Contains(ep.Reason, "tbf") && strings.Contains(ep.Reason, "tc qdisc del dev "+veth+" root") && ep.Missing == ep.Reason
 	}
-	s = a.AwaitStatus("who is in stays in, and who is not stays out", func(s control.Status) bool {
+	a.AwaitStatus("who is in stays in, and who is not stays out", func(s control.Status) bool {
 		i, _ := Endpoint(s, in, "net")
 		l, ok := Endpoint(s, late, "net")
 		return ok && !s.InSync && i.State == control.Admitted && said(i, inside.Veth) && l.State == control.Quarantined && said(l, veth)
