@@ -32,6 +32,7 @@ func kernel(e *Engine) map[string]string {
 		"ipset":            "ipset save",
 		"nftables":         "nft list ruleset",
 		"qdiscs":           "tc qdisc show",
+		"classes, filters": queuesOf("$(ip -o link show | cut -d: -f2 | cut -d@ -f1)"),
 		"links":            "ip -d link show | sed 's/ numtxqueues.*//'",
 		"bridge ports":     "bridge -d link",
 		"FDB":              "bridge fdb show | grep -E 'static|extern_learn|sticky|permanent' | grep -v ' self permanent' | sort",
@@ -43,8 +44,14 @@ func kernel(e *Engine) map[string]string {
 	return out
 }
 
-// strangers puts things of other people's next to netguard's.
-func strangers(e *Engine) {
+// queuesOf is a command that lists all that queues packets on devices, or leads them there.
+func queuesOf(devices string) string {
+	return "for d in " + devices + "; do echo $d:; tc qdisc show dev $d; tc class show dev $d; for at in '' ingress egress; do tc filter show dev $d $at 2>/dev/null || :; done; done"
+}
+
+// strangers puts things of other people's next to netguard's, some of them on a veth that
+// netguard limits nothing on.
+func strangers(e *Engine, veth string) {
 	for _, command := range []string{
 		"iptables -I FORWARD 1 -s 203.0.113.7 -j DROP",
 		"iptables -A DOCKER-USER -s 203.0.113.8 -j RETURN",
@@ -55,6 +62,8 @@ func strangers(e *Engine) {
 		"nft add table bridge mine && nft add chain bridge mine c '{ type filter hook forward priority 5; }'",
 		"ip link add mine0 type bridge && ip link add mine1 type veth peer name mine2 && ip link set mine1 master mine0 && ip link set mine0 up && ip link set mine1 up && ip link set mine2 up",
 		"tc qdisc add dev mine1 root handle 7: htb && tc qdisc add dev mine2 ingress",
+		"tc class add dev mine1 parent 7: classid 7:1 htb rate 1mbit && tc filter add dev mine1 parent 7: protocol ip u32 match ip src 203.0.113.12 flowid 7:1",
+		"for d in mine2 " + veth + "; do tc qdisc replace dev $d ingress && tc filter add dev $d ingress protocol ip u32 match ip src 203.0.113.13 flowid 1:1; done",
 		"bridge fdb add 02:00:00:00:00:77 dev mine1 master static && ip neigh add 203.0.113.77 lladdr 02:00:00:00:00:77 dev mine0 nud permanent",
 		// In the backend that Docker does not use as well.
 		"for b in nft legacy; do iptables-$b -A OUTPUT -d 203.0.113.11 -j DROP && ip6tables-$b -A OUTPUT -d 2001:db8::11 -j DROP; done",
@@ -64,11 +73,12 @@ func strangers(e *Engine) {
 }
 
 // theirs is what belongs to strangers and to Docker, whatever netguard does.
-func theirs(e *Engine) string {
+func theirs(e *Engine, veth string) string {
 	return counters.ReplaceAllString(e.Output("sh", "-c", `
 		for s in iptables-nft-save ip6tables-nft-save iptables-legacy-save ip6tables-legacy-save; do $s | grep -v NG | grep -E -e '^-A|^:(MINE|DOCKER)|^\*'; done
 		ipset save mine; nft list table inet mine; nft list table bridge mine
-		for d in mine0 mine1 mine2 docker0; do tc qdisc show dev $d; ip -d link show $d; bridge -d link show dev $d; done
+		`+queuesOf("mine0 mine1 mine2 docker0 "+veth)+`
+		for d in mine0 mine1 mine2 docker0; do ip -d link show $d; bridge -d link show dev $d; done
 		bridge fdb show dev mine1 | grep -v ^33:33:ff; ip neigh show dev mine0 nud permanent
 		sysctl net.ipv4.ip_forward; sysctl -a 2>/dev/null | grep '^net\.bridge'`), "")
 }
@@ -79,13 +89,18 @@ func TestCleanup(t *testing.T) {
 		t.Run(backend.name, func(t *testing.T) {
 			e := Start(t, backend.option...)
 			e.Network("net", Subnet("198.18.9.0/24"), Subnet("fd00:9::/64"))
-			strangers(e)
+			plain := e.Run("plain", On("net"))
+			veth := plain.Veth("net")
+			strangers(e, veth)
 			var containers []*Container
 			for i := range 3 {
 				containers = append(containers, e.Run(fmt.Sprintf("web%d", i), On("net"), Service("shop", "web"),
 					Label(egressRate, "10mbit"), Label(ingressRate, "20mbit"), Label("netguard.guard.allow", "198.18.9.200"), Label("netguard.guard.connections", "1000")))
 			}
-			before, foreign := kernel(e), theirs(e)
+			before, foreign := kernel(e), theirs(e, veth)
+			if !strings.Contains(foreign, "match cb00710c/") || strings.Count(foreign, "match cb00710d/") < 2 || !strings.Contains(foreign, "class htb 7:1 ") {
+				t.Fatalf("not all queues and filters of strangers:\n%s", foreign)
+			}
 			if n := len(strings.Split(foreign, "203.0.113.11/")); n != 3 {
 				t.Fatalf("%d rules of strangers in both backends:\n%s", n-1, foreign)
 			}
@@ -105,12 +120,13 @@ func TestCleanup(t *testing.T) {
 							return false
 						}
 					}
-					return s.InSync
+					free, _ := Endpoint(s, plain, "net")
+					return s.InSync && free.State == control.Admitted
 				})
 				if cmp.Equal(before, kernel(e)) {
 					t.Error("nothing is enforced")
 				}
-				if d := cmp.Diff(foreign, theirs(e)); d != "" {
+				if d := cmp.Diff(foreign, theirs(e, veth)); d != "" {
 					t.Errorf("while netguard enforces, other people's things are not as before:\n%s", d)
 				}
 			}

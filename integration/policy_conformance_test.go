@@ -162,6 +162,11 @@ var short = []string{"no_policy", "default_deny_both", "default_deny_everyone", 
 
 // TestConformance is a part of the table on every kind of host.
 func TestConformance(t *testing.T) {
+	for _, name := range short {
+		if !slices.ContainsFunc(conformance.Cases(), func(c conformance.Case) bool { return c.Name == name }) {
+			t.Errorf("no case is called %s", name)
+		}
+	}
 	for i, v := range variants() {
 		t.Run(v.name, func(t *testing.T) {
 			t.Parallel()
