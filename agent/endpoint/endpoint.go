@@ -162,9 +162,14 @@ func (o Observation) port(e Endpoint, ports []*link.Port, bound Bindings) (_ *li
 		}
 	}
 	var found []*link.Port
+	later := false // a port that the view may not know has the MAC too
 	for _, p := range ports {
 		key, known := bound[p.Seen]
-		if known && key != (Key{}) || p.NSID < 0 || p.Seen > o.Fresh[e.Key.Network] {
+		if known && key != (Key{}) || p.NSID < 0 {
+			continue
+		}
+		if p.Seen > o.Fresh[e.Key.Network] {
+			later = later || e.Attachment.MAC != nil && slices.Equal(p.PeerMAC, e.Attachment.MAC)
 			continue
 		}
 		if ns, asked := o.Sandboxes[e.Key.Container]; asked && p.Seen <= ns.Seen {
@@ -183,26 +188,28 @@ func (o Observation) port(e Endpoint, ports []*link.Port, bound Bindings) (_ *li
 		}
 	}
 	// Two with the same MAC: one of them lies, or the operator chose it twice.
-	if len(found) != 1 {
-		return nil, contested || len(found) > 1
+	if len(found) != 1 || later {
+		return nil, contested || len(found) > 0
 	}
 	bound[found[0].Seen] = e.Key
 	return found[0], false
 }
 
-// disbelieve notes the ports of a network whose MAC does not count: it is that of
-// another port, or nobody's for long. What they wait for is that whose MAC it is goes,
-// or comes.
+// disbelieve notes the ports of a network whose MAC does not count: it is that of a
+// container that has another port, or nobody's for long. What they wait for is that
+// whose MAC it is goes, or comes. That a MAC is not final excuses nobody: a container
+// that may change it may keep its link down as well.
 func (o Observation) disbelieve(network string, ports []*link.Port, bound Bindings) {
 	claimed := map[string]bool{}
 	for _, p := range ports {
+		// As Docker has it: a proven port may itself have a MAC that is a lie.
 		if key := bound[p.Seen]; key.Network == network {
-			claimed[string(p.PeerMAC)] = true
+			claimed[string(o.View.Networks[network].Endpoints[key.Container].MAC)] = true
 		}
 	}
 	for _, p := range ports {
 		_, known := bound[p.Seen]
-		if known || !p.Pinned || p.Seen > o.Fresh[network] {
+		if known || p.NSID < 0 || p.PeerMAC == nil || p.Seen > o.Fresh[network] {
 			continue
 		}
 		if claimed[string(p.PeerMAC)] || !p.Since.IsZero() && o.Now.Sub(p.Since) > unclaimed {

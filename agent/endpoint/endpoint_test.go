@@ -148,6 +148,52 @@ func TestJoin(t *testing.T) {
 			t.Errorf("a has port %d, though its namespace says 2", p)
 		}
 	})
+	t.Run("believes_no_MAC_of_who_hides_with_its_link_down", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA, Pinned: true})
+		bound := Bindings{}
+		Join(o, Operator{}, bound)
+		down := liar
+		down.Pinned = false
+		o.Ports = append(o.Ports, down)
+		wait(t, bound, o) // and up, when the other is gone
+	})
+	t.Run("lets_nobody_hide_with_its_link_down_until_another_MAC_is_free", func(t *testing.T) {
+		down := link.Port{Seen: 2, NSID: 2, PeerMAC: macB, Since: time.Unix(1000, 0)}
+		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA, Pinned: true}, down)
+		o.Now = down.Since.Add(unclaimed + time.Second)
+		bound := Bindings{}
+		Join(o, Operator{}, bound)
+		wait(t, bound, o)
+	})
+	t.Run("believes_no_MAC_of_a_container_whose_port_was_proven", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macB, Pinned: true}, liar)
+		o.Ports[1].MasterName = "br0"
+		o.Sandboxes = map[string]Sandbox{"a": {NSID: 1, Seen: 1}} // its port has a MAC that is not Docker's
+		bound := Bindings{1: {"a", "n"}}
+		Join(o, Operator{}, bound)
+		wait(t, bound, o)
+	})
+	t.Run("delays_nobody_whose_MAC_a_proven_port_claims", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macB, Pinned: true},
+			link.Port{Seen: 2, NSID: 2, PeerMAC: macB, Pinned: true})
+		bound := Bindings{1: {"a", "n"}}
+		Join(o, Operator{}, bound) // b's port is seen before Docker names b
+		next := scene(map[string]net.HardwareAddr{"a": macA, "b": macB}, o.Ports...)
+		if p := portOf(t, Join(next, Operator{}, bound), "b"); p != 2 {
+			t.Errorf("b has port %d, want 2", p)
+		}
+	})
+	t.Run("waits_for_a_view_of_all_who_have_a_MAC", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA, Pinned: true},
+			link.Port{Seen: 101, NSID: 2, PeerMAC: macA, Pinned: true})
+		if es := Join(o, Operator{}, Bindings{}); portOf(t, es, "a") != 0 || !es[0].Contested {
+			t.Errorf("a has port %d, though a newer one has its MAC too", portOf(t, es, "a"))
+		}
+		o.Ports = o.Ports[1:]
+		if es := Join(o, Operator{}, Bindings{}); portOf(t, es, "a") != 0 || es[0].Contested {
+			t.Error("a port is asked for that a newer view will tell")
+		}
+	})
 	t.Run("takes_no_port_of_another_bridge", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA})
 		o.Ports[0].MasterName = "virbr0"
