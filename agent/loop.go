@@ -85,7 +85,7 @@ type state struct {
 
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
 	return &loop{log: log, driver: driver, links: links, observer: observer, settings: s, holder: &holder{log: log, tell: observer.lacking},
-		wakeup: newWake(), bound: endpoint.Bindings{}, applied: map[uint64]form{}, told: map[endpoint.Key]string{}, veths: map[int]int{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{}, asks: make(chan func()), fights: map[uint64]*fight{},
+		wakeup: newWake(), bound: endpoint.NewBindings(), applied: map[uint64]form{}, told: map[endpoint.Key]string{}, veths: map[int]int{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{}, asks: make(chan func()), fights: map[uint64]*fight{},
 		check: check{all: true}}
 }
 

@@ -82,9 +82,20 @@ type Sandbox struct {
 	Seen uint64
 }
 
-// Bindings are the ports whose container is known, by link.Port.Seen. Those with the
-// zero Key are nobody's whom their MAC names.
-type Bindings map[uint64]Key
+// Bindings are what Join has found out about ports, which are named by link.Port.Seen.
+type Bindings struct {
+	// ports gives whose they are. Those with the zero Key are nobody's whom their
+	// MAC names.
+	ports map[uint64]Key
+	// beside is how far ports had been seen while the endpoint had one. None of
+	// those will be its next one, whatever MAC they have by then.
+	beside map[Key]uint64
+}
+
+// NewBindings knows of no port.
+func NewBindings() Bindings {
+	return Bindings{ports: map[uint64]Key{}, beside: map[Key]uint64{}}
+}
 
 // unclaimed is how long after a port came Docker may name its container. Who has none
 // by then may wait for somebody whose MAC it has.
@@ -100,10 +111,16 @@ func Join(o Observation, op Operator, bound Bindings) []Endpoint {
 		here[p.Seen] = true
 		byBridge[p.MasterName] = append(byBridge[p.MasterName], p)
 	}
-	for seen, key := range bound {
+	for seen, key := range bound.ports {
 		_, attached := o.View.Networks[key.Network].Endpoints[key.Container]
 		if !here[seen] || !attached && key != (Key{}) {
-			delete(bound, seen)
+			delete(bound.ports, seen)
+		}
+	}
+	for key := range bound.beside {
+		_, there := o.View.Containers[key.Container]
+		if _, known := o.View.Networks[key.Network]; !there || !known {
+			delete(bound.beside, key)
 		}
 	}
 	sharers := sharers(o.View)
@@ -157,14 +174,14 @@ func sharers(v docker.View) map[string][]docker.Container {
 // port finds the endpoint's port among those of its bridge, and binds it.
 func (o Observation) port(e Endpoint, ports []*link.Port, bound Bindings) (_ *link.Port, contested bool) {
 	for _, p := range ports {
-		if bound[p.Seen] == e.Key {
+		if bound.ports[p.Seen] == e.Key {
 			return p, false
 		}
 	}
 	var found []*link.Port
 	later := false // a port that the view may not know has the MAC too
 	for _, p := range ports {
-		key, known := bound[p.Seen]
+		key, known := bound.ports[p.Seen]
 		if known && key != (Key{}) || p.NSID < 0 {
 			continue
 		}
@@ -174,14 +191,14 @@ func (o Observation) port(e Endpoint, ports []*link.Port, bound Bindings) (_ *li
 		}
 		if ns, asked := o.Sandboxes[e.Key.Container]; asked && p.Seen <= ns.Seen {
 			if p.NSID == ns.NSID {
-				bound[p.Seen] = e.Key
+				bound.ports[p.Seen] = e.Key
 				return p, false
 			}
 			continue
 		}
 		switch {
 		case e.Attachment.MAC == nil || !slices.Equal(p.PeerMAC, e.Attachment.MAC):
-		case known:
+		case known || p.Seen <= bound.beside[e.Key]:
 			contested = true
 		default:
 			found = append(found, p)
@@ -191,7 +208,7 @@ func (o Observation) port(e Endpoint, ports []*link.Port, bound Bindings) (_ *li
 	if len(found) != 1 || later {
 		return nil, contested || len(found) > 0
 	}
-	bound[found[0].Seen] = e.Key
+	bound.ports[found[0].Seen] = e.Key
 	return found[0], false
 }
 
@@ -201,19 +218,24 @@ func (o Observation) port(e Endpoint, ports []*link.Port, bound Bindings) (_ *li
 // that may change it may keep its link down as well.
 func (o Observation) disbelieve(network string, ports []*link.Port, bound Bindings) {
 	claimed := map[string]bool{}
+	last := uint64(0)
+	for _, p := range ports {
+		last = max(last, p.Seen)
+	}
 	for _, p := range ports {
 		// As Docker has it: a proven port may itself have a MAC that is a lie.
-		if key := bound[p.Seen]; key.Network == network {
+		if key := bound.ports[p.Seen]; key.Network == network {
+			bound.beside[key] = last
 			claimed[string(o.View.Networks[network].Endpoints[key.Container].MAC)] = true
 		}
 	}
 	for _, p := range ports {
-		_, known := bound[p.Seen]
+		_, known := bound.ports[p.Seen]
 		if known || p.NSID < 0 || p.PeerMAC == nil || p.Seen > o.Fresh[network] {
 			continue
 		}
 		if claimed[string(p.PeerMAC)] || !p.Since.IsZero() && o.Now.Sub(p.Since) > unclaimed {
-			bound[p.Seen] = Key{}
+			bound.ports[p.Seen] = Key{}
 		}
 	}
 }

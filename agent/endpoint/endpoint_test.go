@@ -45,7 +45,7 @@ func TestJoin(t *testing.T) {
 	t.Run("finds_a_port_by_the_MAC_that_docker_declared", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA, "b": macB},
 			link.Port{Seen: 7, NSID: 1, PeerMAC: macB}, link.Port{Seen: 8, NSID: 2, PeerMAC: macA})
-		es := Join(o, Operator{}, Bindings{})
+		es := Join(o, Operator{}, NewBindings())
 		if a, b := portOf(t, es, "a"), portOf(t, es, "b"); a != 8 || b != 7 {
 			t.Errorf("a has port %d, b %d; want 8 and 7", a, b)
 		}
@@ -54,19 +54,19 @@ func TestJoin(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA, "b": macB},
 			link.Port{Seen: 1, NSID: 1, PeerMAC: macB}, link.Port{Seen: 2, NSID: 2, PeerMAC: macA}) // they swapped
 		o.Sandboxes = map[string]Sandbox{"a": {NSID: 1, Seen: 2}, "b": {NSID: 2, Seen: 2}}
-		es := Join(o, Operator{}, Bindings{})
+		es := Join(o, Operator{}, NewBindings())
 		if a, b := portOf(t, es, "a"), portOf(t, es, "b"); a != 1 || b != 2 {
 			t.Errorf("a has port %d, b %d; want 1 and 2", a, b)
 		}
 	})
 	t.Run("waits_for_a_view_that_is_newer_than_the_port", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"dead": macA}, link.Port{Seen: 101, NSID: 1, PeerMAC: macA})
-		if p := portOf(t, Join(o, Operator{}, Bindings{}), "dead"); p != 0 {
+		if p := portOf(t, Join(o, Operator{}, NewBindings()), "dead"); p != 0 {
 			t.Errorf("the dead container was given port %d of its address's heir", p)
 		}
 	})
 	t.Run("keeps_a_binding_whatever_the_container_says_later", func(t *testing.T) {
-		bound := Bindings{}
+		bound := NewBindings()
 		o := scene(map[string]net.HardwareAddr{"a": macA, "b": macB}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA}, link.Port{Seen: 2, NSID: 2, PeerMAC: macB})
 		Join(o, Operator{}, bound)
 		o.Ports[0].PeerMAC, o.Ports[1].PeerMAC = macB, macA
@@ -76,7 +76,7 @@ func TestJoin(t *testing.T) {
 		}
 	})
 	t.Run("forgets_a_binding_with_its_port_or_its_attachment", func(t *testing.T) {
-		bound := Bindings{}
+		bound := NewBindings()
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA})
 		Join(o, Operator{}, bound)
 		o.Ports = []link.Port{{Seen: 2, NSID: 3, PeerMAC: macA, MasterName: "br0"}}
@@ -84,27 +84,27 @@ func TestJoin(t *testing.T) {
 			t.Errorf("after its restart a has port %d, want 2", p)
 		}
 		delete(o.View.Networks["n"].Endpoints, "a")
-		if es := Join(o, Operator{}, bound); len(es) != 0 || len(bound) != 0 {
+		if es := Join(o, Operator{}, bound); len(es) != 0 || len(bound.ports) != 0 {
 			t.Errorf("a was disconnected; endpoints %v, bindings %v", es, bound)
 		}
 	})
 	t.Run("takes_neither_of_two_ports_with_one_MAC", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA}, link.Port{Seen: 2, NSID: 2, PeerMAC: macA})
-		if p := portOf(t, Join(o, Operator{}, Bindings{}), "a"); p != 0 {
+		if p := portOf(t, Join(o, Operator{}, NewBindings()), "a"); p != 0 {
 			t.Errorf("a has port %d, want none", p)
 		}
 	})
 	t.Run("asks_whose_a_port_is_that_others_say_to_be", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA}, link.Port{Seen: 2, NSID: 2, PeerMAC: macA})
-		if es := Join(o, Operator{}, Bindings{}); !es[0].Contested {
+		if es := Join(o, Operator{}, NewBindings()); !es[0].Contested {
 			t.Error("nobody is asked")
 		}
 		o.Sandboxes = map[string]Sandbox{"a": {NSID: 2, Seen: 2}}
-		if es := Join(o, Operator{}, Bindings{}); es[0].Contested || portOf(t, es, "a") != 2 {
+		if es := Join(o, Operator{}, NewBindings()); es[0].Contested || portOf(t, es, "a") != 2 {
 			t.Errorf("a has port %d, want 2", portOf(t, es, "a"))
 		}
 		o.Sandboxes = map[string]Sandbox{"a": {NSID: 2, Seen: 1}} // of its last start
-		if es := Join(o, Operator{}, Bindings{}); portOf(t, es, "a") != 2 {
+		if es := Join(o, Operator{}, NewBindings()); portOf(t, es, "a") != 2 {
 			t.Errorf("a has port %d, want 2: the other one was asked for", portOf(t, es, "a"))
 		}
 	})
@@ -124,7 +124,7 @@ func TestJoin(t *testing.T) {
 	}
 	t.Run("believes_no_MAC_of_who_had_it_beside_another", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA, Pinned: true})
-		bound := Bindings{}
+		bound := NewBindings()
 		Join(o, Operator{}, bound)
 		o.Ports = append(o.Ports, liar)
 		wait(t, bound, o)
@@ -133,7 +133,7 @@ func TestJoin(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"b": macB})
 		old := liar
 		old.Since = time.Unix(1000, 0)
-		bound := Bindings{}
+		bound := NewBindings()
 		o.Ports, o.Now = []link.Port{old}, old.Since.Add(unclaimed+time.Second)
 		Join(o, Operator{}, bound)
 		next := scene(map[string]net.HardwareAddr{"a": macA}, old)
@@ -142,7 +142,7 @@ func TestJoin(t *testing.T) {
 		}
 		wait(t, bound, next)
 		next.Ports, next.Sandboxes = []link.Port{old}, map[string]Sandbox{"a": {NSID: 2, Seen: 2}}
-		clear(bound)
+		bound = NewBindings()
 		Join(o, Operator{}, bound)
 		if p := portOf(t, Join(next, Operator{}, bound), "a"); p != 2 {
 			t.Errorf("a has port %d, though its namespace says 2", p)
@@ -150,7 +150,7 @@ func TestJoin(t *testing.T) {
 	})
 	t.Run("believes_no_MAC_of_who_hides_with_its_link_down", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA, Pinned: true})
-		bound := Bindings{}
+		bound := NewBindings()
 		Join(o, Operator{}, bound)
 		down := liar
 		down.Pinned = false
@@ -161,22 +161,45 @@ func TestJoin(t *testing.T) {
 		down := link.Port{Seen: 2, NSID: 2, PeerMAC: macB, Since: time.Unix(1000, 0)}
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA, Pinned: true}, down)
 		o.Now = down.Since.Add(unclaimed + time.Second)
-		bound := Bindings{}
+		bound := NewBindings()
 		Join(o, Operator{}, bound)
 		wait(t, bound, o)
+	})
+	t.Run("gives_no_place_to_who_takes_its_MAC_after_it_went", func(t *testing.T) {
+		down := link.Port{Seen: 2, NSID: 2, PeerMAC: macB}
+		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA, Pinned: true}, down)
+		wait(t, NewBindings(), o)
+	})
+	t.Run("remembers_who_was_beside_it_while_it_is_stopped", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA, Pinned: true}, link.Port{Seen: 2, NSID: 2, PeerMAC: macB})
+		bound := NewBindings()
+		Join(o, Operator{}, bound)
+		stopped := scene(nil, o.Ports[1])
+		stopped.View.Containers["a"] = docker.Container{ID: "a", Name: "a", State: "exited"}
+		Join(stopped, Operator{}, bound)
+		o.Ports = []link.Port{liar, {Seen: 3, NSID: -1, MasterName: "br0"}} // a starts; its port is on the way
+		if p := portOf(t, Join(o, Operator{}, bound), "a"); p != 0 {
+			t.Errorf("a has port %d, which was beside its last one", p)
+		}
+		Join(Observation{}, Operator{}, bound)
+		if len(bound.ports)+len(bound.beside) != 0 {
+			t.Errorf("removed containers are remembered: %+v", bound)
+		}
 	})
 	t.Run("believes_no_MAC_of_a_container_whose_port_was_proven", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macB, Pinned: true}, liar)
 		o.Ports[1].MasterName = "br0"
 		o.Sandboxes = map[string]Sandbox{"a": {NSID: 1, Seen: 1}} // its port has a MAC that is not Docker's
-		bound := Bindings{1: {"a", "n"}}
+		bound := NewBindings()
+		bound.ports[1] = Key{"a", "n"}
 		Join(o, Operator{}, bound)
 		wait(t, bound, o)
 	})
 	t.Run("delays_nobody_whose_MAC_a_proven_port_claims", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macB, Pinned: true},
 			link.Port{Seen: 2, NSID: 2, PeerMAC: macB, Pinned: true})
-		bound := Bindings{1: {"a", "n"}}
+		bound := NewBindings()
+		bound.ports[1] = Key{"a", "n"}
 		Join(o, Operator{}, bound) // b's port is seen before Docker names b
 		next := scene(map[string]net.HardwareAddr{"a": macA, "b": macB}, o.Ports...)
 		if p := portOf(t, Join(next, Operator{}, bound), "b"); p != 2 {
@@ -186,18 +209,18 @@ func TestJoin(t *testing.T) {
 	t.Run("waits_for_a_view_of_all_who_have_a_MAC", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA, Pinned: true},
 			link.Port{Seen: 101, NSID: 2, PeerMAC: macA, Pinned: true})
-		if es := Join(o, Operator{}, Bindings{}); portOf(t, es, "a") != 0 || !es[0].Contested {
+		if es := Join(o, Operator{}, NewBindings()); portOf(t, es, "a") != 0 || !es[0].Contested {
 			t.Errorf("a has port %d, though a newer one has its MAC too", portOf(t, es, "a"))
 		}
 		o.Ports = o.Ports[1:]
-		if es := Join(o, Operator{}, Bindings{}); portOf(t, es, "a") != 0 || es[0].Contested {
+		if es := Join(o, Operator{}, NewBindings()); portOf(t, es, "a") != 0 || es[0].Contested {
 			t.Error("a port is asked for that a newer view will tell")
 		}
 	})
 	t.Run("takes_no_port_of_another_bridge", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA})
 		o.Ports[0].MasterName = "virbr0"
-		if p := portOf(t, Join(o, Operator{}, Bindings{}), "a"); p != 0 {
+		if p := portOf(t, Join(o, Operator{}, NewBindings()), "a"); p != 0 {
 			t.Errorf("a has port %d, want none", p)
 		}
 	})
@@ -207,12 +230,12 @@ func TestJoin(t *testing.T) {
 			n := o.View.Networks["n"]
 			n.Driver, n.Bridge = driver, ""
 			o.View.Networks["n"] = n
-			if es := Join(o, Operator{}, Bindings{}); len(es) != 1 || !strings.Contains(es[0].Unmanaged, word) || !es[0].Beyond {
+			if es := Join(o, Operator{}, NewBindings()); len(es) != 1 || !strings.Contains(es[0].Unmanaged, word) || !es[0].Beyond {
 				t.Errorf("driver %s: %v", driver, es)
 			}
 		}
 		o := scene(map[string]net.HardwareAddr{"a": macA})
-		if es := Join(o, Operator{Exclude: []string{"back*"}}, Bindings{}); es[0].Unmanaged == "" || es[0].Beyond {
+		if es := Join(o, Operator{Exclude: []string{"back*"}}, NewBindings()); es[0].Unmanaged == "" || es[0].Beyond {
 			t.Error("an excluded network is managed")
 		}
 	})
@@ -221,10 +244,10 @@ func TestJoin(t *testing.T) {
 		c := o.View.Containers["a"]
 		c.Labels = map[string]string{Label: "false"}
 		o.View.Containers["a"] = c
-		if e := Join(o, Operator{}, Bindings{})[0]; e.Unmanaged != "" || len(e.Faults) != 1 {
+		if e := Join(o, Operator{}, NewBindings())[0]; e.Unmanaged != "" || len(e.Faults) != 1 {
 			t.Errorf("without permission: unmanaged %q, faults %v", e.Unmanaged, e.Faults)
 		}
-		if e := Join(o, Operator{AllowOptOut: true}, Bindings{})[0]; e.Unmanaged == "" || e.Beyond || len(e.Faults) != 0 {
+		if e := Join(o, Operator{AllowOptOut: true}, NewBindings())[0]; e.Unmanaged == "" || e.Beyond || len(e.Faults) != 0 {
 			t.Errorf("with permission: unmanaged %q, faults %v", e.Unmanaged, e.Faults)
 		}
 	})
@@ -233,7 +256,7 @@ func TestJoin(t *testing.T) {
 		o.View.Containers["n"] = docker.Container{ID: "n", Name: "new", State: "created", SandboxOf: "a"}
 		o.View.Containers["s"] = docker.Container{ID: "s", Name: "sidecar", State: "running", SandboxOf: "a"}
 		o.View.Containers["x"] = docker.Container{ID: "x", Name: "stopped", State: "exited", SandboxOf: "a"}
-		if e := Join(o, Operator{}, Bindings{})[0]; len(e.Sharers) != 2 || e.Sharers[0].Name != "new" || e.Sharers[1].Name != "sidecar" {
+		if e := Join(o, Operator{}, NewBindings())[0]; len(e.Sharers) != 2 || e.Sharers[0].Name != "new" || e.Sharers[1].Name != "sidecar" {
 			t.Errorf("sharers %v", e.Sharers)
 		}
 	})

@@ -17,7 +17,7 @@ func running(t *testing.T) (Observation, []Endpoint) {
 	o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA})
 	n := o.View.Networks["n"]
 	n.Endpoints["a"] = docker.Attachment{MAC: macA, IPv4: netip.MustParseAddr("198.18.0.2")}
-	es := Join(o, Operator{}, Bindings{})
+	es := Join(o, Operator{}, NewBindings())
 	if portOf(t, es, "a") != 1 {
 		t.Fatalf("%+v", es)
 	}
@@ -44,7 +44,8 @@ func TestHold(t *testing.T) {
 			if len(held) != 1 || held[0] != last[0].Key {
 				t.Fatalf("%s: held %v", name, held)
 			}
-			bound := Bindings{1: last[0].Key}
+			bound := NewBindings()
+			bound.ports[1] = last[0].Key
 			again := o
 			again.View = v
 			es := Join(again, Operator{}, bound)
