@@ -104,12 +104,17 @@ type police struct {
 	late bool
 	// bridgesErr says why policies do not count within bridges.
 	bridgesErr error
-	news       bool            // one of both became another
-	bridges    map[string]bool // as they were set last
-	wait       time.Duration   // before the next try
-	at         time.Time       // the next look at the kernel
-	cut        time.Time       // connections are to be gone over; zero if not
-	glance     time.Time       // the next one
+	// again is when bridges are tried again while bridgesErr is not nil, and pause how
+	// long after the last time.
+	again time.Time
+	pause time.Duration
+
+	news    bool            // one of the errors became another
+	bridges map[string]bool // as they were set last
+	wait    time.Duration   // before the next try
+	at      time.Time       // the next look at the kernel
+	cut     time.Time       // connections are to be gone over; zero if not
+	glance  time.Time       // the next one
 
 	by        []string // who changed the rules, since they were looked at
 	doubt     bool     // the next look is because of somebody else's doing
@@ -140,7 +145,8 @@ func (p *police) pass(ctx context.Context) {
 	if p.dirty && (p.wait == 0 || !time.Now().Before(p.at)) {
 		p.apply(ctx)
 	}
-	if p.unsure && !p.dirty && !time.Now().Before(p.switches.until()) {
+	now := time.Now()
+	if p.unsure && !p.dirty && !now.Before(p.switches.until()) || p.bridgesErr != nil && p.holds && !now.Before(p.again) {
 		p.bridges = nil
 		p.setBridges()
 	}
@@ -210,6 +216,9 @@ func (p *police) next() time.Time {
 	}
 	if until := p.switches.until(); p.unsure && !p.dirty && until.Before(next) {
 		next = until
+	}
+	if p.bridgesErr != nil && p.holds && p.again.Before(next) {
+		next = p.again
 	}
 	return next
 }
@@ -352,8 +361,11 @@ func (p *police) setBridges() {
 		}
 	}
 	if p.bridgesErr = err; err == nil {
-		p.bridges = p.ruling.bridges
+		p.bridges, p.pause = p.ruling.bridges, 0
+		return
 	}
+	p.pause = min(max(2*p.pause, verifySoon), policeEvery)
+	p.again = now.Add(p.pause)
 }
 
 // another tells whether what is wrong is another thing than before, or nothing any

@@ -112,9 +112,9 @@ func newLeak(t *testing.T, config string) *leak {
 
 func (l *leak) ways() []*wayOut { return slices.Concat(l.forbidden, l.anew, []*wayOut{l.allowed}) }
 
-// volley sends to some ways, and on.
-func volley(ways []*wayOut, more ...string) ContainerOption {
-	to := []string{"300ms"}
+// volley sends for so long to some ways, and on.
+func volley(lasts string, ways []*wayOut, more ...string) ContainerOption {
+	to := []string{lasts}
 	for _, w := range ways {
 		to = append(to, w.to)
 	}
@@ -125,7 +125,7 @@ func volley(ways []*wayOut, more ...string) ContainerOption {
 func (l *leak) create(t *testing.T, name string) *Container {
 	t.Helper()
 	l.number++
-	return l.e.For(t).Create(fmt.Sprintf("%s-%d", name, l.number), On("net"), volley(append(slices.Clone(l.forbidden), l.allowed)))
+	return l.e.For(t).Create(fmt.Sprintf("%s-%d", name, l.number), On("net"), volley("300ms", append(slices.Clone(l.forbidden), l.allowed)))
 }
 
 // sunk is what a sink counted.

@@ -67,7 +67,8 @@ func (l *leak) compose(t *testing.T, number int) fresh {
 	if err != nil {
 		return fresh{err: err}
 	}
-	hasty, err := e.TryCreate("hasty-"+name, On(name), volley(l.anew, subnet+".10:9022", subnet+".1:9018"))
+	// The kernel takes up to two seconds for the new bridge's IPv6 address to count.
+	hasty, err := e.TryCreate("hasty-"+name, On(name), volley("2500ms", l.anew, subnet+".10:9022", subnet+".1:9018"))
 	if err != nil {
 		return fresh{err: err}
 	}

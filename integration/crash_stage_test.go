@@ -146,12 +146,29 @@ func sortElements(text string) string {
 	})
 }
 
+// chains are those of a table, which nft lists as they were added.
+var chains = regexp.MustCompile(`(?ms)^\tchain .*?^\t\}\n`)
+
+func sortChains(text string) string {
+	all := chains.FindAllString(text, -1)
+	slices.Sort(all)
+	return chains.ReplaceAllStringFunc(text, func(string) string {
+		next := all[0]
+		all = all[1:]
+		return next
+	})
+}
+
 // held is all that the kernel holds, in an order of its own, so that two of them
 // can be compared.
 func held(e *Engine) map[string][]string {
 	lists := kernel(e)
 	delete(lists, "nftables") // iptables' part of it is listed by iptables
-	lists["guard"] = sortElements(dynamic.ReplaceAllString(counters.ReplaceAllString(e.Output("sh", "-c", "nft list table bridge netguard 2>/dev/null; nft list table inet netguard 2>/dev/null; nft list tables | sort"), ""), "$1"))
+	lists["guard"] = ""
+	for _, listing := range []string{"table bridge netguard 2>/dev/null", "table inet netguard 2>/dev/null", "tables | sort"} {
+		text := counters.ReplaceAllString(e.Output("sh", "-c", "nft list "+listing+"; true"), "")
+		lists["guard"] += sortChains(sortElements(dynamic.ReplaceAllString(text, "$1"))) + "\n"
+	}
 	// iptables lists the kernel's own chains whether they are there or not.
 	lists["base chains"] = e.Output("sh", "-c", `nft list chains | awk '/^table/ { table = $2 " " $3 } /^\tchain/ { chain = $2 } /hook/ { print table, chain, $0 }' | sort`)
 	lists["tc"] = e.Output("sh", "-c", `for d in $(ip -o link show | grep -oE '(veth|ngifb)[0-9a-f]+' | sort -u); do
