@@ -73,7 +73,7 @@ type observer struct {
 func (o *observer) contested(endpoints []endpoint.Endpoint) {
 	contests, news := map[string]bool{}, false
 	for _, e := range endpoints {
-		if e.Contested && e.Container.Running() {
+		if e.Contested {
 			contests[e.Key.Container] = true
 		}
 	}
@@ -86,6 +86,20 @@ func (o *observer) contested(endpoints []endpoint.Endpoint) {
 	if news {
 		o.wakeup.call()
 	}
+}
+
+// waiting names the contested containers that do not run as far as is known, each time
+// that it is due: only of one that runs the namespace may be asked for.
+func (o *observer) waiting(v docker.View, now, due time.Time) docker.Hint {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	h := docker.Hint{Containers: map[string]struct{}{}}
+	for id := range o.contests {
+		if !now.Before(due) && !v.Containers[id].Running() {
+			h.Containers[id] = struct{}{}
+		}
+	}
+	return h
 }
 
 // settle asks for the namespaces of containers whose ports are contested, each time
@@ -170,6 +184,7 @@ func (o *observer) run(ctx context.Context) error {
 		now := time.Now()
 		ask, next := o.strangers.networks(known, ports, now)
 		hint.Merge(ask)
+		hint.Merge(o.waiting(known.view, now, settled))
 		list = earlier(list, o.relist(last))
 		if soon := now.Add(listSoon); unknown(known, ports) && soon.Before(list) {
 			list = soon

@@ -32,7 +32,7 @@ func kernel(e *Engine) map[string]string {
 		"ipset":            "ipset save",
 		"nftables":         "nft list ruleset",
 		"qdiscs":           "tc qdisc show",
-		"classes, filters": queuesOf("$(ip -o link show | cut -d: -f2 | cut -d@ -f1)"),
+		"classes, filters": queuesOf("$(ip -o link show | cut -d: -f2 | cut -d@ -f1 | sort)"),
 		"links":            "ip -d link show | sed 's/ numtxqueues.*//'",
 		"bridge ports":     "bridge -d link",
 		"FDB":              "bridge fdb show | grep -E 'static|extern_learn|sticky|permanent' | grep -v ' self permanent' | sort",

@@ -228,8 +228,13 @@ func (s *storming) fault(t *testing.T, f fault, lasts time.Duration) {
 	late := s.late(t)
 	if f.sees {
 		began := time.Now()
+		said := ""
 		s.await(t, "the new one is admitted", func(is control.Status) bool {
 			e, ok := Endpoint(is, late.Container, "net")
+			if why := fmt.Sprintf("%t %s %s", ok, e.State, e.Reason); time.Since(began) > time.Second && why != said {
+				t.Logf("after %v: %s", time.Since(began).Round(time.Millisecond), why)
+				said = why
+			}
 			return ok && Whole(e)
 		})
 		if took := time.Since(began); took > 10*time.Second {
