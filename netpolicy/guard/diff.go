@@ -28,12 +28,14 @@ type kernelState struct {
 	before map[int]settings
 }
 
-// op is a kind of step.
+// op is a kind of step. They are taken in this order: a neighbour entry is there as
+// long as its pin is, so that recover finds what an agent or a clean-up that was
+// killed has left.
 type op int
 
 const (
-	opPin op = iota
-	opNeighbour
+	opNeighbour op = iota
+	opPin
 	opSet
 	opUnpin
 	opForget

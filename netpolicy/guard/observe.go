@@ -87,7 +87,7 @@ func (d *Driver) observeNeighbours(look Look) error {
 
 // recover finds ports whose record was lost, because somebody removed the table:
 // behind each of netguard's neighbour entries there is a MAC that is pinned to a
-// port, which is locked.
+// port. One that learns was not closed yet when an agent ended, on its way there.
 func (d *Driver) recover(guarded map[int][]MAC) error {
 	k := &d.kernel
 	known := map[bridgeMAC]bool{}
@@ -106,12 +106,13 @@ func (d *Driver) recover(guarded map[int][]MAC) error {
 		if !ok || !e.pinned(e.port, d.features.Sticky) {
 			continue
 		}
-		if _, recorded := k.before[e.port]; !recorded && k.ports[e.port].settings.on&learning == 0 {
+		if _, recorded := k.before[e.port]; !recorded {
 			k.before[e.port] = portDefaults
+			if now := k.ports[e.port].settings; now.on&learning != 0 {
+				k.before[e.port] = now
+			}
 		}
-		if _, ours := k.before[e.port]; ours {
-			guarded[e.port] = append(guarded[e.port], mac)
-		}
+		guarded[e.port] = append(guarded[e.port], mac)
 	}
 	return nil
 }
