@@ -193,8 +193,8 @@ func TestDiff(t *testing.T) {
 		}
 	})
 	t.Run("adds_before_deletes", func(t *testing.T) {
-			"add neighbour fe80::ff:fe00:14 at 02:00:00:00:00:14",
-		want := []string{"pin 02:00:00:00:00:14 to port 20", "add neighbour 10.0.0.10 at 02:00:00:00:00:14",
+		want := []string{"add neighbour 10.0.0.10 at 02:00:00:00:00:14",
+			"add neighbour fe80::ff:fe00:14 at 02:00:00:00:00:14", "pin 02:00:00:00:00:14 to port 20",
 			`set port 20 to "mcast_flood bcast_flood guard locked group_fwd_mask=0xfffd"`,
 			`set port 10 to "learning flood mcast_flood bcast_flood"`,
 			"unpin 02:00:00:00:00:0a from port 10", "delete neighbour fe80::ff:fe00:a"}
