@@ -9,115 +9,105 @@ import (
 	. "netguard/integration/harness"
 )
 
-// TestBorrowedMAC has a container with NET_ADMIN take another's MAC and address before
-// the agent could look, and wait: it gets the other's place neither when that one
-// ends and Docker is too busy to say so, nor keeps it from its place afterwards.
-func TestBorrowedMAC(t *testing.T) {
-	t.Parallel()
+// borrowing is a container with NET_ADMIN that takes another's MAC and address before
+// the agent could look, and waits for the other's place.
+type borrowing struct {
+	p                *Proxy
+	a                *Agent
+	db, victim, liar *Container
+	mac, address     string // the victim's
+}
+
+// newBorrowing has the liar do its first steps while the agent is stopped.
+func newBorrowing(t *testing.T, subnet string, first func(*borrowing)) *borrowing {
+	t.Helper()
 	e := Start(t)
-	e.Network("net", Subnet("198.18.95.0/24"))
-	p := e.Proxy()
-	a := e.Agent(Policy("db.yaml", "name: db\nselect: {container: db}\ningress: [{from: [{container: victim}]}]\n"), AgentFlags("--docker-host", p.Host()))
-	db := e.Run("db", On("net"))
-	db.Inside().Serve("tcp", ":80")
-	victim := e.Run("victim", On("net"))
-	a.AwaitStatus("both are admitted", AllAdmitted)
-	victim.Inside().CanReach("tcp", db.Addr("net", 80))
-	mac, address := victim.MAC("net"), victim.IP("net").String()
+	e.Network("net", Subnet(subnet))
+	b := &borrowing{p: e.Proxy()}
+	b.a = e.Agent(Policy("db.yaml", "name: db\nselect: {container: db}\ningress: [{from: [{container: victim}]}]\n"), AgentFlags("--docker-host", b.p.Host()))
+	b.db = e.Run("db", On("net"))
+	b.db.Inside().Serve("tcp", ":80")
+	b.victim = e.Run("victim", On("net"))
+	b.a.AwaitStatus("both are admitted", AllAdmitted)
+	b.victim.Inside().CanReach("tcp", b.db.Addr("net", 80))
+	b.mac, b.address = b.victim.MAC("net"), b.victim.IP("net").String()
+	b.a.Process().Signal(syscall.SIGSTOP)
+	b.liar = e.Run("liar", On("net"), Cap("NET_ADMIN"))
+	first(b)
+	b.a.Process().Signal(syscall.SIGCONT)
+	b.a.AwaitStatus("the liar is in quarantine", b.closed)
+	return b
+}
 
-	// A port that the agent looks at late.
-	a.Process().Signal(syscall.SIGSTOP)
-	liar := e.Run("liar", On("net"), Cap("NET_ADMIN"))
-	borrow := func() {
-		liar.Inside().Output("sh", "-c", "ip link set eth0 address "+mac+"; ip addr flush dev eth0; ip addr add "+address+"/24 dev eth0")
-	}
-	borrow()
-	a.Process().Signal(syscall.SIGCONT)
-	closed := func(s control.Status) bool {
-		ep, ok := Endpoint(s, liar, "net")
-		return ok && ep.State == control.Quarantined
-	}
-	a.AwaitStatus("the liar is in quarantine", closed)
+// lie has the liar change what is its own.
+func (b *borrowing) lie(commands ...string) {
+	b.liar.Inside().Output("sh", "-c", strings.Join(commands, "; "))
+}
 
-	// Its chance: the other's port goes, and Docker does not say so.
-	p.Hang(func(path string) bool { return !strings.HasPrefix(path, "/events") })
-	victim.Kill("KILL")
-	victim.Wait()
-	a.AwaitStatus("the victim's port is gone", func(s control.Status) bool {
-		ep, ok := Endpoint(s, victim, "net")
+func (b *borrowing) takeMAC() string { return "ip link set eth0 address " + b.mac }
+func (b *borrowing) takeAddress() string {
+	return "ip addr flush dev eth0; ip addr add " + b.address + "/24 dev eth0"
+}
+
+// closed tells that the liar is in quarantine.
+func (b *borrowing) closed(s control.Status) bool {
+	ep, ok := Endpoint(s, b.liar, "net")
+	return ok && ep.State == control.Quarantined
+}
+
+// open tells that the victim is admitted.
+func (b *borrowing) open(s control.Status) bool {
+	ep, ok := Endpoint(s, b.victim, "net")
+	return ok && Whole(ep) && ep.State == control.Admitted
+}
+
+// chance is the liar's: the other's port goes, and Docker does not say so. Then the
+// other comes back.
+func (b *borrowing) chance(t *testing.T, then func()) {
+	t.Helper()
+	b.p.Hang(func(path string) bool { return !strings.HasPrefix(path, "/events") })
+	b.victim.Kill("KILL")
+	b.victim.Wait()
+	b.a.AwaitStatus("the victim's port is gone", func(s control.Status) bool {
+		ep, ok := Endpoint(s, b.victim, "net")
 		return ok && !Whole(ep) || !ok
 	})
-	liar.Inside().CannotReach("tcp", db.Addr("net", 80))
-	if s := a.Status(); !closed(s) {
+	then()
+	b.liar.Inside().CannotReach("tcp", b.db.Addr("net", 80))
+	if s := b.a.Status(); !b.closed(s) {
 		t.Errorf("the liar is not in quarantine: %+v", s.Endpoints)
 	}
-	p.Spoil(nil)
+	b.p.Spoil(nil)
+	b.victim.Start()
+	b.a.AwaitStatus("the victim is admitted, and the liar is not", func(s control.Status) bool { return b.open(s) && b.closed(s) })
+	b.victim.Inside().CanReach("tcp", b.db.Addr("net", 80))
+	b.liar.Inside().CannotReach("tcp", b.db.Addr("net", 80))
+}
 
-	victim.Start()
-	a.AwaitStatus("the victim is admitted, and the liar is not", func(s control.Status) bool {
-		ep, ok := Endpoint(s, victim, "net")
-		return ok && Whole(ep) && ep.State == control.Admitted && closed(s)
-	})
-	victim.Inside().CanReach("tcp", db.Addr("net", 80))
-	liar.Inside().CannotReach("tcp", db.Addr("net", 80))
+// TestBorrowedMAC has the liar get the other's place neither when that one ends and
+// Docker is too busy to say so, nor keep it from its place afterwards.
+func TestBorrowedMAC(t *testing.T) {
+	t.Parallel()
+	borrow := func(b *borrowing) { b.lie(b.takeMAC(), b.takeAddress()) }
+	b := newBorrowing(t, "198.18.95.0/24", borrow)
+	b.chance(t, func() {})
 
 	// It was there first when the other comes.
-	victim.Stop()
-	a.AwaitStatus("the victim is gone", func(s control.Status) bool { _, ok := Endpoint(s, victim, "net"); return !ok })
-	a.Process().Signal(syscall.SIGSTOP)
-	liar.Restart()
-	borrow()
-	victim.Start()
-	a.Process().Signal(syscall.SIGCONT)
-	a.AwaitStatus("the victim is admitted, though both came unseen", func(s control.Status) bool {
-		ep, ok := Endpoint(s, victim, "net")
-		return ok && Whole(ep) && ep.State == control.Admitted
-	})
-	victim.Inside().CanReach("tcp", db.Addr("net", 80))
+	b.victim.Stop()
+	b.a.AwaitStatus("the victim is gone", func(s control.Status) bool { _, ok := Endpoint(s, b.victim, "net"); return !ok })
+	b.a.Process().Signal(syscall.SIGSTOP)
+	b.liar.Restart()
+	borrow(b)
+	b.victim.Start()
+	b.a.Process().Signal(syscall.SIGCONT)
+	b.a.AwaitStatus("the victim is admitted, though both came unseen", b.open)
+	b.victim.Inside().CanReach("tcp", b.db.Addr("net", 80))
 }
 
 // TestBorrowedMACHidden has the liar keep its link down, so that its MAC is never
 // final, until the other's port is gone.
 func TestBorrowedMACHidden(t *testing.T) {
 	t.Parallel()
-	e := Start(t)
-	e.Network("net", Subnet("198.18.96.0/24"))
-	p := e.Proxy()
-	a := e.Agent(Policy("db.yaml", "name: db\nselect: {container: db}\ningress: [{from: [{container: victim}]}]\n"), AgentFlags("--docker-host", p.Host()))
-	db := e.Run("db", On("net"))
-	db.Inside().Serve("tcp", ":80")
-	victim := e.Run("victim", On("net"))
-	a.AwaitStatus("both are admitted", AllAdmitted)
-	victim.Inside().CanReach("tcp", db.Addr("net", 80))
-	mac, address := victim.MAC("net"), victim.IP("net").String()
-
-	a.Process().Signal(syscall.SIGSTOP)
-	liar := e.Run("liar", On("net"), Cap("NET_ADMIN"))
-	liar.Inside().Output("sh", "-c", "ip link set eth0 down; ip link set eth0 address "+mac)
-	a.Process().Signal(syscall.SIGCONT)
-	closed := func(s control.Status) bool {
-		ep, ok := Endpoint(s, liar, "net")
-		return ok && ep.State == control.Quarantined
-	}
-	a.AwaitStatus("the liar is in quarantine", closed)
-
-	p.Hang(func(path string) bool { return !strings.HasPrefix(path, "/events") })
-	victim.Kill("KILL")
-	victim.Wait()
-	a.AwaitStatus("the victim's port is gone", func(s control.Status) bool {
-		ep, ok := Endpoint(s, victim, "net")
-		return ok && !Whole(ep) || !ok
-	})
-	liar.Inside().Output("sh", "-c", "ip addr flush dev eth0; ip addr add "+address+"/24 dev eth0; ip link set eth0 up")
-	liar.Inside().CannotReach("tcp", db.Addr("net", 80))
-	if s := a.Status(); !closed(s) {
-		t.Errorf("the liar is not in quarantine: %+v", s.Endpoints)
-	}
-	p.Spoil(nil)
-	victim.Start()
-	a.AwaitStatus("the victim is admitted, and the liar is not", func(s control.Status) bool {
-		ep, ok := Endpoint(s, victim, "net")
-		return ok && Whole(ep) && ep.State == control.Admitted && closed(s)
-	})
-	victim.Inside().CanReach("tcp", db.Addr("net", 80))
+	b := newBorrowing(t, "198.18.96.0/24", func(b *borrowing) { b.lie("ip link set eth0 down", b.takeMAC()) })
+	b.chance(t, func() { b.lie(b.takeAddress(), "ip link set eth0 up") })
 }
