@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
@@ -66,7 +67,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := privileged(); err != nil {
 		return err
 	}
-	status := &statusReader{mode: o.Mode, settings: s}
+	status := &statusReader{mode: o.Mode, settings: s, began: time.Now()}
 	server := control.NewServer(cfg.Socket, status, o.Version, log)
 	// The socket first: it keeps a second agent from writing anything.
 	if err := server.Listen(); err != nil {

@@ -1,8 +1,10 @@
 package agent
 
 import (
+	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"netguard/agent/control"
 	"netguard/agent/docker"
@@ -62,5 +64,26 @@ func TestStateOfAnEndpointWithoutAPort(t *testing.T) {
 	d.Port = &link.Port{Index: 1}
 	if e := r.endpoint(d, &state{}, &tc.Snapshot{}, rules{}, guard.Report{}); e.State != control.Unmanaged || e.Missing != "" || e.Reason != d.Unmanaged {
 		t.Errorf("%+v", e)
+	}
+}
+
+// An agent that has only begun says so, and does not cry wolf.
+func TestStarting(t *testing.T) {
+	read := observed{at: time.Now()}
+	for name, c := range map[string]struct {
+		o        observed
+		complete bool
+		age      time.Duration
+		want     bool
+	}{
+		"nothing is read yet":            {age: time.Second, want: true},
+		"Docker takes too long":          {age: patient},
+		"Docker answered with an error":  {o: observed{err: errors.New("no")}, age: time.Second},
+		"Docker answered":                {o: read, complete: true, age: time.Second},
+		"Docker answered, no pass since": {o: read, age: time.Second},
+	} {
+		if got := starting(c.o, c.complete, c.age); got != c.want {
+			t.Errorf("%s: %v", name, got)
+		}
 	}
 }

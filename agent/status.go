@@ -23,6 +23,7 @@ type statusReader struct {
 	engine   *docker.Engine
 	settings *settings
 	policies *policies
+	began    time.Time // of the agent
 
 	mu     sync.Mutex // one reading at a time
 	driver *tc.Driver
@@ -82,7 +83,11 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 		out.InSync = out.InSync && e.Missing == ""
 		out.Endpoints = append(out.Endpoints, e)
 	}
-	out.Findings = append(out.Findings, engineFindings(out.Docker.Connected, r.loop.observer.current(), time.Now())...)
+	now := r.loop.observer.current()
+	out.Starting = starting(now, s.observed.complete, time.Since(r.began))
+	if !out.Starting {
+		out.Findings = append(out.Findings, engineFindings(out.Docker.Connected, now, time.Now())...)
+	}
 	if text := heldFinding(s.held, time.Now()); text != "" {
 		out.Findings = append(out.Findings, text)
 	}
@@ -97,6 +102,12 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 
 // patient is how long an answer of Docker's is not worth a word.
 const patient = 3 * time.Second
+
+// starting tells whether an agent of some age is only about to read Docker's containers.
+// Docker is given as long to answer as always.
+func starting(o observed, complete bool, age time.Duration) bool {
+	return !complete && o.at.IsZero() && o.err == nil && age < patient
+}
 
 // engineFindings say how Docker is, and how old what is known of it.
 func engineFindings(connected bool, o observed, now time.Time) []string {

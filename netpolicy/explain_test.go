@@ -23,18 +23,20 @@ func explainWorld(t *testing.T) (World, func(string) Party) {
 	api2 := container("api", "api", "back", at(2, 3), nil)
 	db := container("db", "db", "back", at(2, 4)[:1], nil)
 	db.Published = []Publish{{netip.IPv4Unspecified(), 15432, 5432, TCP}, {netip.IPv6Unspecified(), 15432, 5432, TCP}}
-	alone := container("alone", "alone", "front", at(1, 5), map[string]string{labelIngress: "[{from: [{service: api}]}]", labelEgress: "[]"})
+	alone := container("alone", "alone", "front", at(1, 5), map[string]string{labelIngress: "[{from: [{service: api}, {service: spare}]}]", labelEgress: "[]"})
 	wrong := container("wrong", "wrong", "front", at(1, 6), map[string]string{labelIngress: "[{form: []}]"})
 	six := container("six", "six", "front", at(1, 7)[1:], nil)
+	far := container("far", "spare", "front", at(1, 9), nil)
+	far.Project = "mall"
 	guest := container("guest", "guest", "front", at(1, 8), nil)
 	guest.Managed = false
 	w := World{
-		Endpoints: []Endpoint{web, api, api2, db, alone, wrong, six, guest},
+		Endpoints: []Endpoint{web, api, api2, db, alone, wrong, six, guest, far},
 		Policies: mustLoad(t, `
 name: db
 select: {project: shop, service: db}
 ingress:
-  - {from: [{service: api}], ports: [tcp/5432]}
+  - {from: [{service: api}, {service: spare}], ports: [tcp/5432]}
   - {from: [{entity: host}], ports: [icmp/echo-request, tcp/5432]}
   - {from: [{cidr: 198.51.100.0/24}], ports: [tcp/5432]}
 ---
@@ -81,7 +83,7 @@ func TestExplainReads(t *testing.T) {
 		"web alone tcp/80", "web wrong tcp/80", "wrong web tcp/80", "guest api tcp/80", "guest web tcp/80", "web guest tcp/80",
 		"web metadata tcp/80", "api metadata tcp/80", "web outside tcp/443", "outside db tcp/5432", "outside web tcp/80",
 		"host db icmp", "host db tcp/22", "host web tcp/80", "web host tcp/80", "api host tcp/80", "api host", "web host tcp/15432", "api host tcp/15432", "outside host tcp/15432",
-		"six db tcp/5432", "six web tcp/80", "web web tcp/80", "host outside tcp/80", "host host tcp/80", "outside metadata tcp/80", "host outside",
+		"six db tcp/5432", "far alone tcp/80", "far db tcp/5432", "six web tcp/80", "web web tcp/80", "host outside tcp/80", "host host tcp/80", "outside metadata tcp/80", "host outside",
 	} {
 		words := strings.Fields(question)
 		var service *Service

@@ -40,6 +40,8 @@ type RuleSet struct {
 	V4, V6     Family
 	// States tells for each endpoint what holds it, in the order of the input.
 	States []State
+
+	bounded []bounded // for explanations
 }
 
 // Families lists both, to range over.

@@ -19,6 +19,9 @@ type Status struct {
 	// rules are in the kernel, and while no agent runs. "" is not known yet.
 	Admission string `json:"admission" yaml:"admission"`
 	Docker    Docker `json:"docker" yaml:"docker"`
+	// Starting says that the agent has just begun and has not read Docker's
+	// containers yet. Then nothing below says that something is wrong.
+	Starting bool `json:"starting,omitempty" yaml:"starting,omitempty"`
 	// InSync says that the kernel holds what the agent wants, for every endpoint.
 	InSync     bool      `json:"in_sync" yaml:"in_sync"`
 	VerifiedAt time.Time `json:"verified_at" yaml:"verified_at"`

@@ -24,9 +24,12 @@ func statusText(s control.Status, v view) string {
 	endpoints := sorted(s.Endpoints)
 	var b strings.Builder
 	b.WriteString(headline(s, v))
-	if len(endpoints) == 0 {
-		b.WriteString("\nNo container is on a network yet.\n")
-	} else {
+	switch {
+	case len(endpoints) == 0 && s.Docker.ReadAt.IsZero():
+		b.WriteString("\nDocker has not said yet which containers there are.\n")
+	case len(endpoints) == 0:
+		b.WriteString("\nNo container is on a network.\n")
+	default:
 		t, width := narrowTable(endpoints), v.width
 		if v.wide {
 			t, width = wideTable(endpoints), 0
@@ -57,7 +60,10 @@ func headline(s control.Status, v view) string {
 	} else if s.Admission != "" {
 		parts[0].text += ", admission " + s.Admission
 	}
-	if !s.Docker.Connected {
+	switch {
+	case s.Starting:
+		return joined(append(parts[:1], cell{text: "starting: the agent has not read Docker's containers yet; ask again in a moment", style: yellow}), v)
+	case !s.Docker.Connected:
 		parts[1] = cell{text: "! " + docker + ", not connected", style: red}
 	}
 	when := verified(s.VerifiedAt, v.now)

@@ -23,6 +23,8 @@ func TestStatusText(t *testing.T) {
 		"sick_at_140":    {sick(), view{width: 140}},
 		"monitored":      {monitored(), view{width: 100}},
 		"empty":          {control.Status{Mode: "monitor"}, view{width: 100}},
+		"nobody":         {control.Status{Mode: "enforce", InSync: true, VerifiedAt: noon, Docker: control.Docker{Version: "28.5.2", Connected: true, ReadAt: noon}}, view{width: 100}},
+		"starting":       {control.Status{Mode: "enforce", Starting: true}, view{width: 100, colour: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			test.view.now = noon
