@@ -167,7 +167,7 @@ func peer(a netip.Addr, byAddr map[netip.Addr]*desire, local map[netip.Addr]bool
 	switch d := byAddr[a]; {
 	case d != nil:
 		p.Container = d.Container.Name
-	case local[a]:
+	case isHost(a, local):
 		p.Entity = "host"
 	default:
 		p.Entity = "external"

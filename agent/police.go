@@ -396,10 +396,13 @@ func (p *police) cutConnections(ctx context.Context) {
 func packet(f iptables.Flow, local map[netip.Addr]bool) netpolicy.Packet {
 	p := netpolicy.Packet{Path: netpolicy.Forward, Src: f.Src.Addr(), Dst: f.Dst.Addr(), Proto: f.Proto, Port: f.Dst.Port(), ICMPType: int16(f.ICMPType)}
 	switch {
-	case local[f.Src.Addr()]:
+	case isHost(f.Src.Addr(), local):
 		p.Path = netpolicy.Output
-	case local[f.Dst.Addr()]:
+	case isHost(f.Dst.Addr(), local):
 		p.Path = netpolicy.Input
 	}
 	return p
 }
+
+// isHost tells whether an address is the host's: one of its devices', or any of loopback.
+func isHost(a netip.Addr, local map[netip.Addr]bool) bool { return local[a] || a.IsLoopback() }

@@ -54,7 +54,7 @@ var ofRules = []damage{
 	{name: "jump of IPv6 deleted", do: "ip6tables -D FORWARD -j NG-FORWARD", opens: byIPv6},
 	{name: "IPv6 flushed", do: "ip6tables -F", opens: byIPv6},
 	{name: "jump for what the host receives deleted", do: "iptables -D INPUT ! -i lo -j NG-INPUT", opens: byInput},
-	{name: "jump for what the host sends deleted", do: "iptables -D OUTPUT ! -o lo -j NG-OUTPUT", opens: byOutput},
+	{name: "jump for what the host sends deleted", do: "iptables -D OUTPUT -j NG-OUTPUT", opens: byOutput},
 	{name: "own chain flushed", do: "iptables -F NG-FORWARD", opens: byPolicy},
 	{name: "ACCEPT before the jump", never: true, do: overtake("-m conntrack --ctstate NEW -j NG-FORWARD"), until: accepted},
 	// As Docker does it when it makes a network.

@@ -36,6 +36,7 @@ func outdated(e *Engine, web, db *Container) {
 		line("echo '-A NG-INPUT -j RETURN'")
 		line("echo '-I FORWARD 1 -m comment --comment \"of netguard\" -j NG-FORWARD'; echo '-I INPUT 1 -j NG-INPUT'")
 		line("sed 's/^/-F /' /tmp/gone.$$; sed 's/^/-X /' /tmp/gone.$$; rm /tmp/gone.$$; echo COMMIT; } | %s-restore --noflush", f.cmd)
+		line("%s -I OUTPUT 1 ! -o lo -j NG-OUTPUT; %s -D OUTPUT -j NG-OUTPUT", f.cmd, f.cmd)
 		line("%s -D INPUT ! -i lo -j NG-INPUT; %s -D DOCKER-USER -j NG-FORWARD 2>/dev/null || %s -D FORWARD -j NG-FORWARD", f.cmd, f.cmd, f.cmd)
 		line("ipset list -n | grep '^%s' | grep -v -e -old- -e bridges | xargs -n 1 ipset destroy", f.set[:4])
 	}

@@ -11,12 +11,15 @@ import (
 
 const dockerUser = "DOCKER-USER"
 
-// anchors are the rules that lead to the static chains. What the host says to
-// itself is none of netguard's business.
+// anchors are the rules that lead to the static chains. What the host says to itself
+// is none of netguard's business. What arrives by the loopback device is just that. What
+// leaves by it is not: the kernel chose the device before it led a published port's
+// packets on to a container, and rules go on to see the device that it chose. The chain
+// tells (see itself).
 var anchors = [4][]string{
 	netpolicy.Forward: {"-j", chainForward},
 	netpolicy.Input:   {"!", "-i", "lo", "-j", chainInput},
-	netpolicy.Output:  {"!", "-o", "lo", "-j", chainOutput},
+	netpolicy.Output:  {"-j", chainOutput},
 	standby:           {"-m", "conntrack", "--ctstate", "NEW", "-j", chainForward},
 }
 

@@ -14,10 +14,11 @@
 //	DOCKER-USER (or FORWARD)  -j NG-FORWARD
 //	FORWARD (beside it)       -m conntrack --ctstate NEW -j NG-FORWARD
 //	INPUT           ! -i lo   -j NG-INPUT
-//	OUTPUT          ! -o lo   -j NG-OUTPUT
+//	OUTPUT                    -j NG-OUTPUT
 //
 //	NG-FORWARD, NG-INPUT, NG-OUTPUT, each:
 //	  RETURN what belongs to a connection that exists
+//	  RETURN what the host says to itself (NG-OUTPUT)
 //	  -g     NG-STRAY, which drops: a container's address on the wrong device
 //	  -g     errors (ICMP) that a container sends which may not send: the entry chain
 //	  DROP   what would open again, from the server's side, one that was cut

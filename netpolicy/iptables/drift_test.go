@@ -41,7 +41,7 @@ func TestVerify(t *testing.T) {
 		{"the_forward_jump_is_gone", r("6", "-F", "DOCKER-USER"), "jump to NG-FORWARD is not the first rule of DOCKER-USER"},
 		{"somebody_accepts_first", r("4", "-I", "DOCKER-USER", "-j", "ACCEPT"), "jump to NG-FORWARD is not the first"},
 		{"somebody_accepts_even_before_docker", r("4", "-I", "FORWARD", "-i", "virbr0", "-j", "ACCEPT"), "jump to NG-FORWARD is not the first rule of FORWARD"},
-		{"a_jump_is_there_twice", r("4", "-A", "OUTPUT", "!", "-o", "lo", "-j", "NG-OUTPUT"), "more than one jump to NG-OUTPUT"},
+		{"a_jump_is_there_twice", r("4", "-A", "OUTPUT", "-j", "NG-OUTPUT"), "more than one jump to NG-OUTPUT"},
 		{"a_chain_is_flushed", r("6", "-F", "NG-FORWARD"), "chain NG-FORWARD was changed"},
 		{"a_chain_accepts", r("4", "-I", "NG-FI-aaaaaaaaaaaa", "-j", "ACCEPT"), "chain NG-FI-aaaaaaaaaaaa was changed"},
 		{"a_rule_is_gone", r("4", "-D", "NG-F-aaaaaaaaaaaa", "2"), "chain NG-F-aaaaaaaaaaaa was changed"},

@@ -13,7 +13,7 @@ import (
 // as what they are: messages of ICMP that the container sends.
 func (w *wording) goesOn(path netpolicy.Path) []string {
 	if path == netpolicy.Output { // the host's own
-		return []string{"-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"}
+		return []string{"-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN", itself}
 	}
 	rules := append([]string{"-m conntrack --ctstate ESTABLISHED -j RETURN"}, atHome(w.f.IPv6, path)...)
 	icmp := "icmp"
@@ -27,6 +27,12 @@ func (w *wording) goesOn(path netpolicy.Path) []string {
 	}
 	return append(rules, "-m conntrack --ctstate RELATED -j RETURN")
 }
+
+// itself lets pass what the host says to itself: what is for one of its own addresses
+// still, after all translation. The device alone does not tell. The first packet of a
+// connection to one of the host's addresses has the loopback device, also where a
+// published port has led it on to a container. It costs one look-up, of what begins.
+const itself = "-o lo -m addrtype --dst-type LOCAL -j RETURN"
 
 // closesSenders tells whether a set is one of those whom policies let send only what
 // they list: a chain is passed by who is not in it.
