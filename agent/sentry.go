@@ -91,6 +91,11 @@ func watch(desires []desire, here site, ask func(*desire) verdict) []guard.Port 
 			continue
 		}
 		d := byPort[p.Index]
+		if d != nil {
+			if mac, err := guard.MACOf(d.Attachment.MAC); err == nil {
+				g.MAC, g.IPv4, g.IPv6 = mac, d.Attachment.IPv4, d.Attachment.IPv6
+			}
+		}
 		switch {
 		case d == nil && here.op.AdmissionOpen:
 			continue
@@ -101,12 +106,7 @@ func watch(desires []desire, here site, ask func(*desire) verdict) []guard.Port 
 			if here.op.AdmissionOpen || ask(d) == admit {
 				g.Guarded, g.Admitted = false, true
 			}
-		case d != nil:
-			mac, err := guard.MACOf(d.Attachment.MAC)
-			if err != nil {
-				break // Docker gives none: it stays quarantined
-			}
-			g.MAC, g.IPv4, g.IPv6 = mac, d.Attachment.IPv4, d.Attachment.IPv6
+		case d != nil && g.MAC != (guard.MAC{}): // without one that Docker gave it stays quarantined
 			g.Gateways, g.Allow = d.Network.Gateways, d.allow
 			g.Connections = d.connections
 			answer := ask(d)

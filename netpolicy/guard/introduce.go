@@ -12,7 +12,8 @@ import (
 const maxIntroduced = 512
 
 // expect notes who is not admitted yet: those are introduced when they are, however
-// many attempts at that fail. At the first Apply the others were admitted before.
+// many attempts at that fail. At the first Apply an earlier run may have admitted the
+// others; the table tells.
 func (d *Driver) expect(was *plan) {
 	for index := range d.newcomers {
 		if d.plan.ports[index] == nil {
@@ -20,10 +21,24 @@ func (d *Driver) expect(was *plan) {
 		}
 	}
 	for index, pp := range d.plan.ports {
-		if pp.state == Quarantined || was != nil && was.ports[index] == nil {
+		refused := was != nil && was.ports[index] == nil || was == nil && d.refuses(pp)
+		if pp.state == Quarantined || refused {
 			d.newcomers[index] = struct{}{}
 		}
 	}
+}
+
+// refuses tells whether the table that was found refuses all that a port sends.
+func (d *Driver) refuses(pp *portPlan) bool {
+	t := d.kernel.table
+	if t == nil || !t.present {
+		return false
+	}
+	if pp.state == Trusted {
+		_, known := t.sets[setKnown][element{key: portKey(pp.Index)}]
+		return !known
+	}
+	return !t.admits(&pp.Port)
 }
 
 // introduce tells containers that were just admitted where their neighbours are.
@@ -41,7 +56,7 @@ func (d *Driver) introduce(left work) {
 	about := left.about()
 	var news []*portPlan
 	for index := range d.newcomers {
-		if pp := d.plan.ports[index]; pp.state == Admitted && len(d.failed[index])+len(about[index]) == 0 {
+		if pp := d.plan.ports[index]; pp.state != Quarantined && len(d.failed[index])+len(about[index]) == 0 {
 			news = append(news, pp)
 			delete(d.newcomers, index)
 		}
@@ -64,6 +79,7 @@ func (d *Driver) introduce(left work) {
 			}
 		}
 	}
+	d.announce(socket, news)
 }
 
 // answers are frames that tell a container of the bridge's addresses first, then
@@ -82,10 +98,8 @@ func (p *plan) answers(to *portPlan, bridge MAC) [][]byte {
 	if bridge != (MAC{}) {
 		tell(bridge, append(slices.Clone(to.Gateways), bridge.LinkLocal())...)
 	}
-	for index, pp := range p.ports {
-		if index != to.Index && pp.Bridge == to.Bridge && pp.state == Admitted {
-			tell(pp.MAC, pp.own()...)
-		}
+	for _, pp := range p.neighboursOf(to) {
+		tell(pp.MAC, pp.own()...)
 	}
 	return frames
 }

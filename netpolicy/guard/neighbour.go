@@ -127,6 +127,34 @@ func (r rtnl) addNeighbour(k Neighbour, mac MAC) error {
 	return nil
 }
 
+// correctNeighbour changes the MAC of an entry that the host learnt, if there is one. An
+// entry that somebody made for good stays.
+func (r rtnl) correctNeighbour(k Neighbour, mac MAC) error {
+	answers, err := r.send(unix.RTM_GETNEIGH, 0, ndmsg(family(k.Addr), k.Bridge, 0, 0), func(ae *netlink.AttributeEncoder) {
+		ae.Bytes(unix.NDA_DST, k.Addr.AsSlice())
+	})
+	if gone(err) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("get neighbour %s: %w", k.Addr, err)
+	}
+	const learnt = unix.NUD_INCOMPLETE | unix.NUD_REACHABLE | unix.NUD_STALE | unix.NUD_DELAY | unix.NUD_PROBE | unix.NUD_FAILED
+	for _, a := range answers {
+		if len(a.Data) < sizeofNdMsg || binary.NativeEndian.Uint16(a.Data[8:])&learnt == 0 {
+			return nil
+		}
+	}
+	err = r.write("neighbour correct", unix.RTM_NEWNEIGH, netlink.Replace, ndmsg(family(k.Addr), k.Bridge, unix.NUD_STALE, 0), func(ae *netlink.AttributeEncoder) {
+		ae.Bytes(unix.NDA_DST, k.Addr.AsSlice())
+		ae.Bytes(unix.NDA_LLADDR, mac[:])
+	})
+	if err != nil && !gone(err) {
+		return fmt.Errorf("correct neighbour %s: %w", k.Addr, err)
+	}
+	return nil
+}
+
 // deleteNeighbour removes an entry; one that is not there is fine.
 func (r rtnl) deleteNeighbour(k Neighbour) error {
 	err := r.write("neighbour delete", unix.RTM_DELNEIGH, 0, ndmsg(family(k.Addr), k.Bridge, 0, 0), func(ae *netlink.AttributeEncoder) {

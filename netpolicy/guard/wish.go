@@ -48,7 +48,7 @@ type Port struct {
 	Name       string // of the host's veth, for messages
 	Bridge     int    // ifindex
 	BridgeName string
-	MAC        MAC        // of the container's end
+	MAC        MAC        // of the container's end; zero if it is not known
 	IPv4, IPv6 netip.Addr // invalid where there is none; the link-local address is implied
 	Gateways   []netip.Addr
 	// Allow are further addresses of its own, by its label. It never takes an

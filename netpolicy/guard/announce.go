@@ -1,0 +1,81 @@
+package guard
+
+import (
+	"net/netip"
+
+	"golang.org/x/sys/unix"
+)
+
+// announce tells the neighbours of containers that were just admitted where these are.
+//
+// A neighbour may remember another MAC for a container's address: Docker 28 and later
+// give a container a new MAC at each start. The container says so itself at its start,
+// and was not heard if it was quarantined then. A kernel believes an announcement only
+// if it knows the address already (arp_accept, RFC 4861 section 7.2.5), and a container
+// with other addresses or another MAC than Docker gave it is not admitted: so nobody
+// gains anything by it.
+//
+// Extra addresses are not announced. They may be in use by the other of a pair.
+func (d *Driver) announce(socket int, news []*portPlan) {
+	for _, pp := range news {
+		if pp.MAC == (MAC{}) {
+			continue
+		}
+		send := func(port int, frame []byte) {
+			if err := unix.Sendto(socket, frame, 0, &unix.SockaddrLinklayer{Ifindex: port}); err != nil {
+				d.log.Debug("neighbours are not told of a new container", "veth", pp.Name, "error", err)
+			}
+		}
+		if bridge, ok := d.kernel.bridges[pp.Bridge]; ok && pp.IPv4.IsValid() {
+			// One frame for all. It comes from the bridge, so that ports which are not
+			// admitted do not get it.
+			send(pp.Bridge, gratuitous(bridge, pp.MAC, pp.IPv4))
+		}
+		if pp.IPv6.IsValid() {
+			for _, to := range d.plan.neighboursOf(pp) {
+				for _, a := range []netip.Addr{pp.IPv6, pp.MAC.LinkLocal()} {
+					// One frame each: the container itself would take an
+					// advertisement of its address for a duplicate.
+					if frame := advert(to, pp.MAC, a); frame != nil {
+						send(to.Index, frame)
+					}
+				}
+			}
+		}
+		d.correct(pp)
+	}
+}
+
+// neighboursOf gives the other containers of a port's bridge that can receive.
+func (p *plan) neighboursOf(of *portPlan) []*portPlan {
+	var all []*portPlan
+	for index, pp := range p.ports {
+		if index != of.Index && pp.Bridge == of.Bridge && pp.MAC != (MAC{}) && (pp.state == Admitted || pp.state == Trusted) {
+			all = append(all, pp)
+		}
+	}
+	return all
+}
+
+// gratuitous is a gratuitous reply of ARP (RFC 5227 section 3) to everybody.
+func gratuitous(from, mac MAC, a netip.Addr) []byte {
+	frame := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, from[:]...)
+	frame = append(frame, 0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 2)
+	for range 2 { // sender and target
+		frame = append(append(frame, mac[:]...), a.AsSlice()...)
+	}
+	return frame
+}
+
+// correct has the host forget where an address was before. Of a guarded port the host
+// has a permanent entry anyway.
+func (d *Driver) correct(pp *portPlan) {
+	if pp.state != Trusted {
+		return
+	}
+	for _, a := range pp.own() {
+		if err := d.links.correctNeighbour(Neighbour{pp.Bridge, a}, pp.MAC); err != nil {
+			d.log.Debug("the host may remember another MAC of a new container", "veth", pp.Name, "error", err)
+		}
+	}
+}
