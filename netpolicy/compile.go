@@ -32,7 +32,7 @@ func compile(w World, block int) *RuleSet {
 		b := builder{prepared: p, block: math.MaxInt, ipv6: f == &draft.V6, generation: draft.Generation, draft: true, sets: map[string]*Set{}}
 		f.Chains = b.chains()
 	}
-	rs := &RuleSet{Generation: digest(generationLen, draft.rulesText(), strconv.Itoa(block)), States: p.states, bounded: boundedPeers(w.Policies)}
+	rs := &RuleSet{Generation: digest(generationLen, draft.rulesText(), strconv.Itoa(block)), States: p.states, bounded: boundedPeers(w.Policies), allows: allowedOf(w.Policies)}
 	for _, f := range rs.Families() {
 		ipv6 := f == &rs.V6
 		b := builder{prepared: p, block: block, ipv6: ipv6, generation: rs.Generation, sets: map[string]*Set{},
@@ -122,7 +122,7 @@ func (b *builder) groupSet(g group, denies bool) string {
 		letter = letterDeny
 	}
 	return b.set(Set{Name: contentSet(b.ipv6, letter, g.key), Kind: Addrs, Closes: denies, About: g.about},
-		func() []Member { return b.addrsOf(g.has, !denies) })
+		func() []Member { return b.addrsOf(g.members(denies), !denies) })
 }
 
 // isolatedSet is the set of the endpoints that a stage closes.

@@ -13,6 +13,10 @@ type differences struct {
 	judges [2]*judgeFamily
 	rules  [2][]Rule // of policies, that the other has not
 	closed [2][]string
+	// moved are the addresses that are in a set of the one and not in that of the other
+	// which has its name: whom a policy allows something depends on other policies too,
+	// where labels of images select.
+	moved map[netip.Addr]bool
 }
 
 func (p *planner) differences(ipv6 bool) differences {
@@ -32,6 +36,7 @@ func (p *planner) differences(ipv6 bool) differences {
 			d.closed[i] = append(d.closed[i], scopedSet(ipv6, letterIsolated, stageCode(s), rs.Generation))
 		}
 	}
+	d.move()
 	for i := range has {
 		for key, r := range has[i] {
 			if _, same := has[1-i][key]; !same {
@@ -45,6 +50,9 @@ func (p *planner) differences(ipv6 bool) differences {
 // between tells whether anything of it may be about a packet, whatever its
 // protocol and ports.
 func (d *differences) between(src, dst netip.Addr) bool {
+	if d.moved[src] || d.moved[dst] {
+		return true
+	}
 	p := Packet{Src: src, Dst: dst}
 	for i := range d.closed[0] {
 		for _, a := range []netip.Addr{src, dst} {
@@ -61,4 +69,24 @@ func (d *differences) between(src, dst netip.Addr) bool {
 		}
 	}
 	return false
+}
+
+func (d *differences) move() {
+	d.moved = map[netip.Addr]bool{}
+	for name, was := range d.judges[0].sets {
+		is, both := d.judges[1].sets[name]
+		if !both || was.kind != Addrs {
+			continue
+		}
+		for a := range was.addrs {
+			if !is.addrs[a] {
+				d.moved[a] = true
+			}
+		}
+		for a := range is.addrs {
+			if !was.addrs[a] {
+				d.moved[a] = true
+			}
+		}
+	}
 }

@@ -29,7 +29,19 @@ type Workload struct {
 	ID, Name         string
 	Project, Service string // of Docker Compose, "" without
 	Labels           map[string]string
+	// Inherited names the labels whose value is the image's own: nobody can tell
+	// whether the container's creator wanted them. They close and never open.
+	Inherited map[string]bool
+	// Unproven says why it is not known which labels are the image's, "" if it is
+	// known. None of the labels opens then.
+	Unproven string
 }
+
+// The labels that Project and Service are of.
+const (
+	LabelProject = "com.docker.compose.project"
+	LabelService = "com.docker.compose.service"
+)
 
 // Publish is a port of an endpoint that is reachable through the host.
 type Publish struct {
@@ -47,6 +59,8 @@ type State struct {
 	// Locked says why it is closed both ways whatever policies allow: faults of
 	// its labels, or of a policy that is about it. Empty if it is not.
 	Locked []string
+	// Uncounted are labels that a policy's allow names, and that do not count there.
+	Uncounted []Uncounted
 }
 
 // Isolated tells whether policy closes the endpoint in a direction but for what

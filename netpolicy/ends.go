@@ -58,7 +58,7 @@ func (b *builder) publishedEnds(s Stage, d Direction, g group, p peer, of ports)
 		if !ok {
 			return nil, false
 		}
-		is := func(t target) bool { return g.has[t.endpoint] }
+		is := func(t target) bool { return g.members(denies)[t.endpoint] }
 		return append([]SetMatch{{Set: b.targetSet(g.key, g.about, is, of, denies, s), Side: Dst}}, theirs...), true
 	}
 	is, ok := b.targets(p, denies)
@@ -80,7 +80,7 @@ func (b *builder) targets(p peer, denies bool) (func(target) bool, bool) {
 	case peerAny:
 		return func(target) bool { return true }, true
 	case peerContainers:
-		has := b.selector(p.sel).has
+		has := b.selector(p.sel).members(denies)
 		return func(t target) bool { return has[t.endpoint] }, true
 	case peerNet:
 		if denies {

@@ -12,12 +12,24 @@ import (
 type group struct {
 	key   string
 	about string
-	has   []bool // by endpoint
+	has   []bool // by endpoint: for whom it closes
+	opens []bool // by endpoint: for whom it allows, which is never more
+	// byLabel says that labels decide who is in it.
+	byLabel bool
+}
+
+// members gives the endpoints that are meant in a deny, or in an allow.
+func (g group) members(denies bool) []bool {
+	if denies {
+		return g.has
+	}
+	return g.opens
 }
 
 // stageRules are what one policy says in one direction, with whom it is about.
 type stageRules struct {
 	group
+	sel    Selector // of a policy in a file
 	policy string
 	rules  []rule
 }
@@ -65,7 +77,9 @@ func prepare(w World) *prepared {
 	for _, policy := range w.Policies {
 		p.add(policy)
 	}
+	p.narrow()
 	p.readLabels()
+	p.noteUncounted(w.Policies)
 	for _, b := range w.Broken {
 		for i, in := range p.selector(b.Select).has {
 			if in {
@@ -90,7 +104,7 @@ func (p *prepared) add(policy Policy) {
 				}
 			}
 		}
-		p.rules[fileStage(d)] = append(p.rules[fileStage(d)], stageRules{g, policy.name, policy.rules[d]})
+		p.rules[fileStage(d)] = append(p.rules[fileStage(d)], stageRules{g, policy.sel, policy.name, policy.rules[d]})
 	}
 	for _, d := range policy.deny {
 		p.denies = append(p.denies, stageDeny{g, policy.name, d})
@@ -103,12 +117,15 @@ func (p *prepared) selector(s Selector) group {
 	if g, ok := p.groups[key]; ok {
 		return g
 	}
-	g := group{key, "containers with " + s.String(), make([]bool, len(p.endpoints))}
+	n := len(p.endpoints)
+	g := group{key, "containers with " + s.String(), make([]bool, n), make([]bool, n), len(s.named()) > 0}
 	if s.String() == (Selector{}).String() {
 		g.about = s.String()
 	}
 	for i := range p.endpoints {
-		g.has[i] = p.endpoints[i].Managed && s.Matches(&p.endpoints[i])
+		e := &p.endpoints[i]
+		g.has[i] = e.Managed && s.Matches(e)
+		g.opens[i] = g.has[i] && s.Opens(e)
 	}
 	p.groups[key] = g
 	return g
@@ -173,8 +190,9 @@ func (p *prepared) readLabels() {
 				}
 				at = len(p.rules[stage])
 				byText[d][text] = at
-				g := group{"label " + d.String() + " " + text, "containers with one label " + policyLabels[d], make([]bool, n)}
-				p.rules[stage] = append(p.rules[stage], stageRules{g, "label " + policyLabels[d], found[i].rules[d]})
+				has := make([]bool, n)
+				g := group{key: "label " + d.String() + " " + text, about: "containers with one label " + policyLabels[d], has: has, opens: has}
+				p.rules[stage] = append(p.rules[stage], stageRules{group: g, policy: "label " + policyLabels[d], rules: found[i].rules[d]})
 			}
 			p.rules[stage][at].has[i] = true
 		}

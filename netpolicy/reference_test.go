@@ -123,6 +123,7 @@ func (r reference) side(c refConn, dir Direction) bool {
 			return false
 		}
 	}
+	proven := slices.ContainsFunc(r.policies, func(p refPolicy) bool { return refRules(p, dir) != nil && selectedByOwn(p.Select, mine) })
 	closed, open := false, false
 	for _, p := range r.policies {
 		rules := refRules(p, dir)
@@ -130,6 +131,9 @@ func (r reference) side(c refConn, dir Direction) bool {
 			continue
 		}
 		closed = true
+		if proven && !selectedByOwn(p.Select, mine) {
+			continue // with the labels of its image it gets no more than without
+		}
 		open = open || slices.ContainsFunc(*rules, func(rule refRule) bool {
 			return refMatch(p.Select.Project, rule, append(rule.From, rule.To...), theirs, c, false)
 		})
@@ -203,12 +207,46 @@ func refPeerIs(home string, p refPeer, other refEnd, denies bool) bool {
 	} else if p.Project == "*" {
 		p.Project = ""
 	}
+	if !denies {
+		return selectedByOwn(p.refSelector, other)
+	}
 	return selected(p.refSelector, other)
 }
 
 func refInside(p refPeer, a netip.Addr) bool {
 	return netip.MustParsePrefix(p.CIDR).Contains(a) &&
 		!slices.ContainsFunc(p.Except, func(e string) bool { return netip.MustParsePrefix(e).Contains(a) })
+}
+
+// selectedByOwn is selected without the labels of images.
+func selectedByOwn(s refSelector, end refEnd) bool {
+	if end.endpoint == nil {
+		return false
+	}
+	e := *end.endpoint
+	e.Workload, e.Shared = refOwn(e.Workload), slices.Clone(e.Shared)
+	for i := range e.Shared {
+		e.Shared[i] = refOwn(e.Shared[i])
+	}
+	end.endpoint = &e
+	return selected(s, end)
+}
+
+func refOwn(w Workload) Workload {
+	own := map[string]string{}
+	for key, value := range w.Labels {
+		if w.Unproven == "" && !w.Inherited[key] {
+			own[key] = value
+		}
+	}
+	w.Labels = own
+	if w.Unproven != "" || w.Inherited[LabelProject] {
+		w.Project = ""
+	}
+	if w.Unproven != "" || w.Inherited[LabelService] {
+		w.Service = ""
+	}
+	return w
 }
 
 func selected(s refSelector, end refEnd) bool {

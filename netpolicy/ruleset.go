@@ -42,6 +42,7 @@ type RuleSet struct {
 	States []State
 
 	bounded []bounded // for explanations
+	allows  []allowed
 }
 
 // Families lists both, to range over.
@@ -107,7 +108,9 @@ type Set struct {
 	Kind Kind
 	// Scoped says that the name carries the generation, since what the members
 	// mean depends on all policies: such a set is never shared with another
-	// generation. Any other set may be, and then has the same members in both.
+	// generation. Any other set may be, and then has the same members in both, but for
+	// containers that policies select by labels of their images: whether such a policy
+	// allows them something depends on who else selects them.
 	Scoped bool
 	// Closes says that a member more denies more; of any other set, that it
 	// allows more.

@@ -24,12 +24,44 @@ type labelMatch struct {
 // Matches tells whether the selector fits an endpoint: its container, or another
 // that lives in the same network namespace, and its network. It does not ask
 // whether the endpoint is managed.
-func (s Selector) Matches(e *Endpoint) bool {
+//
+// All labels count, those of the containers' images too: Matches is for what
+// closes. Opens is for what an allow names.
+func (s Selector) Matches(e *Endpoint) bool { return s.matches(e, s.fits) }
+
+// Opens is Matches without the labels that the containers have of their images.
+func (s Selector) Opens(e *Endpoint) bool { return s.matches(e, s.fitsOwn) }
+
+func (s Selector) matches(e *Endpoint, fits func(*Workload) bool) bool {
 	if s.network != "" && s.network != e.Network {
 		return false
 	}
-	return s.fits(&e.Workload) || slices.ContainsFunc(e.Shared, func(w Workload) bool { return s.fits(&w) })
+	return fits(&e.Workload) || slices.ContainsFunc(e.Shared, func(w Workload) bool { return fits(&w) })
 }
+
+// fitsOwn tells whether the selector fits by labels that the container's creator
+// has set.
+func (s Selector) fitsOwn(w *Workload) bool {
+	return s.fits(w) && !slices.ContainsFunc(s.named(), func(label string) bool { return !w.counts(label) })
+}
+
+// named gives the labels that the selector asks for.
+func (s Selector) named() []string {
+	var all []string
+	if s.project != "" {
+		all = append(all, LabelProject)
+	}
+	if s.service != "" {
+		all = append(all, LabelService)
+	}
+	for _, l := range s.labels {
+		all = append(all, l.key)
+	}
+	return all
+}
+
+// counts tells whether a label counts where something opens.
+func (w *Workload) counts(label string) bool { return w.Unproven == "" && !w.Inherited[label] }
 
 func (s Selector) fits(w *Workload) bool {
 	if s.project != "" && s.project != w.Project || s.service != "" && s.service != w.Service {

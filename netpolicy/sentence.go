@@ -105,7 +105,7 @@ func (e *explainer) denied(p pair, t Trace, s *Service) string {
 	if other := p.other(endpoint); other != nil && !other.Managed {
 		text += fmt.Sprintf("; %s is not managed on %s, so that rules can name it by its address only", other.Name, other.Network)
 	}
-	return text + e.nearMiss(p, h, endpoint)
+	return text + e.nearMiss(p, h, endpoint) + e.inherited(p, h, endpoint, s)
 }
 
 func policiesText(names []string) string {

@@ -154,6 +154,16 @@ func drawWorkload(t *rapid.T, name string) Workload {
 		}
 		w.Labels[policyLabels[d]] = string(text)
 	}
+	if sometimes(t, "image", 3) {
+		w.Inherited = map[string]bool{}
+		for _, label := range []string{LabelProject, LabelService, "tier"} {
+			if sometimes(t, "of the image", 2) {
+				w.Inherited[label] = true
+			}
+		}
+	} else if sometimes(t, "image unread", 20) {
+		w.Unproven = "its image cannot be read"
+	}
 	if sometimes(t, "misspelt", 30) {
 		w.Labels["netguard.ingres"] = "[]"
 	}
