@@ -81,6 +81,10 @@ func (d *desire) owns() {
 			d.wrong = append(d.wrong, err.Error())
 			continue
 		}
+		if !c.Counts(guard.LabelAllow) {
+			d.notes = append(slices.Clip(d.notes), fmt.Sprintf("label %s of %s does not count: %s; %s", guard.LabelAllow, c.Name, imageWhy(c), imageRemedy(c)))
+			continue
+		}
 		d.allow.Prefixes = append(d.allow.Prefixes, allow.Prefixes...)
 		d.allow.MACs = append(d.allow.MACs, allow.MACs...)
 	}

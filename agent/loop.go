@@ -160,7 +160,7 @@ func (l *loop) pass(ctx context.Context) {
 	}
 	ports := l.links.Snapshot()
 	cfg := l.settings.config()
-	seen.view = l.holder.view(seen.view, ports)
+	seen.view = trusting(l.holder.view(seen.view, ports), cfg.TrustImageLabels)
 	l.police.networks = allOf(seen.view)
 	op := endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}
 	endpoints := endpoint.Join(endpoint.Observation{View: seen.view, Ports: ports, Fresh: seen.fresh,
@@ -178,6 +178,7 @@ func (l *loop) pass(ctx context.Context) {
 		l.police.pass(ctx)
 		s.policing = l.police.result()
 		for i := range s.desires {
+			s.desires[i].uncounted(s.policing.ruling.states[s.desires[i].Key].Uncounted)
 			s.desires[i].narrow(s.policing.ruling.widened[s.desires[i].Key], cfg.Claims)
 		}
 		l.apply(s, ports)

@@ -9,12 +9,6 @@ import (
 	"netguard/netpolicy/guard"
 )
 
-// Labels that Docker Compose gives to its containers.
-const (
-	composeProject = "com.docker.compose.project"
-	composeService = "com.docker.compose.service"
-)
-
 // parties gives the endpoints as policies see them, in the same order. It is pure.
 func parties(desires []desire) []netpolicy.Endpoint {
 	out := make([]netpolicy.Endpoint, len(desires))
@@ -42,7 +36,8 @@ func parties(desires []desire) []netpolicy.Endpoint {
 var protocols = map[string]netpolicy.Protocol{"tcp": netpolicy.TCP, "udp": netpolicy.UDP, "sctp": netpolicy.SCTP}
 
 func workload(c docker.Container) netpolicy.Workload {
-	return netpolicy.Workload{ID: c.ID, Name: c.Name, Project: c.Labels[composeProject], Service: c.Labels[composeService], Labels: c.Labels}
+	return netpolicy.Workload{ID: c.ID, Name: c.Name, Project: c.Labels[netpolicy.LabelProject], Service: c.Labels[netpolicy.LabelService],
+		Labels: c.Labels, Inherited: c.Inherited, Unproven: c.Unproven}
 }
 
 // linkLocal is the address that the kernel derives from a MAC, invalid for what

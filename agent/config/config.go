@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"path"
 	"slices"
+	"strings"
 
 	"netguard/internal/smallfile"
 	"netguard/internal/strictyaml"
@@ -48,11 +49,14 @@ type Config struct {
 	Limits shaper.Operator
 	// AllowOptOut says that the label netguard.enabled=false counts.
 	AllowOptOut bool
-	Socket      string // absolute path of the control socket
-	Metrics     string // host:port of the Prometheus listener; "" is none
-	DockerHost  string // URL; "" is Docker's own default
-	PolicyDir   string // absolute path
-	Log         Log
+	// TrustImageLabels are the images whose labels count as if the containers' creators
+	// had set them: patterns for MatchImage.
+	TrustImageLabels Globs
+	Socket           string // absolute path of the control socket
+	Metrics          string // host:port of the Prometheus listener; "" is none
+	DockerHost       string // URL; "" is Docker's own default
+	PolicyDir        string // absolute path
+	Log              Log
 }
 
 // Log says how the agent logs.
@@ -87,6 +91,17 @@ func (g Globs) Match(name string) bool {
 	return slices.ContainsFunc(g, func(pattern string) bool {
 		ok, err := path.Match(pattern, name)
 		return ok && err == nil // Parse refuses patterns that have an error
+	})
+}
+
+// MatchImage tells whether one of the patterns fits a whole reference of an image. Of
+// Match it differs in this: * and ? stand for slashes too, since what is between the
+// slashes of a reference means nothing here.
+func (g Globs) MatchImage(ref string) bool {
+	const slash = "\x00" // in no reference, and in no pattern
+	return slices.ContainsFunc(g, func(pattern string) bool {
+		ok, err := path.Match(strings.ReplaceAll(pattern, "/", slash), strings.ReplaceAll(ref, "/", slash))
+		return ok && err == nil
 	})
 }
 

@@ -22,7 +22,8 @@ const maxSocket = 107
 // convert makes the typed configuration out of what was written.
 func (d *decoder) convert(r raw) Config {
 	c := Default()
-	c.Exclude, c.Unguarded = d.globs(r.exclude), d.globs(r.unguarded)
+	c.Exclude, c.Unguarded = d.globs(r.exclude, checkGlob), d.globs(r.unguarded, checkGlob)
+	c.TrustImageLabels = d.globs(r.trustImages, checkImageGlob)
 	if w := r.admission; w.Set() {
 		switch w.Text {
 		case "closed", "open":
@@ -93,10 +94,10 @@ func (d *decoder) convert(r raw) Config {
 	return c
 }
 
-func (d *decoder) globs(words []word) Globs {
+func (d *decoder) globs(words []word, check func(string) error) Globs {
 	var out Globs
 	for _, w := range words {
-		if err := checkGlob(w.Text); err != nil {
+		if err := check(w.Text); err != nil {
 			d.Fault(w.At, "%s: %v", w.Key, err)
 			continue
 		}
@@ -135,6 +136,21 @@ func checkGlob(s string) error {
 	if s == "" {
 		return fmt.Errorf("the pattern is empty: write the name of a network, * stands for any characters")
 	}
+	return checkPattern(s)
+}
+
+// checkImageGlob refuses what fits no image's reference.
+func checkImageGlob(s string) error {
+	if s == "" {
+		return fmt.Errorf("the pattern is empty: write an image as docker ps shows it, such as registry.example/team/*, * stands for any characters")
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }) {
+		return fmt.Errorf("pattern %q has a space or a control character in it, which no image's name has", clip(s))
+	}
+	return checkPattern(s)
+}
+
+func checkPattern(s string) error {
 	if _, err := path.Match(s, ""); err != nil {
 		return fmt.Errorf("pattern %q cannot be read: a [ has no ], or a \\ stands at the end", clip(s))
 	}

@@ -26,6 +26,7 @@ type raw struct {
 	defaults    rawRates
 	max         rawRates
 	allowOptOut word
+	trustImages []word
 	socket      word
 	metrics     word
 	dockerHost  word
@@ -53,6 +54,7 @@ func (r *raw) fields(d *decoder) []field {
 			d.Field("max", d.rates(&r.max)),
 		)),
 		d.Field("allow_opt_out", d.Scalar(&r.allowOptOut)),
+		d.Field("trust_image_labels", d.list(&r.trustImages)),
 		d.Field("socket", d.Scalar(&r.socket)),
 		d.Field("metrics", d.Scalar(&r.metrics)),
 		d.Field("docker_host", d.Scalar(&r.dockerHost)),

@@ -15,6 +15,8 @@ const (
 	// maxEvent is what one event may cost. It carries all labels of its
 	// container.
 	maxEvent = 16 << 20
+	// maxImage is what the answer about an image may cost. It carries its labels.
+	maxImage = 4 << 20
 	// maxRefusal is how much is read of why the engine refuses, in bytes.
 	maxRefusal = 2 << 10
 
@@ -50,6 +52,9 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 		return response, nil
 	}
 	body := &costed{ReadCloser: response.Body, most: b.most, left: b.most, over: errLargeAnswer}
+	if strings.Contains(r.URL.Path, "/images/") {
+		body.most, body.left = min(b.most, maxImage), min(b.most, maxImage)
+	}
 	if strings.HasSuffix(r.URL.Path, "/events") {
 		body.most, body.left, body.over, body.lines = maxEvent, maxEvent, errLargeEvent, true
 	}

@@ -31,11 +31,8 @@ func newContainer(s container.Summary) Container {
 		State:       string(s.State),
 		NetworkMode: s.HostConfig.NetworkMode,
 	}
-	for key, value := range c.Labels {
-		if len(value) > maxValue {
-			c.Labels[key] = strings.Clone(value[:maxValue])
-		}
-	}
+	clipValues(c.Labels)
+	c.Image, c.image = clip(s.Image), imageOf(s)
 	for _, n := range s.Names {
 		// Links add names with a second slash ("/web/db").
 		if n = strings.TrimPrefix(n, "/"); !strings.Contains(n, "/") {

@@ -38,10 +38,12 @@ type Engine struct {
 	pingEvery, pingTimeout time.Duration
 
 	reading sync.Mutex // one Refresh at a time
+	images  *images
 
 	mu     sync.Mutex // guards what follows
 	client *caller
 	hint   Hint
+	wake   func() // tells who reads that the hint grew; nil if nobody wants to know
 	view   View
 	// watching says that a stream of events is being read.
 	watching bool
@@ -59,7 +61,7 @@ func New(host string, log *slog.Logger) (*Engine, error) {
 	}
 	e := &Engine{
 		host: host, log: log, most: maxAnswer,
-		pingEvery: 5 * time.Second, pingTimeout: 5 * time.Second,
+		pingEvery: 5 * time.Second, pingTimeout: 5 * time.Second, images: newImages(),
 		view: View{Containers: map[string]Container{}, Networks: map[string]Network{}, Firewall: defaultFirewall},
 	}
 	c, err := e.newClient()

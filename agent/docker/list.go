@@ -52,7 +52,12 @@ func (r *reader) containers(ctx context.Context, ids map[string]struct{}) error 
 		delete(r.Containers, id)
 	}
 	for _, c := range list {
-		changed[c.ID] = before[c.ID]
+		old := before[c.ID]
+		if c.Image == c.image.id && old.Image != "" {
+			c.Image = old.Image // its tag has moved on: that it was given does not change
+		}
+		r.listed[c.ID] = struct{}{}
+		changed[c.ID] = old
 		r.Containers[c.ID] = c
 	}
 	r.share(changed)

@@ -52,10 +52,13 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 	if err != nil {
 		return v, err
 	}
-	r := reader{client: c, View: v, before: v}
+	r := reader{client: c, View: v, before: v, listed: map[string]struct{}{}}
 	if !h.Full {
-		err := r.named(ctx, h)
-		return r.View, err
+		if err := r.named(ctx, h); err != nil {
+			return r.View, err
+		}
+		e.prove(ctx, &r, imagePatience)
+		return r.View, nil
 	}
 	if !e.isTold() { // once a connection: /info asks storage drivers
 		if err := r.about(ctx); err != nil {
@@ -65,8 +68,16 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 			e.setTold()
 		}
 	}
-	err = r.all(ctx)
-	return r.View, err
+	if err := r.all(ctx); err != nil {
+		return r.View, err
+	}
+	patience := imagePatience
+	if len(v.Networks) == 0 {
+		patience = firstImagePatience
+	}
+	e.prove(ctx, &r, patience)
+	e.images.forget(r.Containers)
+	return r.View, nil
 }
 
 // reader makes one view out of another. It clones a map before it writes to it,
@@ -76,6 +87,7 @@ type reader struct {
 	before           View
 	client           *caller
 	ownCons, ownNets bool
+	listed           map[string]struct{} // the containers that were just read, by ID
 }
 
 // about reads which engine it is.

@@ -26,6 +26,14 @@ type View struct {
 type Container struct {
 	ID, Name string
 	Labels   map[string]string
+	// Image is the reference that it was created with, or the image's ID where that
+	// names another image now.
+	Image string
+	// Inherited names the labels whose value is the image's own: whether the
+	// container's creator wanted them, nobody can tell.
+	Inherited map[string]bool
+	// Unproven says why it is not known which labels those are, "" if it is.
+	Unproven string
 	State    string // created, running, paused, restarting, removing, exited, dead
 	// NetworkMode is how it was created: the name or ID of a network, host,
 	// none, or container:X.
@@ -37,7 +45,13 @@ type Container struct {
 	// Networks are the names of those that it was to be on when it was listed,
 	// sorted, if it has an endpoint there yet or not.
 	Networks []string
+
+	image imageRef
 }
+
+// Counts tells whether a label is known to be the word of whoever created the
+// container, and not of the author of its image.
+func (c Container) Counts(label string) bool { return c.Unproven == "" && !c.Inherited[label] }
 
 // Published is a port of a container that is reachable through the host.
 type Published struct {

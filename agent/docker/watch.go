@@ -28,6 +28,9 @@ var errSilent = errors.New("engine does not answer a ping")
 // every 100 ms to a second. Whenever a stream begins, the hint is full. It calls wake,
 // which must not block, each time the hint grew, and when a stream broke.
 func (e *Engine) Watch(ctx context.Context, wake func()) error {
+	e.mu.Lock()
+	e.wake = wake
+	e.mu.Unlock()
 	wait := minBackoff
 	reported := false
 	for {

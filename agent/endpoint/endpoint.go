@@ -279,6 +279,12 @@ func (op Operator) manages(n docker.Network, c docker.Container) (reason string,
 	}
 	switch value, there := c.Labels[Label]; {
 	case !there || value == "true":
+	case value == "false" && op.AllowOptOut && !c.Counts(Label):
+		why := "the image has the same label, and an image cannot opt out"
+		if c.Unproven != "" {
+			why = c.Unproven
+		}
+		faults = append(faults, fmt.Sprintf("label %s=false has no effect: %s: add the image to trust_image_labels of the configuration (docker lists it as %.200q), or exclude the network", Label, why, c.Image))
 	case value == "false" && op.AllowOptOut:
 		return "its label " + Label + "=false opts out", nil
 	case value == "false":

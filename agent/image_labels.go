@@ -1,0 +1,87 @@
+package agent
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"netguard/agent/config"
+	"netguard/agent/docker"
+	"netguard/netpolicy"
+)
+
+// trusting gives a view in which labels count wherever they come from, for containers of
+// images that the operator trusts.
+func trusting(v docker.View, trusted config.Globs) docker.View {
+	if len(trusted) == 0 {
+		return v
+	}
+	own := false
+	for id, c := range v.Containers {
+		if c.Unproven == "" && len(c.Inherited) == 0 || !trusted.MatchImage(c.Image) {
+			continue
+		}
+		if !own { // the view was handed out
+			v.Containers, own = maps.Clone(v.Containers), true
+		}
+		c.Inherited, c.Unproven = nil, ""
+		v.Containers[id] = c
+	}
+	return v
+}
+
+// imageWhy says why labels of a container do not count where something opens.
+func imageWhy(c docker.Container) string {
+	if c.Unproven != "" {
+		return c.Unproven
+	}
+	return "the image has the same label, and an image opens nothing"
+}
+
+// imageRemedy says what to do for labels to count.
+func imageRemedy(c docker.Container) string {
+	return fmt.Sprintf("give the container a label of its own, with another value than the image's, or add the image to trust_image_labels of the configuration (docker lists it as %.200q)", c.Image)
+}
+
+// uncounted notes the labels that policies name in what they allow, and that do not
+// count there.
+func (d *desire) uncounted(found []netpolicy.Uncounted) {
+	for i, u := range found {
+		if i == maxTold {
+			d.notes = append(slices.Clip(d.notes), fmt.Sprintf("%d more labels of images do not count", len(found)-i))
+			return
+		}
+		var by []string
+		for _, name := range u.Policies {
+			if label, ok := strings.CutPrefix(name, "label "); ok {
+				by = append(by, "the label "+label)
+			} else {
+				by = append(by, "policy "+name)
+			}
+		}
+		text := fmt.Sprintf("%s does not count for what %s allows", u, strings.Join(by, " and "))
+		c, its := d.named(u.Container)
+		if why := u.Why; why != "" {
+			text += ": " + why
+		} else {
+			text += ": the image has the same label, and an image opens nothing"
+		}
+		if its {
+			text += "; " + imageRemedy(c)
+		} else {
+			text += "; give that container a label of its own, or add its image to trust_image_labels of the configuration"
+		}
+		d.notes = append(slices.Clip(d.notes), text)
+	}
+}
+
+// named gives the container of that name, if it is one of the endpoint's.
+func (d *desire) named(name string) (docker.Container, bool) {
+	for _, c := range append([]docker.Container{d.Container}, d.Sharers...) {
+		if c.Name == name {
+			return c, true
+		}
+	}
+	return docker.Container{}, false
+}
