@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"netguard/agent/config"
 	"netguard/agent/docker"
@@ -36,7 +35,7 @@ func imageWhy(c docker.Container) string {
 	if c.Unproven != "" {
 		return c.Unproven
 	}
-	return "the image has the same label, and an image opens nothing"
+	return "the image has the same, and an image opens nothing"
 }
 
 // imageRemedy says what to do for labels to count.
@@ -47,32 +46,12 @@ func imageRemedy(c docker.Container) string {
 // uncounted notes the labels that policies name in what they allow, and that do not
 // count there.
 func (d *desire) uncounted(found []netpolicy.Uncounted) {
-	for i, u := range found {
-		if i == maxTold {
-			d.notes = append(slices.Clip(d.notes), fmt.Sprintf("%d more labels of images do not count", len(found)-i))
-			return
+	for _, n := range netpolicy.Notices(found) {
+		remedy := "give that container labels of its own, or add its image to trust_image_labels of the configuration"
+		if c, its := d.named(n.Container); its {
+			remedy = imageRemedy(c)
 		}
-		var by []string
-		for _, name := range u.Policies {
-			if label, ok := strings.CutPrefix(name, "label "); ok {
-				by = append(by, "the label "+label)
-			} else {
-				by = append(by, "policy "+name)
-			}
-		}
-		text := fmt.Sprintf("%s does not count for what %s allows", u, strings.Join(by, " and "))
-		c, its := d.named(u.Container)
-		if why := u.Why; why != "" {
-			text += ": " + why
-		} else {
-			text += ": the image has the same label, and an image opens nothing"
-		}
-		if its {
-			text += "; " + imageRemedy(c)
-		} else {
-			text += "; give that container a label of its own, or add its image to trust_image_labels of the configuration"
-		}
-		d.notes = append(slices.Clip(d.notes), text)
+		d.notes = append(slices.Clip(d.notes), n.Text+"; "+remedy)
 	}
 }
 

@@ -143,17 +143,36 @@ func (w *Workload) value(label string) string {
 	return w.Labels[label]
 }
 
-// String says for people what it is: `label "role"="backup" of tool`.
-func (u Uncounted) String() string {
-	return fmt.Sprintf("label %q=%q of %s", clip(u.Label), u.Value, u.Container)
-}
+// Notice says of a container's labels that they do not count.
+type Notice struct{ Container, Text string }
 
-// because says why it does not count.
-func (u Uncounted) because() string {
-	if u.Why != "" {
-		return u.Why
+// Notices tell people of uncounted labels, those of one container for the same policies
+// together: `label "role"="backup" of tool does not count for what policy db allows: …`.
+func Notices(found []Uncounted) []Notice {
+	type about struct{ container, policies, why string }
+	labels := map[about][]string{}
+	var order []about
+	for _, u := range found {
+		a := about{u.Container, policiesText(u.Policies), u.Why}
+		if labels[a] == nil {
+			order = append(order, a)
+		}
+		labels[a] = append(labels[a], fmt.Sprintf("%q=%q", clip(u.Label), u.Value))
 	}
-	return "the image has the same label, and an image opens nothing"
+	var all []Notice
+	for _, a := range order {
+		what, verb := "label", "does"
+		if len(labels[a]) > 1 {
+			what, verb = "labels", "do"
+		}
+		why := a.why
+		if why == "" {
+			why = "the image has the same, and an image opens nothing"
+		}
+		all = append(all, Notice{a.container, fmt.Sprintf("%s %s of %s %s not count for what %s allows: %s",
+			what, strings.Join(labels[a], ", "), a.container, verb, a.policies, why)})
+	}
+	return all
 }
 
 // allowed is what a policy allows in a direction, for explanations.
@@ -191,12 +210,12 @@ func (e *explainer) inherited(p pair, h Hit, of *Endpoint, s *Service) string {
 			other = behind
 		}
 	}
-	var texts []string
-	tell := func(found []Uncounted, policy string) {
-		for _, u := range found {
-			text := fmt.Sprintf("; %s does not count for what %s allows: %s", u, policyText(policy), u.because())
-			if !slices.Contains(texts, text) && len(texts) < maxUncounted {
-				texts = append(texts, text)
+	var found []Uncounted
+	tell := func(more []Uncounted, policy string) {
+		for _, u := range more {
+			u.Policies = []string{policy}
+			if len(found) < maxUncounted && !slices.ContainsFunc(found, func(o Uncounted) bool { return o.Container == u.Container && o.Label == u.Label }) {
+				found = append(found, u)
 			}
 		}
 	}
@@ -218,7 +237,11 @@ func (e *explainer) inherited(p pair, h Hit, of *Endpoint, s *Service) string {
 			tell(a.sel.uncounted(of), a.policy)
 		}
 	}
-	return strings.Join(texts, "")
+	text := ""
+	for _, n := range Notices(found) {
+		text += "; " + n.Text
+	}
+	return text
 }
 
 // about tells whether ports may be those of a service.

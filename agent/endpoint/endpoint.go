@@ -280,7 +280,7 @@ func (op Operator) manages(n docker.Network, c docker.Container) (reason string,
 	switch value, there := c.Labels[Label]; {
 	case !there || value == "true":
 	case value == "false" && op.AllowOptOut && !c.Counts(Label):
-		why := "the image has the same label, and an image cannot opt out"
+		why := "the image has the same, and an image cannot opt out"
 		if c.Unproven != "" {
 			why = c.Unproven
 		}

@@ -51,6 +51,22 @@ func (e *Engine) importImage(name string) error {
 	default:
 		return nil // one that the test has imported or committed itself
 	}
+	return e.importFiles(name, files)
+}
+
+// Image imports an image of the probe that has labels of its own.
+func (e *Engine) Image(name string, labels map[string]string) {
+	e.tb.Helper()
+	probe, err := e.session.build("netguard/integration/probe")
+	e.must(err, "build the probe")
+	var changes []string
+	for key, value := range labels {
+		changes = append(changes, fmt.Sprintf("LABEL %q=%q", key, value))
+	}
+	e.must(e.importFiles(name, map[string]string{"/probe": probe}, changes...), "make image %s", name)
+}
+
+func (e *Engine) importFiles(name string, files map[string]string, changes ...string) error {
 	layer, err := pack(files)
 	if err != nil {
 		return fmt.Errorf("make image %s: %w", name, err)
@@ -59,7 +75,7 @@ func (e *Engine) importImage(name string) error {
 	defer cancel()
 	answer, err := e.Client.ImageImport(ctx,
 		image.ImportSource{Source: layer, SourceName: "-"}, name,
-		image.ImportOptions{Changes: []string{`ENTRYPOINT ["/probe"]`, `CMD ["pause"]`}})
+		image.ImportOptions{Changes: append([]string{`ENTRYPOINT ["/probe"]`, `CMD ["pause"]`}, changes...)})
 	if err != nil {
 		return fmt.Errorf("import image %s: %w", name, err)
 	}
