@@ -113,11 +113,17 @@ func (d *desire) counts(operator uint32) {
 }
 
 func (d *desire) shape(op shaper.Operator, leaf shaper.Leaf, on []string) {
-	declared := []shaper.Declaration{shaper.Decode(d.Container.Labels, d.Network.Name, on)}
-	for _, s := range d.Sharers {
-		declared = append(declared, shaper.Decode(s.Labels, d.Network.Name, on))
+	var declared, own []shaper.Declaration
+	images := false
+	for _, c := range append([]docker.Container{d.Container}, d.Sharers...) {
+		declared = append(declared, shaper.Decode(c.Labels, d.Network.Name, on))
+		labels, some := ownBandwidth(c)
+		own, images = append(own, shaper.Decode(labels, d.Network.Name, on)), images || some
 	}
 	d.limits = op.Resolve(declared...)
+	if images {
+		d.atMost(op.Resolve(own...))
+	}
 	for i, f := range d.limits.Faults {
 		if i == maxTold {
 			d.wrong = append(d.wrong, fmt.Sprintf("%d more labels have faults", len(d.limits.Faults)-i))

@@ -8,6 +8,7 @@ import (
 	"netguard/agent/config"
 	"netguard/agent/docker"
 	"netguard/netpolicy"
+	"netguard/shaper"
 )
 
 // trusting gives a view in which labels count wherever they come from, for containers of
@@ -63,4 +64,35 @@ func (d *desire) named(name string) (docker.Container, bool) {
 		}
 	}
 	return docker.Container{}, false
+}
+
+// ownBandwidth gives a container's labels about bandwidth but for those of its image,
+// and tells whether there are such.
+func ownBandwidth(c docker.Container) (labels map[string]string, images bool) {
+	for label := range c.Labels {
+		images = images || shaper.Claims(label) && !c.Counts(label)
+	}
+	if !images {
+		return c.Labels, false
+	}
+	labels = map[string]string{}
+	for label, value := range c.Labels {
+		if shaper.Claims(label) && c.Counts(label) {
+			labels[label] = value
+		}
+	}
+	return labels, true
+}
+
+// atMost keeps labels of images from giving more bandwidth than there is without them.
+func (d *desire) atMost(without shaper.Limits) {
+	for _, dir := range shaper.Directions {
+		with, most := &d.limits.Limit[dir], without.Limit[dir]
+		if most.Rate == 0 || with.Rate != 0 && with.Rate < most.Rate || *with == most {
+			continue
+		}
+		d.notes = append(slices.Clip(d.notes), fmt.Sprintf("%s: %v (%s) applies and not what %s says: %s; %s",
+			dir, most.Rate, most.Source, with.Source, imageWhy(d.Container), imageRemedy(d.Container)))
+		*with = most
+	}
 }

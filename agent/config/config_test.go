@@ -28,6 +28,7 @@ limits:
   max:
     egress: 1gbit
 allow_opt_out: true
+trust_image_labels: ["registry.example/*", "backup:1.?"]
 socket: /run/ng/ng.sock
 metrics: ""
 docker_host: unix:///run/docker.sock
@@ -44,10 +45,12 @@ func TestParse(t *testing.T) {
 			Max:     [2]shaper.Rate{0, shaper.Gbit},
 		},
 		AllowOptOut: true,
-		Socket:      "/run/ng/ng.sock",
-		DockerHost:  "unix:///run/docker.sock",
-		PolicyDir:   "/srv/policies",
-		Log:         Log{Level: slog.LevelDebug, Format: JSON},
+
+		TrustImageLabels: Globs{"registry.example/*", "backup:1.?"},
+		Socket:           "/run/ng/ng.sock",
+		DockerHost:       "unix:///run/docker.sock",
+		PolicyDir:        "/srv/policies",
+		Log:              Log{Level: slog.LevelDebug, Format: JSON},
 	}
 	for name, test := range map[string]struct {
 		text string
@@ -233,4 +236,33 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestMatchImage(t *testing.T) {
+	for _, test := range []struct {
+		pattern, ref string
+		want         bool
+	}{
+		{"registry.example/*", "registry.example/team/app:1", true},
+		{"registry.example/*", "registry.example.evil/app:1", false},
+		{"registry.example/*", "evil/registry.example/app:1", false},
+		{"backup", "backup:1", false},
+		{"backup", "backup", true},
+		{"backup:1.?", "backup:1.2", true},
+		{"backup:1.?", "backup:1.22", false},
+		{"b?c", "b/c", true},
+		{"app:[0-4]", "app:3", true},
+		{"app:[0-4]", "app:5", false},
+		{"*", "sha256:0123", true},
+		{"app@sha256:*", "app@sha256:0123", true},
+	} {
+		if got := (Globs{"none", test.pattern}).MatchImage(test.ref); got != test.want {
+			t.Errorf("%q fits %q: %v", test.pattern, test.ref, got)
+		}
+	}
+	for _, bad := range []string{`trust_image_labels: [""]`, `trust_image_labels: ["["]`, `trust_image_labels: ["a b"]`} {
+		if _, err := Parse([]byte(bad), "bad.yaml"); err == nil || !strings.Contains(err.Error(), "bad.yaml:1:") {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"path/filepath"
@@ -20,6 +21,12 @@ import (
 type shop struct {
 	ids   []string
 	label string
+
+	// image is what all containers are of, and imaged the labels that it gives them.
+	image, reference string
+
+	imaged map[string]string
+	answer func(w http.ResponseWriter) // about the image
 
 	mu    sync.Mutex
 	lies  []string // containers that are in no list
@@ -43,6 +50,9 @@ func (s *shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = network.Inspect{ID: "h", Name: "host", Driver: "host"}
 	case "containers/json":
 		answer = s.list(r)
+	case "images/" + s.image + "/json":
+		s.images(w)
+		return
 	default:
 		id, ok := strings.CutSuffix(strings.TrimPrefix(path, "containers/"), "/json")
 		if !ok || !strings.Contains(strings.Join(append(s.ids, s.lies...), " "), id) {
@@ -53,6 +63,23 @@ func (s *shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer = container.InspectResponse{ContainerJSONBase: &container.ContainerJSONBase{ID: id}}
 	}
 	_ = json.NewEncoder(w).Encode(answer) // the one who asked may have had enough
+}
+
+func (s *shop) labels() map[string]string {
+	labels := map[string]string{"a": s.label}
+	maps.Copy(labels, s.imaged)
+	return labels
+}
+
+// images answers without the lock: it may take long.
+func (s *shop) images(w http.ResponseWriter) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	if s.answer != nil {
+		s.answer(w)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"Id": s.image, "Os": "linux", "Config": map[string]any{"Labels": s.imaged}})
 }
 
 func (s *shop) list(r *http.Request) []container.Summary {
@@ -72,7 +99,7 @@ func (s *shop) list(r *http.Request) []container.Summary {
 			}
 		case len(filter.ID) > 0 && !filter.ID[id], limit > 0 && len(out) == limit:
 		default:
-			out = append(out, container.Summary{ID: id, Names: []string{"/" + id[:8]}, State: "created", Labels: map[string]string{"a": s.label}})
+			out = append(out, container.Summary{ID: id, Names: []string{"/" + id[:8]}, State: "created", Labels: s.labels(), ImageID: s.image, Image: s.reference})
 		}
 	}
 	return out

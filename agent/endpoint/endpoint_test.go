@@ -250,6 +250,14 @@ func TestJoin(t *testing.T) {
 		if e := Join(o, Operator{AllowOptOut: true}, NewBindings())[0]; e.Unmanaged == "" || e.Beyond || len(e.Faults) != 0 {
 			t.Errorf("with permission: unmanaged %q, faults %v", e.Unmanaged, e.Faults)
 		}
+		unread := c
+		c.Inherited, unread.Unproven = map[string]bool{Label: true}, "the labels of its image cannot be read"
+		for _, c := range []docker.Container{c, unread} {
+			o.View.Containers["a"] = c
+			if e := Join(o, Operator{AllowOptOut: true}, NewBindings())[0]; e.Unmanaged != "" || len(e.Faults) != 1 {
+				t.Errorf("by a label that may be the image's: unmanaged %q, faults %v", e.Unmanaged, e.Faults)
+			}
+		}
 	})
 	t.Run("names_those_who_share_a_namespace_or_are_about_to", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA})
