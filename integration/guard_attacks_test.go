@@ -102,6 +102,14 @@ func (s *stage) attacksFail(t *testing.T, a *Agent, effects []effect, checks []c
 	t.Run("the_kernel_of_a_container_may_detect_duplicates_of_its_address", func(t *testing.T) {
 		counted(t, attack.OfND, func() int { s.detectDuplicates(t); return 0 })
 	})
+	t.Run("a_DHCP_client_is_none_of_it", func(t *testing.T) {
+		counted(t, attack.OfDHCP, func() int {
+			if !s.attacker.delivers(t, s.victim, attack.Discover(s.attacker.MAC)) {
+				t.Error("its question did not arrive")
+			}
+			return 0
+		})
+	})
 	t.Run("a_storm_of_broadcasts_is_cut_to_its_burst", func(t *testing.T) {
 		const n, burst = 5000, 2000
 		before := violations(t, a, all...)

@@ -53,8 +53,6 @@ func honest(t *testing.T, s *stage) []check {
 		"detection_of_duplicates": attack.Ether(attack.Group(attack.Solicited(a.IPv6)), a.MAC, attack.EtherIPv6,
 			attack.IPv6(attack.None6, attack.Solicited(a.IPv6), 58,
 				attack.ICMPv6(attack.None6, attack.Solicited(a.IPv6), 135, make([]byte, 4), a.IPv6.AsSlice()))),
-		"DHCP_client": attack.Ether(attack.Broadcast, a.MAC, attack.EtherIPv4,
-			attack.UDP4(netip.AddrPortFrom(attack.None4, 68), netip.AddrPortFrom(attack.All4, 67), attack.DHCPRequest(a.MAC))),
 	} {
 		add(name, func(t *testing.T) error {
 			if !a.delivers(t, v, frame) {

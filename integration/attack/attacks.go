@@ -89,7 +89,7 @@ func from(s Scene, a netip.Addr) []byte {
 func own(s Scene) []byte { return from(s, s.Attacker.IPv4) }
 
 // All are the attacks that consist of one frame.
-var All = slices.Concat(macs, arps, addresses, discovery, dhcp, encapsulations)
+var All = slices.Concat(macs, arps, addresses, discovery, dhcp, encapsulations, channels, forgedErrors)
 
 var macs = []Attack{
 	{"IPv4_from_a_random_MAC", OfMAC, func(s Scene) []byte {

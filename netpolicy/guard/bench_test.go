@@ -169,10 +169,10 @@ func BenchmarkFrame(b *testing.B) {
 				w.Ports = append(w.Ports, p)
 			}
 			frames := map[string][]byte{
-				"IPv4_UDP": ether(y.MAC, x.MAC, 0x800, ip4(x.IPv4, y.IPv4, 17, udpPacket(1, 2))),
-				"IPv6_UDP": ether(y.MAC, x.MAC, 0x86dd, ip6(x.IPv6, y.IPv6, 17, udpPacket(1, 2))),
-				"IPv6_TCP": ether(y.MAC, x.MAC, 0x86dd, ip6(x.IPv6, y.IPv6, 6, make([]byte, 20))),
-				"ARP":      ether(y.MAC, x.MAC, 0x806, arpPacket(2, x.MAC, x.IPv4, y.MAC, y.IPv4)),
+				"IPv4_UDP":  ether(y.MAC, x.MAC, 0x800, ip4(x.IPv4, y.IPv4, 17, udpPacket(1, 2))),
+				"IPv6_UDP":  ether(y.MAC, x.MAC, 0x86dd, ip6(x.IPv6, y.IPv6, 17, udpPacket(1, 2))),
+				"IPv6_TCP":  ether(y.MAC, x.MAC, 0x86dd, ip6(x.IPv6, y.IPv6, 6, make([]byte, 20))),
+				"IPv4_echo": ether(y.MAC, x.MAC, 0x800, ip4(x.IPv4, y.IPv4, 1, []byte{8, 0, 0, 0, 0, 1, 0, 1})),
 			}
 			measure := func(b *testing.B, name string) {
 				f := frames[name]

@@ -39,6 +39,7 @@ var shapes = map[string]shape{
 	"ct":        {registers: []uint16{unix.NFTA_CT_DREG, unix.NFTA_CT_SREG}},
 	"payload":   {registers: []uint16{unix.NFTA_PAYLOAD_DREG, unix.NFTA_PAYLOAD_SREG}},
 	"exthdr":    {registers: []uint16{unix.NFTA_EXTHDR_DREG, unix.NFTA_EXTHDR_SREG}},
+	"byteorder": {registers: []uint16{unix.NFTA_BYTEORDER_SREG, unix.NFTA_BYTEORDER_DREG}},
 	"numgen":    {registers: []uint16{unix.NFTA_NG_DREG}},
 	"cmp":       {registers: []uint16{unix.NFTA_CMP_SREG}, values: []uint16{unix.NFTA_CMP_DATA}},
 	"immediate": {registers: []uint16{unix.NFTA_IMMEDIATE_DREG}, values: []uint16{unix.NFTA_IMMEDIATE_DATA}},

@@ -165,7 +165,7 @@ func TestEffects(t *testing.T) {
 				t.Fatal(err)
 			}
 			sentinel := []byte("<after the tagged frame>")
-			a.send(ether(broadcast, a.mac, 0x806, arpPacket(1, a.mac, a.ip4, MAC{}, a.ip4), sentinel))
+			a.send(ether(v.mac, a.mac, 0x800, ip4(a.ip4, v.ip4, 17, udpPacket(1, 2)), sentinel))
 			return got(t, v.socket, []byte("<tagged>"), sentinel)
 		}
 		if !send() {
@@ -190,10 +190,10 @@ func TestStorm(t *testing.T) {
 	h.apply(d, w)
 	h.run(t, "beyond_the_limit_frames_are_dropped_and_counted", func(t *testing.T) {
 		const frames = 1000
-		mark := []byte("<storm>")
+		mark := ether(broadcast, a.mac, 0x806, arpPacket(1, a.mac, a.ip4, MAC{}, netip4(192, 0, 2, 99)))
 		before := violations(t, d, a)
 		for range frames {
-			a.send(ether(broadcast, a.mac, 0x806, arpPacket(1, a.mac, a.ip4, MAC{}, v.ip4), mark))
+			a.send(mark)
 		}
 		arrived := 0
 		sentinel := []byte("<after the storm>")

@@ -2,7 +2,6 @@ package guard
 
 import (
 	"encoding/binary"
-	"fmt"
 	"net/netip"
 	"slices"
 )
@@ -92,13 +91,8 @@ func ip6(from, to netip.Addr, next byte, payload ...[]byte) []byte {
 // with only padding.
 func extension(next byte) []byte { return []byte{next, 0, 1, 4, 0, 0, 0, 0} }
 
-// markInside is a mark that stands within a packet that ends where it says.
-const markInside = "<markinside>"
-
-// lastExtension is a destination header that holds the mark, with nothing behind it.
-func lastExtension(next byte) []byte {
-	return append([]byte{next, 1, 1, 12}, fmt.Appendf(nil, "%-12.12s", markInside)...)
-}
+// lastExtension is a destination header with nothing behind it.
+func lastExtension(next byte) []byte { return append([]byte{next, 1, 1, 12}, make([]byte, 12)...) }
 
 // routerAlert is the hop-by-hop header of multicast reports.
 func routerAlert(next byte) []byte { return []byte{next, 0, 5, 2, 0, 0, 1, 0} }

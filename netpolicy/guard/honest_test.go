@@ -48,7 +48,7 @@ var honest = []struct {
 		return ether(group6(to), a.mac, 0x86dd, ip6(a.mac.LinkLocal(), to, 17, udpPacket(5353, 5353)))
 	}},
 	{"IGMP_report", func(a, v *box) []byte {
-		return ether(v.mac, a.mac, 0x800, ip4(a.ip4, v.ip4, 2, igmpPacket(0x22)))
+		return ether(MAC{1, 0, 0x5e, 0, 0, 0x16}, a.mac, 0x800, ip4(a.ip4, netip4(224, 0, 0, 22), 2, igmpPacket(0x22)))
 	}},
 	{"DHCP_discover", func(a, v *box) []byte {
 		return ether(broadcast, a.mac, 0x800, ip4(none4, netip4(255, 255, 255, 255), 17, udpPacket(68, 67, dhcpRequest(a.mac))))
@@ -91,10 +91,11 @@ var honest = []struct {
 		return ether(v.mac, a.mac, 0x86dd, ip6(a.ip6, v.ip6, 44, fragment6(58, 1, false), routerAdvertisement()))
 	}},
 	{"detection_of_duplicates", func(a, v *box) []byte {
-		return ether(v.mac, a.mac, 0x86dd, ip6(none6, solicited(a.ip6), 58, icmp6Packet(135, a.ip6.AsSlice())))
+		return ether(group6(solicited(a.ip6)), a.mac, 0x86dd, ip6(none6, solicited(a.ip6), 58, icmp6Packet(135, a.ip6.AsSlice())))
 	}},
 	{"detection_of_duplicates_with_a_nonce", func(a, v *box) []byte {
-		return ether(v.mac, a.mac, 0x86dd, ip6(none6, solicited(a.mac.LinkLocal()), 58, icmp6Packet(135, a.mac.LinkLocal().AsSlice(), ndOptionOf(14, nobody))))
+		to := solicited(a.mac.LinkLocal())
+		return ether(group6(to), a.mac, 0x86dd, ip6(none6, to, 58, icmp6Packet(135, a.mac.LinkLocal().AsSlice(), ndOptionOf(14, nobody))))
 	}},
 	{"neighbour_solicitation", func(a, v *box) []byte {
 		return nd(a, v, icmp6Packet(135, v.ip6.AsSlice(), ndOptionOf(1, a.mac)))
@@ -106,13 +107,60 @@ var honest = []struct {
 	{"neighbour_advertisement_without_a_MAC", func(a, v *box) []byte { return nd(a, v, icmp6Packet(136, a.ip6.AsSlice())) }},
 	{"router_solicitation", func(a, v *box) []byte { return nd(a, v, icmp6Packet(133, ndOptionOf(1, a.mac))) }},
 	{"router_solicitation_from_no_address", func(a, v *box) []byte {
-		return ether(v.mac, a.mac, 0x86dd, ip6(none6, allRouter, 58, icmp6Packet(133)))
+		return ether(group6(allRouter), a.mac, 0x86dd, ip6(none6, allRouter, 58, icmp6Packet(133)))
 	}},
 	{"multicast_report", func(a, v *box) []byte {
-		return ether(v.mac, a.mac, 0x86dd, ip6(a.mac.LinkLocal(), allRouter, 0, routerAlert(58), icmp6Packet(143)))
+		return ether(group6(allRouter), a.mac, 0x86dd, ip6(a.mac.LinkLocal(), allRouter, 0, routerAlert(58), icmp6Packet(143)))
 	}},
 	{"multicast_report_from_no_address", func(a, v *box) []byte {
-		return ether(v.mac, a.mac, 0x86dd, ip6(none6, allRouter, 0, routerAlert(58), icmp6Packet(143)))
+		return ether(group6(allRouter), a.mac, 0x86dd, ip6(none6, allRouter, 0, routerAlert(58), icmp6Packet(143)))
+	}},
+	{"multicast_report_about_72_groups", func(a, v *box) []byte {
+		return ether(group6(mldv2), a.mac, 0x86dd, ip6(a.mac.LinkLocal(), mldv2, 0, routerAlert(58), report6(72)))
+	}},
+	{"older_multicast_report", func(a, v *box) []byte {
+		to := netip.MustParseAddr("ff02::fb")
+		return ether(group6(to), a.mac, 0x86dd, ip6(a.mac.LinkLocal(), to, 0, routerAlert(58), icmp6Packet(131, to.AsSlice())))
+	}},
+	{"multicast_done", func(a, v *box) []byte {
+		return ether(group6(allRouter), a.mac, 0x86dd, ip6(a.mac.LinkLocal(), allRouter, 0, routerAlert(58), icmp6Packet(132, mldv2.AsSlice())))
+	}},
+	{"IGMP_report_about_183_groups", func(a, v *box) []byte { return igmpTo(group4(igmpv3), a.ip4, igmpv3, report4(183))(a, v, nil) }},
+	{"IGMP_report_filled_up", func(a, v *box) []byte {
+		return igmpTo(group4(mdns4), a.ip4, mdns4, igmpPacket(0x16), make([]byte, 14))(a, v, nil)
+	}},
+	{"IGMP_leave", func(a, v *box) []byte {
+		to := netip4(224, 0, 0, 2)
+		return igmpTo(group4(to), a.ip4, to, igmpPacket(0x17))(a, v, nil)
+	}},
+	{"ARP_request_to_one", func(a, v *box) []byte {
+		return ether(v.mac, a.mac, 0x806, arpPacket(1, a.mac, a.ip4, MAC{}, v.ip4))
+	}},
+	{"ARP_reply_of_a_virtual_machine", func(a, v *box) []byte {
+		return ether(v.mac, a.mac, 0x806, arpPacket(2, a.mac, a.ip4, v.mac, v.ip4), make([]byte, 18))
+	}},
+	{"DHCP_client_that_says_much", func(a, v *box) []byte { return discover(broadcast, all4, 1, 576-28-240)(a, v, nil) }},
+	{"echo", func(a, v *box) []byte { return errorTo4(v, a, []byte{8, 0, 0, 0, 0, 1, 0, 1}) }},
+	{"echo_in_a_first_fragment_of_IPv4", func(a, v *box) []byte {
+		return ether(v.mac, a.mac, 0x800, fragment4(ip4(a.ip4, v.ip4, 1, append([]byte{8, 0, 0, 0, 0, 1, 0, 1}, burden...)), 0, true))
+	}},
+	{"echo_in_a_later_fragment_of_IPv4", func(a, v *box) []byte {
+		// What it holds looks like an error and is none.
+		return ether(v.mac, a.mac, 0x800, fragment4(ip4(a.ip4, v.ip4, 1, quote(3, nil)), 1, false))
+	}},
+	{"port_unreachable", func(a, v *box) []byte { return errorTo4(v, a, quote(3, flow4(v.ip4, a.ip4))) }},
+	{"error_about_a_packet_with_options", func(a, v *box) []byte {
+		return errorTo4(v, a, quote(12, options(flow4(v.ip4, a.ip4), 1, 1, 1, 1)))
+	}},
+	{"error_with_options", func(a, v *box) []byte {
+		return ether(v.mac, a.mac, 0x800, options(ip4(a.ip4, v.ip4, 1, quote(11, flow4(v.ip4, a.ip4))), 1, 1, 1, 1))
+	}},
+	{"port_unreachable_of_IPv6", func(a, v *box) []byte { return errorTo6(v, a, 58, quote(1, flow6(v.ip6, a.ip6))) }},
+	{"error_about_its_link_local_address", func(a, v *box) []byte {
+		return errorTo6(v, a, 58, quote(4, flow6(v.mac.LinkLocal(), a.mac.LinkLocal())))
+	}},
+	{"error_of_IPv6_behind_destination_options", func(a, v *box) []byte {
+		return errorTo6(v, a, 60, extension(58), quote(2, flow6(v.ip6, a.ip6)))
 	}},
 }
 

@@ -7,51 +7,51 @@ var reports = []byte{131, 132, 143}
 // the IPv6 header, whole (RFC 6980), with a hop limit of 255, in lengths that are
 // known, and say nothing of another's address or MAC. Routers are not containers.
 func (b *builder) icmpv6(f Features) {
+	b.add("icmpv6", "error message", goTo("quote6"), ndType.between(0, lastError))
 	b.add("icmpv6", "neighbour solicitation", goTo("solicit"), ndType.is(135))
 	b.add("icmpv6", "neighbour advertisement", goTo("advertise"), ndType.is(136))
 	b.add("icmpv6", "router solicitation", goTo("routers"), ndType.is(133))
 	b.refuse("icmpv6", "router advertisement, redirect, multicast query", kindND, ndType.between(130, 137))
 	b.refuse("icmpv6", "certification path, multicast router", kindND, ndType.between(148, 153))
-	b.refuse("icmpv6", "multicast report that is for no group", kindND, ndType.is(143), ip6ToGroup.isNot(0xff))
+	b.refuse("icmpv6", "multicast report without its router alert", kindND, ndType.is(143))
 	b.pass("icmpv6", "any other", ndType.isNot(reserved))
 	b.refuse("icmpv6", "too short", kindND)
 
 	// Behind extension headers, fragment headers among them, there may be
-	// multicast reports and echoes, but no neighbour discovery. Of a later
+	// multicast reports, errors and echoes, but no neighbour discovery. Of a later
 	// fragment only its being one can be seen: its first fragment, without
 	// which it is nothing, came past here too.
-	for _, t := range reports {
-		b.pass("icmpv6-behind", "multicast report", ip6ToGroup.is(0xff), messageType.is(t))
-	}
-	b.refuse("icmpv6-behind", "multicast report that is for no group", kindND, messageType.is(143))
+	b.pass("icmpv6-behind", "later fragment", fragment.anyBit(0xff, 0xf8))
+	b.reports("icmpv6-behind")
+	b.refuse("icmpv6-behind", "multicast report without its router alert", kindND, messageType.is(143))
+	b.add("icmpv6-behind", "error message", goTo("quote6"), messageType.between(0, lastError))
 	b.refuse("icmpv6-behind", "neighbour discovery", kindND, messageType.between(130, 137))
 	b.refuse("icmpv6-behind", "certification path, multicast router", kindND, messageType.between(148, 153))
 	b.pass("icmpv6-behind", "any other", messageType.isNot(reserved))
-	b.pass("icmpv6-behind", "later fragment", fragment.anyBit(0xff, 0xf8))
 	b.refuse("icmpv6-behind", "type that cannot be read", kindND)
 
 	hops := ip6Hops.isNot(255)
-	bare, option := ip6Length.is(0, 24), ip6Length.is(0, 32)
+	bare, option := exactly6(24), exactly6(32)
 
 	b.refuse("solicit", "routed", kindND, hops)
-	b.pass("solicit", "without an option", bare)
-	b.pass("solicit", "with its own MAC", option, ndOption.is(1, 1), in(setMAC, inPort, ndMAC))
+	b.add("solicit", "without an option", goTo("nd-ask"), bare)
+	b.add("solicit", "with its own MAC", goTo("nd-ask"), option, ndOption.is(1, 1), in(setMAC, inPort, ndMAC))
 	b.refuse("solicit", "any other", kindND)
 
 	b.refuse("advertise", "routed", kindND, hops)
-	b.pass("advertise", "its own address", bare, in(setV6, inPort, etherFrom, ndTarget))
-	b.pass("advertise", "its own address and MAC", option, ndOption.is(2, 1), in(setV6, inPort, ndMAC, ndTarget))
+	b.add("advertise", "its own address", goTo("nd-answer"), bare, in(setV6, inPort, etherFrom, ndTarget))
+	b.add("advertise", "its own address and MAC", goTo("nd-answer"), option, ndOption.is(2, 1), in(setV6, inPort, ndMAC, ndTarget))
 	if f.Prefixes {
 		b.refuse("advertise", "another's address", kindND, in(setOwn6, ndTarget))
-		b.pass("advertise", "allowed prefix", bare, in(setNet6, inPort, ndTarget))
-		b.pass("advertise", "allowed prefix and its own MAC", option, ndOption.is(2, 1),
+		b.add("advertise", "allowed prefix", goTo("nd-answer"), bare, in(setNet6, inPort, ndTarget))
+		b.add("advertise", "allowed prefix and its own MAC", goTo("nd-answer"), option, ndOption.is(2, 1),
 			in(setMAC, inPort, ndMAC), in(setNet6, inPort, ndTarget))
 	}
 	b.refuse("advertise", "any other", kindND)
 
 	b.refuse("routers", "routed", kindND, hops)
-	b.pass("routers", "without an option", ip6Length.is(0, 8))
-	b.pass("routers", "with its own MAC", ip6Length.is(0, 16), rsOption.is(1, 1), in(setMAC, inPort, rsMAC))
+	b.add("routers", "without an option", goTo("nd-ask"), exactly6(8))
+	b.add("routers", "with its own MAC", goTo("nd-ask"), exactly6(16), rsOption.is(1, 1), in(setMAC, inPort, rsMAC))
 	b.refuse("routers", "any other", kindND)
 
 	// Detection of duplicates may carry a nonce (RFC 7527). Who asks for

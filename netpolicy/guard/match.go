@@ -1,6 +1,8 @@
 package guard
 
 import (
+	"time"
+
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -123,12 +125,20 @@ func count(k kind) match {
 
 // over holds for each frame of a port beyond the limit. The meter of a port is
 // made by its first frame and goes by itself.
-func over(s Storm) match {
-	return match{
-		inPort.load(register(0)),
-		&expr.Dynset{SrcRegKey: register(0), SetName: setStorm, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: meterLife,
-			Exprs: []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: s.Rate, Unit: expr.LimitTimeSecond, Burst: s.Burst, Over: true}}},
-	}
+func over(s Storm) match { return beyond(setStorm, s, meterLife, inPort) }
+
+// beyond is the same for what the fields tell apart.
+func beyond(set string, s Storm, life time.Duration, fields ...field) match {
+	return append(concat(fields),
+		&expr.Dynset{SrcRegKey: register(0), SetName: set, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: life,
+			Exprs: []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: s.Rate, Unit: expr.LimitTimeSecond, Burst: s.Burst, Over: true}}})
+}
+
+// atMost holds when the field, a number in the order of this machine, is not above n.
+func (f field) atMost(n uint32) match {
+	return match{f.load(register(0)),
+		&expr.Byteorder{SourceRegister: register(0), DestRegister: register(0), Op: expr.ByteorderHton, Len: 4, Size: 4},
+		&expr.Cmp{Op: expr.CmpOpLte, Register: register(0), Data: binaryutil.BigEndian.PutUint32(n)}}
 }
 
 func goTo(chain string) *expr.Verdict { return &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain} }

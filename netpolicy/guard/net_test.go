@@ -104,7 +104,8 @@ func (h *host) run(t *testing.T, name string, f func(t *testing.T)) {
 
 func (h *host) addBridge(name string, mac MAC, addrs ...netip.Addr) int {
 	h.t.Helper()
-	run(h.t, "ip", "link", "add", name, "address", mac.String(), "type", "bridge")
+	// With snooping, reports of groups would go to multicast routers alone.
+	run(h.t, "ip", "link", "add", name, "address", mac.String(), "type", "bridge", "mcast_snooping", "0")
 	run(h.t, "ip", "link", "set", name, "up")
 	for _, a := range addrs {
 		run(h.t, "ip", "addr", "add", prefixed(a), "dev", name, "nodad")

@@ -50,6 +50,7 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 		p.port(p.ports[index], f, taken)
 	}
 	p.broadcasts(w)
+	p.lengths()
 	p.strangers(w, bridgeMACs)
 	for _, m := range bridgeMACs {
 		p.sets[setOwn6][element{key: string(m.LinkLocal().AsSlice())}] = ""

@@ -51,9 +51,10 @@ var (
 	arpMAC  = network(8, 6)
 	arpIP   = network(14, 4)
 
-	ip4Frag  = network(6, 2)
-	ip4Proto = network(9, 1)
-	ip4From  = network(12, 4)
+	ip4Length = network(2, 2)
+	ip4Frag   = network(6, 2)
+	ip4Proto  = network(9, 1)
+	ip4From   = network(12, 4)
 
 	ip6Length = network(4, 2)
 	ip6Next   = network(6, 1)
@@ -71,15 +72,13 @@ var (
 	ndMAC    = network(66, 6)
 
 	sourcePort  = transport(0, 2)
-	portPair    = transport(0, 4)
 	messageType = transport(0, 1)
-	dhcpMAC     = transport(8+28, 6)
 )
 
 const (
-	igmp, tcp, udp, icmp6 = 2, 6, 17, 58
-	hopByHop              = 0
-	reserved              = 255 // a protocol and an ICMPv6 type that nobody has
+	icmp4, igmp, tcp, udp, icmp6 = 1, 2, 6, 17, 58
+	hopByHop                     = 0
+	reserved                     = 255 // a protocol and an ICMPv6 type that nobody has
 )
 
 // builder gathers rules.
@@ -115,6 +114,9 @@ func rules(o Options, f Features) []rule {
 	b.ipv4(f)
 	b.ipv6(f)
 	b.icmpv6(f)
+	b.quotes(f)
+	b.control()
+	b.dhcp()
 	b.verdicts(o, f)
 	return b.rules
 }
@@ -125,7 +127,7 @@ func (b *builder) hooks(o Options, f Features) {
 	// Cheaper than looking at the address, which is what it was made from.
 	unicast := packetType.noneOf(unix.PACKET_BROADCAST, unix.PACKET_MULTICAST)
 	b.add("prerouting", "IPv4 of a container", accept, etherType.is(8, 0), unicast,
-		in(setV4, inPort, etherFrom, ip4From), ip4Proto.isNot(igmp), sourcePort.isNot(0, 67))
+		in(setV4, inPort, etherFrom, ip4From), ip4Proto.noneOf(icmp4, igmp), sourcePort.isNot(0, 67))
 	b.add("prerouting", "TCP over IPv6 of a container", accept, etherType.is(0x86, 0xdd), unicast,
 		ip6Next.is(tcp), in(setV6, inPort, etherFrom, ip6From))
 	b.add("prerouting", "UDP over IPv6 of a container", accept, etherType.is(0x86, 0xdd), unicast,
@@ -158,18 +160,22 @@ func (b *builder) frame() {
 func (b *builder) arp(f Features) {
 	b.refuse("arp", "not IPv4 over Ethernet", kindARP, arpKind.isNot(0, 1, 8, 0, 6, 4))
 	b.refuse("arp", "neither request nor reply", kindARP, arpOp.isNot(0, 1), arpOp.isNot(0, 2))
-	b.pass("arp", "own address", in(setV4, inPort, arpMAC, arpIP))
-	b.pass("arp", "probe", arpOp.is(0, 1), arpIP.is(0, 0, 0, 0), in(setMAC, inPort, arpMAC))
+	b.add("arp", "of its own length", goTo("arp-exact"), frameLength.is(word(arpLength)...))
+	b.add("arp", "filled up with zeros", goTo("arp-exact"), frameLength.is(word(shortest)...), arpFill[0].is(make([]byte, 16)...), arpFill[1].is(0, 0))
+	b.refuse("arp", "of another length", kindARP)
+
+	b.add("arp-exact", "own address", goTo("arp-pass"), in(setV4, inPort, arpMAC, arpIP))
+	b.add("arp-exact", "probe", goTo("arp-pass"), etherTo.is(everybody...), arpOp.is(0, 1), arpIP.is(0, 0, 0, 0), in(setMAC, inPort, arpMAC))
 	if f.Prefixes {
-		b.refuse("arp", "another's address", kindARP, in(setOwn4, arpIP))
-		b.pass("arp", "allowed prefix", in(setMAC, inPort, arpMAC), in(setNet4, inPort, arpIP))
+		b.refuse("arp-exact", "another's address", kindARP, in(setOwn4, arpIP))
+		b.add("arp-exact", "allowed prefix", goTo("arp-pass"), in(setMAC, inPort, arpMAC), in(setNet4, inPort, arpIP))
 	}
-	b.refuse("arp", "any other", kindARP)
+	b.refuse("arp-exact", "any other", kindARP)
 }
 
 func (b *builder) ipv4(f Features) {
 	b.add("ipv4", "own address", goTo("ipv4-own"), in(setV4, inPort, etherFrom, ip4From))
-	b.add("ipv4", "no address", goTo("dhcp"), ip4From.is(0, 0, 0, 0))
+	b.add("ipv4", "no address", goTo("ipv4-none"), ip4From.is(0, 0, 0, 0))
 	if f.Prefixes {
 		b.refuse("ipv4", "another's address", kindIP, in(setOwn4, ip4From))
 		b.add("ipv4", "allowed prefix", goTo("ipv4-own"), in(setNet4, inPort, ip4From))
@@ -180,22 +186,9 @@ func (b *builder) ipv4(f Features) {
 	// fragment has none.
 	b.refuse("ipv4-own", "DHCP server", kindDHCP, ip4Proto.is(udp), ip4Frag.noBit(0x1f, 0xff), sourcePort.is(0, 67))
 	b.add("ipv4-own", "IGMP", goTo("igmp"), ip4Proto.is(igmp))
+	b.add("ipv4-own", "ICMP", goTo("icmpv4"), ip4Proto.is(icmp4))
 	b.pass("ipv4-own", "headers that can be read", l4.isNot(reserved))
 	b.refuse("ipv4-own", "any other", kindIP)
-
-	// Membership reports are a host's business. A query makes its sender the
-	// network's querier, which can then starve the bridge of all multicast; and
-	// the bridge reads a later fragment as if it were a whole message.
-	b.refuse("igmp", "fragment", kindIP, ip4Frag.anyBit(0x3f, 0xff))
-	for _, t := range []byte{0x12, 0x16, 0x17, 0x22} {
-		b.pass("igmp", "report or leave", messageType.is(t))
-	}
-	b.refuse("igmp", "any other", kindIP)
-
-	client := portPair.is(0, 68, 0, 67)
-	b.pass("dhcp", "client for itself", ip4Proto.is(udp), client, in(setMAC, inPort, dhcpMAC))
-	b.refuse("dhcp", "client for another", kindDHCP, ip4Proto.is(udp), client)
-	b.refuse("dhcp", "any other", kindIP)
 }
 
 func (b *builder) ipv6(f Features) {
@@ -213,13 +206,13 @@ func (b *builder) ipv6(f Features) {
 	b.pass("ipv6-own", "headers that can be read", l4.isNot(reserved))
 	b.refuse("ipv6-own", "any other", kindIP)
 
-	// From the unspecified address: duplicate address detection, a router
-	// solicitation, multicast reports (which have a hop-by-hop header).
-	b.add("ipv6-none", "detection of duplicates", goTo("dad"), ip6Next.is(icmp6), ndType.is(135))
-	b.pass("ipv6-none", "router solicitation", ip6Next.is(icmp6), ndType.is(133), ip6Hops.is(255), ip6Length.is(0, 8))
-	for _, t := range reports {
-		b.pass("ipv6-none", "multicast report", ip6ToGroup.is(0xff), ip6Next.is(hopByHop), l4.is(icmp6), messageType.is(t))
-	}
+	// From the unspecified address: detection of duplicate addresses, a router
+	// solicitation, reports of groups. All go to groups, in frames to groups.
+	b.add("ipv6-none", "detection of duplicates", goTo("dad"), ip6Next.is(icmp6), ndType.is(135),
+		groupByte.anyBit(1), ip6To.maskedIs(solicitedMask, solicitedGroup))
+	b.pass("ipv6-none", "router solicitation", ip6Next.is(icmp6), ndType.is(133), ip6Hops.is(255),
+		etherTo.is(0x33, 0x33, 0, 0, 0, 2), ip6To.is(allRouters...), exactly6(8))
+	b.reports("ipv6-none")
 	b.refuse("ipv6-none", "any other ICMPv6", kindND, l4.is(icmp6))
 	b.refuse("ipv6-none", "any other", kindIP)
 }

@@ -34,10 +34,9 @@ func between(a, v *box) map[string][]byte {
 // the sender is one of whom nothing may arrive. All that happens to a frame has
 // happened when the sending is done: the test is on one CPU.
 func arrivedAt(v *box, from *box, frame []byte) bool {
-	number++
-	mark := fmt.Appendf(nil, "<frame %d>", number)
+	frame, mark := marked(frame)
 	drain(v)
-	from.send(append(slices.Clip(frame), mark...))
+	from.send(frame)
 	for f := receive(v.socket); f != nil; f = receive(v.socket) {
 		if bytes.Contains(f, mark) {
 			return true

@@ -1,0 +1,43 @@
+package guard
+
+// An error message of ICMP says that a packet came to its sender and went no further.
+// It quotes that packet, and who gets it believes it about the connection of the
+// quote: that nobody is there, or that the way is narrow. So a container sends errors
+// about packets to itself, and to what it routes for by the operator's word. The quote
+// tells: its destination is at the same place whatever it holds.
+
+// lastError is the last type of ICMPv6 that is an error: all up to it quote a packet,
+// and the kernel believes also those that it does not know.
+const lastError = 127
+
+var (
+	quoted4 = transport(8+16, 4)
+	quoted6 = transport(8+24, 16)
+)
+
+// quotes adds the checks of error messages.
+func (b *builder) quotes(f Features) {
+	// Of a later fragment only its being one can be seen: its first fragment, without
+	// which it is nothing, came past here too.
+	b.pass("icmpv4", "later fragment", ip4Frag.anyBit(0x1f, 0xff), l4.isNot(reserved))
+	for _, t := range []byte{3, 4, 11, 12} {
+		b.add("icmpv4", "error message", goTo("quote4"), messageType.is(t))
+	}
+	b.refuse("icmpv4", "redirect", kindIP, messageType.is(5))
+	b.pass("icmpv4", "any other", messageType.isNot(reserved))
+	b.refuse("icmpv4", "type that cannot be read", kindIP)
+
+	// Errors are short. What is put together later cannot be judged here.
+	b.refuse("quote4", "in fragments", kindIP, ip4Frag.anyBit(0x20, 0))
+	b.pass("quote4", "about a packet to itself", in(setV4, inPort, etherFrom, quoted4))
+	b.refuse("quote6", "in fragments", kindIP, fragment.anyBit(0xff, 0xf9))
+	b.pass("quote6", "about a packet to itself", in(setV6, inPort, etherFrom, quoted6))
+	if f.Prefixes {
+		b.refuse("quote4", "about a packet to another", kindIP, in(setOwn4, quoted4))
+		b.pass("quote4", "about a packet to an allowed prefix", in(setNet4, inPort, quoted4))
+		b.refuse("quote6", "about a packet to another", kindIP, in(setOwn6, quoted6))
+		b.pass("quote6", "about a packet to an allowed prefix", in(setNet6, inPort, quoted6))
+	}
+	b.refuse("quote4", "about any other packet, or none", kindIP)
+	b.refuse("quote6", "about any other packet, or none", kindIP)
+}
