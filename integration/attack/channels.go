@@ -13,7 +13,6 @@ var Burden = bytes.Repeat([]byte("payload "), 100)
 var (
 	reportGroup4 = netip.MustParseAddr("224.0.0.22")
 	reportGroup6 = netip.MustParseAddr("ff02::16")
-	reportMAC4   = MAC{1, 0, 0x5e, 0, 0, 22}
 )
 
 // Discover is the question of a DHCP client.
