@@ -172,8 +172,41 @@ func TestImages(t *testing.T) {
 	})
 }
 
-// An image of several platforms may have other labels on each.
+// An image of several platforms may have other labels on each: what counts is that of
+// the container.
 func TestImagePlatforms(t *testing.T) {
+	const index, other, own = "sha256:1d", "sha256:a64", "sha256:386"
+	for name, test := range map[string]struct {
+		api      string
+		id       string // that the engine answers with
+		arch     string
+		inherits bool
+		unproven bool
+	}{
+		"is_asked_for":                         {api: "1.49", id: own, arch: "386", inherits: true},
+		"another_one_proves_nothing":           {api: "1.49", id: other, arch: "386", unproven: true},
+		"nor_does_the_index":                   {api: "1.49", id: index, arch: "amd64", unproven: true},
+		"an_older_engine_may_tell_of_it":       {api: "1.48", id: index, arch: "386", inherits: true},
+		"an_older_engine_may_tell_of_the_host": {api: "1.48", id: index, arch: "amd64", unproven: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newShop(1, 1)
+			s.image, s.api, s.imaged = index, test.api, pairs("role=backup")
+			s.manifest = &ocispec.Descriptor{Digest: own, Platform: &ocispec.Platform{OS: "linux", Architecture: "386"}}
+			s.answer = func(w http.ResponseWriter) {
+				_ = json.NewEncoder(w).Encode(map[string]any{"Id": test.id, "Os": "linux", "Architecture": test.arch, "Config": map[string]any{"Labels": s.imaged}})
+			}
+			v, err := s.open(t).Refresh(t.Context(), Hint{Full: true})
+			c := v.Containers[s.ids[0]]
+			if err != nil || c.Inherited["role"] != test.inherits || (c.Unproven != "") != test.unproven || c.Counts("role") {
+				t.Errorf("%+v, %v", c, err)
+			}
+			asked := slices.ContainsFunc(s.asked, func(a string) bool { return strings.HasPrefix(a, "images/") && strings.Contains(a, "platform=") })
+			if asked != (test.api == "1.49") {
+				t.Errorf("asked were %q", s.asked)
+			}
+		})
+	}
 	got := image.InspectResponse{Os: "linux", Architecture: "arm64", Variant: "v8"}
 	for _, test := range []struct {
 		os, arch, variant string

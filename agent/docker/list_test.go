@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // shop answers as an engine with these containers does, the newest first.
@@ -24,6 +26,8 @@ type shop struct {
 
 	// image is what all containers are of, and imaged the labels that it gives them.
 	image, reference string
+	manifest         *ocispec.Descriptor // of the platform
+	api              string              // version
 
 	imaged map[string]string
 	answer func(w http.ResponseWriter) // about the image
@@ -34,7 +38,7 @@ type shop struct {
 }
 
 func (s *shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Api-Version", "1.41")
+	w.Header().Set("Api-Version", cmp.Or(s.api, "1.41"))
 	_, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/v"), "/")
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -99,7 +103,7 @@ func (s *shop) list(r *http.Request) []container.Summary {
 			}
 		case len(filter.ID) > 0 && !filter.ID[id], limit > 0 && len(out) == limit:
 		default:
-			out = append(out, container.Summary{ID: id, Names: []string{"/" + id[:8]}, State: "created", Labels: s.labels(), ImageID: s.image, Image: s.reference})
+			out = append(out, container.Summary{ID: id, Names: []string{"/" + id[:8]}, State: "created", Labels: s.labels(), ImageID: s.image, Image: s.reference, ImageManifestDescriptor: s.manifest})
 		}
 	}
 	return out
