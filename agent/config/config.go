@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 
+	"netguard/internal/plain"
 	"netguard/internal/smallfile"
 	"netguard/internal/strictyaml"
 	"netguard/netpolicy/guard"
@@ -77,7 +78,7 @@ const (
 func (l Log) Handler(w io.Writer) slog.Handler {
 	opts := &slog.HandlerOptions{Level: l.Level}
 	if l.Format == JSON {
-		return slog.NewJSONHandler(w, opts)
+		return slog.NewJSONHandler(plain.Writer(w), opts)
 	}
 	return slog.NewTextHandler(w, opts)
 }

@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"netguard/internal/plain"
 )
 
 // routes is the API. Each verb of the command line that needs the agent has its
@@ -133,7 +135,7 @@ func reply(answer func(*http.Request) (any, error), patience time.Duration) http
 }
 
 func write(to *bytes.Buffer, body any) error {
-	e := json.NewEncoder(to)
+	e := json.NewEncoder(plain.Writer(to))
 	e.SetEscapeHTML(false)
 	return e.Encode(body)
 }

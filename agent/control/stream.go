@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"netguard/agent/control/httpd"
+	"netguard/internal/plain"
 )
 
 // EventSource gives events as they happen.
@@ -69,7 +70,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	defer events.Close()
 	at := http.NewResponseController(w)
 	w.Header().Set("Content-Type", "application/x-ndjson")
-	lines := json.NewEncoder(w)
+	lines := json.NewEncoder(plain.Writer(w))
 	lines.SetEscapeHTML(false)
 	send := func(write func() error) error {
 		// The server's own limit is for answers as a whole.

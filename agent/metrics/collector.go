@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"netguard/agent/control"
+	"netguard/internal/plain"
 )
 
 // scrapeTimeout is less than Prometheus' usual patience (10 s), so that it hears
@@ -80,7 +81,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	// is there twice for a moment when a container replaces another.
 	seen := make(map[[2]string]bool, len(s.Endpoints))
 	for _, e := range s.Endpoints { // copies: the source may hand the same to others
-		e.Container, e.Network = strings.ToValidUTF8(e.Container, "?"), strings.ToValidUTF8(e.Network, "?")
+		e.Container, e.Network = label(e.Container), label(e.Network)
 		if key := [2]string{e.Container, e.Network}; !seen[key] {
 			seen[key] = true
 			w.endpoint(&e)
@@ -133,7 +134,7 @@ func (w writer) counter(d *prometheus.Desc, v uint64, labels ...string) {
 
 func (w writer) write(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels []string) {
 	for i := range labels {
-		labels[i] = strings.ToValidUTF8(labels[i], "?")
+		labels[i] = label(labels[i])
 	}
 	m, err := prometheus.NewConstMetric(d, kind, v, labels...)
 	if err != nil {
@@ -142,6 +143,10 @@ func (w writer) write(d *prometheus.Desc, kind prometheus.ValueType, v float64, 
 	}
 	w.to <- m
 }
+
+// label makes a name a label's value that a terminal may show: Prometheus' text
+// format leaves escapes in place.
+func label(name string) string { return plain.Text(strings.ToValidUTF8(name, "?")) }
 
 func truth(b bool) float64 {
 	if b {

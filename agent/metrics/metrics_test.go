@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -93,6 +94,18 @@ func TestCollector(t *testing.T) {
 netguard_up 0
 `)); err != nil {
 			t.Error(err)
+		}
+	})
+	t.Run("names_reach_no_terminal", func(t *testing.T) {
+		nasty := "ev\x1b[31mil\nfake\u009b2J\a\u202egnp"
+		s := start(t, always(control.Status{Docker: control.Docker{Version: nasty},
+			Endpoints: []control.Endpoint{{Container: nasty, Network: nasty, State: control.Admitted}}}))
+		_, text := get(t, s, "/metrics")
+		if strings.ContainsFunc(text, func(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }) {
+			t.Errorf("%q", text)
+		}
+		if !strings.Contains(text, `ev\\x1b[31mil\\nfake`) {
+			t.Error("the name cannot be told")
 		}
 	})
 	t.Run("traffic_and_strangers'_names_make_no_series", func(t *testing.T) {

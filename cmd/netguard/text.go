@@ -1,51 +1,20 @@
 package main
 
 import (
-	"fmt"
-	"strconv"
 	"strings"
 	"unicode"
-	"unicode/utf16"
+
+	"netguard/internal/plain"
 )
 
 // printable makes a stranger's text harmless to a terminal and to the one who
-// reads it: what could move the cursor, hide or reorder text is written out.
-func printable(s string) string {
-	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
-		return s
-	}
-	var b strings.Builder
-	for _, r := range s {
-		if unicode.IsPrint(r) {
-			b.WriteRune(r)
-			continue
-		}
-		quoted := strconv.QuoteRune(r)
-		b.WriteString(quoted[1 : len(quoted)-1])
-	}
-	return b.String()
-}
+// reads it.
+func printable(s string) string { return plain.Text(s) }
 
-// escaped makes JSON harmless to a terminal: encoding/json leaves in place what
-// is no control character of ASCII. It means the same.
-func escaped(text string) string {
-	if !strings.ContainsFunc(text, hostile) {
-		return text
-	}
-	var b strings.Builder
-	for _, r := range text {
-		if !hostile(r) {
-			b.WriteRune(r)
-			continue
-		}
-		for _, half := range utf16.Encode([]rune{r}) {
-			fmt.Fprintf(&b, "\\u%04x", half)
-		}
-	}
-	return b.String()
-}
+// escaped makes JSON harmless to a terminal. It means the same.
+func escaped(text string) string { return plain.JSON(text) }
 
-func hostile(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
+func hostile(r rune) bool { return plain.Hostile(r) }
 
 // wide are the ranges of characters that take two columns of a terminal.
 var wide = &unicode.RangeTable{

@@ -1,0 +1,71 @@
+// Package plain writes out what in names of others could move a cursor, hide text or
+// reorder it. Names of networks, containers and labels are any text that somebody
+// chose: what netguard prints of them is harmless to a terminal and to a log viewer.
+package plain
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
+)
+
+// Text gives a text without anything that is not printed: an escape is \x1b. It has
+// no line break and is valid UTF-8.
+func Text(s string) string {
+	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if unicode.IsPrint(r) {
+			b.WriteRune(r)
+			continue
+		}
+		quoted := strconv.QuoteRune(r)
+		b.WriteString(quoted[1 : len(quoted)-1])
+	}
+	return b.String()
+}
+
+// Hostile tells of a character of JSON or YAML whether it must be written out. A
+// line break stands between documents.
+func Hostile(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
+
+// JSON gives a JSON text that means the same. encoding/json and log/slog leave in
+// place what is no control character of ASCII.
+func JSON(text string) string {
+	if !strings.ContainsFunc(text, Hostile) {
+		return text
+	}
+	var b strings.Builder
+	for _, r := range text {
+		if !Hostile(r) {
+			b.WriteRune(r)
+			continue
+		}
+		for _, half := range utf16.Encode([]rune{r}) {
+			fmt.Fprintf(&b, "\\u%04x", half)
+		}
+	}
+	return b.String()
+}
+
+// Writer gives a writer of JSON that is as JSON says. Each Write must be a whole
+// document, as those of log/slog and encoding/json are.
+func Writer(to io.Writer) io.Writer { return writer{to} }
+
+type writer struct{ io.Writer }
+
+func (w writer) Write(p []byte) (int, error) {
+	if utf8.Valid(p) && !strings.ContainsFunc(string(p), Hostile) {
+		return w.Writer.Write(p)
+	}
+	if _, err := io.WriteString(w.Writer, JSON(string(p))); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
