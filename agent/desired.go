@@ -43,9 +43,11 @@ func desired(endpoints []endpoint.Endpoint, cfg config.Config, leaf shaper.Leaf)
 		if e.Unmanaged != "" {
 			continue
 		}
-		d.shape(cfg.Limits, leaf, on[e.Key.Container])
+		if d.kind(cfg) {
+			d.shape(cfg.Limits, leaf, on[e.Key.Container])
+			d.counts(cfg.Connections)
+		}
 		d.owns()
-		d.counts(cfg.Connections)
 		d.claims(cfg.Claims)
 	}
 	return out

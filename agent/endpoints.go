@@ -15,7 +15,7 @@ import (
 
 func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rules rules, guarding guard.Report) control.Endpoint {
 	e := control.Endpoint{
-		Container: d.Container.Name, ID: d.Key.Container, Network: d.Network.Name, Bridge: d.Network.Bridge,
+		Container: d.Container.Name, Kind: kindName(d.Attachment.Kind), ID: d.Key.Container, Network: d.Network.Name, Bridge: d.Network.Bridge,
 		MAC: d.Attachment.MAC.String(), State: control.Admitted, Reason: d.Unmanaged, Findings: d.faults(),
 		Policy:  control.Policies{Ingress: []string{}, Egress: []string{}},
 		Ingress: traffic(d, shaper.Ingress), Egress: traffic(d, shaper.Egress),

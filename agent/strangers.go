@@ -45,6 +45,11 @@ func (s *strangers) networks(known observed, ports []link.Port, now time.Time) (
 		switch {
 		case !met:
 			a = asked{now.Add(minAsk), minAsk}
+			if who.seen != 0 {
+				// It has just got into its namespace. A build step begins in a
+				// moment, and no event tells of it.
+				h.Networks[network] = struct{}{}
+			}
 		case !now.Before(a.at):
 			h.Networks[network] = struct{}{}
 			a.wait = min(2*a.wait, maxAsk)

@@ -14,7 +14,8 @@ func parties(desires []desire) []netpolicy.Endpoint {
 	out := make([]netpolicy.Endpoint, len(desires))
 	for i := range desires {
 		e := &desires[i]
-		p := netpolicy.Endpoint{Extra: singles(e.allow), Workload: workload(e.Container), Network: e.Network.Name, Managed: e.Unmanaged == ""}
+		p := netpolicy.Endpoint{Extra: singles(e.allow), Workload: workload(e.Container), Network: e.Network.Name, Managed: e.underPolicies()}
+		p.Build = e.Attachment.Kind == docker.KindBuild
 		for _, s := range e.Sharers {
 			p.Shared = append(p.Shared, workload(s))
 		}

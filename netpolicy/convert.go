@@ -21,6 +21,7 @@ func (d *decoder) convert(r rawPolicy) Policy {
 		d.Fault(r.sel.project.At, "select.project is %q: leave it out for every project", "*")
 	}
 	p.sel = d.toSelector(r.sel, "")
+	d.selectedEntity(r.sel, &p.sel)
 	home := p.sel.project
 	if r.rules[Ingress].at.Line+r.rules[Egress].at.Line+r.denyAt.Line == 0 && !r.stray {
 		d.Fault(r.at, "policy %s does nothing: add ingress, egress or deny", quoted(p.name))
@@ -160,8 +161,34 @@ func (d *decoder) toPeer(r rawPeer, home string) peer {
 	return peer{kind: peerContainers, sel: d.toSelector(r.rawSelector, home)}
 }
 
+// entityBuild names the steps of builds.
+const entityBuild = "build"
+
+// selectedEntity reads the entity that a policy is about. A build has a network, and
+// nothing else that a policy could tell it by.
+func (d *decoder) selectedEntity(r rawSelector, s *Selector) {
+	if !r.entity.Set() {
+		return
+	}
+	if r.entity.Text != entityBuild {
+		d.Fault(r.entity.At, "%s is %q: build, the steps of image builds, is all that a policy can select by it", r.entity.Key, clip(r.entity.Text))
+	}
+	for _, w := range []word{r.project, r.service, r.container} {
+		if w.Set() {
+			d.Fault(w.At, "%s: a build has no project, service, name or label: leave it out", w.Key)
+		}
+	}
+	if len(r.labels) > 0 {
+		d.Fault(r.labels[0].key.At, "%s: a build has no project, service, name or label: leave it out", r.labels[0].key.Key)
+	}
+	s.build = true
+}
+
 func (d *decoder) toEntity(w word) peer {
-	var names []string
+	if w.Text == entityBuild {
+		return peer{kind: peerContainers, sel: Selector{build: true}}
+	}
+	names := []string{entityBuild}
 	for _, e := range entities {
 		if e.name == w.Text {
 			return peer{kind: e.kind}
@@ -171,7 +198,7 @@ func (d *decoder) toEntity(w word) peer {
 	if near := Nearest(w.Text, names); near != "" {
 		d.Fault(w.At, "%s is %q: did you mean %s?", w.Key, clip(w.Text), near)
 	} else {
-		d.Fault(w.At, "%s is %q: it is host, external (neither a container nor the host) or any", w.Key, clip(w.Text))
+		d.Fault(w.At, "%s is %q: it is host, external (neither a container nor the host), build (steps of image builds) or any", w.Key, clip(w.Text))
 	}
 	return peer{}
 }

@@ -35,6 +35,9 @@ type Workload struct {
 	// Unproven says why it is not known which labels are the image's, "" if it is
 	// known. None of the labels opens then.
 	Unproven string
+	// Build says that it is a step of an image build: no container, without project,
+	// service and labels.
+	Build bool
 }
 
 // The labels that Project and Service are of.

@@ -26,6 +26,7 @@ type rawPolicy struct {
 type rawSelector struct {
 	at                                   Place
 	project, service, container, network word
+	entity                               word
 	labels                               []rawLabel
 }
 
@@ -51,7 +52,6 @@ type rawPeer struct {
 	cidr     word
 	exceptAt Place
 	except   []word
-	entity   word
 }
 
 type rawDeny struct {
@@ -107,6 +107,7 @@ func (d *decoder) selector(n *node, s *rawSelector) []field {
 		d.Field("service", d.Scalar(&s.service)),
 		d.Field("container", d.Scalar(&s.container)),
 		d.Field("network", d.Scalar(&s.network)),
+		d.Field("entity", d.Scalar(&s.entity)),
 		d.Field("labels", d.labels(&s.labels)),
 	}
 }
@@ -197,7 +198,6 @@ func (d *decoder) peer(n *node, key string) rawPeer {
 				d.Words(n, key, maxExcept, &p.except)
 			}
 		}),
-		d.Field("entity", d.Scalar(&p.entity)),
 	)...)
 	return p
 }

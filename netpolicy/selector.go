@@ -14,6 +14,7 @@ type Selector struct {
 	container        string // glob
 	network          string
 	labels           []labelMatch // sorted by key
+	build            bool         // nothing but builds
 }
 
 type labelMatch struct {
@@ -33,7 +34,7 @@ func (s Selector) Matches(e *Endpoint) bool { return s.matches(e, s.fits) }
 func (s Selector) Opens(e *Endpoint) bool { return s.matches(e, s.fitsOwn) }
 
 func (s Selector) matches(e *Endpoint, fits func(*Workload) bool) bool {
-	if s.network != "" && s.network != e.Network {
+	if s.network != "" && s.network != e.Network || s.build && !e.Build {
 		return false
 	}
 	return fits(&e.Workload) || slices.ContainsFunc(e.Shared, func(w Workload) bool { return fits(&w) })
@@ -90,6 +91,9 @@ func (s Selector) String() string {
 		if w.value != "" {
 			words = append(words, w.key+"="+w.value) // names have no spaces in them
 		}
+	}
+	if s.build {
+		words = append(words, "entity=build")
 	}
 	for _, l := range s.labels {
 		if l.present {

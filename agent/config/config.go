@@ -50,6 +50,8 @@ type Config struct {
 	Limits shaper.Operator
 	// AllowOptOut says that the label netguard.enabled=false counts.
 	AllowOptOut bool
+	// AdmitUnknown admits endpoints that Docker lists and that are of no known kind.
+	AdmitUnknown bool
 	// TrustImageLabels are the images whose labels count as if the containers' creators
 	// had set them: patterns for MatchImage.
 	TrustImageLabels Globs

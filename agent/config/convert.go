@@ -71,14 +71,8 @@ func (d *decoder) convert(r raw) Config {
 				pair[0].Key, def, pair[1].Key, most, pair[1].At.Line)
 		}
 	}
-	if w := r.allowOptOut; w.Set() {
-		switch w.Text {
-		case "true", "false":
-			c.AllowOptOut = w.Text == "true"
-		default:
-			d.Fault(w.At, "%s is %q: it is true or false", w.Key, clip(w.Text))
-		}
-	}
+	d.truth(r.allowOptOut, &c.AllowOptOut)
+	d.truth(r.admitUnknown, &c.AdmitUnknown)
 	d.text(r.socket, &c.Socket, checkSocket)
 	d.text(r.metrics, &c.Metrics, checkMetrics)
 	d.text(r.dockerHost, &c.DockerHost, checkDockerHost)
@@ -119,6 +113,16 @@ func (d *decoder) rate(w word) shaper.Rate {
 		d.Fault(w.At, "%s: %v", w.Key, err)
 	}
 	return rate
+}
+
+func (d *decoder) truth(w word, to *bool) {
+	switch {
+	case !w.Set():
+	case w.Text == "true" || w.Text == "false":
+		*to = w.Text == "true"
+	default:
+		d.Fault(w.At, "%s is %q: it is true or false", w.Key, clip(w.Text))
+	}
 }
 
 func (d *decoder) text(w word, to *string, check func(string) error) {

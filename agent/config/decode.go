@@ -17,22 +17,23 @@ type (
 
 // raw mirrors the file.
 type raw struct {
-	exclude     []word
-	unguarded   []word
-	admission   word
-	storm       word
-	connections word
-	claims      []word
-	defaults    rawRates
-	max         rawRates
-	allowOptOut word
-	trustImages []word
-	socket      word
-	metrics     word
-	dockerHost  word
-	policyDir   word
-	logLevel    word
-	logFormat   word
+	exclude      []word
+	unguarded    []word
+	admission    word
+	storm        word
+	connections  word
+	claims       []word
+	defaults     rawRates
+	max          rawRates
+	allowOptOut  word
+	admitUnknown word
+	trustImages  []word
+	socket       word
+	metrics      word
+	dockerHost   word
+	policyDir    word
+	logLevel     word
+	logFormat    word
 }
 
 type rawRates struct{ ingress, egress word }

@@ -67,9 +67,18 @@ const (
 	Unmanaged   = "unmanaged"   // netguard does nothing about it; Reason says why
 )
 
-// Endpoint is one container on one network.
+// The kinds of endpoints.
+const (
+	KindContainer    = "container"
+	KindBuild        = "build"         // a RUN step of a build; Container is the engine's name for it
+	KindSwarmIngress = "swarm-ingress" // where Swarm's routing mesh takes in what is for services
+	KindUnknown      = "unknown"       // the engine lists it, and it is none of these
+)
+
+// Endpoint is one container on one network, or what Docker lists there else.
 type Endpoint struct {
 	Container string `json:"container" yaml:"container"` // name
+	Kind      string `json:"kind" yaml:"kind"`           // KindContainer and so on
 	ID        string `json:"id" yaml:"id"`
 	// SharedBy names the other containers that live in the same network
 	// namespace: their labels count here too, the lower limit wins.

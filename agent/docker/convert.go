@@ -85,7 +85,14 @@ func newNetwork(i network.Inspect) Network {
 		n.Bridge = bridgeOf(i)
 	}
 	for id, r := range i.Containers {
-		n.Endpoints[id] = newAttachment(r)
+		if strings.HasPrefix(id, unjoined) {
+			continue
+		}
+		a := newAttachment(r)
+		if a.Kind = kindOf(n.Name, id, r); a.Kind != KindContainer {
+			id = clip(id)
+		}
+		n.Endpoints[id] = a
 	}
 	for _, c := range i.IPAM.Config {
 		if a := parseAddr(c.Gateway); a.IsValid() {

@@ -70,8 +70,8 @@ type Network struct {
 	IPv6     bool
 	Gateways []netip.Addr
 	Subnets  []netip.Prefix
-	// Endpoints are the attachments by container ID. Attachments that belong
-	// to no container (a swarm's load balancer) are under their name.
+	// Endpoints are the attachments by container ID. Those that belong to no
+	// container have a Kind, and are under the name that the engine lists them by.
 	Endpoints map[string]Attachment
 }
 
@@ -79,6 +79,7 @@ type Network struct {
 type Attachment struct {
 	MAC        net.HardwareAddr // nil if the network gives none
 	IPv4, IPv6 netip.Addr       // invalid where there is none
+	Kind       Kind
 }
 
 // attached lists the networks on which a container has an endpoint.

@@ -14,6 +14,7 @@ package endpoint
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -30,9 +31,11 @@ const Label = "netguard.enabled"
 // Key names an endpoint: a container on a network, by their IDs.
 type Key struct{ Container, Network string }
 
-// Endpoint is one container on one network.
+// Endpoint is one container on one network, or something else that Docker lists there.
 type Endpoint struct {
 	Key
+	// Container is what is known of it. An endpoint of another kind has the name that
+	// Docker lists it by, as ID too, and no labels.
 	Container docker.Container
 	// Sharers are the other containers that run in the same network
 	// namespace, by name.
@@ -119,17 +122,25 @@ func Join(o Observation, op Operator, bound Bindings) []Endpoint {
 	}
 	for key := range bound.beside {
 		_, there := o.View.Containers[key.Container]
-		if _, known := o.View.Networks[key.Network]; !there || !known {
+		n, known := o.View.Networks[key.Network]
+		there = there || n.Endpoints[key.Container].Kind != docker.KindContainer
+		if !there || !known {
 			delete(bound.beside, key)
 		}
 	}
 	sharers := sharers(o.View)
 	var out []Endpoint
 	for nid, n := range o.View.Networks {
-		for cid, a := range n.Endpoints {
+		for _, cid := range provenFirst(n.Endpoints) {
+			a := n.Endpoints[cid]
 			c, known := o.View.Containers[cid]
-			if !known {
-				continue // a swarm's own, or listed in a moment
+			switch {
+			case a.Kind != docker.KindContainer && n.Bridge == "":
+				continue // a swarm's own
+			case a.Kind != docker.KindContainer:
+				c = docker.Container{ID: cid, Name: cid, State: "running"}
+			case !known:
+				continue // listed in a moment
 			}
 			e := Endpoint{Key: Key{cid, nid}, Container: c, Sharers: sharers[cid], Network: n, Attachment: a}
 			e.Unmanaged, e.Faults = op.manages(n, c)
@@ -145,6 +156,21 @@ func Join(o Observation, op Operator, bound Bindings) []Endpoint {
 		return compare(a.Container.Name, b.Container.Name, a.Network.Name, b.Network.Name, a.Key.Container, b.Key.Container, a.Key.Network, b.Key.Network)
 	})
 	return out
+}
+
+// provenFirst gives the keys of attachments, those of containers first. Of what is no
+// container nothing but the MAC tells the port: it gets none that is a container's by
+// its namespace.
+func provenFirst(all map[string]docker.Attachment) []string {
+	keys := slices.Collect(maps.Keys(all))
+	rank := func(key string) int {
+		if all[key].Kind != docker.KindContainer {
+			return 1
+		}
+		return 0
+	}
+	slices.SortFunc(keys, func(a, b string) int { return rank(a) - rank(b) })
+	return keys
 }
 
 func compare(pairs ...string) int {

@@ -21,6 +21,9 @@ func Hold(v docker.View, last []Endpoint, ports []link.Port) (docker.View, []Key
 		if e.Port == nil {
 			continue
 		}
+		if e.Attachment.Kind != docker.KindContainer {
+			continue // nothing of it outlives it
+		}
 		_, listed := v.Containers[e.Key.Container]
 		if _, attached := v.Networks[e.Key.Network].Endpoints[e.Key.Container]; !listed || !attached {
 			lacking = append(lacking, e)

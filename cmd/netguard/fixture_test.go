@@ -42,7 +42,7 @@ func healthy() control.Status {
 		Guard:  control.Guard{Tier: "full"},
 		Endpoints: []control.Endpoint{
 			{
-				Container: "shop-web-1", ID: "f00dfeedf00dfeed", SharedBy: []string{"sidecar"}, Network: "front",
+				Container: "shop-web-1", Kind: control.KindContainer, ID: "f00dfeedf00dfeed", SharedBy: []string{"sidecar"}, Network: "front",
 				Bridge: "br-1c9d2e3f4a5b", Veth: "veth1a2b3c4", MAC: "02:42:ac:12:00:02", IPv4: "172.18.0.2", IPv6: "fd00::2",
 				State:   control.Admitted,
 				Ingress: control.Traffic{RateBPS: 50_000_000, BurstBytes: 8192, Source: "netguard.ingress.rate", Bytes: 1_288_490_188, Packets: 912_345, Drops: 12},
@@ -50,13 +50,13 @@ func healthy() control.Status {
 				Denied:  3, Policy: control.Policies{Ingress: []string{"web", "base", "audit"}, Egress: []string{"base"}},
 			},
 			{
-				Container: "shop-db-1", ID: "cafebabecafebabe", Network: "back", Bridge: "br-0011aabbccdd", Veth: "veth99aa88b",
+				Container: "shop-db-1", Kind: control.KindContainer, ID: "cafebabecafebabe", Network: "back", Bridge: "br-0011aabbccdd", Veth: "veth99aa88b",
 				MAC: "02:42:ac:13:00:02", IPv4: "172.19.0.2", State: control.Admitted,
 				Egress: control.Traffic{Bytes: 512, Packets: 4},
 				Policy: control.Policies{Ingress: []string{"db"}},
 			},
 			{
-				Container: "pihole", ID: "0123456789abcdef", Network: "lan", State: control.Unmanaged,
+				Container: "pihole", Kind: control.KindContainer, ID: "0123456789abcdef", Network: "lan", State: control.Unmanaged,
 				Reason: "the network's driver is macvlan: netguard manages bridges",
 			},
 		},
