@@ -59,6 +59,25 @@ func TestJoin(t *testing.T) {
 			t.Errorf("a has port %d, b %d; want 1 and 2", a, b)
 		}
 	})
+	t.Run("what_is_no_container_has_a_port_by_its_MAC_and_takes_none_that_is_proven", func(t *testing.T) {
+		o := scene(map[string]net.HardwareAddr{"a": macA},
+			link.Port{Seen: 7, NSID: 1, PeerMAC: macB}, link.Port{Seen: 8, NSID: 2, PeerMAC: macB}) // a has taken the step's MAC
+		o.View.Networks["n"].Endpoints["step"] = docker.Attachment{MAC: macB, Kind: docker.KindBuild}
+		o.Sandboxes = map[string]Sandbox{"a": {NSID: 1, Seen: 8}}
+		bound := NewBindings()
+		es := Join(o, Operator{}, bound)
+		if a, step := portOf(t, es, "a"), portOf(t, es, "step"); a != 7 || step != 8 {
+			t.Errorf("a has port %d, the step %d; want 7 and 8", a, step)
+		}
+		delete(o.View.Networks["n"].Endpoints, "step")
+		if _, held := Hold(o.View, es, o.Ports); len(held) > 0 {
+			t.Errorf("a step that is over is held: %v", held)
+		}
+		o.View.Networks["n"] = docker.Network{ID: "n", Driver: "overlay", Endpoints: map[string]docker.Attachment{"lb-x": {MAC: macB, Kind: docker.KindUnknown}}}
+		if es := Join(o, Operator{}, bound); len(es) != 0 {
+			t.Errorf("an overlay's own has a row: %v", es)
+		}
+	})
 	t.Run("waits_for_a_view_that_is_newer_than_the_port", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"dead": macA}, link.Port{Seen: 101, NSID: 1, PeerMAC: macA})
 		if p := portOf(t, Join(o, Operator{}, NewBindings()), "dead"); p != 0 {
