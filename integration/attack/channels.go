@@ -34,12 +34,13 @@ func Report6(to, from MAC, sender netip.Addr, behind ...[]byte) []byte {
 	return Ether(to, from, EtherIPv6, append([][]byte{IPv6(sender, reportGroup6, 0, alert, ICMPv6(sender, reportGroup6, 143, record))}, behind...)...)
 }
 
-// Unreachable says of a packet, in an error message of a type, that it went no further.
+// Unreachable says of a packet, in an error message of a type, that it went no further:
+// that the way takes 552 bytes of IPv4, and 1280 of IPv6, if that is the type.
 func Unreachable(from, to netip.Addr, typ byte, quoted []byte) []byte {
 	if from.Is6() {
 		return IPv6(from, to, icmpv6, ICMPv6(from, to, typ, []byte{0, 0, 5, 0}, quoted))
 	}
-	m := append([]byte{typ, 1, 0, 0, 0, 0, 2, 40}, quoted...)
+	m := append([]byte{typ, 4, 0, 0, 0, 0, 2, 40}, quoted...)
 	binary.BigEndian.PutUint16(m[2:], checksum(m))
 	return IPv4(from, to, icmp, m)
 }
@@ -84,6 +85,16 @@ var channels = []Attack{
 	}},
 	{"DHCP_client_that_says_too_much", OfDHCP, func(s Scene) []byte {
 		return Ether(Broadcast, s.Attacker.MAC, EtherIPv4, UDP4(port(None4, 68), port(All4, 67), DHCPRequest(s.Attacker.MAC), Burden))
+	}},
+	{"DHCP_offer_from_another_port", OfDHCP, func(s Scene) []byte {
+		return Ether(s.Victim.MAC, s.Attacker.MAC, EtherIPv4, UDP4(port(s.Attacker.IPv4, 1000), port(s.Victim.IPv4, 68), make([]byte, 240)))
+	}},
+	{"DHCP_offer_to_all_from_another_port", OfDHCP, func(s Scene) []byte {
+		return Ether(Broadcast, s.Attacker.MAC, EtherIPv4, UDP4(port(s.Attacker.IPv4, 1000), port(All4, 68), make([]byte, 240)))
+	}},
+	{"DHCPv6_advertise_from_another_port", OfDHCP, func(s Scene) []byte {
+		return Ether(s.Victim.MAC, s.Attacker.MAC, EtherIPv6,
+			UDP6(port(s.Attacker.MAC.LinkLocal(), 1000), port(s.Victim.IPv6, 546), []byte{2, 0, 0, 1}))
 	}},
 	{"UDP_from_no_address_to_all", OfIP, func(s Scene) []byte {
 		return Ether(Broadcast, s.Attacker.MAC, EtherIPv4, UDP4(port(None4, 9), port(All4, 9), Burden))

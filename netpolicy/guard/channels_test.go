@@ -191,6 +191,30 @@ var strayReports = []attack{
 	}},
 }
 
+var servers = []attack{
+	{"DHCP_offer_from_another_port", ofDHCP, func(a, v, c *box) []byte {
+		return ether(v.mac, a.mac, 0x800, ip4(a.ip4, v.ip4, 17, udpPacket(1000, 68, make([]byte, 240))))
+	}},
+	{"DHCP_offer_to_all_from_another_port", ofDHCP, func(a, v, c *box) []byte {
+		return ether(broadcast, a.mac, 0x800, ip4(a.ip4, all4, 17, udpPacket(1000, 68, make([]byte, 240))))
+	}},
+	{"DHCP_offer_to_all_in_a_frame_to_one", ofDHCP, func(a, v, c *box) []byte {
+		return ether(v.mac, a.mac, 0x800, ip4(a.ip4, all4, 17, udpPacket(1000, 68, make([]byte, 240))))
+	}},
+	{"DHCP_server_to_a_relay_that_is_a_neighbour", ofDHCP, func(a, v, c *box) []byte {
+		return ether(v.mac, a.mac, 0x800, ip4(a.ip4, v.ip4, 17, udpPacket(67, 67, make([]byte, 240))))
+	}},
+	{"DHCP_server_to_a_relay_behind_a_neighbour", ofDHCP, func(a, v, c *box) []byte {
+		return ether(v.mac, a.mac, 0x800, ip4(a.ip4, netip4(192, 0, 2, 1), 17, udpPacket(67, 67, make([]byte, 240))))
+	}},
+	{"DHCPv6_advertise_from_another_port", ofDHCP, func(a, v, c *box) []byte {
+		return ether(v.mac, a.mac, 0x86dd, ip6(a.mac.LinkLocal(), v.ip6, 17, udpPacket(1000, 546, []byte{2, 0, 0, 1})))
+	}},
+	{"DHCPv6_advertise_from_another_port_behind_options", ofDHCP, func(a, v, c *box) []byte {
+		return ether(v.mac, a.mac, 0x86dd, ip6(a.mac.LinkLocal(), v.ip6, 60, extension(17), udpPacket(1000, 546, []byte{2, 0, 0, 1})))
+	}},
+}
+
 var sourceless = []attack{
 	{"DHCP_client_in_a_frame_to_one", ofDHCP, discover(MAC{}, all4, 1, 0)},
 	{"DHCP_client_to_one", ofDHCP, discover(MAC{}, netip.Addr{}, 1, 0)},
@@ -297,5 +321,5 @@ func init() {
 			return errorTo6(v, a, 58, quote(typ, flow6(v.ip6, c.ip6)))
 		}})
 	}
-	attacks = slices.Concat(attacks, lengths, strayReports, sourceless, forgedErrors)
+	attacks = slices.Concat(attacks, lengths, strayReports, servers, sourceless, forgedErrors)
 }

@@ -116,7 +116,7 @@ func rules(o Options, f Features) []rule {
 	b.icmpv6(f)
 	b.quotes(f)
 	b.control()
-	b.dhcp()
+	b.dhcp(f)
 	b.verdicts(o, f)
 	return b.rules
 }
@@ -127,11 +127,12 @@ func (b *builder) hooks(o Options, f Features) {
 	// Cheaper than looking at the address, which is what it was made from.
 	unicast := packetType.noneOf(unix.PACKET_BROADCAST, unix.PACKET_MULTICAST)
 	b.add("prerouting", "IPv4 of a container", accept, etherType.is(8, 0), unicast,
-		in(setV4, inPort, etherFrom, ip4From), ip4Proto.noneOf(icmp4, igmp), sourcePort.isNot(0, 67))
+		in(setV4, inPort, etherFrom, ip4From), ip4Proto.noneOf(icmp4, igmp), sourcePort.isNot(0, 67), targetPort.isNot(0, 68))
 	b.add("prerouting", "TCP over IPv6 of a container", accept, etherType.is(0x86, 0xdd), unicast,
 		ip6Next.is(tcp), in(setV6, inPort, etherFrom, ip6From))
 	b.add("prerouting", "UDP over IPv6 of a container", accept, etherType.is(0x86, 0xdd), unicast,
-		ip6Next.is(udp), in(setV6, inPort, etherFrom, ip6From), sourcePort.isNot(547>>8, 547&0xff))
+		ip6Next.is(udp), in(setV6, inPort, etherFrom, ip6From),
+		sourcePort.isNot(547>>8, 547&0xff), targetPort.isNot(546>>8, 546&0xff))
 	b.add("prerouting", "all else of a container", goTo("frame"), in(setPorts, inPort))
 
 	// The bridge floods the host's own broadcasts to each port, whatever its
@@ -184,7 +185,8 @@ func (b *builder) ipv4(f Features) {
 
 	// In the bridge family, Linux 6.18 reads a transport header even where a later
 	// fragment has none.
-	b.refuse("ipv4-own", "DHCP server", kindDHCP, ip4Proto.is(udp), ip4Frag.noBit(0x1f, 0xff), sourcePort.is(0, 67))
+	b.add("ipv4-own", "DHCP server", goTo("dhcp-server"), ip4Proto.is(udp), ip4Frag.noBit(0x1f, 0xff), sourcePort.is(0, 67))
+	b.refuse("ipv4-own", "to a DHCP client", kindDHCP, ip4Proto.is(udp), ip4Frag.noBit(0x1f, 0xff), targetPort.is(0, 68))
 	b.add("ipv4-own", "IGMP", goTo("igmp"), ip4Proto.is(igmp))
 	b.add("ipv4-own", "ICMP", goTo("icmpv4"), ip4Proto.is(icmp4))
 	b.pass("ipv4-own", "headers that can be read", l4.isNot(reserved))
@@ -201,7 +203,9 @@ func (b *builder) ipv6(f Features) {
 	b.refuse("ipv6", "any other", kindIP)
 
 	b.add("ipv6-own", "ICMPv6", goTo("icmpv6"), ip6Next.is(icmp6))
-	b.refuse("ipv6-own", "DHCPv6 server", kindDHCP, l4.is(udp), sourcePort.is(547>>8, 547&0xff))
+	b.pass("ipv6-own", "later fragment", l4.is(udp), fragment.anyBit(0xff, 0xf8))
+	b.add("ipv6-own", "DHCPv6 server", goTo("dhcpv6-server"), l4.is(udp), sourcePort.is(547>>8, 547&0xff))
+	b.refuse("ipv6-own", "to a DHCPv6 client", kindDHCP, l4.is(udp), targetPort.is(546>>8, 546&0xff))
 	b.add("ipv6-own", "ICMPv6 behind extension headers", goTo("icmpv6-behind"), l4.is(icmp6))
 	b.pass("ipv6-own", "headers that can be read", l4.isNot(reserved))
 	b.refuse("ipv6-own", "any other", kindIP)

@@ -52,14 +52,16 @@ const protoIP4, protoARP, protoIP6 = "\x08\x00", "\x08\x06", "\x86\xdd"
 // strangerSets lists the sets that tell which bridges are managed.
 func strangerSets(f Features) []setSpec {
 	out := []setSpec{{name: setBridges, key: []nftables.SetDatatype{nftables.TypeEtherAddr}, size: maxBridges}}
+	if f.Prefixes {
+		out = append(out,
+			setSpec{name: setSubnets4, key: []nftables.SetDatatype{nftables.TypeEtherType, nftables.TypeIPAddr}, interval: true},
+			setSpec{name: setSubnets6, key: []nftables.SetDatatype{nftables.TypeEtherType, nftables.TypeIP6Addr}, interval: true})
+	}
 	switch {
 	case f.BridgeNames:
 		out = append(out, setSpec{name: setNames, key: []nftables.SetDatatype{nftables.TypeIFName}, size: maxBridges})
 	case f.Prefixes:
-		out = append(out,
-			setSpec{name: setOthers, key: []nftables.SetDatatype{nftables.TypeIFIndex}, size: maxPorts},
-			setSpec{name: setSubnets4, key: []nftables.SetDatatype{nftables.TypeEtherType, nftables.TypeIPAddr}, interval: true},
-			setSpec{name: setSubnets6, key: []nftables.SetDatatype{nftables.TypeEtherType, nftables.TypeIP6Addr}, interval: true})
+		out = append(out, setSpec{name: setOthers, key: []nftables.SetDatatype{nftables.TypeIFIndex}, size: maxPorts})
 	}
 	return out
 }
