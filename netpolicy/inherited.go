@@ -72,9 +72,24 @@ func (p *prepared) noteUncounted(policies []Policy) {
 	}
 	for _, d := range Directions {
 		for _, r := range p.rules[labelStage(d)] {
+			// Once for all containers that have the label: they may be many, and so
+			// may be its peers.
+			type named struct {
+				peer int
+				sel  Selector
+			}
+			var found []named
+			p.peersUncounted(r.rules, func(peer int, s Selector) {
+				if len(found) < maxUncounted {
+					found = append(found, named{peer, s})
+				}
+			})
 			for owner, has := range r.has {
-				if has {
-					p.peersUncounted(r.rules, func(peer int, s Selector) { p.uncounted(owner, peer, s, r.policy) })
+				if !has {
+					continue
+				}
+				for _, f := range found {
+					p.uncounted(owner, f.peer, f.sel, r.policy)
 				}
 			}
 		}

@@ -195,6 +195,25 @@ deny: [{ingress: {from: [{labels: {role: backup}}]}}]
 	}
 }
 
+// A container's own label may name others by labels that do not count: its own status
+// says so, and not theirs.
+func TestUncountedInLabels(t *testing.T) {
+	owner := shopDB()
+	owner.Labels = map[string]string{LabelProject: "shop", LabelService: "db", labelIngress: "[{from: [{service: api}]}]"}
+	other := inheritor("other", 5)
+	other.Labels = owner.Labels
+	rs := Compile(World{Endpoints: []Endpoint{owner, copycat("tool", 3), copycat("tool2", 4), other}})
+	for i, want := range []int{4, 0, 0, 2} {
+		if got := rs.States[i].Uncounted; len(got) != want {
+			t.Errorf("of %s do not count %+v, want %d", rs.States[i].Container, got, want)
+		}
+	}
+	if n := Notices(rs.States[0].Uncounted); len(n) != 2 || n[0].Container != "tool" ||
+		n[0].Text != `labels "com.docker.compose.project"="shop", "com.docker.compose.service"="api" of tool do not count for what the container's label netguard.ingress allows: the image has the same, and an image opens nothing` {
+		t.Errorf("%+v", n)
+	}
+}
+
 // Plan tells of whom a policy more, or one less, opens or closes by labels of images.
 func TestPlanCountsLabelsOfImages(t *testing.T) {
 	endpoints := []Endpoint{copycat("tool", 3), inheritor("plain", 9)}
