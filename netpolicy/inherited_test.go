@@ -219,7 +219,7 @@ func TestPlanCountsLabelsOfImages(t *testing.T) {
 	endpoints := []Endpoint{copycat("tool", 3), inheritor("plain", 9)}
 	const api = "{name: api, select: {service: api}, ingress: [{ports: [tcp/80]}]}\n"
 	one := World{Endpoints: endpoints, Policies: mustLoad(t, api)}
-	two := World{Endpoints: endpoints, Policies: mustLoad(t, api+"---\n{name: all, select: {}, ingress: []}\n")}
+	two := World{Endpoints: endpoints, Policies: mustLoad(t, api+"---\n{name: one, select: {container: 't*'}, ingress: []}\n")}
 	for _, change := range []struct {
 		before, after World
 		allowed       bool
