@@ -130,7 +130,7 @@ func Run(ctx context.Context, o Options) error {
 
 	view := &observer{engine: engine, links: links, log: log, wakeup: newWake()}
 	reconcile := newLoop(log, driver, links, view, s)
-	reconcile.policies, reconcile.police = rules, &police{log: log, driver: filter, links: links, monitor: o.monitors()}
+	reconcile.policies, reconcile.police = rules, &police{log: log, driver: filter, links: links, route: reconcile.routes.to, monitor: o.monitors()}
 	reconcile.tables = &tables{}
 	reconcile.memory = recall(memoryPath(), log)
 	reconcile.sentry = &sentry{log: log, driver: watcher}

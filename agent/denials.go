@@ -111,8 +111,8 @@ func (n *denials) tell(now time.Time) {
 	byAddr := map[netip.Addr]*desire{}
 	for i := range s.desires {
 		d := &s.desires[i]
-		for _, a := range slices.Concat([]netip.Addr{d.Attachment.IPv4, d.Attachment.IPv6, linkLocal(d.Attachment.MAC)}, singles(d.allow)) {
-			if _, taken := byAddr[a]; a.IsValid() && !taken {
+		for _, a := range slices.Concat(own(d.Endpoint), d.extra) {
+			if _, taken := byAddr[a]; !taken {
 				byAddr[a] = d
 			}
 		}
@@ -124,7 +124,7 @@ func (n *denials) tell(now time.Time) {
 		if d.Side == netpolicy.Dst {
 			blamed = d.Dst
 		}
-		e.Policies = n.policies(s, d, byAddr[blamed])
+		e.Policies = n.policies(s, d, byAddr[blamed], byAddr[d.Src].bridge(), byAddr[d.Dst].bridge())
 		if b := byAddr[blamed]; b != nil {
 			b.names(&e)
 			if b.Port != nil {
@@ -144,7 +144,7 @@ func (n *denials) tell(now time.Time) {
 
 // policies names those that decided: the guardrail, or all that close the endpoint in
 // the direction, none of which allows it.
-func (n *denials) policies(s *state, d denial, blamed *desire) []string {
+func (n *denials) policies(s *state, d denial, blamed *desire, from, to string) []string {
 	if s.policing == nil || s.policing.ruling == nil {
 		return nil
 	}
@@ -152,7 +152,7 @@ func (n *denials) policies(s *state, d denial, blamed *desire) []string {
 	if n.rules != r.rules {
 		n.rules, n.judge = r.rules, netpolicy.NewJudge(r.rules)
 	}
-	t := n.judge.Walk(netpolicy.Packet{Path: d.path, Src: d.Src, Dst: d.Dst, Proto: d.Proto, Port: d.Port, ICMPType: d.ICMPType})
+	t := n.judge.Walk(netpolicy.Packet{Path: d.path, Src: d.Src, Dst: d.Dst, From: from, To: to, Proto: d.Proto, Port: d.Port, ICMPType: d.ICMPType})
 	if last := len(t.Hits) - 1; !t.Allowed && last >= 0 && t.Hits[last].Policy != "" {
 		return []string{t.Hits[last].Policy}
 	}

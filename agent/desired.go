@@ -2,6 +2,7 @@ package agent
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 
 	"netguard/agent/config"
@@ -17,6 +18,8 @@ type desire struct {
 	limits shaper.Limits
 	wish   shaper.Wish
 	allow  guard.Allow
+	// extra are those of allow's addresses that are of the container's network.
+	extra []netip.Addr
 	// connections is how many it may have open at a time; 0 is no limit.
 	connections uint32
 	// wrong is what is wrong with its labels, with the remedy: it is not to be
@@ -27,10 +30,19 @@ type desire struct {
 // maxTold is how many faults of labels are told of one endpoint.
 const maxTold = 20
 
+// bridge is the one that an endpoint is on, "" of none.
+func (d *desire) bridge() string {
+	if d == nil {
+		return ""
+	}
+	return d.Network.Bridge
+}
+
 // faults are all that is not as declared.
 func (d *desire) faults() []string { return slices.Concat(d.wrong, d.notes) }
 
-// desired gives what every endpoint should have. It is pure.
+// desired gives what every endpoint should have, with all addresses that labels name:
+// which of them count is for extras to say. It is pure.
 func desired(endpoints []endpoint.Endpoint, cfg config.Config, leaf shaper.Leaf) []desire {
 	out := make([]desire, len(endpoints))
 	on := networksOf(endpoints)
@@ -48,7 +60,6 @@ func desired(endpoints []endpoint.Endpoint, cfg config.Config, leaf shaper.Leaf)
 			d.counts(cfg.Connections)
 		}
 		d.owns()
-		d.claims(cfg.Claims)
 	}
 	return out
 }

@@ -3,7 +3,6 @@ package agent
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"slices"
 
 	"netguard/agent/control"
@@ -40,8 +39,13 @@ func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rule
 		e.State = control.Unmanaged
 		return e
 	}
-	for _, a := range []netip.Addr{d.Attachment.IPv4, d.Attachment.IPv6, linkLocal(d.Attachment.MAC)} {
+	for _, a := range own(d.Endpoint) {
 		e.Denied += rules.denied[a]
+	}
+	for _, p := range d.allow.Prefixes {
+		if p.IsSingleIP() && !slices.Contains(own(d.Endpoint), p.Addr()) {
+			e.Denied += rules.denied[p.Addr()]
+		}
 	}
 	why := pending(d, s, snapshot)
 	if p := s.policing; p != nil {

@@ -1,15 +1,15 @@
 package agent
 
 import (
-	"net/netip"
+	"slices"
 
 	"netguard/netpolicy"
 	"netguard/netpolicy/iptables"
 )
 
 // homes gives the bridges of the containers that are netguard's: of the addresses that
-// Docker gave them, and of their link-local ones. Those of netguard.guard.allow may
-// move. It is pure.
+// Docker gave them, of their link-local ones, and of their extra ones that are of the
+// same network. It is pure.
 func homes(desires []desire) []iptables.Home {
 	var out []iptables.Home
 	for i := range desires {
@@ -17,10 +17,8 @@ func homes(desires []desire) []iptables.Home {
 		if e.Unmanaged != "" || e.Network.Bridge == "" {
 			continue
 		}
-		for _, a := range []netip.Addr{e.Attachment.IPv4, e.Attachment.IPv6, linkLocal(e.Attachment.MAC)} {
-			if a.IsValid() {
-				out = append(out, iptables.Home{Addr: a, Bridge: e.Network.Bridge})
-			}
+		for _, a := range slices.Concat(own(e.Endpoint), e.extra) {
+			out = append(out, iptables.Home{Addr: a, Bridge: e.Network.Bridge})
 		}
 	}
 	return out

@@ -46,6 +46,7 @@ type loop struct {
 	tables   *tables
 	memory   *memory
 	asks     chan func()
+	routes   routes
 	wakeup   wake
 
 	holder *holder
@@ -86,7 +87,7 @@ type state struct {
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
 	return &loop{log: log, driver: driver, links: links, observer: observer, settings: s, holder: &holder{log: log, tell: observer.lacking},
 		wakeup: newWake(), bound: endpoint.NewBindings(), applied: map[uint64]form{}, told: map[endpoint.Key]string{}, veths: map[int]int{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{}, asks: make(chan func()), fights: map[uint64]*fight{},
-		check: check{all: true}}
+		check: check{all: true}, routes: routes{ask: links.RouteTo}}
 }
 
 // run reconciles until ctx ends. What is in the kernel stays there.
@@ -172,14 +173,15 @@ func (l *loop) pass(ctx context.Context) {
 		l.memory.keep(seen.view, seen.reads)
 		here := site{ports, managedBridges(seen.view, l.links.Bridges(), op), cfg}
 		l.sentry.quarantine(here) // before anything that takes long
-		l.police.compile(l.policies.now.Load(), s.desires)
+		extras{cfg.Claims, l.routes.to, l.links.Bridges()}.decide(s.desires)
+		l.police.compile(l.policies.now.Load(), s.desires, len(cfg.Claims) > 0)
 		shut := l.police.ruling.shut(s.desires)
 		l.sentry.shut(here, shut)
 		l.police.pass(ctx)
 		s.policing = l.police.result()
 		for i := range s.desires {
 			s.desires[i].uncounted(s.policing.ruling.states[s.desires[i].Key].Uncounted)
-			s.desires[i].narrow(s.policing.ruling.widened[s.desires[i].Key], cfg.Claims)
+			s.desires[i].narrow(s.policing.ruling, cfg.Claims)
 		}
 		l.apply(s, ports)
 		watched := watch(s.desires, here, func(d *desire) verdict { return l.admit(d, s.policing) })

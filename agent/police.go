@@ -34,6 +34,7 @@ const (
 // ruling is what policies come to, for some endpoints. It does not change.
 type ruling struct {
 	catalog   *netpolicy.Catalog
+	byBridge  bool
 	endpoints []netpolicy.Endpoint
 	rules     *netpolicy.RuleSet
 	// states is what holds an endpoint.
@@ -64,14 +65,19 @@ func places(desires []desire) []place {
 }
 
 func (r *ruling) wish() iptables.Wish {
-	return iptables.Wish{Rules: r.rules, Containers: addresses(r.endpoints), Homes: r.homes}
+	w := iptables.Wish{Rules: r.rules, Containers: addresses(r.endpoints), Homes: r.homes}
+	for _, e := range r.endpoints {
+		w.Away = append(w.Away, e.Away...)
+	}
+	return w
 }
 
-// rule compiles. It is pure.
-func rule(catalog *netpolicy.Catalog, desires []desire, ps []netpolicy.Endpoint) *ruling {
-	r := &ruling{catalog: catalog, endpoints: ps, places: places(desires), homes: homes(desires), states: map[endpoint.Key]netpolicy.State{},
+// rule compiles. Where the operator lets labels name addresses of other networks, a
+// container is told by its bridge as well. It is pure.
+func rule(catalog *netpolicy.Catalog, desires []desire, ps []netpolicy.Endpoint, byBridge bool) *ruling {
+	r := &ruling{catalog: catalog, endpoints: ps, byBridge: byBridge, places: places(desires), homes: homes(desires), states: map[endpoint.Key]netpolicy.State{},
 		within: map[endpoint.Key]bool{}, bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}}
-	r.rules = netpolicy.Compile(netpolicy.World{Endpoints: ps, Policies: catalog.Policies(), Broken: catalog.Broken()})
+	r.rules = netpolicy.Compile(netpolicy.World{Endpoints: ps, Policies: catalog.Policies(), Broken: catalog.Broken(), Places: byBridge})
 	within, widened := r.rules.Within(ps), r.rules.Widened(ps)
 	for i, s := range r.rules.States {
 		e := &desires[i]
@@ -92,6 +98,7 @@ type police struct {
 	log    *slog.Logger
 	driver *iptables.Driver
 	links  *link.Table
+	route  func(netip.Addr) (link.Route, error)
 	// monitor: what is refused is counted and passes.
 	monitor bool
 
@@ -130,10 +137,10 @@ type police struct {
 }
 
 // compile rules on the endpoints that there are now.
-func (p *police) compile(catalog *netpolicy.Catalog, desires []desire) {
-	if ps := parties(desires); p.ruling == nil || p.ruling.catalog != catalog || !reflect.DeepEqual(p.ruling.endpoints, ps) ||
+func (p *police) compile(catalog *netpolicy.Catalog, desires []desire, byBridge bool) {
+	if ps := parties(desires); p.ruling == nil || p.ruling.catalog != catalog || p.ruling.byBridge != byBridge || !reflect.DeepEqual(p.ruling.endpoints, ps) ||
 		!slices.Equal(p.ruling.places, places(desires)) {
-		p.ruling, p.dirty, p.holds = rule(catalog, desires, ps), true, false
+		p.ruling, p.dirty, p.holds = rule(catalog, desires, ps, byBridge), true, false
 		p.wait = 0
 	}
 }
@@ -379,9 +386,13 @@ func (p *police) cutConnections(ctx context.Context) {
 	p.cut = time.Time{}
 	local, err := p.links.Addresses()
 	if err == nil {
-		judge := netpolicy.NewJudge(p.ruling.rules)
+		judge, where := netpolicy.NewJudge(p.ruling.rules), p.ruling.whereabouts(p.links.Bridges(), p.route)
 		var report iptables.CutReport
-		report, err = p.driver.Cut(ctx, func(f iptables.Flow) bool { return judge.Walk(packet(f, local)).Allowed })
+		report, err = p.driver.Cut(ctx, func(f iptables.Flow) bool {
+			packet := packet(f, local)
+			packet.From, packet.To = where.of(f)
+			return judge.Walk(packet).Allowed
+		})
 		if report.Cut > 0 {
 			p.log.Info("connections that policies do not allow were cut", "connections", report.Cut)
 		}

@@ -75,7 +75,7 @@ func (r *policyReader) Plan(_ context.Context, sources []netpolicy.Source) (netp
 	if err != nil {
 		return netpolicy.Delta{}, err
 	}
-	after := netpolicy.Compile(netpolicy.World{Endpoints: now.endpoints, Policies: c.Policies()})
+	after := netpolicy.Compile(netpolicy.World{Endpoints: now.endpoints, Policies: c.Policies(), Places: now.byBridge})
 	return netpolicy.Plan(now.rules, after, now.endpoints, reachable(local)), nil
 }
 
@@ -105,6 +105,9 @@ func party(name string, rules *netpolicy.RuleSet, endpoints []netpolicy.Endpoint
 	if a, err := netip.ParseAddr(name); err == nil {
 		a = a.Unmap().WithZone("")
 		for _, e := range endpoints {
+			if slices.Contains(e.Extra, a) {
+				e.Addrs = []netip.Addr{a}
+			}
 			if slices.Contains(e.Addrs, a) {
 				return netpolicy.Party{Name: e.Name, Endpoints: []netpolicy.Endpoint{e}}, nil
 			}

@@ -233,14 +233,3 @@ func (s *sentry) hold(here site) {
 	}
 	s.apply(here, wish, nil)
 }
-
-// singles are the single addresses of a label netguard.guard.allow.
-func singles(a guard.Allow) []netip.Addr {
-	var out []netip.Addr
-	for _, p := range a.Prefixes {
-		if p.IsSingleIP() {
-			out = append(out, p.Addr())
-		}
-	}
-	return out
-}

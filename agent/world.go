@@ -14,15 +14,11 @@ func parties(desires []desire) []netpolicy.Endpoint {
 	out := make([]netpolicy.Endpoint, len(desires))
 	for i := range desires {
 		e := &desires[i]
-		p := netpolicy.Endpoint{Extra: singles(e.allow), Workload: workload(e.Container), Network: e.Network.Name, Managed: e.underPolicies()}
+		p := netpolicy.Endpoint{Workload: workload(e.Container), Network: e.Network.Name, Bridge: e.Network.Bridge, Managed: e.underPolicies(),
+			Addrs: own(e.Endpoint), Extra: e.extra, Away: e.away(), Since: e.Container.Created}
 		p.Build = e.Attachment.Kind == docker.KindBuild
 		for _, s := range e.Sharers {
 			p.Shared = append(p.Shared, workload(s))
-		}
-		for _, a := range []netip.Addr{e.Attachment.IPv4, e.Attachment.IPv6, linkLocal(e.Attachment.MAC)} {
-			if a.IsValid() {
-				p.Addrs = append(p.Addrs, a)
-			}
 		}
 		for _, port := range e.Container.Ports {
 			if proto, ok := protocols[port.Proto]; ok {
@@ -51,12 +47,18 @@ func linkLocal(hw net.HardwareAddr) netip.Addr {
 	return mac.LinkLocal()
 }
 
-// addresses are those of all containers, netguard's or not.
+// addresses are those of all containers, netguard's or not, and single ones that are
+// theirs on their bridge alone.
 func addresses(ps []netpolicy.Endpoint) []netip.Addr {
 	var out []netip.Addr
 	for _, p := range ps {
 		out = append(out, p.Addrs...)
 		out = append(out, p.Extra...)
+		for _, away := range p.Away {
+			if away.IsSingleIP() {
+				out = append(out, away.Addr())
+			}
+		}
 	}
 	return out
 }

@@ -126,7 +126,7 @@ func TestGuardLife(t *testing.T) {
 	t.Run("a_label_opens_nothing_that_a_policy_leaves_closed", func(t *testing.T) {
 		e, a := on(t)
 		e.Network("office", Subnet("198.18.36.0/24"))
-		claimed := netip.MustParseAddr("203.0.113.9")
+		claimed := netip.MustParseAddr("198.18.36.200")
 		all := admitted(t, "office", []ContainerOption{Label(allowLabel, claimed.String())}, nil)
 		liar, db := all[0], all[1]
 		// What iptables looks at it also cuts to its length: the words are in it.
@@ -148,19 +148,19 @@ func TestGuardLife(t *testing.T) {
 		if !passes() {
 			t.Fatal("the address that its label claims does not pass, though no policy is about it")
 		}
-		a.WritePolicy("office.yaml", "name: office\nselect: {container: "+db.Name+"}\ningress: [{from: [{cidr: 203.0.113.0/24}, {container: "+liar.Name+"}]}]\n")
+		a.WritePolicy("office.yaml", "name: office\nselect: {container: "+db.Name+"}\ningress: [{from: [{cidr: 198.18.36.128/25}, {container: "+liar.Name+"}]}]\n")
 		defer a.RemovePolicy("office.yaml")
 		finding := func(s control.Status) string {
 			ep, _ := Endpoint(s, liar.Container, "office")
 			return strings.Join(ep.Findings, "\n")
 		}
 		a.AwaitStatus("status says so", func(s control.Status) bool {
-			return s.InSync && strings.Contains(finding(s), "203.0.113.9 is left out: a policy allows a CIDR that has it")
+			return s.InSync && strings.Contains(finding(s), "198.18.36.200 is left out: a policy allows a CIDR that has it")
 		})
 		if passes() {
 			t.Error("the label opened db to it")
 		}
-		a.WriteConfig("guard: {allow: [203.0.113.0/24]}\n")
+		a.WriteConfig("guard: {allow: [198.18.36.128/25]}\n")
 		defer a.WriteConfig("")
 		a.AwaitStatus("the operator permits it", func(s control.Status) bool { return s.InSync && finding(s) == "" })
 		if !passes() {

@@ -8,6 +8,12 @@ import (
 // owners tells which endpoints an address belongs to, by index.
 type owners map[netip.Addr][]int
 
+// Usable tells whether a container can have an address to itself.
+func Usable(a netip.Addr) bool {
+	a, ok := usable(a)
+	return ok && !(a.Is4() && (a.As4()[0] == 0 || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})))
+}
+
 // usable gives an address in the one form in which it is compared, or tells
 // that it is none that a container can have to itself.
 func usable(a netip.Addr) (netip.Addr, bool) {
@@ -28,6 +34,7 @@ func clean(endpoints []Endpoint) []Endpoint {
 			}
 			*list = kept
 		}
+		endpoints[i].Away = filter(endpoints[i].Away, func(p netip.Prefix) bool { return p.IsValid() && p == p.Masked() && !p.Addr().Is4In6() })
 	}
 	return endpoints
 }

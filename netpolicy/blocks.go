@@ -97,7 +97,7 @@ func (s *parts) asked(r *Rule, sets map[string]*Set) string {
 func (p *parter) pick(rules []Rule) (parts, bool) {
 	var best parts
 	for _, side := range []Side{Src, Dst} {
-		for _, kind := range []Kind{Addrs, Nets} {
+		for _, kind := range []Kind{p.whose(), Nets} {
 			s := parts{side: side, kind: kind}
 			seen := map[string]bool{}
 			members := 0
@@ -258,13 +258,19 @@ func disjoint(kind Kind, blocks [][]*Set) [][]Member {
 		}
 	}
 	out := make([][]Member, len(blocks))
+	wide := make([][]Member, len(blocks))
+	if kind == Places {
+		for i, list := range lists {
+			wide[i] = filter(list, func(m Member) bool { return !m.Prefix.IsSingleIP() })
+		}
+	}
 	for i, list := range lists {
 		out[i] = filter(list, func(m Member) bool {
 			if owner[m] != i {
 				return false
 			}
 			for j := range lists {
-				if kind == Nets && j != i && overlaps(lists[j], m.Prefix) {
+				if kind == Nets && j != i && overlaps(lists[j], m.Prefix) || kind == Places && j != i && placed(lists[j], wide[j], m) {
 					return false
 				}
 			}
@@ -272,6 +278,15 @@ func disjoint(kind Kind, blocks [][]*Set) [][]Member {
 		})
 	}
 	return out
+}
+
+// placed tells whether a member overlaps others than itself. Nearly all are single
+// addresses, which overlap only the wide ones.
+func placed(all, wide []Member, m Member) bool {
+	if m.Prefix.IsSingleIP() {
+		all = wide
+	}
+	return slices.ContainsFunc(all, func(o Member) bool { return o.Bridge == m.Bridge && o.Prefix.Overlaps(m.Prefix) })
 }
 
 // overlaps takes members that are sorted and do not overlap each other.

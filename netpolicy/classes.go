@@ -29,7 +29,7 @@ func (p *planner) compare() {
 					continue
 				}
 				p.spent += 1 + len(differ.rules[0]) + len(differ.rules[1])
-				if to.host || differ.between(from.addr, to.addr) {
+				if to.host || differ.between(from.addr, to.addr, from.bridge(), to.bridge()) {
 					p.pair(from, to, ipv6, total)
 				}
 				if p.spent > p.work {
@@ -39,6 +39,9 @@ func (p *planner) compare() {
 		}
 	}
 }
+
+// bridge is the one that a class is reached by.
+func (c *class) bridge() string { return c.endpoint.bridge() }
 
 // meet tells whether rules are asked about connections from one class to
 // another.
@@ -73,7 +76,7 @@ func (p *planner) pair(from, to *class, ipv6 bool, total []span) {
 	}
 	var lots []*lot
 	for _, s := range total {
-		packet, ok := s.first.packet(Packet{Path: path, Src: from.addr, Dst: to.addr}, ipv6)
+		packet, ok := s.first.packet(Packet{Path: path, Src: from.addr, Dst: to.addr, From: from.bridge(), To: to.bridge()}, ipv6)
 		if !ok {
 			continue
 		}
@@ -147,7 +150,7 @@ func (p *planner) classes(ipv6 bool) []class {
 			continue
 		}
 		// Which policies close it is part of what is said of it.
-		key := "container\x00" + e.Network + "\x00" + p.memberships(e.Addrs[j], ipv6) + "\x00" + p.closedBy(i)
+		key := "container\x00" + e.Network + "\x00" + p.memberships(e.Addrs[j], e.Bridge, ipv6) + "\x00" + p.closedBy(i)
 		add(key, class{names: []string{e.Name}, endpoint: e, network: e.Network, addr: e.Addrs[j]})
 	}
 	for _, a := range ends(Party{Host: true, Addrs: p.host}, Party{}) {
@@ -164,7 +167,7 @@ func (p *planner) classes(ipv6 bool) []class {
 		}
 	}
 	for _, o := range p.world(ipv6) {
-		add("world\x00"+p.memberships(o.addr, ipv6), o)
+		add("world\x00"+p.memberships(o.addr, "", ipv6), o)
 	}
 	return all
 }
@@ -181,12 +184,12 @@ func (p *planner) closedBy(i int) string {
 }
 
 // memberships tells in which sets of both rule sets an address is.
-func (p *planner) memberships(a netip.Addr, ipv6 bool) string {
+func (p *planner) memberships(a netip.Addr, bridge string, ipv6 bool) string {
 	var b strings.Builder
 	for _, j := range []*Judge{p.was, p.is} {
 		f := &j.families[index(ipv6)]
 		for _, s := range f.Sets {
-			if s.Kind != Published && f.sets[s.Name].has(a, &Packet{}) {
+			if s.Kind != Published && f.sets[s.Name].has(a, bridge, &Packet{}) {
 				b.WriteString(s.Name + " ")
 			}
 		}

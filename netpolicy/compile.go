@@ -16,6 +16,10 @@ type World struct {
 	// Broken are policies that could not be read, in place of which nothing is
 	// known: whom they select is closed both ways.
 	Broken []Broken
+	// Places has the rules tell a container by its address and its bridge together,
+	// which costs a little more. Without, by its address alone, and what is Away of
+	// endpoints does not count: nobody may use it then.
+	Places bool
 }
 
 // Compile makes the rule set. It cannot fail: what could not be read closes the
@@ -37,6 +41,9 @@ func compile(w World, block int) *RuleSet {
 		ipv6 := f == &rs.V6
 		b := builder{prepared: p, block: block, ipv6: ipv6, generation: rs.Generation, sets: map[string]*Set{},
 			addrs: p.own.family(ipv6), ports: publishedOf(p.endpoints, ipv6)}
+		if p.places {
+			b.away = p.awayParts(ipv6)
+		}
 		*f = b.family()
 	}
 	return rs
@@ -64,6 +71,7 @@ type builder struct {
 	generation string
 	draft      bool // only the rules count, sets stay without members
 	addrs      []owned
+	away       [][]netip.Prefix // by endpoint
 	ports      []published
 	sets       map[string]*Set
 }
@@ -108,10 +116,10 @@ func (b *builder) addrsOf(has []bool, all bool) []Member {
 			}
 		}
 		if meant == len(a.by) || meant > 0 && !all {
-			members = append(members, single(a.addr))
+			members = b.appendPlaces(members, a, has)
 		}
 	}
-	return members
+	return append(members, b.awayOf(has)...)
 }
 
 // groupSet is the set of a group's addresses. An address that several endpoints
@@ -121,13 +129,13 @@ func (b *builder) groupSet(g group, denies bool) string {
 	if denies {
 		letter = letterDeny
 	}
-	return b.set(Set{Name: contentSet(b.ipv6, letter, g.key), Kind: Addrs, Closes: denies, About: g.about},
+	return b.set(Set{Name: contentSet(b.ipv6, letter, b.content(g.key)...), Kind: b.whose(), Closes: denies, About: g.about},
 		func() []Member { return b.addrsOf(g.members(denies), !denies) })
 }
 
 // isolatedSet is the set of the endpoints that a stage closes.
 func (b *builder) isolatedSet(s Stage) string {
-	return b.set(Set{Name: scopedSet(b.ipv6, letterIsolated, stageCode(s), b.generation), Kind: Addrs, Scoped: true, Closes: true,
+	return b.set(Set{Name: scopedSet(b.ipv6, letterIsolated, stageCode(s), b.generation), Kind: b.whose(), Scoped: true, Closes: true,
 		About: "endpoints closed by " + s.String()},
 		func() []Member { return b.addrsOf(b.isolated[s], false) })
 }

@@ -49,14 +49,14 @@ func (p *planner) differences(ipv6 bool) differences {
 
 // between tells whether anything of it may be about a packet, whatever its
 // protocol and ports.
-func (d *differences) between(src, dst netip.Addr) bool {
+func (d *differences) between(src, dst netip.Addr, from, to string) bool {
 	if d.moved[src] || d.moved[dst] {
 		return true
 	}
-	p := Packet{Src: src, Dst: dst}
+	p := Packet{Src: src, Dst: dst, From: from, To: to}
 	for i := range d.closed[0] {
-		for _, a := range []netip.Addr{src, dst} {
-			if d.judges[0].sets[d.closed[0][i]].has(a, &p) != d.judges[1].sets[d.closed[1][i]].has(a, &p) {
+		for _, at := range []place{{from, src}, {to, dst}} {
+			if d.judges[0].sets[d.closed[0][i]].has(at.addr, at.bridge, &p) != d.judges[1].sets[d.closed[1][i]].has(at.addr, at.bridge, &p) {
 				return true
 			}
 		}

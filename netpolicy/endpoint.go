@@ -14,14 +14,32 @@ type Endpoint struct {
 	// reaches every neighbour on the bridge.
 	Addrs []netip.Addr
 	// Extra are the addresses of netguard.guard.allow. One that is another
-	// endpoint's own is not believed.
+	// endpoint's own is not believed, nor one that another endpoint of the network
+	// named first (see Contested).
 	Extra []netip.Addr
+	// Away are extra addresses that are not of its network, by the operator's word.
+	// They are its own on its bridge alone, and only in a world of places (see
+	// World): anywhere else they are whose they are.
+	Away []netip.Prefix
+	// Bridge is the device that its network's packets come and go by.
+	Bridge string
+	// Since orders the endpoints that name one extra address: the lowest was first.
+	// Of two that are equal the lower ID was.
+	Since int64
 	// Managed says that the network is one that netguard manages and that the
 	// container has not opted out: only then does a policy's select, or a peer by
 	// name or label, see it. An address of any other counts for "not external".
 	Managed bool
 	// Published are the ports through which the host leads to it.
 	Published []Publish
+}
+
+// bridge is the one that an endpoint is on, "" of the host and of the world.
+func (e *Endpoint) bridge() string {
+	if e == nil {
+		return ""
+	}
+	return e.Bridge
 }
 
 // Workload is a container as policies see it.
@@ -64,6 +82,16 @@ type State struct {
 	Locked []string
 	// Uncounted are labels that a policy's allow names, and that do not count there.
 	Uncounted []Uncounted
+	// Contested are the extra addresses that do not count.
+	Contested []Contested
+}
+
+// Contested is an extra address that an endpoint names and does not get: another one
+// of its network named it first, and policies treat the two differently. If both had
+// it, the one would lose by it what policies allow it, or the other would get that.
+type Contested struct {
+	Prefix netip.Prefix
+	By     string // the container that has it
 }
 
 // Isolated tells whether policy closes the endpoint in a direction but for what

@@ -38,7 +38,11 @@ func (b *builder) peerMatch(p peer, side Side, denies bool) ([]SetMatch, bool) {
 	case peerAny:
 		return nil, true
 	case peerExternal:
-		return []SetMatch{{Set: b.containersSet(denies), Side: side, Not: true}}, true
+		sets := []SetMatch{{Set: b.containersSet(denies), Side: side, Not: true}}
+		if b.places {
+			sets = append(sets, SetMatch{Set: b.awaySet(denies), Side: side, Not: true})
+		}
+		return sets, true
 	case peerContainers:
 		return []SetMatch{{Set: b.groupSet(b.selector(p.sel), denies), Side: side}}, true
 	case peerNet:

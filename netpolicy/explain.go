@@ -199,7 +199,7 @@ func ends(p, other Party) []end {
 
 // one answers for a service.
 func (e *explainer) one(p pair, s Service) []Answer {
-	packet, ok := s.packet(Packet{Path: p.path, Src: p.src, Dst: p.dst}, p.src.Is6())
+	packet, ok := s.packet(Packet{Path: p.path, Src: p.src, Dst: p.dst, From: p.from.bridge(), To: p.to.bridge()}, p.src.Is6())
 	if !ok {
 		return nil
 	}
@@ -216,7 +216,7 @@ func (e *explainer) all(p pair) []Answer {
 	}
 	var lots []*lot
 	for _, s := range total {
-		packet, ok := s.first.packet(Packet{Path: p.path, Src: p.src, Dst: p.dst}, p.src.Is6())
+		packet, ok := s.first.packet(Packet{Path: p.path, Src: p.src, Dst: p.dst, From: p.from.bridge(), To: p.to.bridge()}, p.src.Is6())
 		if !ok {
 			continue
 		}

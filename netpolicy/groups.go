@@ -43,6 +43,7 @@ type prepared struct {
 	isolated map[Stage][]bool
 	rules    map[Stage][]stageRules
 	denies   []stageDeny
+	places   bool
 	groups   map[string]group // of selectors
 }
 
@@ -62,7 +63,6 @@ func prepare(w World) *prepared {
 	endpoints := clean(w.Endpoints)
 	p := &prepared{
 		endpoints: endpoints,
-		own:       ownersOf(endpoints),
 		states:    make([]State, n),
 		isolated: map[Stage][]bool{
 			FileEgress: make([]bool, n), LabelEgress: make([]bool, n),
@@ -70,6 +70,7 @@ func prepare(w World) *prepared {
 		},
 		rules:  map[Stage][]stageRules{},
 		groups: map[string]group{},
+		places: w.Places,
 	}
 	for i, e := range endpoints {
 		p.states[i] = State{Container: e.Name, ID: e.ID, Network: e.Network}
@@ -87,6 +88,8 @@ func prepare(w World) *prepared {
 			}
 		}
 	}
+	p.contest()
+	p.own = ownersOf(p.endpoints)
 	return p
 }
 

@@ -10,6 +10,9 @@ import (
 type Packet struct {
 	Path     Path
 	Src, Dst netip.Addr // of one family
+	// From and To are the bridges that it comes and leaves by, "" for another
+	// device. Only a world of places asks.
+	From, To string
 	Proto    Protocol
 	Port     uint16 // of the destination, for protocols that have ports
 	ICMPType int16  // for ICMP and ICMPv6
@@ -31,7 +34,14 @@ type judgeFamily struct {
 type judgeSet struct {
 	kind    Kind
 	addrs   map[netip.Addr]bool
-	members []Member
+	places  map[place]bool
+	members []Member // of Places those that are no single addresses
+}
+
+// place is an address on a bridge.
+type place struct {
+	bridge string
+	addr   netip.Addr
 }
 
 // NewJudge takes a rule set that does not change any more.
@@ -48,6 +58,16 @@ func NewJudge(rs *RuleSet) *Judge {
 				js.addrs = make(map[netip.Addr]bool, len(s.Members))
 				for _, m := range s.Members {
 					js.addrs[m.Prefix.Addr()] = true
+				}
+			}
+			if s.Kind == Places {
+				js.places, js.members = make(map[place]bool, len(s.Members)), nil
+				for _, m := range s.Members {
+					if m.Prefix.IsSingleIP() {
+						js.places[place{m.Bridge, m.Prefix.Addr()}] = true
+					} else {
+						js.members = append(js.members, m)
+					}
 				}
 			}
 			jf.sets[s.Name] = js
@@ -117,21 +137,24 @@ func (f *judgeFamily) matches(r *Rule, p *Packet) bool {
 // meets tells whether the ends of a packet are those that a rule asks for.
 func (f *judgeFamily) meets(r *Rule, p *Packet) bool {
 	for _, m := range r.Sets {
-		a := p.Src
+		a, bridge := p.Src, p.From
 		if m.Side == Dst {
-			a = p.Dst
+			a, bridge = p.Dst, p.To
 		}
-		if f.sets[m.Set].has(a, p) == m.Not {
+		if f.sets[m.Set].has(a, bridge, p) == m.Not {
 			return false
 		}
 	}
 	return true
 }
 
-func (s judgeSet) has(a netip.Addr, p *Packet) bool {
+func (s judgeSet) has(a netip.Addr, bridge string, p *Packet) bool {
 	switch s.kind {
 	case Addrs:
 		return s.addrs[a]
+	case Places:
+		return bridge != "" && (s.places[place{bridge, a}] ||
+			slices.ContainsFunc(s.members, func(m Member) bool { return m.Bridge == bridge && m.Prefix.Contains(a) }))
 	case Nets:
 		return inside(len(s.members), func(i int) netip.Prefix { return s.members[i].Prefix }, a)
 	}

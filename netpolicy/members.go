@@ -9,11 +9,11 @@ import (
 
 func compareMembers(a, b Member) int {
 	return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()),
-		cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port))
+		cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port), strings.Compare(a.Bridge, b.Bridge))
 }
 
-// String is the member as ipset writes it: 192.0.2.1, 10.0.0.0/8, or
-// 0.0.0.0/1,tcp:80.
+// String is the member as ipset writes it: 192.0.2.1, 10.0.0.0/8, 0.0.0.0/1,tcp:80,
+// or 192.0.2.1,docker0.
 func (m Member) String() string {
 	var b strings.Builder
 	if m.Prefix.IsSingleIP() {
@@ -23,6 +23,9 @@ func (m Member) String() string {
 	}
 	if m.Proto != 0 {
 		b.WriteString("," + m.Proto.String() + ":" + strconv.Itoa(int(m.Port)))
+	}
+	if m.Bridge != "" {
+		b.WriteString("," + m.Bridge)
 	}
 	return b.String()
 }

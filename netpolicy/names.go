@@ -24,6 +24,7 @@ const (
 	letterDeny       = "d" // containers of a selector, in a deny
 	letterNet        = "n" // CIDRs
 	letterContainers = "c" // all containers
+	letterAway       = "a" // what is a container's on its bridge alone
 	letterIsolated   = "i" // endpoints that a stage closes
 	letterPublished  = "p" // published ports
 	letterBlock      = "b" // what many rules ask for, in blocks

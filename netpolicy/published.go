@@ -26,7 +26,7 @@ func publishedOf(endpoints []Endpoint, ipv6 bool) []published {
 				continue
 			}
 			for _, prefix := range hostPrefixes(p.HostIP, ipv6) {
-				m := Member{prefix, p.Proto, p.HostPort}
+				m := Member{Prefix: prefix, Proto: p.Proto, Port: p.HostPort}
 				if t := (target{i, p.Port}); !slices.Contains(at[m], t) {
 					at[m] = append(at[m], t)
 				}

@@ -96,10 +96,14 @@ const (
 	// are two /1. It is matched with address and port of the destination
 	// (ipset: dst,dst), for any protocol that has ports.
 	Published
+	// Places holds prefixes with the bridge on which they count (ipset:
+	// hash:net,iface). It is matched with an end's address and the device that the
+	// packet comes by, for the source, or leaves by (src,src or dst,dst).
+	Places
 )
 
 func (k Kind) String() string {
-	return [...]string{"addrs", "nets", "published"}[k]
+	return [...]string{"addrs", "nets", "published", "places"}[k]
 }
 
 // Set is a named set of members of one kind and one family.
@@ -125,11 +129,12 @@ type Set struct {
 }
 
 // Member is a member of a set. Proto and Port are zero unless the set's kind is
-// Published.
+// Published, and Bridge is empty unless it is Places.
 type Member struct {
 	Prefix netip.Prefix
 	Proto  Protocol
 	Port   uint16
+	Bridge string
 }
 
 // Chain is a list of rules; the first that matches decides. Each chain ends with
@@ -141,7 +146,8 @@ type Chain struct {
 
 // Rule is a verdict for the packets that all of its matches fit.
 type Rule struct {
-	// Sets are at most two, and at most one a side.
+	// Sets are at most one a side that has to be met, and at most two a side that
+	// must not.
 	Sets []SetMatch
 	// Proto is zero for every protocol. It is never ICMP in IPv6 or ICMPv6 in
 	// IPv4.

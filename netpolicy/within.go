@@ -1,6 +1,9 @@
 package netpolicy
 
-import "net/netip"
+import (
+	"net/netip"
+	"slices"
+)
 
 // Within tells for each endpoint, in the order of the input that the rule set was
 // made of, whether policies may decide about traffic between it and another of its
@@ -77,17 +80,19 @@ func (f *judgeFamily) between(r *Rule, endpoints []Endpoint, within []bool) {
 func (f *judgeFamily) end(r *Rule, e *Endpoint, side Side) bool {
 	for _, addrs := range [][]netip.Addr{e.Addrs, e.Extra} {
 		for _, a := range addrs {
-			if a.Is6() == f.IPv6 && f.fits(r, a, side) {
+			if a.Is6() == f.IPv6 && f.fits(r, a, e.Bridge, side) {
 				return true
 			}
 		}
 	}
-	return false
+	// What it says of the container holds for these as well, but for CIDRs: a part of
+	// one may be in them.
+	return slices.ContainsFunc(e.Away, func(p netip.Prefix) bool { return p.Addr().Is6() == f.IPv6 })
 }
 
-func (f *judgeFamily) fits(r *Rule, a netip.Addr, side Side) bool {
+func (f *judgeFamily) fits(r *Rule, a netip.Addr, bridge string, side Side) bool {
 	for _, m := range r.Sets {
-		if m.Side == side && f.sets[m.Set].has(a, &Packet{}) == m.Not {
+		if m.Side == side && f.sets[m.Set].has(a, bridge, &Packet{}) == m.Not {
 			return false
 		}
 	}

@@ -29,6 +29,7 @@ func newContainer(s container.Summary) Container {
 		ID:          s.ID,
 		Labels:      s.Labels,
 		State:       string(s.State),
+		Created:     s.Created,
 		NetworkMode: s.HostConfig.NetworkMode,
 	}
 	clipValues(c.Labels)
@@ -101,7 +102,13 @@ func newNetwork(i network.Inspect) Network {
 		if p, err := netip.ParsePrefix(c.Subnet); err == nil {
 			n.Subnets = append(n.Subnets, p.Masked())
 		}
+		for _, reserved := range c.AuxAddress {
+			if a := parseAddr(reserved); a.IsValid() {
+				n.Reserved = append(n.Reserved, a)
+			}
+		}
 	}
+	slices.SortFunc(n.Reserved, netip.Addr.Compare) // of a map
 	return n
 }
 

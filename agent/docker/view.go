@@ -42,6 +42,7 @@ type Container struct {
 	// "" for one of its own.
 	SandboxOf string
 	Ports     []Published
+	Created   int64 // seconds since 1970
 	// Networks are the names of those that it was to be on when it was listed,
 	// sorted, if it has an endpoint there yet or not.
 	Networks []string
@@ -70,6 +71,7 @@ type Network struct {
 	IPv6     bool
 	Gateways []netip.Addr
 	Subnets  []netip.Prefix
+	Reserved []netip.Addr // addresses that the engine gives to no container (--aux-address)
 	// Endpoints are the attachments by container ID. Those that belong to no
 	// container have a Kind, and are under the name that the engine lists them by.
 	Endpoints map[string]Attachment

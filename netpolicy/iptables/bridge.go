@@ -167,7 +167,7 @@ func (d *Driver) recorded() ([2]map[string]bool, error) {
 		}
 		out[i] = map[string]bool{}
 		for _, e := range list {
-			out[i][e.iface] = true
+			out[i][e.Bridge] = true
 		}
 	}
 	return out, nil
@@ -185,7 +185,7 @@ func bridgeElement(i int, name string) []element {
 		// 100::/64 is for what is to be thrown away (RFC 6666).
 		a = netip.AddrFrom16([16]byte{0: 1, 12: byte(n >> 24), 13: byte(n >> 16), 14: byte(n >> 8), 15: byte(n)})
 	}
-	return []element{{Member: netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen())}, iface: name}}
+	return []element{{Member: netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen()), Bridge: name}}}
 }
 
 // switchBridge switches on what is off. It is recorded first: what is recorded and

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -174,7 +175,12 @@ func (c *cutter) look(m []byte) {
 
 // concerns tells whether a container is at an end.
 func (c *cutter) concerns(e entry) bool {
-	return c.containers[e.orig.src] || c.containers[e.orig.dst] || c.containers[e.reply.src] || c.containers[e.reply.dst]
+	for _, a := range []netip.Addr{e.orig.src, e.orig.dst, e.reply.src, e.reply.dst} {
+		if c.containers[a] || slices.ContainsFunc(c.driver.wish.Away, func(p netip.Prefix) bool { return p.Contains(a) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // kept asks for a connection, and for one that belongs to another (the data of

@@ -38,8 +38,12 @@ type Wish struct {
 	// or not. Denied counts by them, and Cut looks at their connections.
 	Containers []netip.Addr
 	// Homes are the bridges of the containers that are netguard's: of the addresses
-	// that Docker gave them, and their link-local ones.
+	// that Docker gave them, their link-local ones, and their extra ones that are of
+	// the same network.
 	Homes []Home
+	// Away are addresses that are a container's on its bridge alone: Cut looks at
+	// their connections as well.
+	Away []netip.Prefix
 }
 
 // Report is what a call of Apply did.

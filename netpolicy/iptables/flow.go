@@ -22,6 +22,9 @@ type Flow struct {
 	// Noted says that this is no connection of now, but the note about one that
 	// was cut, of which Src's port and Dialled are not known.
 	Noted bool
+	// Translated says that an end has another address on its way: the connection is
+	// routed, and not within a bridge.
+	Translated bool
 }
 
 // Attributes that nl has no names for.
@@ -144,8 +147,13 @@ func (e entry) flow() Flow {
 		Dialled:  netip.AddrPortFrom(e.orig.dst, e.orig.dport),
 		Proto:    netpolicy.Protocol(e.orig.proto),
 		ICMPType: e.orig.icmpType,
+
+		Translated: e.translated(),
 	}
 }
+
+// translated tells whether an end has another address on its way.
+func (e entry) translated() bool { return e.orig.src != e.reply.dst || e.orig.dst != e.reply.src }
 
 // reversed is the same connection as if the other end had opened it.
 func (e entry) reversed() entry {
@@ -177,7 +185,7 @@ func (e entry) readings(bridged bool) []entry {
 // the server did open it; not where the entry knows a translation.
 func (e entry) answered() bool {
 	return e.orig.proto == unix.IPPROTO_UDP && e.orig.sport < firstHigh && e.reply.sport >= firstHigh && e.master == nil &&
-		e.orig.src == e.reply.dst && e.orig.dst == e.reply.src && e.orig.sport == e.reply.dport && e.orig.dport == e.reply.sport
+		!e.translated() && e.orig.sport == e.reply.dport && e.orig.dport == e.reply.sport
 }
 
 // reopens gives what to note so that the server does not open the connection

@@ -1,11 +1,9 @@
 package iptables
 
 import (
-	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"netguard/netpolicy"
 )
@@ -71,8 +69,9 @@ func homesOf(homes []Home) (places [2][]element, addrs [2][]netpolicy.Member) {
 		}
 		i := index(a.Is6())
 		m := netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen())}
-		places[i] = append(places[i], element{Member: m, iface: h.Bridge})
 		addrs[i] = append(addrs[i], m)
+		m.Bridge = h.Bridge
+		places[i] = append(places[i], element{Member: m})
 	}
 	for i := range places {
 		slices.SortFunc(places[i], comparePlaces)
@@ -84,7 +83,7 @@ func homesOf(homes []Home) (places [2][]element, addrs [2][]netpolicy.Member) {
 }
 
 func comparePlaces(a, b element) int {
-	return cmp.Or(compareMembers(a.Member, b.Member), strings.Compare(a.iface, b.iface))
+	return compareMembers(a.Member, b.Member)
 }
 
 // homesPlan is what is to be done to the set of homes of a family. What is added is so
@@ -158,6 +157,6 @@ func neighboursOf(homes []Home) neighbours {
 // bridged tells whether a connection may be within a bridge: what is translated is
 // routed.
 func (n neighbours) bridged(e entry) bool {
-	return e.orig.src == e.reply.dst && e.orig.dst == e.reply.src &&
+	return !e.translated() &&
 		slices.ContainsFunc(n[e.orig.src], func(bridge string) bool { return slices.Contains(n[e.orig.dst], bridge) })
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	vish "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -37,7 +38,7 @@ type setSpec struct {
 }
 
 func typeOf(k netpolicy.Kind) string {
-	return [...]string{netpolicy.Addrs: hashIP, netpolicy.Nets: hashNet, netpolicy.Published: hashNetPort}[k]
+	return [...]string{netpolicy.Addrs: hashIP, netpolicy.Nets: hashNet, netpolicy.Published: hashNetPort, netpolicy.Places: hashNetIface}[k]
 }
 
 func family(ipv6 bool) uint8 {
@@ -51,7 +52,6 @@ func family(ipv6 bool) uint8 {
 type element struct {
 	netpolicy.Member
 	second  netip.Addr // hash:ip,port,ip
-	iface   string     // hash:net,iface
 	packets uint64
 }
 
@@ -157,7 +157,7 @@ func (e element) append(b []byte, spec setSpec) []byte {
 			b = appendIP(b, nl.IPSET_ATTR_IP2, e.second)
 		}
 		if spec.typ == hashNetIface {
-			b = attr(b, nl.IPSET_ATTR_IFACE, text(e.iface)...)
+			b = attr(b, nl.IPSET_ATTR_IFACE, text(e.Bridge)...)
 		}
 		return attr(b, nl.IPSET_ATTR_LINENO|int(nl.NLA_F_NET_BYTEORDER), be32(0)...)
 	})
@@ -227,5 +227,5 @@ func (s *sets) members(name string) ([]element, error) {
 
 func compareMembers(a, b netpolicy.Member) int {
 	return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()),
-		cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port))
+		cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port), strings.Compare(a.Bridge, b.Bridge))
 }

@@ -78,7 +78,7 @@ func parseElement(b []byte) (element, bool) {
 		case nl.IPSET_ATTR_PROTO:
 			e.Proto = netpolicy.Protocol(number8(v))
 		case nl.IPSET_ATTR_IFACE:
-			e.iface = word(v)
+			e.Bridge = word(v)
 		case nl.IPSET_ATTR_PACKETS:
 			e.packets = number64(v)
 		}

@@ -152,7 +152,7 @@ func (d *Driver) readSets(k *kernel) error {
 		if err != nil {
 			return err
 		}
-		if h.typ == hashNetIface {
+		if h.name == homesSet(false).name || h.name == homesSet(true).name {
 			slices.SortFunc(list, comparePlaces)
 			held.places = list
 			continue

@@ -22,7 +22,7 @@ func (w *wording) goesOn(path netpolicy.Path) []string {
 	}
 	for _, s := range w.f.Sets {
 		if w.closesSenders(s.Name) {
-			rules = append(rules, join("-p", icmp, "-m conntrack --ctstate RELATED", set(s.Name, "src", false), "-g", w.o.name(w.f.Entry[path])))
+			rules = append(rules, join("-p", icmp, "-m conntrack --ctstate RELATED", w.setMatch(netpolicy.SetMatch{Set: s.Name, Side: netpolicy.Src}), "-g", w.o.name(w.f.Entry[path])))
 		}
 	}
 	return append(rules, "-m conntrack --ctstate RELATED -j RETURN")
@@ -37,7 +37,7 @@ const itself = "-o lo -m addrtype --dst-type LOCAL -j RETURN"
 // closesSenders tells whether a set is one of those whom policies let send only what
 // they list: a chain is passed by who is not in it.
 func (w *wording) closesSenders(name string) bool {
-	if s := w.sets[name]; !s.Scoped || !s.Closes || s.Kind != netpolicy.Addrs {
+	if s := w.sets[name]; !s.Scoped || !s.Closes || s.Kind != netpolicy.Addrs && s.Kind != netpolicy.Places {
 		return false
 	}
 	for _, c := range w.f.Chains {

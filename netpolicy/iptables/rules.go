@@ -222,7 +222,7 @@ func (w *wording) match(r netpolicy.Rule) (string, error) {
 
 func (w *wording) setMatch(m netpolicy.SetMatch) string {
 	side := m.Side.String()
-	if w.sets[m.Set].Kind == netpolicy.Published {
+	if kind := w.sets[m.Set].Kind; kind == netpolicy.Published || kind == netpolicy.Places {
 		side += "," + side
 	}
 	return set(m.Set, side, m.Not)

@@ -29,6 +29,7 @@ func TestWidened(t *testing.T) {
 		"not_by_one_with_it_apart":        {"{name: p, select: {container: db}, ingress: [{from: [{cidr: 192.0.2.0/24, except: [192.0.2.8/29]}]}]}", nil},
 		"not_by_one_that_it_is_in_anyway": {"{name: p, select: {container: db}, ingress: [{from: [{cidr: 0.0.0.0/0}]}]}", nil},
 		"not_by_a_guardrail":              {"{name: p, select: {container: db}, deny: [{ingress: {from: [{cidr: 192.0.2.0/24}]}}]}", nil},
+		"by_a_guardrail_about_its_own":    {"{name: p, select: {container: db}, deny: [{ingress: {from: [{cidr: 172.18.0.3/32}]}}]}", addrs("192.0.2.10", "198.51.100.1")},
 		"not_by_a_label":                  {"{name: p, select: {container: db}, ingress: [{from: [{container: vip}]}]}", nil},
 	} {
 		t.Run(name, func(t *testing.T) {

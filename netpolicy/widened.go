@@ -6,9 +6,10 @@ import (
 )
 
 // Widened gives for each endpoint, in the order of the input that the rule set was
-// made of, those of its further addresses (Extra) that would be allowed what its
-// own are not: a policy allows a CIDR that has the one and none of the others. A
-// label that names an address must not open anything by it.
+// made of, those of its extra addresses that would open what its own do not: a
+// policy allows a CIDR that has the one and none of the others, or denies a CIDR that
+// has one of the others and not this one. A label that names an address must not open
+// anything by it.
 func (r *RuleSet) Widened(endpoints []Endpoint) [][]netip.Addr {
 	widened := make([][]netip.Addr, len(endpoints))
 	if !slices.ContainsFunc(endpoints, func(e Endpoint) bool { return len(e.Extra) > 0 }) {
@@ -29,13 +30,13 @@ func (f *judgeFamily) widens(e *Endpoint, a netip.Addr) bool {
 	own := slices.DeleteFunc(slices.Clone(e.Addrs), func(o netip.Addr) bool { return o.Is6() != a.Is6() || o.IsLinkLocalUnicast() })
 	for _, rules := range f.chains {
 		for _, r := range rules {
-			if r.Verdict == Drop || r.Origin.Policy == "" {
+			if r.Origin.Policy == "" {
 				continue
 			}
 			for _, m := range r.Sets {
 				s := f.sets[m.Set]
-				in := func(a netip.Addr) bool { return s.has(a, &Packet{}) }
-				if s.kind == Nets && !m.Not && in(a) && !slices.ContainsFunc(own, in) {
+				in := func(a netip.Addr) bool { return s.has(a, "", &Packet{}) }
+				if s.kind == Nets && !m.Not && in(a) == (r.Verdict != Drop) && slices.ContainsFunc(own, in) == (r.Verdict == Drop) {
 					return true
 				}
 			}
