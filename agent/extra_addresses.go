@@ -185,6 +185,11 @@ func (d *desire) narrow(r *ruling, permitted []netip.Prefix) {
 	})
 }
 
+// await leaves out what the rules in force do not know yet: policies would not hold for it.
+func (d *desire) await(known *ruling) {
+	d.disclaim(func(p netip.Prefix) (string, bool) { return "", known != nil && slices.Contains(known.named[d.Key], p) })
+}
+
 // disclaim takes away the addresses that do not count, and tells why where there is a
 // reason to tell.
 func (d *desire) disclaim(counts func(netip.Prefix) (why string, ok bool)) {

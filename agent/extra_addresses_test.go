@@ -120,6 +120,19 @@ func TestExtraAddresses(t *testing.T) {
 	}
 }
 
+func TestExtraAddressesAwaitTheRules(t *testing.T) {
+	const label = "172.18.0.10,172.18.0.11"
+	desires := desired([]endpoint.Endpoint{joined("vip", front, "172.18.0.2", label)}, config.Config{}, shaper.Hashed)
+	d := desires[0]
+	d.await(&ruling{named: map[endpoint.Key][]netip.Prefix{d.Key: subnets("172.18.0.10/32")}})
+	if got := texts(d.allow.Prefixes); got != "172.18.0.10/32" {
+		t.Errorf("the guard allows %q before policies hold for all", got)
+	}
+	if d.await(nil); len(d.allow.Prefixes) > 0 || len(d.notes) > 0 {
+		t.Errorf("%v, %q", d.allow.Prefixes, d.notes)
+	}
+}
+
 func texts[T interface{ String() string }](all []T) string {
 	var out []string
 	for _, x := range all {

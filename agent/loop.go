@@ -182,6 +182,7 @@ func (l *loop) pass(ctx context.Context) {
 		for i := range s.desires {
 			s.desires[i].uncounted(s.policing.ruling.states[s.desires[i].Key].Uncounted)
 			s.desires[i].narrow(s.policing.ruling, cfg.Claims)
+			s.desires[i].await(l.police.known)
 		}
 		l.apply(s, ports)
 		watched := watch(s.desires, here, func(d *desire) verdict { return l.admit(d, s.policing) })

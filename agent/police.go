@@ -43,6 +43,8 @@ type ruling struct {
 	// decide about, bridges those that have one.
 	within  map[endpoint.Key]bool
 	bridges map[string]bool
+	// named are the extra addresses that the rules know.
+	named map[endpoint.Key][]netip.Prefix
 	// widened are the addresses by which a label would open something.
 	widened map[endpoint.Key][]netip.Addr
 	// places is where the endpoints are, homes where their addresses.
@@ -76,12 +78,12 @@ func (r *ruling) wish() iptables.Wish {
 // container is told by its bridge as well. It is pure.
 func rule(catalog *netpolicy.Catalog, desires []desire, ps []netpolicy.Endpoint, byBridge bool) *ruling {
 	r := &ruling{catalog: catalog, endpoints: ps, byBridge: byBridge, places: places(desires), homes: homes(desires), states: map[endpoint.Key]netpolicy.State{},
-		within: map[endpoint.Key]bool{}, bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}}
+		within: map[endpoint.Key]bool{}, bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}, named: map[endpoint.Key][]netip.Prefix{}}
 	r.rules = netpolicy.Compile(netpolicy.World{Endpoints: ps, Policies: catalog.Policies(), Broken: catalog.Broken(), Places: byBridge})
 	within, widened := r.rules.Within(ps), r.rules.Widened(ps)
 	for i, s := range r.rules.States {
 		e := &desires[i]
-		r.states[e.Key] = s
+		r.states[e.Key], r.named[e.Key] = s, e.allow.Prefixes
 		if len(widened[i]) > 0 {
 			r.widened[e.Key] = widened[i]
 		}
@@ -103,6 +105,7 @@ type police struct {
 	monitor bool
 
 	ruling *ruling // the last that was compiled
+	known  *ruling // the last that packets met
 	dirty  bool    // it is not in the kernel, or not all of what was before is gone
 	// holds says that it is what packets meet; ever that one was, since the start.
 	holds, ever bool
@@ -315,6 +318,7 @@ func (p *police) inForce(report iptables.Report) {
 		}
 		p.log.Info(text, "generation", p.ruling.rules.Generation, "forks", report.Forks)
 	}
+	p.known = p.ruling
 	p.setBridges()
 	// Also when only members were added: an address may be new to a container
 	// whose predecessor left connections. And at the start: an earlier agent may have
@@ -327,7 +331,7 @@ func (p *police) inForce(report iptables.Report) {
 
 // anew has it all written again, after it was taken out of the kernel.
 func (p *police) anew() {
-	p.ruling, p.bridges = nil, nil
+	p.ruling, p.known, p.bridges = nil, nil, nil
 	p.holds, p.late, p.begun = false, false, false
 }
 

@@ -36,7 +36,11 @@ func compile(w World, block int) *RuleSet {
 		b := builder{prepared: p, block: math.MaxInt, ipv6: f == &draft.V6, generation: draft.Generation, draft: true, sets: map[string]*Set{}}
 		f.Chains = b.chains()
 	}
-	rs := &RuleSet{Generation: digest(generationLen, draft.rulesText(), strconv.Itoa(block)), States: p.states, bounded: boundedPeers(w.Policies), allows: allowedOf(w.Policies)}
+	meaning := []string{draft.rulesText(), strconv.Itoa(block)}
+	if p.places { // no name says of what kind the sets of a generation are
+		meaning = append(meaning, Places.String())
+	}
+	rs := &RuleSet{Generation: digest(generationLen, meaning...), States: p.states, bounded: boundedPeers(w.Policies), allows: allowedOf(w.Policies)}
 	for _, f := range rs.Families() {
 		ipv6 := f == &rs.V6
 		b := builder{prepared: p, block: block, ipv6: ipv6, generation: rs.Generation, sets: map[string]*Set{},

@@ -75,8 +75,18 @@ func (d *differences) move() {
 	d.moved = map[netip.Addr]bool{}
 	for name, was := range d.judges[0].sets {
 		is, both := d.judges[1].sets[name]
-		if !both || was.kind != Addrs {
+		if !both {
 			continue
+		}
+		for at := range was.places {
+			if !is.places[at] {
+				d.moved[at.addr] = true
+			}
+		}
+		for at := range is.places {
+			if !was.places[at] {
+				d.moved[at.addr] = true
+			}
 		}
 		for a := range was.addrs {
 			if !is.addrs[a] {

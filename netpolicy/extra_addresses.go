@@ -110,21 +110,22 @@ func (p *prepared) memberships() [][]bool {
 	peers := func(r rule) {
 		for _, o := range r.everyone() {
 			if o.kind == peerContainers {
-				all = append(all, p.selector(o.sel).has)
+				g := p.selector(o.sel)
+				all = append(all, g.has, g.opens)
 			}
 		}
 	}
 	for _, s := range []Stage{FileEgress, LabelEgress, FileIngress, LabelIngress} {
 		all = append(all, p.isolated[s])
 		for _, r := range p.rules[s] {
-			all = append(all, r.has)
+			all = append(all, r.has, r.opens)
 			for _, rule := range r.rules {
 				peers(rule)
 			}
 		}
 	}
 	for _, d := range p.denies {
-		all = append(all, d.has)
+		all = append(all, d.has, d.opens)
 		peers(d.rule)
 	}
 	return all

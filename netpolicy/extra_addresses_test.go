@@ -149,16 +149,18 @@ deny: [{ingress: {from: [{service: a}]}}]
 		}
 	})
 	t.Run("other_rules_have_other_sets", func(t *testing.T) {
-		w := World{Endpoints: []Endpoint{a, b, c}, Policies: mustLoad(t, `{name: c, select: {service: c}, ingress: [{from: [{service: b}]}]}`)}
-		plain := Compile(w)
-		w.Places = true
-		placed := Compile(w)
-		if plain.Generation == placed.Generation {
-			t.Error("one generation")
-		}
-		for _, s := range placed.V4.Sets {
-			if slices.ContainsFunc(plain.V4.Sets, func(o Set) bool { return o.Name == s.Name && o.Kind != s.Kind }) {
-				t.Errorf("set %s is of two kinds", s.Name)
+		for _, policies := range [][]Policy{nil, mustLoad(t, `{name: c, select: {service: c}, ingress: [{from: [{service: b}]}]}`)} {
+			w := World{Endpoints: []Endpoint{a, b, c}, Policies: policies}
+			plain := Compile(w)
+			w.Places = true
+			placed := Compile(w)
+			if plain.Generation == placed.Generation {
+				t.Error("one generation")
+			}
+			for _, s := range placed.V4.Sets {
+				if slices.ContainsFunc(plain.V4.Sets, func(o Set) bool { return o.Name == s.Name && o.Kind != s.Kind }) {
+					t.Errorf("set %s is of two kinds", s.Name)
+				}
 			}
 		}
 	})
