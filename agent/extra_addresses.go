@@ -95,6 +95,8 @@ func (x extras) counts(d *desire, a netip.Addr, k known) (why string, ok bool) {
 	switch {
 	case err != nil:
 		return fmt.Sprintf("is left out for now: %v", err), false
+	case route.Own && slices.Contains(route.Links, x.bridges[d.Network.Bridge]): // Docker does not always say
+		return "is the address of the bridge", false
 	case route.Own:
 		return "is left out: it is the host's own address", false
 	case route.Broadcast:

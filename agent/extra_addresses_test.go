@@ -42,6 +42,8 @@ func joined(name string, n docker.Network, a, label string) endpoint.Endpoint {
 // hostRoutes is a host with an address and a route of its own within the subnets.
 func hostRoutes(a netip.Addr) (link.Route, error) {
 	switch a.String() {
+	case "172.18.0.251":
+		return link.Route{Own: true, Bits: 32, Links: []int{2}, Device: "br-f"}, nil
 	case "172.18.0.250", "198.51.100.1":
 		return link.Route{Own: true, Bits: 32, Links: []int{1}, Device: "lo"}, nil
 	case "172.18.0.77":
@@ -78,6 +80,7 @@ func TestExtraAddresses(t *testing.T) {
 		"its_own_says_nothing":                  {"172.18.0.2", nil, "172.18.0.2/32", "", "", ""},
 		"its_own_on_another_network_neither":    {"172.19.0.2", nil, "", "", "", ""},
 		"not_the_gateways":                      {"172.18.0.1", []string{"172.18.0.0/16"}, "", "", "", "172.18.0.1 is the address of the bridge"},
+		"not_one_that_Docker_does_not_tell_of":  {"172.18.0.251", nil, "", "", "", "172.18.0.251 is the address of the bridge"},
 		"not_another_of_the_hosts":              {"172.18.0.250", nil, "", "", "", "172.18.0.250 is left out: it is the host's own address"},
 		"not_the_hosts_with_it":                 {"198.51.100.1", []string{"198.51.100.0/24"}, "", "", "", "198.51.100.1 is left out: it is the host's own address"},
 		"not_the_network_itself":                {"172.18.0.0,172.18.0.255,fd00:18::", nil, "", "", "", "172.18.0.0 is left out: it is the first or the last|172.18.0.255 is left out|fd00:18:: is left out"},

@@ -31,7 +31,7 @@ func TestExtraAddresses(t *testing.T) {
 	openDoors(t, host, services, hostAddrs...)
 	shop := func(service string) ContainerOption { return Service("shop", service) }
 	web, db := welcome(t, e, "web", "front", services, shop("web")), welcome(t, e, "db", "front", services, shop("db"), Publish("9443:443/tcp"))
-	free, far := welcome(t, e, "free", "front", services, shop("free"), Publish("8443:443/tcp")), welcome(t, e, "far", "back", services, shop("far"))
+	free, far := welcome(t, e, "free", "front", services, shop("free"), Publish("8443:443/tcp"), Publish("8053:53/udp")), welcome(t, e, "far", "back", services, shop("far"))
 	book := newRulebook(e, e.Agent())
 	book.awaitAdmitted(t, 4)
 	book.enact(t, map[string]string{
@@ -131,6 +131,13 @@ func TestExtraAddresses(t *testing.T) {
 		e := e.For(t)
 		vips := []netip.Addr{netip.MustParseAddr("198.18.60.200"), netip.MustParseAddr("fd00:60::200")}
 		both := Label(allowLabel, vips[0].String()+","+vips[1].String())
+		for _, at := range vips {
+			outside.Output("ip", "addr", "add", netip.PrefixFrom(at, at.BitLen()).String(), "dev", "lo")
+		}
+		forged := by(vips[0], outside.to(false, "from outside in its name", "udp/8053", HostIPv4))
+		if len(knockAll(t, forged)) == 0 {
+			t.Error("what comes from outside in nobody's name does not arrive")
+		}
 		one := welcome(t, e, "vip1", "front", services, shop("vip"), both)
 		two := welcome(t, e, "vip2", "front", services, shop("vip"), both)
 		book.await(t, "a pair has them", func(s control.Status) bool { return findings(one.Container)(s) && findings(two.Container)(s) })
@@ -150,10 +157,7 @@ func TestExtraAddresses(t *testing.T) {
 					all = append(all, by(at, from.at.to(open, "by the extra address", s, db.addrs[i]))...)
 				}
 			}
-			return append(all, by(vips[0], outside.to(false, "from outside in its name", "tcp/8443", HostIPv4))...)
-		}
-		for _, at := range vips {
-			outside.Output("ip", "addr", "add", netip.PrefixFrom(at, at.BitLen()).String(), "dev", "lo")
+			return append(all, forged...)
 		}
 		mustKnock(t, ask(one, true))
 		evil := welcome(t, e, "evil", "front", services, shop("mallory"), both, Label("netguard.egress", "[]"))
