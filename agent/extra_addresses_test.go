@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -133,6 +134,33 @@ func TestExtraAddressesAwaitTheRules(t *testing.T) {
 	}
 	if d.await(nil); len(d.allow.Prefixes) > 0 || len(d.notes) > 0 {
 		t.Errorf("%v, %q", d.allow.Prefixes, d.notes)
+	}
+}
+
+func TestRoutes(t *testing.T) {
+	asked := 0
+	fails := errors.New("no answer")
+	r := routes{ask: func(a netip.Addr) (link.Route, error) {
+		if asked++; asked == 1 {
+			return link.Route{}, fails
+		}
+		return link.Route{Bits: 64, Links: []int{2}}, nil
+	}, own: func() (map[netip.Addr]bool, error) {
+		return map[netip.Addr]bool{netip.MustParseAddr("fd00:18::1"): true}, nil
+	}}
+	if _, err := r.to(netip.MustParseAddr("fd00:18::1")); !errors.Is(err, fails) {
+		t.Errorf("error %v", err)
+	}
+	for range 2 {
+		if got, err := r.to(netip.MustParseAddr("fd00:18::1")); err != nil || !got.Own {
+			t.Errorf("the host's own: %+v, %v", got, err)
+		}
+		if got, err := r.to(netip.MustParseAddr("fd00:18::2")); err != nil || got.Own {
+			t.Errorf("another: %+v, %v", got, err)
+		}
+	}
+	if asked != 3 {
+		t.Errorf("it was asked %d times", asked)
 	}
 }
 

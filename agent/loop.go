@@ -87,7 +87,7 @@ type state struct {
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
 	return &loop{log: log, driver: driver, links: links, observer: observer, settings: s, holder: &holder{log: log, tell: observer.lacking},
 		wakeup: newWake(), bound: endpoint.NewBindings(), applied: map[uint64]form{}, told: map[endpoint.Key]string{}, veths: map[int]int{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{}, asks: make(chan func()), fights: map[uint64]*fight{},
-		check: check{all: true}, routes: routes{ask: links.RouteTo}}
+		check: check{all: true}, routes: routes{ask: links.RouteTo, own: links.Addresses}}
 }
 
 // run reconciles until ctx ends. What is in the kernel stays there.
