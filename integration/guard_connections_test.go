@@ -32,12 +32,13 @@ func (c *flooded) opens(t *testing.T, way attack.Opening, to netip.Addr, n int) 
 		frames[i] = attack.Ether(c.gateway.MAC, c.attacker.MAC, attack.EtherIPv4, way.Packet(c.attacker.IPv4, to, i))
 	}
 	// ARP, which is no connection, says that all of them are through.
-	last := append(c.attacker.greeting(), "<last>"...)
+	last := attack.Ether(attack.Broadcast, c.attacker.MAC, attack.EtherARP,
+		attack.ARP(attack.Request, c.attacker.MAC, c.attacker.IPv4, attack.MAC{}, netip.MustParseAddr("192.0.2.1")))
 	c.neighbour.port.Drain()
 	if err := c.attacker.port.Send(append(frames, last)...); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.neighbour.port.Hears([]byte("<none>"), []byte("<last>"), deadline()); err != nil {
+	if _, err := c.neighbour.port.Hears([]byte("<none>"), last, deadline()); err != nil {
 		t.Fatalf("not even ARP arrived: %v", err)
 	}
 	return c.entries(c.attacker.IPv4)

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"net/netip"
 	"testing"
 
 	"netguard/agent/control"
@@ -51,14 +52,13 @@ func TestGuardTags(t *testing.T) {
 	tagged := func(t *testing.T, from, to *actor, app application, wrap func([]byte) []byte) (heard, read bool) {
 		t.Helper()
 		f := wrap(attack.Ether(to.MAC, from.MAC, attack.EtherIPv4, udp4(from, to, "tagged")))
-		// Policies let ARP pass.
-		last := attack.Ether(to.MAC, from.MAC, attack.EtherARP, attack.ARP(attack.Reply, from.MAC, from.IPv4, to.MAC, to.IPv4))
-		last = append(last, "<last>"...)
+		// Policies let ARP pass, and nobody else says that.
+		last := attack.Ether(to.MAC, from.MAC, attack.EtherARP, attack.ARP(attack.Reply, from.MAC, from.IPv4, to.MAC, netip.MustParseAddr("192.0.2.1")))
 		to.port.Drain()
 		if err := from.port.Send(f, last); err != nil {
 			t.Fatal(err)
 		}
-		n, err := to.port.Hears([]byte("tagged"), []byte("<last>"), deadline())
+		n, err := to.port.Hears([]byte("tagged"), last, deadline())
 		if err != nil {
 			t.Fatalf("not even ARP arrived: %v", err)
 		}
