@@ -134,6 +134,7 @@ func Run(ctx context.Context, o Options) error {
 	reconcile.tables = &tables{}
 	reconcile.memory = recall(memoryPath(), log)
 	reconcile.sentry = &sentry{log: log, driver: watcher}
+	reconcile.taking.guarded = watcher.Guarded
 	if o.monitors() {
 		reconcile.sentry.mode = guard.Monitor
 	}

@@ -3,9 +3,11 @@ package agent
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"netguard/agent/control"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
 	"netguard/netpolicy/guard"
@@ -64,8 +66,10 @@ type loop struct {
 	veths  map[int]int
 	fights map[uint64]*fight       // about limits, by link.Port.Seen
 	told   map[endpoint.Key]string // what was logged last about an endpoint
-	reads  int                     // of observed, at the last pass
-	over   bool                    // nothing is to be written any more
+	ground []string                // what was logged last about ports of bridges
+	taking taking
+	reads  int  // of observed, at the last pass
+	over   bool // nothing is to be written any more
 
 	state atomic.Pointer[state]
 }
@@ -82,6 +86,8 @@ type state struct {
 	// admission is what holds of it, "" while nothing was written.
 	admission string
 	fights    []string // findings
+	ground    []string // findings about the bridges' ports
+	unknown   []control.UnknownPort
 }
 
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
@@ -164,6 +170,9 @@ func (l *loop) pass(ctx context.Context) {
 	seen.view = trusting(l.holder.view(seen.view, ports), cfg.TrustImageLabels)
 	l.police.networks = allOf(seen.view)
 	op := endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}
+	ground := site{ports: ports, op: cfg, devices: l.links.Devices()}
+	ground.own = hostPorts(ports, ground.devices, cfg.Uplinks)
+	op.Left = l.left(seen, op, ground.own)
 	endpoints := endpoint.Join(endpoint.Observation{View: seen.view, Ports: ports, Fresh: seen.fresh,
 		Sandboxes: seen.sandboxes, Now: time.Now()}, op, l.bound)
 	l.observer.contested(endpoints)
@@ -171,9 +180,11 @@ func (l *loop) pass(ctx context.Context) {
 	s := &state{desires: desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, observed: seen, held: l.holder.held}
 	if seen.complete { // before that nobody knows whose the ports are
 		l.memory.keep(seen.view, seen.reads)
-		here := site{ports, managedBridges(seen.view, l.links.Bridges(), op), cfg}
+		here := ground
+		here.managed = managedBridges(seen.view, l.links.Bridges(), op)
 		l.sentry.quarantine(here) // before anything that takes long
 		extras{cfg.Claims, l.routes.to, l.links.Bridges()}.decide(s.desires)
+		l.police.swarm = swarmPort(seen.view, cfg)
 		l.police.compile(l.policies.now.Load(), s.desires, len(cfg.Claims) > 0)
 		shut := l.police.ruling.shut(s.desires)
 		l.sentry.shut(here, shut)
@@ -192,13 +203,17 @@ func (l *loop) pass(ctx context.Context) {
 		}
 		l.alerts.pass(time.Now(), s.desires)
 		s.guarding = l.sentry.report
+		s.unknown = here.unknownPorts(s.desires, time.Now())
+		s.ground = here.findings(op.Left, s.unknown)
+		l.tellGround(s.ground)
 		s.guardErr = l.sentry.err
 		s.fights = l.fightFindings()
 	} else {
 		l.police.at = time.Now().Add(verifyEvery)
 		l.sentry.at = l.police.at
 		l.check.within(verifyEvery)
-		here := site{ports, managedBridges(l.memory.view, l.links.Bridges(), op), cfg}
+		here := ground
+		here.managed = managedBridges(l.memory.view, l.links.Bridges(), op)
 		if !cfg.AdmissionOpen && l.memory.holds(ports, here.managed, l.sentry.driver.Fresh) {
 			l.sentry.hold(here)
 		}
@@ -213,6 +228,33 @@ func (l *loop) pass(ctx context.Context) {
 	s.admission = l.sentry.admission
 	l.tell(s)
 	l.state.Store(s)
+}
+
+// left says why bridges are not taken. While admission is open nothing is cut there, and
+// before Docker has answered it is as with the networks of before.
+func (l *loop) left(seen observed, op endpoint.Operator, mine map[string]ownPorts) map[string]string {
+	if l.settings.config().AdmissionOpen {
+		return nil
+	}
+	view := seen.view
+	if !seen.complete {
+		view = l.memory.view
+	}
+	left, err := l.taking.left(view, l.links.Bridges(), op, mine)
+	if err != nil {
+		l.log.Error("it cannot be told which bridges an earlier agent guarded; taking all", "error", err)
+	}
+	return left
+}
+
+// tellGround logs what is to be known of the bridges' ports, when that changes.
+func (l *loop) tellGround(findings []string) {
+	for _, f := range findings {
+		if !slices.Contains(l.ground, f) {
+			l.log.Warn("ports of bridges", "finding", f)
+		}
+	}
+	l.ground = findings
 }
 
 // hear has looked at what the kernel told of.

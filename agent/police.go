@@ -35,6 +35,7 @@ const (
 type ruling struct {
 	catalog   *netpolicy.Catalog
 	byBridge  bool
+	builtIn   []netpolicy.Policy // beside the catalog's
 	endpoints []netpolicy.Endpoint
 	rules     *netpolicy.RuleSet
 	// states is what holds an endpoint.
@@ -76,10 +77,10 @@ func (r *ruling) wish() iptables.Wish {
 
 // rule compiles. Where the operator lets labels name addresses of other networks, a
 // container is told by its bridge as well. It is pure.
-func rule(catalog *netpolicy.Catalog, desires []desire, ps []netpolicy.Endpoint, byBridge bool) *ruling {
-	r := &ruling{catalog: catalog, endpoints: ps, byBridge: byBridge, places: places(desires), homes: homes(desires), states: map[endpoint.Key]netpolicy.State{},
+func rule(catalog *netpolicy.Catalog, desires []desire, ps []netpolicy.Endpoint, byBridge bool, builtIn ...netpolicy.Policy) *ruling {
+	r := &ruling{catalog: catalog, builtIn: builtIn, endpoints: ps, byBridge: byBridge, places: places(desires), homes: homes(desires), states: map[endpoint.Key]netpolicy.State{},
 		within: map[endpoint.Key]bool{}, bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}, named: map[endpoint.Key][]netip.Prefix{}}
-	r.rules = netpolicy.Compile(netpolicy.World{Endpoints: ps, Policies: catalog.Policies(), Broken: catalog.Broken(), Places: byBridge})
+	r.rules = netpolicy.Compile(netpolicy.World{Endpoints: ps, Policies: append(slices.Clip(catalog.Policies()), builtIn...), Broken: catalog.Broken(), Places: byBridge})
 	within, widened := r.rules.Within(ps), r.rules.Widened(ps)
 	for i, s := range r.rules.States {
 		e := &desires[i]
@@ -106,7 +107,9 @@ type police struct {
 
 	ruling *ruling // the last that was compiled
 	known  *ruling // the last that packets met
-	dirty  bool    // it is not in the kernel, or not all of what was before is gone
+	// swarm is what swarmPort says, ruled what it said when the ruling was compiled.
+	swarm, ruled uint16
+	dirty        bool // it is not in the kernel, or not all of what was before is gone
 	// holds says that it is what packets meet; ever that one was, since the start.
 	holds, ever bool
 	err         error // why not
@@ -141,9 +144,10 @@ type police struct {
 
 // compile rules on the endpoints that there are now.
 func (p *police) compile(catalog *netpolicy.Catalog, desires []desire, byBridge bool) {
-	if ps := parties(desires); p.ruling == nil || p.ruling.catalog != catalog || p.ruling.byBridge != byBridge || !reflect.DeepEqual(p.ruling.endpoints, ps) ||
+	if ps := parties(desires); p.ruling == nil || p.ruling.catalog != catalog || p.ruling.byBridge != byBridge || p.ruled != p.swarm || !reflect.DeepEqual(p.ruling.endpoints, ps) ||
 		!slices.Equal(p.ruling.places, places(desires)) {
-		p.ruling, p.dirty, p.holds = rule(catalog, desires, ps, byBridge), true, false
+		p.ruling, p.dirty, p.holds = rule(catalog, desires, ps, byBridge, builtIn(p.swarm)...), true, false
+		p.ruled = p.swarm
 		p.wait = 0
 	}
 }

@@ -67,12 +67,18 @@ type site struct {
 	ports   []link.Port
 	managed bridges
 	op      config.Config
+	devices []link.Device
+	own     map[string]ownPorts
 }
 
 // port is a port as nothing is known of it, quarantined, if its bridge is managed.
 func (s site) port(p link.Port) (guard.Port, bool) {
 	bridge, ok := s.managed[p.MasterName]
-	return guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge.Index, BridgeName: p.MasterName, Guarded: true}, ok
+	g := guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge.Index, BridgeName: p.MasterName, Guarded: true}
+	if s.isOwn(p) {
+		g.Guarded, g.Admitted = false, true
+	}
+	return g, ok
 }
 
 // watch gives the ports of the managed bridges: those that desires know, as they
@@ -84,7 +90,7 @@ func watch(desires []desire, here site, ask func(*desire) verdict) []guard.Port 
 			byPort[d.Port.Index] = d
 		}
 	}
-	out := make([]guard.Port, 0, len(here.ports))
+	out := append(make([]guard.Port, 0, len(here.ports)), here.trusted()...)
 	for _, p := range here.ports {
 		g, ok := here.port(p)
 		if !ok {
@@ -97,7 +103,7 @@ func watch(desires []desire, here site, ask func(*desire) verdict) []guard.Port 
 			}
 		}
 		switch {
-		case d == nil && here.op.AdmissionOpen:
+		case d == nil && here.op.AdmissionOpen && g.Guarded:
 			continue
 		case d != nil && d.Unmanaged != "":
 			g.Guarded, g.Admitted = false, true
@@ -225,7 +231,7 @@ func (s *sentry) hold(here site) {
 	if len(here.managed) == 0 {
 		return
 	}
-	wish := []guard.Port{}
+	wish := slices.Concat([]guard.Port{}, here.trusted())
 	for _, p := range here.ports {
 		if g, ok := here.port(p); ok {
 			wish = append(wish, g)

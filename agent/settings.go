@@ -59,7 +59,7 @@ func (s *settings) reload(o Options, log *slog.Logger) bool {
 	started.Exclude, started.Limits, started.AllowOptOut = cfg.Exclude, cfg.Limits, cfg.AllowOptOut
 	started.Unguarded, started.AdmissionOpen, started.Storm = cfg.Unguarded, cfg.AdmissionOpen, cfg.Storm
 	started.TrustImageLabels = cfg.TrustImageLabels
-	started.AdmitUnknown = cfg.AdmitUnknown
+	started.AdmitUnknown, started.Uplinks, started.SwarmPortsOpen = cfg.AdmitUnknown, cfg.Uplinks, cfg.SwarmPortsOpen
 	started.Connections, started.Claims = cfg.Connections, cfg.Claims
 	s.fault.Store(nil)
 	if !reflect.DeepEqual(started, cfg) {

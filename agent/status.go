@@ -94,7 +94,8 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 	if !s.observed.complete {
 		out.InSync = false
 	}
-	out.Findings = append(out.Findings, s.fights...)
+	out.Findings = append(append(out.Findings, s.ground...), s.fights...)
+	out.UnknownPorts = s.unknown
 	out.Findings = append(out.Findings, r.settings.findings()...)
 	out.Findings = append(out.Findings, r.policies.findings()...)
 	return out, nil

@@ -17,7 +17,7 @@ func TestShippedPolicies(t *testing.T) {
 	// Without docker-proxy a client from outside keeps its address in both families.
 	e := Start(t, WithIPv6(), WithOutside(), WithBridgeNetfilter(), DaemonConfig(`{"userland-proxy": false}`))
 	n := e.Network("net", Subnet("198.18.65.0/24"), Subnet("fd00:65::/64"))
-	services := []string{"tcp/22", "tcp/80", "tcp/443", "tcp/5432", "tcp/8080", "tcp/9999", "udp/53"}
+	services := []string{"tcp/22", "tcp/80", "tcp/443", "tcp/5432", "tcp/8080", "tcp/9999", "udp/53", "tcp/2377", "tcp/7946", "udp/7946", "udp/4789"}
 	run := func(name, project string, options ...ContainerOption) *guest {
 		return welcome(t, e, name, "net", services, append(options, Service(project, name))...)
 	}
@@ -36,7 +36,11 @@ func TestShippedPolicies(t *testing.T) {
 	visitor := []netip.Addr{netip.MustParseAddr("192.0.2.200"), netip.MustParseAddr("2001:db8:3::7")}
 	metadata := []netip.Addr{netip.MustParseAddr("169.254.169.254"), netip.MustParseAddr("169.254.170.2"), netip.MustParseAddr("169.254.170.23"),
 		netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("fd00:ec2::23"), netip.MustParseAddr("fd20:ce::254"),
-		netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("169.254.0.23"), netip.MustParseAddr("192.0.0.192")}
+		netip.MustParseAddr("100.100.100.200"), netip.MustParseAddr("169.254.0.23"), netip.MustParseAddr("192.0.0.192"),
+		netip.MustParseAddr("168.63.129.16"), netip.MustParseAddr("169.254.42.42"), netip.MustParseAddr("fd00:42::42"),
+		netip.MustParseAddr("fd00:c1::a9fe:a9fe"), netip.MustParseAddr("fd00:a9fe:a9fe::1"), netip.MustParseAddr("169.254.169.252")}
+	wire := []netip.Addr{netip.MustParseAddr("168.63.129.16")} // its DNS stays
+	others := slices.DeleteFunc(slices.Clone(metadata), func(a netip.Addr) bool { return a == wire[0] })
 	there := slices.Concat(world, listed, unlisted, office, visitor[:1], metadata)
 	for _, a := range there[2:] {
 		e.Outside.AddAddr(a.String())
@@ -83,10 +87,12 @@ func TestShippedPolicies(t *testing.T) {
 			out(true, worker, unlisted, "udp/53"), worker.to(true, db, "tcp/5432"), worker.to(false, other, "tcp/80"), other.to(true, worker, "tcp/80"), out(true, web, unlisted, "tcp/443")),
 		"published-from-cidr.yaml": slices.Concat(in(true, "tcp/28080", office...), in(false, "tcp/28080", visitor...), in(false, "tcp/28080", world...),
 			web.to(true, admin, "tcp/8080", "tcp/22"), other.to(false, admin, "tcp/8080"), in(true, "tcp/20080", world...)),
-		"no-cloud-metadata.yaml": slices.Concat(out(false, web, metadata, "tcp/80"), out(false, other, metadata, "tcp/80", "udp/53"), out(true, web, world, "tcp/80"),
+		"no-cloud-metadata.yaml": slices.Concat(out(false, web, metadata, "tcp/80"), out(false, other, others, "tcp/80", "udp/53"), out(true, other, wire, "udp/53"), out(false, other, wire, "tcp/80", "icmp/echo-request"), out(false, other, others, "icmp/echo-request"), out(true, web, world, "tcp/80"),
 			web.to(true, db, "tcp/5432")),
+		"no-container-to-swarm.yaml": slices.Concat(out(false, web, hosts, "tcp/2377", "tcp/7946", "udp/7946", "udp/4789"), out(false, other, world, "tcp/2377", "tcp/7946", "udp/7946", "udp/4789"),
+			web.to(true, db, "udp/4789"), out(true, web, world, "tcp/80", "udp/53"), self.to(true, "host>web", "udp/4789", web.addrs...)),
 		"no-container-to-host.yaml": slices.Concat(out(false, web, hosts, "tcp/22", "tcp/9999"), out(false, other, hosts, "tcp/80"), out(true, web, gateways, "udp/53"),
-			out(true, web, gateways, "icmp/echo-request"), self.to(true, "host>web", "tcp/80", web.addrs...), out(true, web, world, "tcp/80"), web.to(true, db, "tcp/22")),
+			out(false, web, hosts, "icmp/echo-request"), out(true, web, world, "icmp/echo-request"), self.to(true, "host>web", "tcp/80", web.addrs...), out(true, web, world, "tcp/80"), web.to(true, db, "tcp/22")),
 	}
 	files, err := filepath.Glob("../policies/*.yaml")
 	if err != nil || len(files) != len(played) {

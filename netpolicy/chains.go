@@ -137,6 +137,9 @@ func (b *builder) expand(r route, s Stage, g group, of rule, like Rule) []Rule {
 		for _, m := range matches {
 			rule := like
 			rule.Sets, rule.Proto, rule.Ports, rule.ICMPType = sets, m.proto, m.ranges, m.icmp
+			if of.except != nil {
+				rule.Sets = append(slices.Clip(sets), SetMatch{Set: b.exceptSet(of.except), Side: Dst, Not: true})
+			}
 			all = append(all, rule)
 		}
 	}

@@ -177,6 +177,26 @@ func (b *builder) publishedSet() string {
 		func() []Member { return b.portsOf(func(target) bool { return true }, nil, true) })
 }
 
+// exceptSet is the set of ports of the host that a deny leaves out. What has no ports is
+// in no such set.
+func (b *builder) exceptSet(p ports) string {
+	return b.set(Set{Name: contentSet(b.ipv6, letterPublished, "except", p.String()), Kind: Published,
+		About: "ports of the host that a deny leaves out, " + p.String()}, func() []Member {
+		var all []Member
+		for _, s := range p {
+			for _, r := range s.ranges {
+				for port := int(r.First); port <= int(r.Last); port++ {
+					for _, prefix := range hostPrefixes(netip.Addr{}, b.ipv6) {
+						all = append(all, Member{Prefix: prefix, Proto: s.proto, Port: uint16(port)})
+					}
+				}
+			}
+		}
+		slices.SortFunc(all, compareMembers)
+		return all
+	})
+}
+
 // isolatedPorts is the set of published ports that lead to an endpoint that a
 // stage closes.
 func (b *builder) isolatedPorts(s Stage) string {

@@ -135,7 +135,31 @@ func (d *decoder) toRule(r rawRule, home string) rule {
 		specs = append(specs, s)
 	}
 	out.ports = newPorts(specs)
+	d.toExcept(r, &out)
 	return out
+}
+
+// toExcept reads the ports that a deny leaves out: what a container may ask of the host.
+func (d *decoder) toExcept(r rawRule, out *rule) {
+	if r.exceptAt.Line == 0 {
+		return
+	}
+	if len(out.peers) != 1 || out.peers[0].kind != peerHost || r.portsAt.Line != 0 {
+		d.Fault(r.exceptAt, "%s.except_ports leaves ports out of all that a container may send to the host: write it beside to: [{entity: host}], without ports", r.key)
+	}
+	var specs []portSpec
+	for _, w := range r.except {
+		s, err := parsePort(w.Text)
+		switch {
+		case err != nil:
+			d.Fault(w.At, "%s is %v", w.Key, err)
+		case len(s.ranges) != 1 || s.ranges[0].First != s.ranges[0].Last:
+			d.Fault(w.At, "%s is %q: name one port, such as udp/53", w.Key, clip(w.Text))
+		default:
+			specs = append(specs, s)
+		}
+	}
+	out.except = newPorts(specs)
 }
 
 func (d *decoder) toPeer(r rawPeer, home string) peer {

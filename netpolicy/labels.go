@@ -100,7 +100,7 @@ func parseLabel(name, text string, dir Direction, project string) ([]rule, Fault
 	var rules []rule
 	for _, root := range roots {
 		d.Items(root, name, maxRules, func(item *node, key string) {
-			rules = append(rules, d.toRule(d.rule(item, strings.TrimPrefix(key, labelPrefix), dir), project))
+			rules = append(rules, d.toRule(d.rule(item, strings.TrimPrefix(key, labelPrefix), dir, false), project))
 		})
 	}
 	if n := cost(rules); n > maxLabelCost {

@@ -46,10 +46,16 @@ func TestShippedPolicies(t *testing.T) {
 			Host: true, Services: []string{"tcp/80", "udp/53"},
 			Want: []string{"+ *>* *", "- a>aws *", "- other>aws *", "- a>tasks *", "- other>tasks *", "- a>google *", "- other>google *"},
 		}},
+		"no-container-to-swarm": {{
+			Networks: v6, Containers: shop("a"), Outside: []c.Outsider{world}, Host: true,
+			Services: []string{"tcp/2377", "udp/4789", "tcp/7946", "udp/7946", "udp/53", "tcp/80"},
+			Want: []string{"+ *>* *", "- *>host tcp/2377", "- *>host udp/4789", "- *>host tcp/7946", "- *>host udp/7946", "- a>world tcp/2377", "- a>world udp/4789", "- a>world tcp/7946", "- a>world udp/7946",
+				"- other>world tcp/2377", "- other>world udp/4789", "- other>world tcp/7946", "- other>world udp/7946"},
+		}},
 		"no-container-to-host": {{
 			Networks: v6, Containers: shop("a"), Outside: []c.Outsider{world}, Host: true,
 			Services: []string{"tcp/22", "tcp/53", "udp/53", "udp/52", "tcp/54", "tcp/65535", "icmp/echo-request"},
-			Want:     []string{"+ *>* *", "- *>host *", "+ *>host tcp/53", "+ *>host udp/53", "+ *>host icmp/echo-request"},
+			Want:     []string{"+ *>* *", "- *>host *", "+ *>host tcp/53", "+ *>host udp/53"},
 		}},
 		"published-from-cidr": {{
 			Networks: v6, Containers: shop("admin", "web"), Host: true, Services: []string{"tcp/8080", "tcp/22"},

@@ -36,6 +36,9 @@ func (p Policy) Isolates(d Direction) bool { return p.isolates[d] }
 type rule struct {
 	peers []peer // nil: everyone
 	ports ports  // nil: every port of every protocol
+	// except are ports that a deny leaves out, nil for none. Then it is about the host
+	// and every protocol.
+	except ports
 }
 
 // deny is a guardrail.

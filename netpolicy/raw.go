@@ -44,6 +44,9 @@ type rawRule struct {
 	peers   []rawPeer
 	portsAt Place
 	ports   []word
+	// exceptAt is where ports are left out of a deny, zero for nowhere.
+	exceptAt Place
+	except   []word
 }
 
 type rawPeer struct {
@@ -145,7 +148,7 @@ func (d *decoder) rules(rules *rawRules, direction Direction) func(*node, string
 			return
 		}
 		d.Items(n, key, maxRules, func(n *node, key string) {
-			rules.list = append(rules.list, d.rule(n, key, direction))
+			rules.list = append(rules.list, d.rule(n, key, direction, false))
 		})
 	}
 }
@@ -158,10 +161,10 @@ func peersKey(direction Direction) string {
 	return "to"
 }
 
-func (d *decoder) rule(n *node, key string, direction Direction) rawRule {
+func (d *decoder) rule(n *node, key string, direction Direction, denies bool) rawRule {
 	r := rawRule{key: key, at: d.Place(n)}
 	who := peersKey(direction)
-	d.Mapping(n, key,
+	fields := []field{
 		d.Field(who, func(n *node, key string) {
 			r.peersAt = d.Place(n)
 			if d.filled(n, key, "leave it out for everyone") {
@@ -174,7 +177,16 @@ func (d *decoder) rule(n *node, key string, direction Direction) rawRule {
 				d.Words(n, key, maxPorts, &r.ports)
 			}
 		}),
-	)
+	}
+	if denies && direction == Egress {
+		fields = append(fields, d.Field("except_ports", func(n *node, key string) {
+			r.exceptAt = d.Place(n)
+			if d.filled(n, key, "leave it out") {
+				d.Words(n, key, maxPorts, &r.except)
+			}
+		}))
+	}
+	d.Mapping(n, key, fields...)
 	return r
 }
 
@@ -208,7 +220,7 @@ func (d *decoder) denies(n *node, key string, list *[]rawDeny) {
 		index++
 		item := func(direction Direction) func(*node, string) {
 			return func(n *node, key string) {
-				*list = append(*list, rawDeny{direction, index, d.rule(n, key, direction)})
+				*list = append(*list, rawDeny{direction, index, d.rule(n, key, direction, true)})
 			}
 		}
 		if d.Mapping(n, key, d.Field("ingress", item(Ingress)), d.Field("egress", item(Egress))) && len(n.Content) == 0 {

@@ -36,6 +36,8 @@ type refRule struct {
 	From  []refPeer `yaml:"from,omitempty"`
 	To    []refPeer `yaml:"to,omitempty"`
 	Ports []string  `yaml:"ports,omitempty"`
+	// Except is what a deny leaves out.
+	Except []string `yaml:"except_ports,omitempty"`
 }
 
 type refPeer struct {
@@ -186,6 +188,9 @@ func refRules(p refPolicy, dir Direction) *[]refRule {
 
 func refMatch(home string, rule refRule, peers []refPeer, other refEnd, c refConn, denies bool) bool {
 	if peers != nil && !slices.ContainsFunc(peers, func(p refPeer) bool { return refPeerIs(home, p, other, denies) }) {
+		return false
+	}
+	if slices.ContainsFunc(rule.Except, func(p string) bool { return refPort(p, c) }) {
 		return false
 	}
 	return rule.Ports == nil || slices.ContainsFunc(rule.Ports, func(p string) bool { return refPort(p, c) })

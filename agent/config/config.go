@@ -39,6 +39,7 @@ const MaxBytes = 1 << 20
 type Config struct {
 	Exclude   Globs // networks that netguard leaves alone
 	Unguarded Globs // networks whose ports are not guarded
+	Uplinks   Globs // ports of Docker's bridges that are the host's own
 	// AdmissionOpen lets an endpoint send and receive before all its rules are
 	// in the kernel, and while a label of its is wrong.
 	AdmissionOpen bool
@@ -50,6 +51,8 @@ type Config struct {
 	Limits shaper.Operator
 	// AllowOptOut says that the label netguard.enabled=false counts.
 	AllowOptOut bool
+	// SwarmPortsOpen lets containers of a Swarm's node send to Swarm's own ports.
+	SwarmPortsOpen bool
 	// AdmitUnknown admits endpoints that Docker lists and that are of no known kind.
 	AdmitUnknown bool
 	// TrustImageLabels are the images whose labels count as if the containers' creators

@@ -23,6 +23,7 @@ const maxSocket = 107
 func (d *decoder) convert(r raw) Config {
 	c := Default()
 	c.Exclude, c.Unguarded = d.globs(r.exclude, checkGlob), d.globs(r.unguarded, checkGlob)
+	c.Uplinks = d.globs(r.uplinks, checkGlob)
 	c.TrustImageLabels = d.globs(r.trustImages, checkImageGlob)
 	if w := r.admission; w.Set() {
 		switch w.Text {
@@ -73,6 +74,11 @@ func (d *decoder) convert(r raw) Config {
 	}
 	d.truth(r.allowOptOut, &c.AllowOptOut)
 	d.truth(r.admitUnknown, &c.AdmitUnknown)
+	if w := r.swarmPorts; w.Set() {
+		if c.SwarmPortsOpen = w.Text == "open"; w.Text != "open" && w.Text != "closed" {
+			d.Fault(w.At, "%s is %q: it is closed (on a node of a Swarm, containers send nothing to Swarm's own ports) or open", w.Key, clip(w.Text))
+		}
+	}
 	d.text(r.socket, &c.Socket, checkSocket)
 	d.text(r.metrics, &c.Metrics, checkMetrics)
 	d.text(r.dockerHost, &c.DockerHost, checkDockerHost)

@@ -19,6 +19,7 @@ type (
 type raw struct {
 	exclude      []word
 	unguarded    []word
+	uplinks      []word
 	admission    word
 	storm        word
 	connections  word
@@ -27,6 +28,7 @@ type raw struct {
 	max          rawRates
 	allowOptOut  word
 	admitUnknown word
+	swarmPorts   word
 	trustImages  []word
 	socket       word
 	metrics      word
@@ -43,6 +45,7 @@ func (r *raw) fields(d *decoder) []field {
 		d.Field("networks", d.mapping(
 			d.Field("exclude", d.list(&r.exclude)),
 			d.Field("unguarded", d.list(&r.unguarded)),
+			d.Field("uplinks", d.list(&r.uplinks)),
 		)),
 		d.Field("admission", d.Scalar(&r.admission)),
 		d.Field("guard", d.mapping(

@@ -31,6 +31,15 @@ type Status struct {
 	Shaper    Shaper     `json:"shaper" yaml:"shaper"`
 	Guard     Guard      `json:"guard" yaml:"guard"`
 	Endpoints []Endpoint `json:"endpoints" yaml:"endpoints"`
+	// UnknownPorts are ports of managed bridges that are nobody's, for longer than it
+	// takes a container to start.
+	UnknownPorts []UnknownPort `json:"unknown_ports,omitempty" yaml:"unknown_ports,omitempty"`
+}
+
+// UnknownPort is a port of a bridge that is nobody's.
+type UnknownPort struct {
+	Port   string `json:"port" yaml:"port"`
+	Bridge string `json:"bridge" yaml:"bridge"`
 }
 
 // Docker is the engine that is observed.

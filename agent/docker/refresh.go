@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/swarm"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -18,6 +19,8 @@ const (
 	inspectors = 4
 
 	defaultFirewall = "iptables"
+
+	defaultDataPort = 4789
 )
 
 var (
@@ -60,7 +63,7 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 		e.prove(ctx, &r, imagePatience)
 		return r.View, nil
 	}
-	if !e.isTold() { // once a connection: /info asks storage drivers
+	if !e.isTold() || v.InSwarm() && v.DataPort == 0 { // once a connection, and in a Swarm: /info asks storage drivers
 		if err := r.about(ctx); err != nil {
 			// Status only: no reason to be blind.
 			e.log.Warn("docker engine does not tell its version and firewall", "error", err)
@@ -100,6 +103,12 @@ func (r *reader) about(ctx context.Context) error {
 	}
 	r.Version = i.ServerVersion
 	r.Firewall = defaultFirewall
+	if r.DataPort = 0; i.Swarm.LocalNodeState == swarm.LocalNodeStateActive {
+		r.DataPort = defaultDataPort
+		if c := i.Swarm.Cluster; c != nil && c.DataPathPort > 0 && c.DataPathPort < 1<<16 { // managers know
+			r.DataPort = uint16(c.DataPathPort)
+		}
+	}
 	if i.FirewallBackend != nil && i.FirewallBackend.Driver != "" {
 		// "iptables+firewalld" filters with iptables.
 		r.Firewall, _, _ = strings.Cut(i.FirewallBackend.Driver, "+")

@@ -16,8 +16,11 @@ import (
 
 // View is what an engine has, as it was read last.
 type View struct {
-	Version    string               // of the engine, "" until it was read
-	Firewall   string               // the engine's firewall backend: "iptables" or "nftables"
+	Version  string // of the engine, "" until it was read
+	Firewall string // the engine's firewall backend: "iptables" or "nftables"
+	// DataPort is the UDP port of Swarm's VXLAN, 0 if the host is in no Swarm as far as
+	// was read.
+	DataPort   uint16
 	Containers map[string]Container // by ID
 	Networks   map[string]Network   // by ID
 }
@@ -82,6 +85,16 @@ type Attachment struct {
 	MAC        net.HardwareAddr // nil if the network gives none
 	IPv4, IPv6 netip.Addr       // invalid where there is none
 	Kind       Kind
+}
+
+// InSwarm tells whether the host is a node of a Swarm: only then it has overlays.
+func (v View) InSwarm() bool {
+	for _, n := range v.Networks {
+		if n.Driver == "overlay" {
+			return true
+		}
+	}
+	return false
 }
 
 // attached lists the networks on which a container has an endpoint.

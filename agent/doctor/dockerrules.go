@@ -30,6 +30,7 @@ func aboutDocker(c *checks, f Facts) {
 		c.ok("docker.rootless", "dockerd runs as root")
 	}
 	aboutDockerFirewall(c, f)
+	aboutUplinks(c, f)
 	switch {
 	case d.InfoErr != "":
 		c.skip("docker.live_restore", "%s", d.InfoErr)

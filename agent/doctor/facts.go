@@ -119,6 +119,9 @@ type Links struct {
 	Err     string
 	Links   []Link
 	Foreign []Foreign // on ports of managed bridges
+	// Own are ports of managed bridges that are the host's own, and that the
+	// operator did not name, by bridge.
+	Own map[string][]string
 	// ForeignErr is why Foreign is not known.
 	ForeignErr string
 }

@@ -8,14 +8,15 @@ import (
 
 	vish "github.com/vishvananda/netlink"
 
+	"netguard/agent/config"
 	"netguard/shaper"
 	"netguard/shaper/tc"
 )
 
 // readLinks lists the devices of this network namespace, and the qdiscs of others
 // on the ports of managed bridges.
-func readLinks(networks []Network) Links {
-	var out Links
+func readLinks(networks []Network, named config.Globs) Links {
+	out := Links{Own: map[string][]string{}}
 	list, err := vish.LinkList()
 	if err != nil && !errors.Is(err, vish.ErrDumpInterrupted) {
 		out.Err = fmt.Sprintf("devices cannot be listed: %v", err)
@@ -35,6 +36,11 @@ func readLinks(networks []Network) Links {
 		out.Links = append(out.Links, link)
 		if managed[link.Master] {
 			ports[l.Attrs().Index] = link
+			// As the agent has it: a container's port is a veth that is younger
+			// than its bridge.
+			if (link.Kind != "veth" || l.Attrs().Index < l.Attrs().MasterIndex) && !named.Match(link.Name) {
+				out.Own[link.Master] = append(out.Own[link.Master], link.Name)
+			}
 		}
 	}
 	if len(ports) > 0 {

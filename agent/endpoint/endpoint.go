@@ -60,6 +60,8 @@ type Endpoint struct {
 type Operator struct {
 	Exclude     []string // patterns of network names
 	AllowOptOut bool     // netguard.enabled=false counts
+	// Left says of bridges, by name, why their networks are left alone.
+	Left map[string]string
 }
 
 // Observation is what Join looks at.
@@ -288,6 +290,9 @@ func beyond(n docker.Network) string {
 // leaves says why a network is left alone, "" if it is not.
 func (op Operator) leaves(n docker.Network) string {
 	if why := beyond(n); why != "" {
+		return why
+	}
+	if why, ok := op.Left[n.Bridge]; ok && n.Bridge != "" {
 		return why
 	}
 	for _, pattern := range op.Exclude {

@@ -89,6 +89,7 @@ type Table struct {
 	peers   map[int]int // ifindex of a peer while in this namespace -> port
 	bridges map[int]string
 	ifbs    map[int]struct{}
+	devices map[int]Device
 	hint    Hint
 	seen    uint64
 }
@@ -103,6 +104,7 @@ func New(log *slog.Logger) (_ *Table, err error) {
 		peers:   map[int]int{},
 		bridges: map[int]string{},
 		ifbs:    map[int]struct{}{},
+		devices: map[int]Device{},
 	}
 	defer func() {
 		if err != nil {

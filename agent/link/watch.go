@@ -95,6 +95,7 @@ func (t *Table) list(ctx context.Context) error {
 	}
 	clear(t.bridges)
 	clear(t.ifbs)
+	clear(t.devices)
 	clear(t.peers)
 	t.hint.all()
 	t.mu.Unlock()
@@ -140,7 +141,7 @@ func (t *Table) message(m syscall.NetlinkMessage) bool {
 	switch {
 	case err != nil:
 		t.log.Warn("link message cannot be read", "ifindex", index, "error", err)
-	case !watched(l):
+	case !t.watched(l):
 		return false
 	}
 	if m.Header.Type == unix.RTM_DELLINK {
@@ -204,6 +205,7 @@ func (t *Table) remove(index int) bool {
 	delete(t.veths, index)
 	delete(t.bridges, index)
 	delete(t.ifbs, index)
+	delete(t.devices, index)
 	delete(t.peers, index)
 	if was {
 		t.hint.add(index)
@@ -211,13 +213,13 @@ func (t *Table) remove(index int) bool {
 	return was
 }
 
-// watched says whether the table is about links of this kind.
-func watched(l netlink.Link) bool {
+// watched says whether the table is about a link.
+func (t *Table) watched(l netlink.Link) bool {
 	switch l.Type() {
 	case "bridge", "ifb", "veth":
 		return true
 	}
-	return false
+	return l.Attrs().MasterIndex != 0 || t.known(l.Attrs().Index)
 }
 
 // store puts what the kernel says of a link in the table, if it is watched.
@@ -234,6 +236,7 @@ func (t *Table) store(l netlink.Link) {
 		return
 	case "veth":
 	default:
+		t.storeDevice(l)
 		return
 	}
 	v := t.veths[a.Index]
@@ -287,5 +290,6 @@ func (t *Table) known(index int) bool {
 	_, veth := t.veths[index]
 	_, bridge := t.bridges[index]
 	_, ifb := t.ifbs[index]
-	return veth || bridge || ifb
+	_, device := t.devices[index]
+	return veth || bridge || ifb || device
 }

@@ -35,6 +35,7 @@ var (
 	connected  = desc("docker_connected", "Whether the engine's events are followed (1) or not (0).")
 	verified   = desc("last_verified_timestamp_seconds", "When the kernel was last compared with what is wanted.")
 	findings   = desc("findings", "Faults of the host and the configuration; netguard status names them.")
+	unknown    = desc("unknown_ports", "Ports of managed bridges that are nobody's; netguard status names them.")
 	state      = desc("endpoint_state", "The state that the endpoint is in, as a label; always 1.", "container", "network", "state")
 	faults     = desc("endpoint_findings", "Faults of the endpoint's labels and policies; netguard status names them.", endpoint...)
 	bytes      = desc("endpoint_bytes_total", "Bytes of frames that passed, ingress and egress as the container sees them.", direction...)
@@ -53,7 +54,7 @@ type collector struct {
 }
 
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{up, info, inSync, connected, verified, findings,
+	for _, d := range []*prometheus.Desc{up, info, inSync, connected, verified, findings, unknown,
 		state, faults, bytes, packets, drops, limit, denied, violations} {
 		to <- d
 	}
@@ -77,6 +78,7 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		w.gauge(verified, float64(s.VerifiedAt.UnixMilli())/1000)
 	}
 	w.gauge(findings, float64(len(s.Findings)))
+	w.gauge(unknown, float64(len(s.UnknownPorts)))
 	// A series that comes twice makes Prometheus lose the whole scrape. A name
 	// is there twice for a moment when a container replaces another.
 	seen := make(map[[2]string]bool, len(s.Endpoints))

@@ -159,6 +159,29 @@ func (d *Driver) Fresh() (bool, error) {
 	return !s.present, nil
 }
 
+// Guarded tells which bridges, by ifindex, the table in the kernel is about: those that
+// somebody has guarded since the boot.
+func (d *Driver) Guarded(bridges []int) (map[int]bool, error) {
+	out := map[int]bool{}
+	if !d.features.Filter {
+		return out, nil
+	}
+	s, _, err := d.filter.read()
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	for _, index := range bridges {
+		b, ok, err := d.links.bridge(index)
+		if err != nil {
+			return nil, fmt.Errorf("guard: %w", err)
+		}
+		if _, is := s.sets[setBridges][element{key: string(b.mac[:])}]; ok && is {
+			out[index] = true
+		}
+	}
+	return out, nil
+}
+
 // Read looks at everything and says in how far the kernel holds what the last
 // Apply wanted. It changes nothing.
 func (d *Driver) Read() (Report, error) {

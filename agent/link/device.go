@@ -1,0 +1,49 @@
+package link
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+)
+
+// Device is a port of a bridge that is no veth: a physical device, a bond, a VLAN, a
+// tap. Docker makes none of these, and no container can.
+type Device struct {
+	Index      int
+	Name, Kind string // the kernel's word for the kind
+	Master     int    // ifindex of the bridge
+	MasterName string
+}
+
+// Devices returns the ports of bridges that are no veths, by name. The caller owns the
+// result.
+func (t *Table) Devices() []Device {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []Device
+	for _, d := range t.devices {
+		if name, ok := t.bridges[d.Master]; ok {
+			d.MasterName = name
+			out = append(out, d)
+		}
+	}
+	slices.SortFunc(out, func(a, b Device) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// storeDevice notes a link that is no veth, or that it is no port any more. The caller
+// holds t.mu.
+func (t *Table) storeDevice(l netlink.Link) {
+	a := l.Attrs()
+	if a.MasterIndex == 0 {
+		delete(t.devices, a.Index)
+		return
+	}
+	t.devices[a.Index] = Device{Index: a.Index, Name: a.Name, Kind: l.Type(), Master: a.MasterIndex}
+}
+
+// Older tells whether a port is older than its bridge. The kernel numbers devices in the
+// order in which they are made, and Docker makes a container's veth for a bridge that is
+// there: such a port is the host's own.
+func (p Port) Older() bool { return p.Index < p.Master }

@@ -1,0 +1,150 @@
+package agent
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"netguard/agent/config"
+	"netguard/agent/control"
+	"netguard/agent/docker"
+	"netguard/agent/endpoint"
+	"netguard/agent/link"
+	"netguard/netpolicy/guard"
+)
+
+// A bridge may hold ports that are no container's: the host's own uplink, a machine's
+// tap. A port counts as the host's own if it is no veth, or a veth that is older than
+// the bridge. Neither can be a container's, whatever a container does.
+//
+// A bridge that holds such a port when netguard first sees its network is not taken:
+// to close unknown ports there would cut the host off. The operator's word
+// (networks.uplinks) has it taken, with these ports let pass. A bridge that was taken
+// stays so, also under the next agent: what its containers are held by is not given up
+// for a port that somebody adds, which is let pass as well.
+
+// taking tells which bridges are netguard's. It is part of the loop's goroutine.
+type taking struct {
+	// guarded tells which bridges an earlier agent took.
+	guarded func(bridges []int) (map[int]bool, error)
+	// earlier are those, read at the first look.
+	earlier map[int]bool
+	read    bool
+	taken   map[int]bool // by ifindex
+}
+
+// ownPorts are the ports of a bridge that are the host's own: all, and those that the
+// operator did not name.
+type ownPorts struct{ all, unnamed []string }
+
+// hostPorts finds the host's own ports, by bridge.
+func hostPorts(ports []link.Port, devices []link.Device, named config.Globs) map[string]ownPorts {
+	out := map[string]ownPorts{}
+	add := func(bridge, port string) {
+		o := out[bridge]
+		if o.all = append(o.all, port); !named.Match(port) {
+			o.unnamed = append(o.unnamed, port)
+		}
+		out[bridge] = o
+	}
+	for _, d := range devices {
+		add(d.MasterName, d.Name)
+	}
+	for _, p := range ports {
+		if p.Older() || named.Match(p.Name) {
+			add(p.MasterName, p.Name)
+		}
+	}
+	return out
+}
+
+// left says why bridges are not taken, by name. There says which there are.
+func (t *taking) left(v docker.View, there map[string]int, op endpoint.Operator, mine map[string]ownPorts) (map[string]string, error) {
+	if !t.read {
+		was, err := t.guarded(slices.Collect(maps.Values(there)))
+		if err != nil {
+			return nil, err
+		}
+		t.earlier, t.read = was, true
+	}
+	left, still := map[string]string{}, map[int]bool{}
+	for _, n := range v.Networks {
+		index, ok := there[n.Bridge]
+		if !ok || !op.Manages(n) {
+			continue
+		}
+		o := mine[n.Bridge]
+		if len(o.unnamed) == 0 || t.taken[index] || t.earlier[index] {
+			still[index] = true
+			continue
+		}
+		left[n.Bridge] = fmt.Sprintf("its bridge %s holds %s, which is no container's port: netguard leaves the network alone, so that nobody is cut off; to have its containers guarded, name the port in the configuration (networks.uplinks: [%s]), to be told no more, exclude the network (networks.exclude: [%s])",
+			n.Bridge, strings.Join(o.unnamed, ", "), strings.Join(o.unnamed, ", "), n.Name)
+	}
+	t.taken = still
+	return left, nil
+}
+
+// isOwn tells whether a veth on a bridge is the host's own.
+func (s site) isOwn(p link.Port) bool { return slices.Contains(s.own[p.MasterName].all, p.Name) }
+
+// trusted gives the ports of managed bridges that are no veths: nobody guards them.
+func (s site) trusted() []guard.Port {
+	var out []guard.Port
+	for _, d := range s.devices {
+		if bridge, ok := s.managed[d.MasterName]; ok {
+			out = append(out, guard.Port{Index: d.Index, Name: d.Name, Bridge: bridge.Index, BridgeName: d.MasterName, Admitted: true})
+		}
+	}
+	return out
+}
+
+// patience is after what time a port that nobody knows is worth a word: one of a
+// container that starts is unknown for a moment.
+const patience = 5 * time.Second
+
+// unknownPorts are the ports of managed bridges that are nobody's, for longer than it
+// takes a container to start.
+func (s site) unknownPorts(desires []desire, now time.Time) []control.UnknownPort {
+	known := map[int]bool{}
+	for i := range desires {
+		if p := desires[i].Port; p != nil {
+			known[p.Index] = true
+		}
+	}
+	out := []control.UnknownPort{}
+	for _, p := range s.ports {
+		if _, ok := s.managed[p.MasterName]; ok && !known[p.Index] && !s.isOwn(p) && now.Sub(p.Since) >= patience {
+			out = append(out, control.UnknownPort{Port: p.Name, Bridge: p.MasterName})
+		}
+	}
+	return out
+}
+
+// findings name what of the bridges' ports an operator should know.
+func (s site) findings(left map[string]string, unknown []control.UnknownPort) []string {
+	var out []string
+	for _, why := range left {
+		out = append(out, "a network is not guarded: "+why)
+	}
+	for bridge, o := range s.own {
+		if _, ok := s.managed[bridge]; ok && len(o.unnamed) > 0 {
+			out = append(out, fmt.Sprintf("bridge %s holds %s, which is no container's port: what it sends passes; if that is meant, name it in the configuration (networks.uplinks: [%s]), else take it off the bridge", bridge, strings.Join(o.unnamed, ", "), strings.Join(o.unnamed, ", ")))
+		}
+	}
+	slices.Sort(out)
+	if n := len(unknown); n > 0 {
+		var names []string
+		for _, u := range unknown[:min(n, 5)] {
+			names = append(names, u.Port+" on "+u.Bridge)
+		}
+		what := "they can neither send nor receive"
+		if s.op.AdmissionOpen {
+			what = "they pass, since admission is open"
+		}
+		out = append(out, fmt.Sprintf("%d ports of docker's bridges are no container's that docker lists (%s): %s; if one is the host's own, name it in the configuration (networks.uplinks), else find out who made it (ip -d link show)", n, strings.Join(names, ", "), what))
+	}
+	return out
+}
