@@ -26,7 +26,7 @@ func TestUplinks(t *testing.T) {
 		host.Output("ip", args...)
 	}
 	e.Network("lan", Subnet("198.51.100.0/24"), BridgeName("lan0"))
-	c := e.Run("c", On("lan", "198.51.100.130"), Doing("serve", "tcp", ":80"))
+	c := e.Run("guest", On("lan", "198.51.100.130"), Doing("serve", "tcp", ":80"))
 	e.Network("net", Subnet("198.18.77.0/24"))
 	e.Run("other", On("net"))
 	way := []reach{{"outside to the container", e.Outside.Netns, "tcp", c.Addr("lan", 80)}, {"host to the container", host, "tcp", c.Addr("lan", 80)}}
@@ -46,22 +46,24 @@ func TestUplinks(t *testing.T) {
 	named := func(s control.Status) bool {
 		return slices.ContainsFunc(s.Findings, func(f string) bool { return strings.Contains(f, Uplink) && strings.Contains(f, "networks.uplinks") })
 	}
-	if state(s, "c") != control.Unmanaged || !named(s) {
+	if state(s, "guest") != control.Unmanaged || !named(s) {
 		t.Errorf("%+v", s)
 	}
 	shall(t, way, true)
 	a.Restart() // its kernel state is no reason to take the bridge
-	a.AwaitStatus("the other network is guarded", func(s control.Status) bool { return state(s, "other") == control.Admitted && state(s, "c") == control.Unmanaged })
+	a.AwaitStatus("the other network is guarded", func(s control.Status) bool {
+		return state(s, "other") == control.Admitted && state(s, "guest") == control.Unmanaged
+	})
 	shall(t, way, true)
 	a.WriteConfig("networks: {uplinks: [" + Uplink + "]}\n")
-	a.AwaitStatus("the operator's word has it guarded", func(s control.Status) bool { return state(s, "c") == control.Admitted && !named(s) })
+	a.AwaitStatus("the operator's word has it guarded", func(s control.Status) bool { return state(s, "guest") == control.Admitted && !named(s) })
 	shall(t, way, true)
-	host.Output("ip", "link", "add", "dummy9", "type", "dummy")
-	host.Output("ip", "link", "set", "dummy9", "master", "lan0")
+	host.Output("ip", "link", "add", "vx9", "type", "vxlan", "id", "9", "dev", "lo", "dstport", "4790")
+	host.Output("ip", "link", "set", "vx9", "master", "lan0")
 	s = a.AwaitStatus("the new port is named", func(s control.Status) bool {
-		return slices.ContainsFunc(s.Findings, func(f string) bool { return strings.Contains(f, "dummy9") })
+		return slices.ContainsFunc(s.Findings, func(f string) bool { return strings.Contains(f, "vx9") })
 	})
-	if state(s, "c") != control.Admitted {
+	if state(s, "guest") != control.Admitted {
 		t.Error("a port that was added gave the bridge up")
 	}
 }
@@ -70,9 +72,9 @@ func TestUplinks(t *testing.T) {
 func TestSwarmPorts(t *testing.T) {
 	t.Parallel()
 	e := Start(t, WithOutside())
-	c := e.Run("c")
+	c := e.Run("guest")
 	a := e.Agent()
-	a.AwaitStatus("c is admitted", AllAdmitted)
+	a.AwaitStatus("the guest is admitted", AllAdmitted)
 	listener := e.Outside.SpawnProbe("serve", "udp", ":4789", "tcp", ":7946", "tcp", ":80")
 	defer listener.Stop()
 	var closed []reach
