@@ -169,16 +169,18 @@ func TestPlanStrangers(t *testing.T) {
 		return out
 	}
 	macs := []string{"020000000001-", "020000000002-"}
+	subnets4 := []string{"080000000a010000-080000000a01ffff", "080600000a010000-080600000a01ffff"}
+	subnets6 := []string{"86dd0000fd000000000000000000000000000000-86dd0000fd00000000000000ffffffffffffffff"}
 	for name, c := range map[string]struct {
 		features Features
 		want     map[string][]string
 	}{
 		"by_addresses": {Features{Prefixes: true}, map[string][]string{setBridges: macs,
 			setOthers:   {fmt.Sprintf("%x-", portKey(7))},
-			setSubnets4: {"080000000a010000-080000000a01ffff", "080600000a010000-080600000a01ffff"},
-			setSubnets6: {"86dd0000fd000000000000000000000000000000-86dd0000fd00000000000000ffffffffffffffff"}}},
+			setSubnets4: subnets4, setSubnets6: subnets6}},
 		"by_name": {Features{Prefixes: true, BridgeNames: true}, map[string][]string{setBridges: macs,
-			setNames: {"62722d61000000000000000000000000-", "62722d62000000000000000000000000-"}}},
+			setNames:    {"62722d61000000000000000000000000-", "62722d62000000000000000000000000-"},
+			setSubnets4: subnets4, setSubnets6: subnets6}},
 		"by_MAC_alone": {Features{}, map[string][]string{setBridges: macs}},
 	} {
 		t.Run(name, func(t *testing.T) {
