@@ -20,6 +20,9 @@ type desire struct {
 	allow  guard.Allow
 	// extra are those of allow's addresses that are of the container's network.
 	extra []netip.Addr
+	// answers are its container's addresses on other networks, under which it may
+	// answer on this one.
+	answers []netip.Addr
 	// connections is how many it may have open at a time; 0 is no limit.
 	connections uint32
 	// wrong is what is wrong with its labels, with the remedy: it is not to be

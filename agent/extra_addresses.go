@@ -33,6 +33,7 @@ type known struct {
 
 // decide leaves in each endpoint's allow what counts, and says why the rest does not.
 func (x extras) decide(desires []desire) {
+	answers(desires)
 	if !slices.ContainsFunc(desires, func(d desire) bool { return len(d.allow.Prefixes) > 0 }) {
 		return
 	}
@@ -75,6 +76,9 @@ func (x extras) counts(d *desire, a netip.Addr, k known) (why string, ok bool) {
 	operator := len(x.permitted) > 0 // claims has compared it
 	switch {
 	case len(k.owners[a]) > 0: // its own, on another of its networks
+		if !slices.Contains(d.answers, a) {
+			d.answers = append(d.answers, a)
+		}
 		return "", false
 	case slices.Contains(d.Network.Gateways, a):
 		return "is the address of the bridge", false
@@ -110,6 +114,29 @@ func (x extras) counts(d *desire, a netip.Addr, k known) (why string, ok bool) {
 		d.extra = append(d.extra, a)
 	}
 	return "", true
+}
+
+// answers notes under which addresses of its other networks a container may answer: where
+// it is reached by them past translation, it answers by its default gateway, on whatever
+// network that is. It cannot begin anything under them there: see netpolicy/iptables.
+func answers(desires []desire) {
+	by := map[string][]*desire{}
+	for i := range desires {
+		if d := &desires[i]; d.Unmanaged == "" {
+			by[d.Key.Container] = append(by[d.Key.Container], d)
+		}
+	}
+	for _, all := range by {
+		for _, d := range all {
+			for _, o := range all {
+				for i, a := range []netip.Addr{o.Attachment.IPv4, o.Attachment.IPv6} {
+					if o != d && o.Network.Routed[i] && a.IsValid() {
+						d.answers = append(d.answers, a)
+					}
+				}
+			}
+		}
+	}
 }
 
 // ask is the remedy.

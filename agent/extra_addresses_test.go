@@ -137,6 +137,38 @@ func TestExtraAddressesAwaitTheRules(t *testing.T) {
 	}
 }
 
+// A container on two networks answers under the address that it was asked by.
+func TestAnswers(t *testing.T) {
+	routed := back
+	routed.Routed = [2]bool{true, false}
+	for name, c := range map[string]struct {
+		network docker.Network
+		label   string
+		want    string
+	}{
+		"where_it_is_reached_by_that":      {routed, "", "172.19.0.2"},
+		"not_where_by_published_ports":     {back, "", ""},
+		"unless_a_label_names_it":          {back, "172.19.0.2", "172.19.0.2"},
+		"no_label_names_that_of_another":   {back, "172.19.0.3", ""},
+		"a_label_names_what_is_so_already": {routed, "172.19.0.2", "172.19.0.2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			all := []endpoint.Endpoint{joined("two", front, "172.18.0.2", c.label), joined("two", c.network, "172.19.0.2", c.label), joined("other", c.network, "172.19.0.3", "")}
+			desires := desired(all, config.Config{}, shaper.Hashed)
+			extras{nil, hostRoutes, map[string]int{"br-f": 2, "br-b": 3}}.decide(desires)
+			if got := texts(desires[0].answers); got != c.want {
+				t.Errorf("it may answer under %q, want %q", got, c.want)
+			}
+			if len(desires[1].answers)+len(desires[2].answers) > 0 {
+				t.Errorf("and others under %v, %v", desires[1].answers, desires[2].answers)
+			}
+			if ps := parties(desires); len(ps[0].Extra)+len(ps[0].Away) > 0 || len(homes(desires)) != 3 {
+				t.Errorf("%+v, %v", ps[0], homes(desires))
+			}
+		})
+	}
+}
+
 func TestRoutes(t *testing.T) {
 	asked := 0
 	fails := errors.New("no answer")

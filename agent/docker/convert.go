@@ -13,6 +13,8 @@ import (
 
 const (
 	optionBridge = "com.docker.network.bridge.name"
+	// optionMode and 4 or 6 are how containers are reached, from Docker 27 on.
+	optionMode = "com.docker.network.bridge.gateway_mode_ipv"
 
 	sharedMode = "container:"
 
@@ -84,6 +86,10 @@ func newNetwork(i network.Inspect) Network {
 	}
 	if n.Driver == network.NetworkBridge {
 		n.Bridge = bridgeOf(i)
+		for k, family := range []string{"4", "6"} {
+			mode := i.Options[optionMode+family]
+			n.Routed[k] = mode == "routed" || mode == "nat-unprotected"
+		}
 	}
 	for id, r := range i.Containers {
 		if strings.HasPrefix(id, unjoined) {

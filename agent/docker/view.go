@@ -74,6 +74,9 @@ type Network struct {
 	IPv6     bool
 	Gateways []netip.Addr
 	Subnets  []netip.Prefix
+	// Routed tells by family, IPv4 first, whether others reach its containers by their
+	// own addresses, and not by published ports alone.
+	Routed   [2]bool
 	Reserved []netip.Addr // addresses that the engine gives to no container (--aux-address)
 	// Endpoints are the attachments by container ID. Those that belong to no
 	// container have a Kind, and are under the name that the engine lists them by.

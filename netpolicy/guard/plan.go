@@ -58,36 +58,10 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 	return p
 }
 
-// Those who have addresses and are no port.
-const (
-	ownerBridge = -1 - iota
-	ownerElsewhere
-)
-
-// owners tell whose each address and MAC is: a port's, or one of those above.
-type owners struct {
-	addrs map[Neighbour]int
-	macs  map[bridgeMAC]int
-}
-
-// at gives the scope of an address: a link-local one is its bridge's, any other
-// is the host's.
-func at(bridge int, a netip.Addr) Neighbour {
-	if !a.IsLinkLocalUnicast() {
-		bridge = 0
-	}
-	return Neighbour{bridge, a}
-}
-
-type bridgeMAC struct {
-	bridge int
-	mac    MAC
-}
-
 // admit decides about each port whether it can be as wished, and says what is
 // taken.
 func (p *plan) admit(ports []Port, bridgeMACs map[int]MAC, elsewhere []netip.Addr) owners {
-	o := owners{addrs: map[Neighbour]int{}, macs: map[bridgeMAC]int{}}
+	o := owners{addrs: map[Neighbour]int{}, macs: map[bridgeMAC]int{}, ports: p.ports}
 	for _, port := range ports {
 		for _, g := range port.Gateways {
 			o.addrs[at(port.Bridge, g.Unmap())] = ownerBridge
@@ -126,42 +100,6 @@ func (p *plan) admit(ports []Port, bridgeMACs map[int]MAC, elsewhere []netip.Add
 		}
 	}
 	return o
-}
-
-// claim takes a port's own MAC and addresses, or says why it cannot have them.
-func (o owners) claim(pp *portPlan) {
-	fault := func(format string, args ...any) { pp.faults = append(pp.faults, fmt.Sprintf(format, args...)) }
-	if pp.MAC == (MAC{}) || pp.MAC[0]&1 != 0 {
-		if pp.Admitted {
-			fault("%s is no MAC of a container", pp.MAC)
-		}
-		return
-	}
-	key := bridgeMAC{pp.Bridge, pp.MAC}
-	if other, ok := o.macs[key]; ok {
-		fault("its MAC %s is that of %s on the same bridge: give the container another --mac-address", pp.MAC, holder(other))
-		return
-	}
-	for _, a := range pp.own() {
-		if other, ok := o.addrs[at(pp.Bridge, a)]; ok {
-			fault("its address %s is that of %s: give the container another", a, holder(other))
-			return
-		}
-	}
-	o.macs[key] = pp.Index
-	for _, a := range pp.own() {
-		o.addrs[at(pp.Bridge, a)] = pp.Index
-	}
-}
-
-func holder(port int) string {
-	switch port {
-	case ownerBridge:
-		return "the bridge"
-	case ownerElsewhere:
-		return "a container on a network that is not managed"
-	}
-	return fmt.Sprintf("port %d", port)
 }
 
 // own are the addresses that Docker gave, and the link-local one.
@@ -206,9 +144,15 @@ func (p *plan) port(pp *portPlan, f Features, taken owners) {
 	pp.macs = []MAC{pp.MAC}
 	addrs = p.allow(pp, f, taken, addrs)
 	pp.addrs = addrs
+	answers := pp.answers(taken)
+	if more := len(pp.macs) * len(answers); p.extras+more > maxExtras {
+		pp.faults, answers = append(pp.faults, "its addresses on other networks are left out: there are too many of all containers"), nil
+	} else {
+		p.extras += more
+	}
 	for _, m := range pp.macs {
 		put(setMAC, element{key: port + macKey(m)})
-		for _, a := range addrs {
+		for _, a := range slices.Concat(addrs, answers) {
 			put(set4or6(a, setV4, setV6), element{key: port + macKey(m) + string(a.AsSlice())})
 		}
 	}
@@ -226,7 +170,7 @@ func (p *plan) allow(pp *portPlan, f Features, taken owners, own []netip.Addr) [
 		switch {
 		case slices.Contains(macs, m):
 		case ok:
-			fault("%s is the MAC of %s", m, holder(other))
+			fault("%s is the MAC of %s", m, taken.holder(other))
 		case m == MAC{} || m[0]&1 != 0:
 			fault("%s is no MAC of a container", m)
 		default:
@@ -244,7 +188,7 @@ func (p *plan) allow(pp *portPlan, f Features, taken owners, own []netip.Addr) [
 			prefixes = append(prefixes, prefix)
 		case slices.Contains(addrs, a):
 		case ok:
-			fault("%s is the address of %s", a, holder(other))
+			fault("%s is the address of %s", a, taken.holder(other))
 		default:
 			addrs = append(addrs, a)
 		}

@@ -21,9 +21,10 @@ func TestPlan(t *testing.T) {
 	bridge := map[int]MAC{1: {2, 0, 0, 0, 0, 1}}
 	second := func(change func(*Port)) func() []Port {
 		return func() []Port {
-			p := aPort(20)
+			p, old := aPort(20), aPort(10)
+			old.Container = "old"
 			change(&p)
-			return []Port{p, aPort(10)}
+			return []Port{p, old}
 		}
 	}
 	for _, c := range []struct {
@@ -36,10 +37,10 @@ func TestPlan(t *testing.T) {
 		{"not_admitted", second(func(p *Port) { p.Admitted = false }), map[int]State{10: Admitted, 20: Quarantined}, ""},
 		{"not_guarded", second(func(p *Port) { p.Guarded = false }), map[int]State{10: Admitted, 20: Trusted}, ""},
 		{"the_older_port_keeps_a_MAC", second(func(p *Port) { p.MAC = aPort(10).MAC }),
-			map[int]State{10: Admitted, 20: Quarantined}, "its MAC 02:00:00:00:00:0a is that of port 10 on the same bridge: give the container another --mac-address"},
+			map[int]State{10: Admitted, 20: Quarantined}, "its MAC 02:00:00:00:00:0a is that of container old on the same bridge: give the container another --mac-address"},
 		{"a_MAC_may_be_on_another_bridge", second(func(p *Port) { p.MAC, p.Bridge = aPort(10).MAC, 2 }), map[int]State{10: Admitted, 20: Admitted}, ""},
 		{"the_bridges_MAC", second(func(p *Port) { p.MAC = bridge[1] }), map[int]State{10: Admitted, 20: Quarantined}, "its MAC 02:00:00:00:00:01 is that of the bridge"},
-		{"the_older_port_keeps_an_address", second(func(p *Port) { p.IPv4 = aPort(10).IPv4 }), map[int]State{10: Admitted, 20: Quarantined}, "its address 10.0.0.10 is that of port 10"},
+		{"the_older_port_keeps_an_address", second(func(p *Port) { p.IPv4 = aPort(10).IPv4 }), map[int]State{10: Admitted, 20: Quarantined}, "its address 10.0.0.10 is that of container old"},
 		{"an_address_is_taken_on_every_bridge", second(func(p *Port) { p.IPv4, p.Bridge = aPort(10).IPv4, 2 }), map[int]State{10: Admitted, 20: Quarantined}, "its address 10.0.0.10"},
 		{"the_gateways_address", second(func(p *Port) { p.IPv4 = netip4(10, 0, 0, 1) }), map[int]State{10: Admitted, 20: Quarantined}, "its address 10.0.0.1 is that of the bridge"},
 		{"no_MAC", second(func(p *Port) { p.MAC = MAC{} }), map[int]State{10: Admitted, 20: Quarantined}, "00:00:00:00:00:00 is no MAC"},
@@ -51,11 +52,11 @@ func TestPlan(t *testing.T) {
 			return []Port{a, b}
 		}, map[int]State{10: Quarantined, 20: Quarantined}, "its address 10.0.0.10"},
 		{"a_label_takes_no_gateway", second(func(p *Port) { p.Allow, _ = ParseAllow("10.0.0.1") }), map[int]State{10: Admitted, 20: Admitted}, "label netguard.guard.allow: 10.0.0.1 is the address of the bridge"},
-		{"a_label_takes_no_containers_address", second(func(p *Port) { p.Allow, _ = ParseAllow("10.0.0.10") }), map[int]State{10: Admitted, 20: Admitted}, "10.0.0.10 is the address of port 10"},
-		{"a_label_takes_no_containers_MAC", second(func(p *Port) { p.Allow.MACs = []MAC{aPort(10).MAC} }), map[int]State{10: Admitted, 20: Admitted}, "02:00:00:00:00:0a is the MAC of port 10"},
+		{"a_label_takes_no_containers_address", second(func(p *Port) { p.Allow, _ = ParseAllow("10.0.0.10") }), map[int]State{10: Admitted, 20: Admitted}, "10.0.0.10 is the address of container old"},
+		{"a_label_takes_no_containers_MAC", second(func(p *Port) { p.Allow.MACs = []MAC{aPort(10).MAC} }), map[int]State{10: Admitted, 20: Admitted}, "02:00:00:00:00:0a is the MAC of container old"},
 		{"a_label_takes_no_address_of_a_container_elsewhere", second(func(p *Port) { p.Allow, _ = ParseAllow("172.31.0.9") }), map[int]State{10: Admitted, 20: Admitted}, "172.31.0.9 is the address of a container on a network that is not managed"},
 		{"a_port_keeps_its_address_whatever_is_said_of_others", second(func(p *Port) { p.IPv4 = netip.MustParseAddr("172.31.0.9") }), map[int]State{10: Admitted, 20: Admitted}, ""},
-		{"a_label_takes_no_link_local_address", second(func(p *Port) { p.Allow, _ = ParseAllow(aPort(10).MAC.LinkLocal().String()) }), map[int]State{10: Admitted, 20: Admitted}, "is the address of port 10"},
+		{"a_label_takes_no_link_local_address", second(func(p *Port) { p.Allow, _ = ParseAllow(aPort(10).MAC.LinkLocal().String()) }), map[int]State{10: Admitted, 20: Admitted}, "is the address of container old"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			p := newPlan(Wish{Ports: c.ports(), Taken: []netip.Addr{netip.MustParseAddr("172.31.0.9")}}, allFeatures, bridge)
@@ -91,6 +92,39 @@ func TestPlan(t *testing.T) {
 			t.Errorf("faults %q, %d addresses", got.faults, len(p.sets[setV4]))
 		}
 	})
+}
+
+// A container may answer on one of its bridges under its address on another, and under
+// nobody else's.
+func TestPlanAnswers(t *testing.T) {
+	a, b, c := aPort(10), aPort(20), aPort(30)
+	a.Container, b.Container, b.Bridge = "one", "one", 2
+	a.Answers = []netip.Addr{b.IPv4, c.IPv4, a.IPv4, b.MAC.LinkLocal(), netip4(10, 0, 0, 1), netip4(172, 31, 0, 9), netip4(10, 0, 0, 99)}
+	c.Answers = []netip.Addr{b.IPv4} // it has no name
+	p := newPlan(Wish{Ports: []Port{a, b, c}, Taken: []netip.Addr{netip4(172, 31, 0, 9)}}, allFeatures, nil)
+	got := map[int][]string{}
+	for e := range p.sets[setV4] {
+		at, _ := netip.AddrFromSlice([]byte(e.key[len(e.key)-4:]))
+		got[e.portOf()] = append(got[e.portOf()], at.String())
+	}
+	for i := range got {
+		slices.Sort(got[i])
+	}
+	want := map[int][]string{10: {"10.0.0.10", "10.0.0.20", "10.0.0.99"}, 20: {"10.0.0.20"}, 30: {"10.0.0.30"}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("addresses (-want +got):\n%s", diff)
+	}
+	if at := p.neighbours[Neighbour{1, b.IPv4}]; at != (neighbour{}) {
+		t.Error("the host looks for the address on the wrong bridge")
+	}
+	for i, pp := range p.ports {
+		if len(pp.faults) > 0 {
+			t.Errorf("port %d: %q", i, pp.faults)
+		}
+		if i != 20 && slices.Contains(pp.addrs, b.IPv4) {
+			t.Errorf("port %d has limits of another", i)
+		}
+	}
 }
 
 func TestPlanBounds(t *testing.T) {

@@ -54,6 +54,11 @@ type Port struct {
 	// Allow are further addresses of its own, by its label. It never takes an
 	// address that is another port's or a gateway's.
 	Allow Allow
+	// Container is whose it is, for messages, and so that its ports may share addresses.
+	Container string
+	// Answers are addresses of the same container on other bridges: it may use them here
+	// as well, to answer whoever reached it by them. The host keeps the rest away.
+	Answers []netip.Addr
 	// Connections is how many connections it may have open at a time; 0 is no
 	// limit.
 	Connections uint32
