@@ -192,7 +192,7 @@ func (q Queue) same(w Queue) bool {
 	case "tbf":
 		return q.Rate == w.Rate && q.Buffer == w.Buffer
 	case "fq_codel":
-		return near(q.Target, w.Target)
+		return near(q.Target, w.Target) && near(q.Interval, w.Interval)
 	}
 	return true
 }

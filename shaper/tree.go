@@ -12,24 +12,37 @@ type Leaf string
 const (
 	FQCodel Leaf = "fq_codel" // one leaf that schedules flows and manages their queues
 	SFQ     Leaf = "sfq"      // one leaf that schedules flows
-	Hashed  Leaf = "hashed"   // one class for small packets and one for each hash of flows
+	Hashed  Leaf = "hashed"   // classes for small packets and for large ones, each for some senders or flows
 )
 
 // Handles are functions of what they serve, so that an agent that starts again
 // recognises its own tree. RootMajor is "NG".
 const (
-	RootMajor  = 0x4e47
-	RootMinor  = 0x1
-	SmallMinor = 0x2
-	FlowMinor  = 0x10
-	// FlowClasses is how many hashed classes flows are spread over: enough that
-	// a bulk flow rarely shares its queue, few enough that the one packet each
-	// may send ahead of the limit when it wakes does not add up.
-	FlowClasses = 8
-	leafMajor   = 0x4e00 // leaf qdiscs are leafMajor + the minor of their class
+	RootMajor = 0x4e47
+	RootMinor = 0x1
+	// OtherMinor is the class for what the filter cannot read. HTB's default class
+	// cannot be changed in place, so it keeps its number in every version.
+	OtherMinor     = 0x2
+	SmallMinor     = 0x3  // the parent of the classes for small packets
+	FlowMinor      = 0x10 // the first class for large packets
+	SmallLeafMinor = 0x20 // the first class for small packets
+	leafMajor      = 0x4e00
 )
 
-// SmallPacket is the greatest frame, in bytes, that goes to the class for small
+// Classes at one limit. What the container receives is spread by its sender, so
+// that nobody fills a queue that neighbours wait in. What it sends is spread by flow.
+const (
+	// SmallClasses is how many senders (flows) are apart in small packets.
+	SmallClasses = 16
+	// FlowClasses is how many classes large packets have: enough that a bulk flow
+	// rarely shares its queue, few enough that the one packet each may send ahead
+	// of the limit when it wakes does not add up.
+	FlowClasses = 16
+	// FlowsPerSender is how many of these classes one sender's flows have.
+	FlowsPerSender = 2
+)
+
+// SmallPacket is the greatest frame, in bytes, that goes to a class for small
 // packets: acknowledgements, DNS, handshakes, voice. They pass the bulk queues.
 const SmallPacket = 256
 
@@ -43,8 +56,17 @@ const (
 	// segmentBelow is the rate under which a super-packet takes more than two
 	// milliseconds on the wire and is cut into its segments before it is queued.
 	segmentBelow = 256 * Mbit
-	// queueTime is how long a bulk queue may be, unless ten packets are more.
+	// queueTime is how long a bulk queue may be, unless one datagram is more.
 	queueTime = 50 // a fiftieth of a second, 20 ms
+	// smallQueueTime is that of a queue of small packets, each of which takes much
+	// more memory than it has bytes.
+	smallQueueTime = 8 * queueTime
+	// fragmentHeader is what each fragment of a datagram, or each segment of a
+	// batch, carries beside its payload (Ethernet, IPv6, fragment or UDP header).
+	fragmentHeader = frameHeader + 40 + 8
+	// batchSegments is the most segments that one UDP_SEGMENT batch has
+	// (UDP_MAX_SEGMENTS, 64 before Linux 6.9).
+	batchSegments = 128
 )
 
 // Class is one HTB class. Rates are in bytes a second, bursts in kernel ticks.
@@ -58,8 +80,8 @@ type Class struct {
 // Queue is the qdisc of a leaf class.
 type Queue struct {
 	Class uint16 // minor of the class it hangs under
-	Kind  string // "tbf", "fq_codel" or "sfq"
-	Limit uint32 // tbf: bytes; fq_codel, sfq: packets
+	Kind  string // "tbf", "bfifo", "fq_codel" or "sfq"
+	Limit uint32 // tbf, bfifo: bytes; fq_codel, sfq: packets
 
 	// tbf, used as a queue counted in bytes which cuts super-packets into their
 	// segments. Rate is so high that it never holds a packet back.
@@ -103,7 +125,7 @@ func Build(lim Limit, mtu int, leaf Leaf) (Tree, error) {
 	small := max(rate/2/1000, SmallPacket)
 	ahead := largest
 	if leaf == Hashed {
-		ahead += FlowClasses*largest + small + SmallPacket
+		ahead += FlowClasses*largest + SmallClasses*SmallPacket + small + 2*SmallPacket
 	}
 	burst := max(rate/1000, 2*frame)
 	if lim.Burst != 0 {
@@ -119,34 +141,57 @@ func Build(lim Limit, mtu int, leaf Leaf) (Tree, error) {
 		t.Queues = []Queue{scheduler(leaf, rate, frame)}
 		return t, nil
 	}
-	t.Default, t.Classify = SmallMinor, true
-	t.addLeaf(SmallMinor, max(rate/2, 1), small, quantum, queue(rate, frame, largest))
+	t.Default, t.Classify = OtherMinor, true
+	// Half of the rate is guaranteed to small packets, half to large ones. HTB serves
+	// a class within its guarantee first, then whom a parent nearer to the leaves can
+	// lend to: what small packets borrow of their half passes before what anybody
+	// borrows of the whole.
+	share := max(rate/2/(SmallClasses+1), 1)
+	t.addLeaf(RootMinor, share, 0, quantum, queue(OtherMinor, rate, frame, largest))
+	t.addClass(SmallMinor, RootMinor, max(rate/2-share, 1), small, superPacket)
+	for i := range uint16(SmallClasses) {
+		t.addLeaf(SmallMinor, share, 0, SmallPacket, smallQueue(SmallLeafMinor+i, rate, frame))
+	}
 	for i := range uint16(FlowClasses) {
-		t.addLeaf(FlowMinor+i, max(rate/2/FlowClasses, 1), 0, quantum, queue(rate, frame, largest))
+		t.addLeaf(RootMinor, max(rate/2/FlowClasses, 1), 0, quantum, queue(FlowMinor+i, rate, frame, largest))
 	}
 	return t, nil
 }
 
-// addLeaf hangs a class with a guaranteed rate and its queue under the root
-// class. A burst that a leaf cannot have at its rate is cut, not refused: it is
-// netguard's own choice.
-func (t *Tree) addLeaf(minor uint16, rate, burst uint64, quantum uint32, q Queue) {
+// addLeaf hangs a class with its queue under a parent.
+func (t *Tree) addLeaf(parent uint16, rate, burst uint64, quantum uint32, q Queue) {
+	t.addClass(q.Class, parent, rate, burst, quantum)
+	t.Queues = append(t.Queues, q)
+}
+
+// addClass adds a class with a guaranteed rate. A burst that it cannot have at its
+// rate is cut, not refused: it is netguard's own choice.
+func (t *Tree) addClass(minor, parent uint16, rate, burst uint64, quantum uint32) {
 	root := t.Classes[0]
 	ticks := uint32(1)
 	if n, err := Ticks(burst, rate); err == nil {
 		ticks = max(n, 1)
 	}
-	t.Classes = append(t.Classes, Class{Minor: minor, Parent: RootMinor, Rate: rate, Ceil: root.Ceil,
+	t.Classes = append(t.Classes, Class{Minor: minor, Parent: parent, Rate: rate, Ceil: root.Ceil,
 		Burst: ticks, Cburst: root.Cburst, Quantum: quantum})
-	q.Class = minor
-	t.Queues = append(t.Queues, q)
 }
 
-// queue is a byte queue of 20 ms, or of ten packets where that is longer:
-// shorter ones lock small senders out.
-func queue(rate, frame, largest uint64) Queue {
-	limit := max(rate/queueTime, 10*frame)
-	q := Queue{Kind: "tbf", Limit: uint32(min(limit, 1<<31))}
+// datagram is how many bytes of frames the largest datagram takes, in fragments or
+// as a batch of segments. All of them arrive at once, and the loss of one loses the
+// datagram, so no queue may be shorter.
+func datagram(frame uint64) uint64 {
+	const payload = 64 << 10
+	piece := max(frame, fragmentHeader+8+8) - fragmentHeader - 7 // all but the last are multiples of eight
+	return payload + max((payload+piece-1)/piece, batchSegments)*fragmentHeader
+}
+
+// fragments is how many frames the largest datagram takes.
+func fragments(frame uint64) uint64 { return datagram(frame)/frame + 1 }
+
+// queue is a byte queue of 20 ms, or of one datagram where that is longer.
+func queue(class uint16, rate, frame, largest uint64) Queue {
+	limit := max(rate/queueTime, datagram(frame))
+	q := Queue{Class: class, Kind: "tbf", Limit: uint32(min(limit, 1<<31))}
 	if largest <= frame {
 		// One tick at this rate is just the greatest frame.
 		q.Buffer, q.Rate = 1, (frame+vlanTag)*1e9/tick
@@ -157,17 +202,26 @@ func queue(rate, frame, largest uint64) Queue {
 	return q
 }
 
+// smallQueue is a byte queue for packets that need no cutting.
+func smallQueue(class uint16, rate, frame uint64) Queue {
+	limit := max(rate/smallQueueTime, datagram(frame))
+	return Queue{Class: class, Kind: "bfifo", Limit: uint32(min(limit, 1<<31))}
+}
+
 func scheduler(leaf Leaf, rate, frame uint64) Queue {
 	q := Queue{Class: RootMinor, Kind: string(leaf)}
 	if leaf == SFQ {
-		// Packets, since sfq counts nothing else; super-packets count as one.
-		q.Limit = uint32(min(max(rate/queueTime/frame, 16), 127))
+		// Packets, since sfq counts nothing else; super-packets count as one. It
+		// drops of the longest queue, so a datagram needs room for others beside it.
+		q.Limit = uint32(min(max(rate/queueTime/frame, fragments(frame)+16), 127))
 		q.Quantum = uint32(frame)
 		return q
 	}
-	// CoDel's target must leave room for a packet and a half on the wire.
+	// CoDel's target must leave room for a packet and a half on the wire. It drops
+	// what waits above the target for a whole interval, so an interval is never
+	// shorter than one datagram takes.
 	q.Target = uint32(max(5000, 1500000*frame/rate))
-	q.Interval = max(100000, 2*q.Target)
+	q.Interval = max(100000, 2*q.Target, uint32(min(datagram(frame)*1500000/rate, 1<<31)))
 	q.Limit, q.Quantum = 10240, uint32(frame)
 	q.Memory = uint32(min(max(rate/4, 1<<20), 32<<20))
 	return q

@@ -11,6 +11,7 @@ import (
 
 // Offsets in an Ethernet frame, which is what a classifier sees on both devices.
 const (
+	macSrc     = 8 // its last four bytes
 	etherType  = 12
 	ip4Frag    = 20
 	ip4Proto   = 23
@@ -27,51 +28,20 @@ const (
 // multiplicative hash).
 const golden = 0x9e3779b1
 
-// classifier names the class of each packet: small packets, and whatever is not
-// IP, have one of their own; the rest go by a hash of addresses, protocol and
-// ports. Fragments have no ports, so a fragmented flow is hashed by addresses
-// alone and stays in order.
+// classifier names the class of each packet. The size decides between small and
+// large ones. Among these, what a container receives goes by its sender: by the low
+// bits of the source address, or of the source MAC of what is not IP. So senders
+// with consecutive addresses, as Docker hands them out, never share a class, and
+// nobody can choose to be in a neighbour's: the guard binds both to the port. Large
+// packets of one sender are parted once more by flow. What a container sends goes
+// by flow: by a hash of addresses, protocol and ports. Fragments have no ports, so a
+// fragmented flow is hashed by addresses alone and stays in order.
 //
 // It is classic BPF, which the kernel checks, compiles and bounds, and which
 // needs no bpf(2) and none of its privileges. The value that it returns is the
-// class (cls_bpf without direct action).
-func classifier() (program, error) {
-	root := uint32(shaper.RootMajor) << 16
-	small := bpf.RetConstant{Val: root | shaper.SmallMinor}
-	ports := func(load bpf.Instruction) []bpf.Instruction {
-		// A holds the protocol; scratch 0 gathers the hash.
-		return []bpf.Instruction{
-			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 6, SkipTrue: 3},
-			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 17, SkipTrue: 2},
-			bpf.JumpIf{Cond: bpf.JumpEqual, Val: 132, SkipTrue: 1},
-			bpf.Jump{Skip: 4},
-			load, // source and destination port
-			bpf.LoadScratch{Dst: bpf.RegX, N: 0},
-			bpf.ALUOpX{Op: bpf.ALUOpXor},
-			bpf.StoreScratch{Src: bpf.RegA, N: 0},
-		}
-	}
-	fold := func(offsets ...uint32) []bpf.Instruction {
-		out := []bpf.Instruction{bpf.LoadConstant{Dst: bpf.RegA, Val: 0}, bpf.StoreScratch{Src: bpf.RegA, N: 0}}
-		for _, off := range offsets {
-			out = append(out,
-				bpf.LoadScratch{Dst: bpf.RegX, N: 0},
-				bpf.LoadAbsolute{Off: off, Size: 4},
-				bpf.ALUOpX{Op: bpf.ALUOpAdd},
-				bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: golden},
-				bpf.StoreScratch{Src: bpf.RegA, N: 0})
-		}
-		return out
-	}
-	finish := []bpf.Instruction{
-		bpf.LoadScratch{Dst: bpf.RegA, N: 0},
-		bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: golden},
-		bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 24},
-		bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: shaper.FlowClasses},
-		bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: root | shaper.FlowMinor},
-		bpf.RetA{},
-	}
-
+// class (cls_bpf without direct action); what is too short to be read has none, and
+// goes to HTB's default.
+func classifier(dir shaper.Direction) (program, error) {
 	v4 := fold(ip4Src, ip4Dst)
 	v4ports := ports(bpf.LoadIndirect{Off: ip4Start, Size: 4})
 	v4 = append(v4,
@@ -79,21 +49,93 @@ func classifier() (program, error) {
 		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x3fff, SkipTrue: uint8(2 + len(v4ports))},
 		bpf.LoadMemShift{Off: ip4Start},
 		bpf.LoadAbsolute{Off: ip4Proto, Size: 1})
-	v4 = append(append(v4, v4ports...), finish...)
+	v4 = append(append(v4, v4ports...), finish(dir, ip4Src)...)
 
 	v6 := fold(ip6Src, ip6Src+4, ip6Src+8, ip6Src+12, ip6Dst, ip6Dst+4, ip6Dst+8, ip6Dst+12)
 	v6 = append(v6, bpf.LoadAbsolute{Off: ip6Next, Size: 1})
-	v6 = append(append(v6, ports(bpf.LoadAbsolute{Off: ip6Payload, Size: 4})...), finish...)
+	v6 = append(append(v6, ports(bpf.LoadAbsolute{Off: ip6Payload, Size: 4})...), finish(dir, ip6Src+12)...)
+
+	other := append(fold(macSrc), finish(dir, macSrc)...)
 
 	all := []bpf.Instruction{
-		bpf.LoadExtension{Num: bpf.ExtLen},
-		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: shaper.SmallPacket, SkipFalse: 3},
 		bpf.LoadAbsolute{Off: etherType, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x0800, SkipTrue: 2},
-		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x86dd, SkipTrue: uint8(1 + len(v4))},
-		small,
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x0800, SkipTrue: uint8(1 + len(other))},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x86dd, SkipTrue: uint8(len(other) + len(v4))},
 	}
-	return assemble(append(append(all, v4...), v6...))
+	return assemble(append(append(append(all, other...), v4...), v6...))
+}
+
+// fold gathers the words at the offsets in scratch 0.
+func fold(offsets ...uint32) []bpf.Instruction {
+	out := []bpf.Instruction{bpf.LoadConstant{Dst: bpf.RegA, Val: 0}, bpf.StoreScratch{Src: bpf.RegA, N: 0}}
+	for _, off := range offsets {
+		out = append(out,
+			bpf.LoadScratch{Dst: bpf.RegX, N: 0},
+			bpf.LoadAbsolute{Off: off, Size: 4},
+			bpf.ALUOpX{Op: bpf.ALUOpAdd},
+			bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: golden},
+			bpf.StoreScratch{Src: bpf.RegA, N: 0})
+	}
+	return out
+}
+
+// ports mixes source and destination port into scratch 0, where the protocol, which
+// is in A, has some.
+func ports(load bpf.Instruction) []bpf.Instruction {
+	return []bpf.Instruction{
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 6, SkipTrue: 3},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 17, SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 132, SkipTrue: 1},
+		bpf.Jump{Skip: 4},
+		load,
+		bpf.LoadScratch{Dst: bpf.RegX, N: 0},
+		bpf.ALUOpX{Op: bpf.ALUOpXor},
+		bpf.StoreScratch{Src: bpf.RegA, N: 0},
+	}
+}
+
+// finish returns the class from the flow's hash in scratch 0 and from the four bytes
+// at sender, of which the last bits tell who sent the packet.
+func finish(dir shaper.Direction, sender uint32) []bpf.Instruction {
+	const (
+		root       = uint32(shaper.RootMajor) << 16
+		small      = root | shaper.SmallLeafMinor
+		large      = root | shaper.FlowMinor
+		perSender  = shaper.FlowsPerSender
+		largeAlone = shaper.FlowClasses / perSender // senders that are apart in large packets
+	)
+	hash := func(n uint32) []bpf.Instruction { // a number below n
+		return []bpf.Instruction{
+			bpf.LoadScratch{Dst: bpf.RegA, N: 0},
+			bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: golden},
+			bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 24},
+			bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: n},
+		}
+	}
+	add := func(first uint32) []bpf.Instruction {
+		return []bpf.Instruction{bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: first}, bpf.RetA{}}
+	}
+	var ifSmall, ifLarge []bpf.Instruction
+	if dir == shaper.Egress {
+		ifSmall = append(hash(shaper.SmallClasses), add(small)...)
+		ifLarge = append(hash(shaper.FlowClasses), add(large)...)
+	} else {
+		ifSmall = append([]bpf.Instruction{
+			bpf.LoadAbsolute{Off: sender, Size: 4},
+			bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: shaper.SmallClasses},
+		}, add(small)...)
+		ifLarge = append(append(hash(perSender),
+			bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: largeAlone},
+			bpf.TAX{},
+			bpf.LoadAbsolute{Off: sender, Size: 4},
+			bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: largeAlone},
+			bpf.ALUOpX{Op: bpf.ALUOpAdd}), add(large)...)
+	}
+	size := []bpf.Instruction{
+		bpf.LoadExtension{Num: bpf.ExtLen},
+		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: shaper.SmallPacket, SkipTrue: uint8(len(ifSmall))},
+	}
+	return append(append(size, ifSmall...), ifLarge...)
 }
 
 // everything matches each packet and leaves it to the filter's action.

@@ -30,15 +30,20 @@ type Driver struct {
 	write *gotc.Tc
 	links *vish.Handle
 
-	flows, upload program
+	// The filters that spread packets over the classes, by the direction of the
+	// limit, and the one that leads what a container sends to its IFB.
+	spread [2]program
+	upload program
 }
 
 // Open opens the sockets. It needs CAP_NET_ADMIN for whatever is written later.
 func Open() (*Driver, error) {
 	d := &Driver{}
 	var err error
-	if d.flows, err = classifier(); err != nil {
-		return nil, fmt.Errorf("assemble classifier: %w", err)
+	for _, dir := range shaper.Directions {
+		if d.spread[dir], err = classifier(dir); err != nil {
+			return nil, fmt.Errorf("assemble %s classifier: %w", dir, err)
+		}
 	}
 	if d.upload, err = everything(); err != nil {
 		return nil, fmt.Errorf("assemble filter: %w", err)
@@ -123,13 +128,13 @@ func (s *Snapshot) IFB(veth int) int {
 func (s *Snapshot) Endpoint(veth int) (shaper.Endpoint, error) {
 	var e shaper.Endpoint
 	var err error
-	if e.Veth, err = s.d.state(veth, s.qdiscs[veth]); err != nil {
+	if e.Veth, err = s.d.state(veth, s.qdiscs[veth], s.d.spread[shaper.Ingress]); err != nil {
 		return e, err
 	}
 	ifb := 0
 	if link, ok := s.ifbs[veth]; ok {
 		ifb = link.Attrs().Index
-		state, err := s.d.state(ifb, s.qdiscs[ifb])
+		state, err := s.d.state(ifb, s.qdiscs[ifb], s.d.spread[shaper.Egress])
 		if err != nil {
 			return e, err
 		}
@@ -192,14 +197,12 @@ func (s *Snapshot) Counters(veth int) ([2]Counters, error) {
 		devices[shaper.Egress] = link.Attrs().Index
 	}
 	for dir, dev := range devices {
-		for _, m := range s.qdiscs[dev] {
-			if m.parent == rootParent && m.handle == shaper.RootMajor<<16 {
-				c, err := countersOf(m)
-				if err != nil {
-					return out, err
-				}
-				out[dir] = c
-			}
+		c, ours, err := countersOfTree(s.qdiscs[dev])
+		if err != nil {
+			return out, err
+		}
+		if ours {
+			out[dir] = c
 		}
 	}
 	return out, nil

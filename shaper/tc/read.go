@@ -25,7 +25,7 @@ const (
 
 	htbParms, htbInit, htbDirectQlen, htbRate64, htbCeil64 = 1, 2, 5, 6, 7
 	tbfParms, tbfRate64                                    = 1, 4
-	codelTarget, codelLimit                                = 1, 2
+	codelTarget, codelLimit, codelInterval                 = 1, 2, 3
 
 	bpfAct      = 1
 	actOption   = 2
@@ -129,8 +129,9 @@ func (d *Driver) qdiscs() (qdiscs, error) {
 	return out, nil
 }
 
-// state reads what stands at the root of a device and below it.
-func (d *Driver) state(ifindex int, on []message) (shaper.State, error) {
+// state reads what stands at the root of a device and below it; spread is the
+// filter that is to spread packets over the classes there.
+func (d *Driver) state(ifindex int, on []message, spread program) (shaper.State, error) {
 	var s shaper.State
 	for _, m := range on {
 		if m.parent == rootParent {
@@ -178,7 +179,7 @@ func (d *Driver) state(ifindex int, on []message) (shaper.State, error) {
 		return s, fmt.Errorf("list filters of device %d: %w", ifindex, err)
 	}
 	for _, m := range filters {
-		s.Classify = s.Classify || m.kind == "bpf" && m.handle == d.flows.handle
+		s.Classify = s.Classify || m.kind == "bpf" && m.handle == spread.handle
 	}
 	return s, nil
 }
@@ -205,11 +206,15 @@ func classOf(m message) (shaper.Class, error) {
 
 func queueOf(m message) (shaper.Queue, error) {
 	q := shaper.Queue{Class: uint16(m.parent), Kind: m.kind}
-	if m.kind == "sfq" { // struct tc_sfq_qopt
+	switch m.kind {
+	case "sfq": // struct tc_sfq_qopt
 		q.Quantum, q.Limit = u32(m.options, 0), u32(m.options, 8)
 		return q, nil
-	}
-	if m.kind != "tbf" && m.kind != "fq_codel" {
+	case "bfifo": // struct tc_fifo_qopt
+		q.Limit = u32(m.options, 0)
+		return q, nil
+	case "tbf", "fq_codel":
+	default:
 		return q, nil
 	}
 	err := attributes(m.options, func(typ uint16, b []byte) error {
@@ -222,6 +227,8 @@ func queueOf(m message) (shaper.Queue, error) {
 			q.Target = u32(b, 0)
 		case m.kind == "fq_codel" && typ == codelLimit:
 			q.Limit = u32(b, 0)
+		case m.kind == "fq_codel" && typ == codelInterval:
+			q.Interval = u32(b, 0)
 		}
 		return nil
 	})
@@ -257,6 +264,31 @@ func redirectOf(m message) (target int, err error) {
 // Counters are what passed the root of a device since it was made.
 type Counters struct {
 	Bytes, Packets, Drops, Backlog uint64 // Backlog in bytes
+}
+
+// countersOfTree gives what passed netguard's tree among the qdiscs of a device.
+// ours tells whether there is one. The leaves know all drops. The root knows only
+// those that a leaf told it: not the segments that did not fit of a super-packet of
+// which others did. Of leaves that somebody replaced it remembers what they had.
+func countersOfTree(on []message) (sum Counters, ours bool, err error) {
+	var leaves uint64
+	for _, m := range on {
+		root := m.parent == rootParent && m.handle == shaper.RootMajor<<16
+		if !root && m.parent>>16 != shaper.RootMajor {
+			continue
+		}
+		c, err := countersOf(m)
+		if err != nil {
+			return sum, ours, err
+		}
+		if root {
+			sum, ours = c, true
+		} else {
+			leaves += c.Drops
+		}
+	}
+	sum.Drops = max(sum.Drops, leaves)
+	return sum, ours, nil
 }
 
 func countersOf(m message) (Counters, error) {

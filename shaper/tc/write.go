@@ -88,9 +88,17 @@ func (d *Driver) treeStep(dev int, s shaper.Step) error {
 		return d.addQueue(msg, s.Queue)
 	case shaper.AddClassifier:
 		msg.Parent = root
-		return d.addFilter(msg, d.flows, nil)
+		return d.addFilter(msg, d.spread[direction(s.Device)], nil)
 	}
 	return fmt.Errorf("unknown operation %d", s.Op)
+}
+
+// direction tells which limit a device has.
+func direction(dev shaper.Device) shaper.Direction {
+	if dev == shaper.IFB {
+		return shaper.Egress
+	}
+	return shaper.Ingress
 }
 
 func class(msg gotc.Msg, c shaper.Class) *gotc.Object {
@@ -148,6 +156,8 @@ func queue(msg gotc.Msg, q shaper.Queue) *gotc.Object {
 	msg.Handle, msg.Parent = uint32(q.Handle())<<16, uint32(shaper.RootMajor)<<16|uint32(q.Class)
 	attr := gotc.Attribute{Kind: q.Kind}
 	switch q.Kind {
+	case "bfifo":
+		attr.Bfifo = &gotc.FifoOpt{Limit: q.Limit}
 	case "fq_codel":
 		attr.FqCodel = &gotc.FqCodel{Target: &q.Target, Interval: &q.Interval, Limit: &q.Limit,
 			Quantum: &q.Quantum, MemoryLimit: &q.Memory}
