@@ -83,6 +83,8 @@ type state struct {
 	policing *policing
 	guarding guard.Report
 	guardErr error
+	// keeping is what keeps packets as they were judged.
+	keeping string
 	// admission is what holds of it, "" while nothing was written.
 	admission string
 	fights    []string // findings
@@ -186,6 +188,7 @@ func (l *loop) pass(ctx context.Context) {
 		extras{cfg.Claims, l.routes.to, l.links.Bridges()}.decide(s.desires)
 		l.police.swarm = swarmPort(seen.view, cfg)
 		l.police.compile(l.policies.now.Load(), s.desires, len(cfg.Claims) > 0)
+		l.sentry.policed = l.sentry.policed || l.police.ruling.any()
 		shut := l.police.ruling.shut(s.desires)
 		l.sentry.shut(here, shut)
 		l.police.pass(ctx)
@@ -207,6 +210,7 @@ func (l *loop) pass(ctx context.Context) {
 		s.ground = here.findings(op.Left, s.unknown)
 		l.tellGround(s.ground)
 		s.guardErr = l.sentry.err
+		s.keeping = l.sentry.keeping()
 		s.fights = l.fightFindings()
 	} else {
 		l.police.at = time.Now().Add(verifyEvery)

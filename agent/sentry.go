@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"netguard/agent/config"
+	"netguard/agent/control"
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
@@ -36,6 +37,9 @@ type sentry struct {
 	at        time.Time // the next look at everything
 	wait      time.Duration
 	fight     fight
+	// policed says that policies have been about a container. It stays so: rules are
+	// not written anew for each that comes and goes.
+	policed bool
 }
 
 // hear has looked at what a hint names.
@@ -173,7 +177,7 @@ func (b bridges) list() []guard.Bridge {
 func (s *sentry) apply(here site, ports []guard.Port, taken []netip.Addr) {
 	now := time.Now()
 	w := guard.Wish{Ports: ports, Bridges: here.managed.list(), Others: here.managed.others(here.ports), Taken: taken,
-		Options: guard.Options{Mode: s.mode, Storm: here.op.Storm, Open: here.op.AdmissionOpen}}
+		Options: guard.Options{Mode: s.mode, Storm: here.op.Storm, Open: here.op.AdmissionOpen, Fragments: s.fragments(here.op.Fragments)}}
 	if now.Before(s.fight.until()) && reflect.DeepEqual(w, s.wish) {
 		s.at = s.fight.next(now, s.at)
 		return
@@ -201,6 +205,25 @@ func (s *sentry) apply(here site, ports []guard.Port, taken []netip.Addr) {
 	s.at = s.fight.next(now, s.at)
 	s.report, s.err, s.look, s.wait = report, nil, guard.Look{}, 0
 	s.admission = admission(w.Options)
+}
+
+// fragments tells whether those that containers send are refused.
+func (s *sentry) fragments(word config.Fragments) bool {
+	if word == config.FragmentsAuto {
+		return s.policed && !s.driver.Features().Checksum
+	}
+	return word == config.FragmentsRefuse
+}
+
+// keeping is what keeps the kernel from writing into packets after they were judged.
+func (s *sentry) keeping() string {
+	switch {
+	case s.driver.Features().Checksum:
+		return control.ByProgram
+	case s.wish.Fragments:
+		return control.ByFragments
+	}
+	return control.ByNothing
 }
 
 // quarantine closes ports that nobody knows yet, and leaves all others as they are.

@@ -46,3 +46,13 @@ func (s *sentry) shutting(ports []guard.Port, shut map[int]bool, inForce bool) [
 	}
 	return ports
 }
+
+// any tells whether policies are about a container.
+func (r *ruling) any() bool {
+	for _, s := range r.states {
+		if s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress) {
+			return true
+		}
+	}
+	return false
+}

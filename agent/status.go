@@ -64,7 +64,7 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 		return control.Status{}, err
 	}
 	features := r.loop.sentry.driver.Features()
-	out.Guard = control.Guard{Tier: features.Tier(), Missing: features.Missing}
+	out.Guard = control.Guard{Tier: features.Tier(), Missing: features.Missing, Checksum: s.keeping, ChecksumMissing: features.NoChecksum}
 	if len(guarding.Drift) > 0 {
 		out.InSync = false
 		out.Findings = append(out.Findings, fmt.Sprintf("the kernel does not hold the guard now (%s): it is put back within %v", guarding.Drift[0], guardEvery))

@@ -47,6 +47,8 @@ type Config struct {
 	Connections   uint32 // that a container may have open at a time; 0 is no limit
 	// Claims are the addresses that labels may claim; none is any single one.
 	Claims []netip.Prefix
+	// Fragments says what becomes of fragments that containers send.
+	Fragments Fragments
 	// Limits are the defaults and caps of bandwidth; no default is above its cap.
 	Limits shaper.Operator
 	// AllowOptOut says that the label netguard.enabled=false counts.
@@ -64,6 +66,17 @@ type Config struct {
 	PolicyDir        string // absolute path
 	Log              Log
 }
+
+// Fragments says what becomes of fragments of IP.
+type Fragments string
+
+const (
+	// FragmentsAuto refuses them where the guard cannot see what the kernel writes into
+	// a packet after it was judged, and policies are about containers.
+	FragmentsAuto   Fragments = "auto"
+	FragmentsPass   Fragments = "pass"
+	FragmentsRefuse Fragments = "refuse"
+)
 
 // Log says how the agent logs.
 type Log struct {
@@ -121,6 +134,7 @@ func Default() Config {
 		Log:       Log{Level: slog.LevelInfo, Format: Text},
 
 		Connections: guard.DefaultConnections,
+		Fragments:   FragmentsAuto,
 	}
 }
 

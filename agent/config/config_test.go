@@ -39,7 +39,7 @@ log: {level: debug, format: json}
 func TestParse(t *testing.T) {
 	all := Config{
 		Exclude: Globs{"ci-*", "lab?"},
-		Storm:   guard.DefaultStorm, Connections: guard.DefaultConnections,
+		Storm:   guard.DefaultStorm, Connections: guard.DefaultConnections, Fragments: FragmentsAuto,
 		Limits: shaper.Operator{
 			Default: [2]shaper.Rate{100 * shaper.Mbit, 50 * shaper.Mbit},
 			Max:     [2]shaper.Rate{0, shaper.Gbit},

@@ -47,6 +47,14 @@ func (d *decoder) convert(r raw) Config {
 		}
 		c.Connections = uint32(n)
 	}
+	if w := r.fragments; w.Set() {
+		switch f := Fragments(w.Text); f {
+		case FragmentsAuto, FragmentsPass, FragmentsRefuse:
+			c.Fragments = f
+		default:
+			d.Fault(w.At, "%s is %q: it is auto (refused where the kernel cannot see what it writes late, and policies are about containers), pass or refuse", w.Key, clip(w.Text))
+		}
+	}
 	for _, w := range r.claims {
 		p, err := netip.ParsePrefix(w.Text)
 		if a, single := netip.ParseAddr(w.Text); single == nil && a.Zone() == "" {

@@ -24,6 +24,7 @@ type raw struct {
 	storm        word
 	connections  word
 	claims       []word
+	fragments    word
 	defaults     rawRates
 	max          rawRates
 	allowOptOut  word
@@ -52,6 +53,7 @@ func (r *raw) fields(d *decoder) []field {
 			d.Field("storm", d.Scalar(&r.storm)),
 			d.Field("connections", d.Scalar(&r.connections)),
 			d.Field("allow", d.list(&r.claims)),
+			d.Field("fragments", d.Scalar(&r.fragments)),
 		)),
 		d.Field("limits", d.mapping(
 			d.Field("default", d.rates(&r.defaults)),

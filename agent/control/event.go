@@ -31,7 +31,8 @@ type Event struct {
 	SharedBy  []string `json:"shared_by,omitempty"`
 	Network   string   `json:"network,omitempty"`
 	Veth      string   `json:"veth,omitempty"`
-	// Kind is that of a violation: mac, arp, ip, nd, dhcp, ethertype, storm or connections.
+	// Kind is that of a violation: mac, arp, ip, nd, dhcp, ethertype, storm,
+	// connections or checksum.
 	Kind string `json:"kind,omitempty"`
 	// What one of the frames claimed: whose it is, and what it is. Empty if none
 	// was seen.

@@ -65,7 +65,18 @@ type Guard struct {
 	Tier string `json:"tier" yaml:"tier"`
 	// Missing says what the kernel lacks, and what that means; empty is all.
 	Missing []string `json:"missing,omitempty" yaml:"missing,omitempty"`
+	// Checksum is what keeps a packet as it was judged: one of the three below.
+	Checksum string `json:"checksum" yaml:"checksum"`
+	// ChecksumMissing says why there is no program.
+	ChecksumMissing string `json:"checksum_missing,omitempty" yaml:"checksum_missing,omitempty"`
 }
+
+// What keeps the kernel from writing into a packet after it was judged.
+const (
+	ByProgram   = "program"   // a BPF program at each port refuses such packets
+	ByFragments = "fragments" // fragments are refused; what comes in one piece is not told
+	ByNothing   = "none"
+)
 
 // The states of an endpoint.
 const (
@@ -147,4 +158,7 @@ type Violations struct {
 	Storm     uint64 `json:"storm" yaml:"storm"` // broadcast and multicast beyond the limit
 	// Connections counts packets that would have opened one beyond the limit.
 	Connections uint64 `json:"connections" yaml:"connections"`
+	// Checksum counts frames that the kernel would have written into, or cut into very
+	// many, after they were judged.
+	Checksum uint64 `json:"checksum" yaml:"checksum"`
 }

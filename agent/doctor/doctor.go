@@ -47,7 +47,7 @@ type Report struct {
 func Judge(f Facts) Report {
 	c := &checks{}
 	for _, about := range []func(*checks, Facts){
-		aboutHost, aboutShaper, aboutGuard, aboutPolicy, aboutDocker, aboutConflicts, aboutAgent, aboutFiles,
+		aboutHost, aboutShaper, aboutGuard, aboutChecksum, aboutPolicy, aboutDocker, aboutConflicts, aboutAgent, aboutFiles,
 	} {
 		about(c, f)
 	}

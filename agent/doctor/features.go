@@ -1,9 +1,11 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
+	"netguard/agent/control"
 	"netguard/netpolicy/guard"
 )
 
@@ -78,6 +80,31 @@ func aboutGuard(c *checks, f Facts) {
 		} else {
 			c.add(name, result, remedy, "%s", word)
 		}
+	}
+}
+
+// aboutChecksum is about packets that the kernel writes into after they were judged.
+func aboutChecksum(c *checks, f Facts) {
+	const name = "guard.checksum"
+	const remedy = "use Linux 6.6 or newer with CONFIG_DEBUG_INFO_BTF, and give the agent CAP_BPF and CAP_PERFMON, as its unit does"
+	const fine = "a program at each port refuses packets that the kernel would write into after they were judged"
+	const less = "a packet can change after policies have judged it, for no program can be at the ports (%s)"
+	warn := func(why, then string) { c.warn(name, remedy, less+"; "+then, why) }
+	const refused = "fragments, the worst of it, are refused"
+	agent := f.Agent.Status.Guard
+	switch {
+	case f.Agent.Err == "" && agent.Checksum == control.ByProgram:
+		c.ok(name, "%s, says the agent", fine)
+	case f.Agent.Err == "" && agent.Checksum == control.ByFragments:
+		warn(agent.ChecksumMissing, refused+", says the agent")
+	case f.Agent.Err == "" && agent.Checksum == control.ByNothing:
+		warn(agent.ChecksumMissing, "fragments pass as well (guard.fragments), or no policy is about a container yet, says the agent")
+	case f.Guard.Err != "" || f.Guard.Untried != "":
+		c.skip(name, "%s", cmp.Or(f.Guard.Untried, f.Guard.Err))
+	case f.Guard.Features.Checksum:
+		c.ok(name, "%s", fine)
+	default:
+		warn(f.Guard.Features.NoChecksum, refused+" as soon as policies are about a container (guard.fragments)")
 	}
 }
 

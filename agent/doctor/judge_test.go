@@ -23,7 +23,7 @@ func healthy() Facts {
 		Host: Host{Caps: 1<<12 | 1<<13 | 1<<21, Kernel: "6.12.4-amd64", BridgeFilter: []string{"0", "0"},
 			Connections: 120, MaxConnections: 262144},
 		Shaper: Shaper{Leaf: "fq_codel"},
-		Guard:  Guard{Features: guard.Features{Locked: true, Sticky: true, Filter: true, Prefixes: true, Limits: true, BridgeNames: true}},
+		Guard:  Guard{Features: guard.Features{Locked: true, Sticky: true, Filter: true, Prefixes: true, Limits: true, BridgeNames: true, Checksum: true}},
 		Docker: Docker{Host: "unix:///var/run/docker.sock", Version: "28.5.2", Firewall: "iptables", LiveRestore: true,
 			Networks: []Network{{Name: "bridge", Bridge: "docker0", Managed: true}, {Name: "shop", Bridge: "br-1", Managed: true, IPv6: true, Endpoints: 1}}},
 		Firewall: Firewall{
@@ -91,11 +91,16 @@ func TestJudge(t *testing.T) {
 		"guard_without_limits":               {func(f *Facts) { f.Guard.Features.Limits = false }, "guard.tier", Warn, "without limits of connections"},
 		"guard_without_sticky":               {func(f *Facts) { f.Guard.Features.Sticky = false }, "guard.tier", Warn, "without sticky entries"},
 		"guard_without_prefixes":             {func(f *Facts) { f.Guard.Features.Prefixes = false }, "guard.tier", Warn, "full, without prefixes"},
-		"guard_by_the_filter_only":           {func(f *Facts) { f.Guard.Features = guard.Features{Filter: true} }, "guard.tier", Warn, "filter only"},
-		"guard_by_the_ports_only":            {func(f *Facts) { f.Guard.Features = guard.Features{Locked: true, Sticky: true} }, "guard.tier", Fail, "ports only"},
-		"no_guard":                           {func(f *Facts) { f.Guard.Features = guard.Features{} }, "guard.tier", Fail, "none"},
-		"a_guard_that_cannot_be_probed":      {func(f *Facts) { f.Guard.Err = "no bridge" }, "guard.tier", Fail, "no bridge"},
-		"guard_by_the_agents_word":           {untried, "guard.tier", OK, "says the agent"},
+		"no_program_at_the_ports":            {func(f *Facts) { f.Guard.Features.Checksum = false }, "guard.checksum", Warn, "are refused as soon as"},
+		"fragments_refused_by_the_agent": {func(f *Facts) {
+			f.Agent.Status.Guard = control.Guard{Checksum: control.ByFragments, ChecksumMissing: "no BTF"}
+		}, "guard.checksum", Warn, "(no BTF); fragments"},
+		"fragments_pass":                {func(f *Facts) { f.Agent.Status.Guard = control.Guard{Checksum: control.ByNothing} }, "guard.checksum", Warn, "fragments pass"},
+		"guard_by_the_filter_only":      {func(f *Facts) { f.Guard.Features = guard.Features{Filter: true} }, "guard.tier", Warn, "filter only"},
+		"guard_by_the_ports_only":       {func(f *Facts) { f.Guard.Features = guard.Features{Locked: true, Sticky: true} }, "guard.tier", Fail, "ports only"},
+		"no_guard":                      {func(f *Facts) { f.Guard.Features = guard.Features{} }, "guard.tier", Fail, "none"},
+		"a_guard_that_cannot_be_probed": {func(f *Facts) { f.Guard.Err = "no bridge" }, "guard.tier", Fail, "no bridge"},
+		"guard_by_the_agents_word":      {untried, "guard.tier", OK, "says the agent"},
 		"guard_that_the_agent_misses": {func(f *Facts) {
 			untried(f)
 			f.Agent.Status.Guard = control.Guard{Tier: "filter only", Missing: []string{"sets"}}

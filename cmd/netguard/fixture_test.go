@@ -39,7 +39,7 @@ func healthy() control.Status {
 		Mode: "enforce", Admission: "closed", InSync: true, VerifiedAt: noon,
 		Docker: control.Docker{Version: "28.5.2", Firewall: "iptables", Connected: true, ReadAt: time.Date(2026, 3, 1, 11, 59, 48, 0, time.UTC)},
 		Shaper: control.Shaper{Leaf: "hashed", Missing: []string{"fq_codel", "sfq"}},
-		Guard:  control.Guard{Tier: "full"},
+		Guard:  control.Guard{Tier: "full", Checksum: control.ByProgram},
 		Endpoints: []control.Endpoint{
 			{
 				Container: "shop-web-1", Kind: control.KindContainer, ID: "f00dfeedf00dfeed", SharedBy: []string{"sidecar"}, Network: "front",
@@ -68,7 +68,7 @@ func sick() control.Status {
 	return control.Status{
 		Mode: "enforce", Admission: "open", VerifiedAt: noon.Add(-26 * time.Hour),
 		Docker: control.Docker{Version: "20.10.24", Firewall: "iptables"},
-		Guard: control.Guard{Tier: "without locked ports", Missing: []string{
+		Guard: control.Guard{Tier: "without locked ports", Checksum: control.ByFragments, ChecksumMissing: "types of the kernel: not found", Missing: []string{
 			"bridge port setting locked (Linux 5.16): the filter alone keeps containers to their MACs",
 			"nftables log to user space (CONFIG_NETFILTER_NETLINK_LOG): refused frames are counted, and nobody is told which addresses they forged"}},
 		Findings: []string{"docker does not answer: what is enforced stays enforced, and new containers are not seen until it does; is dockerd running?", "/etc/netguard/policies/db.yaml:\n/etc/netguard/policies/db.yaml:3:5: unknown key \"form\": did you mean \"from\"?\n/etc/netguard/policies/db.yaml:9:1: duplicate name \"db\""},

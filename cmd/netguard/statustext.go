@@ -92,6 +92,11 @@ func headline(s control.Status, v view) string {
 	if v.wide {
 		parts = append(parts, kernelHas("leaf", s.Shaper.Leaf, s.Shaper.Missing, ", ")...)
 		parts = append(parts, kernelHas("guard", s.Guard.Tier, s.Guard.Missing, "; ")...)
+		var why []string
+		if s.Guard.ChecksumMissing != "" {
+			why = []string{s.Guard.ChecksumMissing}
+		}
+		parts = append(parts, kernelHas("late checksums", s.Guard.Checksum, why, "")...)
 	}
 	return joined(parts, v)
 }

@@ -79,6 +79,12 @@ var rules = []rule{
 		refused: []string{"github.com/docker/...", "github.com/moby/..."},
 	},
 	{
+		says:    "BPF is behind netpolicy/guard/checksum",
+		about:   []string{"netguard/..."},
+		but:     []string{"netguard/netpolicy/guard/checksum", "netguard/integration/..."},
+		refused: []string{"github.com/cilium/ebpf/..."},
+	},
+	{
 		says:    "commands use the agent, not the other way round",
 		about:   []string{"netguard/..."},
 		but:     []string{"netguard/cmd/..."},
@@ -200,6 +206,7 @@ func TestRules(t *testing.T) {
 		"a shaping driver that filters":    {ImportPath: "netguard/shaper/tc", Imports: []string{"netguard/netpolicy"}},
 		"an agent that speaks Docker":      {ImportPath: "netguard/agent", Imports: []string{"github.com/docker/docker/client"}},
 		"an agent that speaks moby":        {ImportPath: "netguard/agent", Imports: []string{"github.com/moby/moby/client"}},
+		"a guard that assembles programs":  {ImportPath: "netguard/netpolicy/guard", Imports: []string{"github.com/cilium/ebpf/asm"}},
 		"an agent that knows the command":  {ImportPath: "netguard/agent", Imports: []string{"netguard/cmd/netguard"}},
 		"an agent that injects faults":     {ImportPath: "netguard/agent", Imports: []string{"netguard/internal/fault"}},
 		"a package that leans on tests":    {ImportPath: "netguard/agent", Imports: []string{"netguard/integration/harness"}},

@@ -4,8 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/fault"
+	"netguard/netpolicy/guard/checksum"
 )
 
 // carryOut does what is to be done, in order. It stops when the transaction that
@@ -34,6 +38,11 @@ func (d *Driver) carryOut(w work) error {
 		}
 	}
 	for set, all := range w.release.del {
+		if set == setPrograms {
+			// Those that could not be detached stay on record.
+			maps.DeleteFunc(all, func(element, string) bool { return len(d.failed) > 0 })
+			continue
+		}
 		maps.DeleteFunc(all, func(e element, _ string) bool { return len(d.failed[e.portOf()]) > 0 })
 		if set == setPorts {
 			if err := d.forget(all, w.release); err != nil {
@@ -61,6 +70,14 @@ func (d *Driver) step(s step) error {
 		return d.unlessGone(s.port, d.links.pin(s.port, s.mac))
 	case opSet:
 		return d.unlessGone(s.port, d.links.set(s.port, s.settings, s.flush))
+	case opAttach:
+		err := attachProgram(d.program, s.port)
+		if mine := (attached{d.program.ID(), d.program.Fingerprint()}); err == nil && !slices.Contains(d.kernel.programs[s.port], mine) {
+			d.kernel.programs[s.port] = append([]attached{mine}, d.kernel.programs[s.port]...)
+		}
+		return d.unlessGone(s.port, err)
+	case opDetach:
+		return fault.Write("checksum detach", func() error { return checksum.Detach(s.port, s.program) })
 	case opUnpin:
 		return d.links.unpin(s.port, s.mac)
 	case opForget:
@@ -168,6 +185,7 @@ func (d *Driver) forget(ports elements, c change) error {
 	maps.DeleteFunc(d.seen, func(port int, _ Port) bool { return released[port] })
 	maps.DeleteFunc(d.kernel.before, func(port int, _ settings) bool { return released[port] })
 	maps.DeleteFunc(d.kernel.pins, func(port int, _ map[MAC]fdbEntry) bool { return released[port] })
+	maps.DeleteFunc(d.kernel.programs, func(port int, _ []attached) bool { return released[port] })
 	return nil
 }
 
@@ -181,6 +199,9 @@ func (d *Driver) Cleanup() error {
 		return fmt.Errorf("guard: clean up: %w", err)
 	}
 	d.jailedByUs()
+	if err := d.observeStrayPrograms(); err != nil {
+		return fmt.Errorf("guard: clean up: %w", err)
+	}
 	w := diff(newPlan(Wish{}, d.features, nil), &d.kernel, d.features, d.layout)
 	var errs []error
 	for _, steps := range [][]step{w.settings, w.deletions} {

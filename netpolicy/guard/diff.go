@@ -6,6 +6,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"netguard/netpolicy/guard/checksum"
 )
 
 // kernelState is what the kernel was seen to hold.
@@ -26,6 +28,8 @@ type kernelState struct {
 	no6 map[int]bool
 	// before is what the ports were set to, for those that are guarded.
 	before map[int]settings
+	// programs are the programs of package checksum at each device, of whatever agent.
+	programs map[int][]attached
 }
 
 // op is a kind of step. They are taken in this order: a neighbour entry is there as
@@ -36,9 +40,11 @@ type op int
 const (
 	opNeighbour op = iota
 	opPin
+	opAttach
 	opSet
 	opUnpin
 	opForget
+	opDetach
 )
 
 // step is one change of a port, an FDB entry or a neighbour.
@@ -49,6 +55,7 @@ type step struct {
 	neighbour Neighbour
 	settings  settings
 	flush     bool
+	program   checksum.ID
 }
 
 func (s step) String() string {
@@ -59,6 +66,10 @@ func (s step) String() string {
 		return fmt.Sprintf("add neighbour %s at %s", s.neighbour.Addr, s.mac)
 	case opSet:
 		return fmt.Sprintf("set port %d to %q", s.port, s.settings)
+	case opAttach:
+		return fmt.Sprintf("attach the checksum program to port %d", s.port)
+	case opDetach:
+		return fmt.Sprintf("detach a checksum program from port %d", s.port)
 	case opUnpin:
 		return fmt.Sprintf("unpin %s from port %d", s.mac, s.port)
 	}
@@ -107,7 +118,7 @@ func (w work) about() map[int][]string {
 }
 
 // portless are the sets whose keys do not begin with a port of the wish.
-var portless = []string{setAll4, setOwn4, setOwn6, setBridges, setNames, setSubnets4, setSubnets6, setOthers}
+var portless = []string{setAll4, setOwn4, setOwn6, setBridges, setNames, setSubnets4, setSubnets6, setOthers, setPrograms}
 
 // diff compares. It is pure. Without a filter the table is left out.
 func diff(p *plan, k *kernelState, f Features, l layout) work {
@@ -146,6 +157,7 @@ func diff(p *plan, k *kernelState, f Features, l layout) work {
 			w.deletions = append(w.deletions, step{op: opForget, neighbour: key})
 		}
 	}
+	diffPrograms(&w, p, k)
 	slices.SortStableFunc(w.additions, compareSteps)
 	slices.SortStableFunc(w.deletions, compareSteps)
 	return w
@@ -220,7 +232,7 @@ func diffTable(p *plan, k *kernelState, l layout) (admit, release change) {
 				del[e] = comment
 			}
 		}
-		if set == setPorts || set == setMAC {
+		if set == setPorts || set == setMAC || set == setPrograms {
 			release.del[set] = del
 			if !adopted {
 				maps.Copy(add, del)

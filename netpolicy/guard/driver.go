@@ -7,6 +7,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"netguard/netpolicy/guard/checksum"
 )
 
 // ErrNothingApplied says that Read was called before Apply.
@@ -38,6 +40,11 @@ type Driver struct {
 	failed map[int][]error
 	// newcomers are the ports, by ifindex, that are to be introduced.
 	newcomers map[int]struct{}
+
+	// program is what ports have at their entrance; nil where the kernel cannot.
+	program     *checksum.Program
+	programMode Mode
+	named       map[checksum.ID]bool // programs, and whether their name is netguard's
 }
 
 // Open opens the sockets. It changes nothing. The features are those that Probe
@@ -45,9 +52,10 @@ type Driver struct {
 func Open(features Features, log *slog.Logger) (*Driver, error) {
 	// Without a filter an address says nothing about who sent a packet.
 	features.Limits = features.Limits && features.Filter
-	d := &Driver{log: log, features: features, seen: map[int]Port{}, carried: map[counted]uint64{}, newcomers: map[int]struct{}{}}
+	d := &Driver{log: log, features: features, seen: map[int]Port{}, carried: map[counted]uint64{}, newcomers: map[int]struct{}{},
+		named: map[checksum.ID]bool{}}
 	d.kernel = kernelState{ports: map[int]bridgePort{}, pins: map[int]map[MAC]fdbEntry{}, neighbours: map[Neighbour]MAC{},
-		bridges: map[int]MAC{}, gateways: map[int][]netip.Addr{}, no6: map[int]bool{}, before: map[int]settings{}}
+		bridges: map[int]MAC{}, gateways: map[int][]netip.Addr{}, no6: map[int]bool{}, before: map[int]settings{}, programs: map[int][]attached{}}
 	var err error
 	if d.links, err = openRtnl(); err != nil {
 		return nil, err
@@ -72,6 +80,9 @@ func (d *Driver) Close() {
 	if d.limiter != nil {
 		d.limiter.close()
 	}
+	if d.program != nil {
+		_ = d.program.Close()
+	}
 }
 
 // Features are what this kernel has.
@@ -87,6 +98,9 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	ports := byIndex(w.Ports)
 	if len(ports) > maxPorts {
 		return Report{}, fmt.Errorf("guard: %d ports, at most %d", len(ports), maxPorts)
+	}
+	if err := d.programFor(w.Mode); err != nil {
+		return Report{}, fmt.Errorf("guard: %w", err)
 	}
 	news, err := d.observe(ports, w.Bridges, look)
 	if err != nil {
@@ -106,7 +120,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	if d.settled && (news || d.unhealed) {
 		drift = sentences(diff(d.plan, &d.kernel, d.features, d.layout))
 	}
-	d.layout, d.plan, d.failed = l, newPlan(w.with(&d.kernel), d.features, d.kernel.bridges), map[int][]error{}
+	d.layout, d.plan, d.failed = l, d.newPlan(w), map[int][]error{}
 	d.expect(was)
 	todo := diff(d.plan, &d.kernel, d.features, d.layout)
 	if look.Full {
@@ -116,13 +130,21 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	}
 	done, left := todo.count(), todo
 	d.settled = d.settled && done == 0 // what an error leaves undone is nobody else's doing
+	// Both before anybody is admitted whom they are for.
+	held, attached, err := d.watchPorts(w, todo, l)
+	if err != nil {
+		return Report{}, fmt.Errorf("guard: %w", err)
+	}
+	limits := error(nil)
 	if todo.limits.count() > 0 {
-		// Before anybody is admitted whom they are for.
-		if err := d.limit(todo.limits); err != nil {
-			d.failed[0] = append(d.failed[0], err)
-			d.plan = newPlan(d.hold(w, err).with(&d.kernel), d.features, d.kernel.bridges)
-			todo = diff(d.plan, &d.kernel, d.features, d.layout)
+		if limits = d.limit(todo.limits); limits != nil {
+			d.failed[0] = append(d.failed[0], limits)
+			held = d.hold(held, limits, func(p *Port) bool { return p.Connections > 0 })
 		}
+	}
+	if attached || limits != nil {
+		d.plan = d.newPlan(held)
+		todo = diff(d.plan, &d.kernel, d.features, d.layout)
 	}
 	if done > 0 {
 		if err := d.carryOut(todo); err != nil {
@@ -144,6 +166,13 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	r, err := d.report(left)
 	r.Changes, r.Drift = done, drift
 	return r, errors.Join(append([]error{err}, d.failed[0]...)...)
+}
+
+// newPlan works a wish out with what only the kernel says.
+func (d *Driver) newPlan(w Wish) *plan {
+	p := newPlan(w.with(&d.kernel), d.features, d.kernel.bridges)
+	p.programs(d.program, &d.kernel)
+	return p
 }
 
 // Fresh tells that nobody guards anything: no table is there, of an earlier run

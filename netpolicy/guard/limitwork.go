@@ -232,13 +232,12 @@ func (d *Driver) limit(w limitWork) error {
 	return nil
 }
 
-// hold keeps ports that were not open yet from being admitted without their limit,
-// and says why.
-func (d *Driver) hold(w Wish, err error) Wish {
+// hold keeps some ports that were not open yet from being admitted, and says why.
+func (d *Driver) hold(w Wish, err error, some func(*Port) bool) Wish {
 	w.Ports = slices.Clone(w.Ports)
 	for i := range w.Ports {
 		p := &w.Ports[i]
-		if _, open := d.kernel.table.sets[setKnown][element{key: portKey(p.Index)}]; !open && p.Guarded && p.Admitted && p.Connections > 0 {
+		if _, open := d.kernel.table.sets[setKnown][element{key: portKey(p.Index)}]; !open && p.Guarded && p.Admitted && some(p) {
 			p.Admitted = false
 			d.failed[p.Index] = append(d.failed[p.Index], err)
 		}

@@ -30,4 +30,5 @@ func (d *Driver) prune(left work) {
 	maps.DeleteFunc(d.seen, func(index int, _ Port) bool { return dead(index) })
 	maps.DeleteFunc(d.kernel.before, func(index int, _ settings) bool { return dead(index) })
 	maps.DeleteFunc(d.kernel.pins, func(index int, _ map[MAC]fdbEntry) bool { return dead(index) })
+	maps.DeleteFunc(d.kernel.programs, func(index int, _ []attached) bool { return dead(index) })
 }

@@ -24,6 +24,7 @@ func (d *Driver) observe(ports map[int]Port, bridges []Bridge, look Look) (bool,
 		}
 		clear(k.no6)
 		clear(k.pins)
+		clear(k.programs)
 		clear(k.bridges)
 		clear(k.gateways)
 		all, err := d.links.ports()
@@ -36,6 +37,13 @@ func (d *Driver) observe(ports map[int]Port, bridges []Bridge, look Look) (bool,
 		}
 	} else if err := d.observeNeighbours(look); err != nil {
 		return false, err
+	}
+	if look.Full {
+		for index := range k.ports {
+			if err := d.observePrograms(index); err != nil {
+				return false, err
+			}
+		}
 	}
 	// The records, of ports that are long gone too.
 	for e, comment := range k.table.sets[setPorts] {
@@ -135,6 +143,9 @@ func (d *Driver) observePort(index int, port Port, macs []MAC, look Look) error 
 		delete(k.ports, index)
 		if ok {
 			k.ports[index] = p
+		}
+		if err := d.observePrograms(index); err != nil {
+			return err
 		}
 	}
 	p, ok := k.ports[index]

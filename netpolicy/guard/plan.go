@@ -6,6 +6,8 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+
+	"netguard/netpolicy/guard/checksum"
 )
 
 // plan is a wish worked out: what the kernel shall hold. It is pure.
@@ -17,6 +19,8 @@ type plan struct {
 	neighbours map[Neighbour]neighbour
 	// extras and prefixes are what labels have taken of what there is for them.
 	extras, prefixes int
+	// program is what the program at each port does; 0 is none.
+	program checksum.Fingerprint
 }
 
 // neighbour is whose an address is.

@@ -22,6 +22,10 @@ type Features struct {
 	// what it does for a container all the same; see stranger.go.
 	BridgeNames bool
 	Limits      bool // connections can be counted by container
+	// Checksum: frames that are written to after they are judged can be told.
+	Checksum bool
+	// NoChecksum says why not.
+	NoChecksum string
 	// Missing says what the kernel lacks, and what that means.
 	Missing []string
 }
@@ -96,9 +100,13 @@ func probeHere() (f Features, err error) {
 	if err := f.probePort(links, port); err != nil {
 		return f, err
 	}
+	unseen := f.probeChecksum(port)
 	f.probeFilter()
 	if f.Filter {
 		f.probeLimits()
+	}
+	if unseen != nil {
+		f.NoChecksum = unseen.Error()
 	}
 	return f, nil
 }

@@ -88,3 +88,25 @@ func gone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) ||
 		errors.Is(err, unix.ENXIO)
 }
+
+// devices lists the devices of the namespace, by ifindex.
+func (r rtnl) devices() ([]int, error) {
+	var answers []netlink.Message
+	var err error
+	for range 5 {
+		answers, err = r.send(unix.RTM_GETLINK, netlink.Dump, ifinfomsg(unix.AF_UNSPEC, 0), nil)
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list devices: %w", err)
+	}
+	out := make([]int, 0, len(answers))
+	for _, a := range answers {
+		if len(a.Data) >= unix.SizeofIfInfomsg {
+			out = append(out, int(int32(binary.NativeEndian.Uint32(a.Data[4:]))))
+		}
+	}
+	return out, nil
+}

@@ -17,14 +17,15 @@ const (
 	kindEthertype
 	kindStorm
 	kindQuarantine
-	kinds = kindQuarantine
+	kindChecksum
+	kinds = kindChecksum
 )
 
 // refusals are the chains that count a violation.
 var refusals = map[kind]string{
 	kindMAC: "refuse-mac", kindARP: "refuse-arp", kindIP: "refuse-ip", kindND: "refuse-nd",
 	kindDHCP: "refuse-dhcp", kindEthertype: "refuse-ethertype", kindStorm: "refuse-storm",
-	kindQuarantine: "refuse-quarantine",
+	kindQuarantine: "refuse-quarantine", kindChecksum: "refuse-checksum",
 }
 
 // What rules look at.
@@ -111,8 +112,8 @@ func rules(o Options, f Features) []rule {
 	b.hooks(o, f)
 	b.frame()
 	b.arp(f)
-	b.ipv4(f)
-	b.ipv6(f)
+	b.ipv4(o, f)
+	b.ipv6(o, f)
 	b.icmpv6(f)
 	b.quotes(f)
 	b.control()
@@ -126,8 +127,13 @@ func rules(o Options, f Features) []rule {
 func (b *builder) hooks(o Options, f Features) {
 	// Cheaper than looking at the address, which is what it was made from.
 	unicast := packetType.noneOf(unix.PACKET_BROADCAST, unix.PACKET_MULTICAST)
+	b.unfinished(o, f)
+	var whole match
+	if o.Fragments {
+		whole = ip4Frag.noBit(0x3f, 0xff)
+	}
 	b.add("prerouting", "IPv4 of a container", accept, etherType.is(8, 0), unicast,
-		in(setV4, inPort, etherFrom, ip4From), ip4Proto.noneOf(icmp4, igmp), sourcePort.isNot(0, 67), targetPort.isNot(0, 68))
+		in(setV4, inPort, etherFrom, ip4From), ip4Proto.noneOf(icmp4, igmp), sourcePort.isNot(0, 67), targetPort.isNot(0, 68), whole)
 	b.add("prerouting", "TCP over IPv6 of a container", accept, etherType.is(0x86, 0xdd), unicast,
 		ip6Next.is(tcp), in(setV6, inPort, etherFrom, ip6From))
 	b.add("prerouting", "UDP over IPv6 of a container", accept, etherType.is(0x86, 0xdd), unicast,
@@ -149,6 +155,7 @@ func (b *builder) hooks(o Options, f Features) {
 // carry from iptables.
 func (b *builder) frame() {
 	b.refuse("frame", "not admitted yet", kindQuarantine, in(setJail, inPort))
+	b.refuse("frame", "written to after it is judged", kindChecksum, frameMark.is(spoiltMark...))
 	b.refuse("frame", "not the port's MAC", kindMAC, notIn(setMAC, inPort, etherFrom))
 	b.refuse("frame", "a link-local protocol (LLDP and the like)", kindEthertype,
 		etherTo.maskedIs([]byte{255, 255, 255, 255, 255, 0xf0}, []byte{1, 0x80, 0xc2, 0, 0, 0}))
@@ -174,7 +181,10 @@ func (b *builder) arp(f Features) {
 	b.refuse("arp-exact", "any other", kindARP)
 }
 
-func (b *builder) ipv4(f Features) {
+func (b *builder) ipv4(o Options, f Features) {
+	if o.Fragments {
+		b.refuse("ipv4", "fragment", kindChecksum, ip4Frag.anyBit(0x3f, 0xff))
+	}
 	b.add("ipv4", "own address", goTo("ipv4-own"), in(setV4, inPort, etherFrom, ip4From))
 	b.add("ipv4", "no address", goTo("ipv4-none"), ip4From.is(0, 0, 0, 0))
 	if f.Prefixes {
@@ -193,7 +203,10 @@ func (b *builder) ipv4(f Features) {
 	b.refuse("ipv4-own", "any other", kindIP)
 }
 
-func (b *builder) ipv6(f Features) {
+func (b *builder) ipv6(o Options, f Features) {
+	if o.Fragments {
+		b.refuse("ipv6", "fragment", kindChecksum, fragment.noBit(0, 0)) // one that can be read
+	}
 	b.add("ipv6", "own address", goTo("ipv6-own"), in(setV6, inPort, etherFrom, ip6From))
 	b.add("ipv6", "no address", goTo("ipv6-none"), ip6From.is(make([]byte, 16)...))
 	if f.Prefixes {
@@ -234,6 +247,9 @@ func (b *builder) verdicts(o Options, f Features) {
 	}
 	for k := kindMAC; k <= kinds; k++ {
 		b.add(refusals[k], "count", nil, count(k))
+		if k == kindChecksum && o.Mode == Monitor {
+			b.add(refusals[k], "take the mark off", nil, unmark)
+		}
 		if f.Samples && k != kindQuarantine {
 			b.add(refusals[k], "show a few to who listens", nil, sample(k))
 		}

@@ -48,6 +48,7 @@ const (
 	setReports    = "pace-reports" // port, with a rate meter of reports of groups
 	setClients    = "pace-clients" // port, with a rate meter of a DHCP client's questions
 	setLengths    = "lengths"      // protocol . length that the packet says . length that it has
+	setPrograms   = "programs"     // number . fingerprint of programs that are, or were, attached to ports
 )
 
 const (
@@ -93,6 +94,7 @@ func sets(f Features) []setSpec {
 		{name: setOwn4, key: key(v4), size: 2 * maxPorts},
 		{name: setOwn6, key: key(v6), size: 4 * maxPorts},
 		{name: setViolations, key: key(port, nftables.TypeMark), size: maxPorts * uint32(kinds), dynamic: true, counter: true},
+		{name: setPrograms, key: key(nftables.TypeMark, nftables.TypeMark), size: 4096},
 		{name: setStorm, key: key(port), size: maxPorts, dynamic: true, timeout: true},
 	}
 	out = append(out, controlSets()...)

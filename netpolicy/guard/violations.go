@@ -57,6 +57,8 @@ func (v *Violations) add(k kind, n uint64) {
 		v.Ethertype += n
 	case kindStorm:
 		v.Storm += n
+	case kindChecksum:
+		v.Checksum += n
 	case kindQuarantine:
 		v.Quarantine += n
 	}

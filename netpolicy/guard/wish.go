@@ -40,6 +40,8 @@ type Options struct {
 	// Open lets frames pass from and to ports of managed bridges that the wish
 	// does not name. Without it, and in Enforce mode, they are refused.
 	Open bool
+	// Fragments refuses all fragments of IPv4 and IPv6 that ports send.
+	Fragments bool
 }
 
 // Port is one port of a managed bridge.
@@ -154,11 +156,14 @@ type Violations struct {
 	Quarantine uint64 // sent while not admitted; no violation
 	// Connections counts packets that would have opened one beyond the limit.
 	Connections uint64
+	// Checksum counts frames that the kernel would have written into, or cut into very
+	// many, after they were judged; with Options.Fragments, fragments.
+	Checksum uint64
 }
 
 // Total is the sum of all kinds of violation.
 func (v Violations) Total() uint64 {
-	return v.MAC + v.ARP + v.IP + v.ND + v.DHCP + v.Ethertype + v.Storm + v.Connections
+	return v.MAC + v.ARP + v.IP + v.ND + v.DHCP + v.Ethertype + v.Storm + v.Connections + v.Checksum
 }
 
 // PortReport is what is true of one port.

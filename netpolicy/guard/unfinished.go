@@ -1,0 +1,227 @@
+package guard
+
+import (
+	"slices"
+
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+
+	"netguard/internal/fault"
+	"netguard/netpolicy/guard/checksum"
+)
+
+// An unfinished frame is one that the kernel still writes into, or cuts up, after it is
+// judged: see package checksum, whose program stands at each guarded port and marks it.
+// The rules here count it and refuse it. Where the kernel has no such program, what comes
+// near is Options.Fragments: of what is judged whole and written to later, the most
+// harmful comes in fragments.
+
+var (
+	frameMark  = meta(expr.MetaKeyMARK, 4)
+	spoiltMark = binaryutil.NativeEndian.PutUint32(checksum.Mark)
+	unmark     = match{
+		&expr.Immediate{Register: register(0), Data: make([]byte, 4)},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: register(0)},
+	}
+)
+
+// unfinished refuses frames that the program marked and left as they are, which the fast
+// path would take. Those that it spoilt are not for the fast path.
+func (b *builder) unfinished(o Options, f Features) {
+	if o.Mode == Monitor && f.Checksum {
+		b.refuse("prerouting", "written to after it is judged", kindChecksum, frameMark.is(spoiltMark...))
+	}
+}
+
+// probeChecksum tries the program.
+func (f *Features) probeChecksum(port int) error {
+	p, err := checksum.New(true)
+	if err != nil {
+		return err
+	}
+	defer p.Close()
+	if err := attachProgram(p, port); err != nil {
+		return err
+	}
+	f.Checksum = true
+	return checksum.Detach(port, p.ID())
+}
+
+func attachProgram(p *checksum.Program, port int) error {
+	return fault.Write("checksum program", func() error { return p.Attach(port) })
+}
+
+// attached is a program that netguard attached somewhere, now or earlier.
+type attached struct {
+	id checksum.ID
+	// does is what it does, 0 if that is not known.
+	does checksum.Fingerprint
+}
+
+// element is what records it, in the table: only who has CAP_SYS_ADMIN can ask the kernel
+// about a program that another process loaded.
+func (a attached) element() element {
+	return element{key: string(binaryutil.NativeEndian.PutUint32(uint32(a.id))) + string(binaryutil.NativeEndian.PutUint32(uint32(a.does)))}
+}
+
+// recorded gives the programs on record.
+func (s *tableState) recorded() map[checksum.ID]attached {
+	out := map[checksum.ID]attached{}
+	for e := range s.sets[setPrograms] {
+		if len(e.key) == 8 {
+			a := attached{id: checksum.ID(binaryutil.NativeEndian.Uint32([]byte(e.key[:4]))),
+				does: checksum.Fingerprint(binaryutil.NativeEndian.Uint32([]byte(e.key[4:])))}
+			out[a.id] = a
+		}
+	}
+	return out
+}
+
+// programFor has the program ready that a mode needs.
+func (d *Driver) programFor(m Mode) error {
+	if !d.features.Checksum || d.program != nil && d.programMode == m {
+		return nil
+	}
+	p, err := checksum.New(m == Enforce)
+	if err != nil {
+		return err
+	}
+	if d.program != nil {
+		_ = d.program.Close() // it stays where it is attached
+	}
+	d.program, d.programMode = p, m
+	return nil
+}
+
+// observePrograms reads what is attached to a device. Foreign programs are left out.
+func (d *Driver) observePrograms(device int) error {
+	delete(d.kernel.programs, device)
+	if !d.features.Checksum {
+		return nil
+	}
+	all, err := d.ours(device)
+	if len(all) > 0 {
+		d.kernel.programs[device] = all
+	}
+	return err
+}
+
+// ours lists what netguard attached to a device.
+func (d *Driver) ours(device int) ([]attached, error) {
+	ids, err := checksum.Attached(device)
+	var out []attached
+	for _, id := range ids {
+		a, is := d.kernel.table.recorded()[id]
+		if d.program != nil && id == d.program.ID() {
+			a, is = attached{id, d.program.Fingerprint()}, true
+		}
+		if !is {
+			if _, known := d.named[id]; !known {
+				d.named[id] = checksum.Ours(id)
+			}
+			a, is = attached{id: id}, d.named[id]
+		}
+		if is {
+			out = append(out, a)
+		}
+	}
+	return out, err
+}
+
+// observeStrayPrograms looks at devices that are in no bridge any more, and at all of them
+// where this process could not attach any.
+func (d *Driver) observeStrayPrograms() error {
+	devices, err := d.links.devices()
+	if err != nil {
+		return err
+	}
+	for _, device := range devices {
+		all, err := d.ours(device)
+		switch {
+		case err != nil && d.features.Checksum:
+			return err
+		case err != nil:
+			return nil // a kernel that cannot list them has none
+		case len(all) > 0:
+			d.kernel.programs[device] = all
+		}
+	}
+	return nil
+}
+
+// programs works out which programs shall be on record: the one of this process, and those
+// of earlier ones that do the same and are attached somewhere.
+func (p *plan) programs(mine *checksum.Program, k *kernelState) {
+	if mine == nil {
+		return
+	}
+	p.program = mine.Fingerprint()
+	put := func(a attached) { p.sets[setPrograms][a.element()] = "" }
+	if mine.ID() != 0 {
+		put(attached{mine.ID(), p.program})
+	}
+	for _, all := range k.programs {
+		for _, a := range all {
+			if a.does == p.program {
+				put(a)
+			}
+		}
+	}
+}
+
+// diffPrograms compares what is attached.
+func diffPrograms(w *work, p *plan, k *kernelState) {
+	for index, pp := range p.ports {
+		port, here := k.ports[index]
+		if here && port.bridge == pp.Bridge && p.wantsProgram(index) && p.keeps(k.programs[index]) < 0 {
+			w.additions = append(w.additions, step{op: opAttach, port: index})
+		}
+	}
+	for index, all := range k.programs {
+		keep := -1
+		if p.wantsProgram(index) {
+			keep = p.keeps(all)
+		}
+		for i, a := range all {
+			if i != keep {
+				w.deletions = append(w.deletions, step{op: opDetach, port: index, program: a.id})
+			}
+		}
+	}
+}
+
+func (p *plan) wantsProgram(index int) bool {
+	pp, ok := p.ports[index]
+	return ok && pp.state != Trusted && p.program != 0
+}
+
+// keeps gives the place of the program that stays, -1 if none does.
+func (p *plan) keeps(all []attached) int {
+	return slices.IndexFunc(all, func(a attached) bool { return a.does == p.program })
+}
+
+// watchPorts attaches the program before any port is admitted, and keeps those from being
+// admitted where that fails. The program is recorded first, where there is a table: an
+// agent that is killed leaves none that the next one does not know.
+func (d *Driver) watchPorts(w Wish, todo work, l layout) (Wish, bool, error) {
+	todo.additions = slices.DeleteFunc(slices.Clone(todo.additions), func(s step) bool { return s.op != opAttach })
+	if len(todo.additions) == 0 {
+		return w, false, nil
+	}
+	if err := d.program.Load(); err != nil {
+		return d.hold(w, err, func(*Port) bool { return true }), true, nil
+	}
+	if record := (attached{d.program.ID(), d.program.Fingerprint()}).element(); d.features.Filter && d.kernel.table.keeps(l) {
+		if _, ok := d.kernel.table.sets[setPrograms][record]; !ok {
+			if err := d.commit(change{add: map[string]elements{setPrograms: {record: ""}}}); err != nil {
+				return w, false, err
+			}
+		}
+	}
+	for _, s := range todo.additions {
+		if err := d.step(s); err != nil {
+			w = d.hold(w, err, func(p *Port) bool { return p.Index == s.port })
+		}
+	}
+	return w, true, nil
+}
