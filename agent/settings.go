@@ -60,7 +60,7 @@ func (s *settings) reload(o Options, log *slog.Logger) bool {
 	started.Unguarded, started.AdmissionOpen, started.Storm = cfg.Unguarded, cfg.AdmissionOpen, cfg.Storm
 	started.TrustImageLabels = cfg.TrustImageLabels
 	started.AdmitUnknown, started.Uplinks, started.SwarmPortsOpen = cfg.AdmitUnknown, cfg.Uplinks, cfg.SwarmPortsOpen
-	started.Connections, started.Claims = cfg.Connections, cfg.Claims
+	started.Connections, started.Claims, started.Fragments = cfg.Connections, cfg.Claims, cfg.Fragments
 	s.fault.Store(nil)
 	if !reflect.DeepEqual(started, cfg) {
 		text := fmt.Sprintf("%s changes what is only read at the start (socket, metrics, docker_host, policy_dir, log): restart the agent for that", o.ConfigPath)

@@ -2,10 +2,13 @@ package integration
 
 import (
 	"fmt"
+	"net"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/cilium/ebpf"
+	bpflink "github.com/cilium/ebpf/link"
 	"github.com/google/go-cmp/cmp"
 
 	"netguard/agent/control"
@@ -41,7 +44,27 @@ func kernel(e *Engine) map[string]string {
 	} {
 		out[name] = counters.ReplaceAllString(e.Output("sh", "-c", command), "")
 	}
+	out["programs"] = programs(e)
 	return out
+}
+
+// programs counts the BPF programs at the ingress of each device that has any.
+func programs(e *Engine) string {
+	var b strings.Builder
+	err := e.Do(func() error {
+		devices, err := net.Interfaces()
+		for _, d := range devices {
+			r, err := bpflink.QueryPrograms(bpflink.QueryOptions{Target: d.Index, Attach: ebpf.AttachTCXIngress})
+			if err == nil && len(r.Programs) > 0 {
+				fmt.Fprintf(&b, "%s: %d\n", d.Name, len(r.Programs))
+			}
+		}
+		return err
+	})
+	if err != nil {
+		b.WriteString(err.Error())
+	}
+	return b.String()
 }
 
 // queuesOf is a command that lists all that queues packets on devices, or leads them there.

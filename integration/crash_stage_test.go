@@ -129,8 +129,9 @@ var vary = regexp.MustCompile(`(?m)^\d+: (ngifb)|\b(initval|hashsize|bucketsize|
 // ifbMAC is one that the kernel makes up.
 var ifbMAC = regexp.MustCompile(`(?m)^(\d+: ngifb.*\n\s+link/ether) \S+`)
 
-// dynamic are the sets that the guard's rules fill.
-var dynamic = regexp.MustCompile(`(?s)(set (violations|storm|samples|pace-[a-z-]+|(?:open|full|refused)[46]) \{[^{}]*)elements = \{[^{}]*\}`)
+// dynamic are the sets that the guard's rules fill, and that of numbers which the kernel
+// gives.
+var dynamic = regexp.MustCompile(`(?s)(set (violations|storm|samples|programs|pace-[a-z-]+|(?:open|full|refused)[46]) \{[^{}]*)elements = \{[^{}]*\}`)
 
 // elements are those of a set, which nft lists as they were added.
 var elements = regexp.MustCompile(`(?s)elements = \{([^{}]*)\}`)

@@ -118,14 +118,15 @@ func TestMigrate(t *testing.T) {
 
 			// A newer one's is not touched, nor cleaned up by halves.
 			a.Kill()
-			for what, rename := range map[string]func(from, to int) string{
-				"rules of IPv4": func(from, to int) string { return fmt.Sprintf("iptables -E NG-FORMAT-%d NG-FORMAT-%d", from, to) },
-				"rules of IPv6": func(from, to int) string { return fmt.Sprintf("ip6tables -E NG-FORMAT-%d NG-FORMAT-%d", from, to) },
-				"the guard": func(from, to int) string {
-					return fmt.Sprintf("nft rename chain bridge netguard format-%d format-%d", from, to)
-				},
+			for what, format := range map[string]struct {
+				rename string
+				number int
+			}{
+				"rules of IPv4": {"iptables -E NG-FORMAT-%d NG-FORMAT-%d", iptables.Format},
+				"rules of IPv6": {"ip6tables -E NG-FORMAT-%d NG-FORMAT-%d", iptables.Format},
+				"the guard":     {"nft rename chain bridge netguard format-%d format-%d", guard.Format},
 			} {
-				e.Output("sh", "-c", rename(iptables.Format, 99))
+				e.Output("sh", "-c", fmt.Sprintf(format.rename, format.number, 99))
 				found := settled(e)
 				a.Launch()
 				r := a.Process().Wait()
@@ -138,7 +139,7 @@ func TestMigrate(t *testing.T) {
 				if d := cmp.Diff(found, settled(e)); d != "" {
 					t.Errorf("%s: it wrote all the same:\n%s", what, d)
 				}
-				e.Output("sh", "-c", rename(99, iptables.Format))
+				e.Output("sh", "-c", fmt.Sprintf(format.rename, 99, format.number))
 			}
 			if r := a.CLI("cleanup"); !r.OK() {
 				t.Errorf("cleanup: %s", r)
