@@ -204,7 +204,7 @@ func deliverUnfinished(t *testing.T, a, v *box, socket int, u unfinishedFrame) (
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.send(ether(broadcast, a.mac, 0x806, arpPacket(1, a.mac, a.ip4, MAC{}, a.ip4), sentinel))
+	a.send(ether(v.mac, a.mac, 0x800, ip4(a.ip4, v.ip4, udp, udpPacket(1, 2, sentinel))))
 	for deadline := time.Now().Add(5 * time.Second); time.Now().Before(deadline); {
 		switch f := receive(v.socket); {
 		case f == nil:
