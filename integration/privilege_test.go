@@ -56,13 +56,13 @@ func TestPrivileges(t *testing.T) {
 					t.Fatalf("%v: it wrote all the same:\n%s", test.through, d)
 				}
 			}
-			// These two are enough.
+			// These two are enough, but for the program at each port.
 			a := e.Agent(policy, Through(with(",+net_admin,+net_raw")...))
 			s := a.AwaitStatus("all is in force", func(s control.Status) bool {
 				w, ok := Endpoint(s, web, "net")
 				o, there := Endpoint(s, other, "net")
 				return ok && there && s.InSync && Whole(w) && Whole(o) && len(w.Policy.Ingress) == 1 &&
-					w.Egress.RateBPS == 10e6
+					w.Egress.RateBPS == 10e6 && s.Guard.Checksum == control.ByFragments
 			})
 			if len(s.Findings) > 0 {
 				t.Errorf("findings: %q", s.Findings)
@@ -81,6 +81,30 @@ func TestPrivileges(t *testing.T) {
 			}
 			if d := cmp.Diff(before, kernel(e)); d != "" {
 				t.Errorf("cleaned up by the agent, the kernel is not as before:\n%s", d)
+			}
+			// With all that the unit grants, the program is there, and an agent knows that
+			// of an earlier one.
+			a = e.NewAgent(policy, Through(with(",+net_admin,+net_raw,+bpf,+perfmon")...))
+			attached := ""
+			for range 2 {
+				a.Start()
+				a.AwaitStatus("programs are at the ports", func(s control.Status) bool {
+					return s.InSync && AllAdmitted(s) && len(s.Endpoints) == 2 && s.Guard.Checksum == control.ByProgram
+				})
+				if now := programs(e); strings.Count(now, ": 1\n") != 2 || attached != "" && now != attached {
+					t.Errorf("programs at the ports: %q, were %q", now, attached)
+				} else {
+					attached = now
+				}
+				a.Kill()
+			}
+			a.Start()
+			if r := a.CLI("cleanup"); !r.OK() {
+				t.Errorf("cleanup: %s", r)
+			}
+			a.Process().Wait()
+			if d := cmp.Diff(before, kernel(e)); d != "" {
+				t.Errorf("cleaned up by an agent with programs, the kernel is not as before:\n%s", d)
 			}
 		})
 	}
