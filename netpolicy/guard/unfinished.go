@@ -150,7 +150,7 @@ func (d *Driver) observeStrayPrograms() error {
 }
 
 // programs works out which programs shall be on record: the one of this process, and those
-// of earlier ones that do the same and are attached somewhere.
+// of earlier ones that do the same and stay where they are.
 func (p *plan) programs(mine *checksum.Program, k *kernelState) {
 	if mine == nil {
 		return
@@ -160,11 +160,9 @@ func (p *plan) programs(mine *checksum.Program, k *kernelState) {
 	if mine.ID() != 0 {
 		put(attached{mine.ID(), p.program})
 	}
-	for _, all := range k.programs {
-		for _, a := range all {
-			if a.does == p.program {
-				put(a)
-			}
+	for index, all := range k.programs {
+		if i := p.keeps(all); i >= 0 && p.wantsProgram(index) {
+			put(all[i])
 		}
 	}
 }
