@@ -22,6 +22,8 @@ type extras struct {
 	// route tells how the host reaches an address; bridges are ifindexes by name.
 	route   func(netip.Addr) (link.Route, error)
 	bridges map[string]int
+	// own are the ports of bridges that are the host's own: beyond them is anybody.
+	own map[string]ownPorts
 }
 
 // known is what labels must not take.
@@ -94,6 +96,9 @@ func (x extras) counts(d *desire, a netip.Addr, k known) (why string, ok bool) {
 		}
 		return fmt.Sprintf("is left out: it lies in no subnet of network %s (%s), and what lies outside is not a label's to give; %s",
 			d.Network.Name, subnetsText(d.Network.Subnets), ask), false
+	}
+	if ports := x.own[d.Network.Bridge].all; !operator && len(ports) > 0 {
+		return fmt.Sprintf("is left out: bridge %s holds %s, beyond which it may be somebody else's; %s", d.Network.Bridge, ports[0], ask), false
 	}
 	route, err := x.route(a)
 	switch {

@@ -97,7 +97,7 @@ func TestExtraAddresses(t *testing.T) {
 				joined("web", front, "172.18.0.3", ""), joined("other", lan, "172.20.0.2", "172.20.0.10")}
 			all[3].Unmanaged = "the configuration excludes its network"
 			desires := desired(all, config.Config{}, shaper.Hashed)
-			extras{subnets(c.permitted...), hostRoutes, map[string]int{"br-f": 2, "br-b": 3}}.decide(desires)
+			extras{subnets(c.permitted...), hostRoutes, map[string]int{"br-f": 2, "br-b": 3}, nil}.decide(desires)
 			d := &desires[0]
 			if got := texts(d.allow.Prefixes); got != c.want {
 				t.Errorf("the guard allows %q, want %q", got, c.want)
@@ -121,6 +121,17 @@ func TestExtraAddresses(t *testing.T) {
 				t.Errorf("others have %+v", got[2:])
 			}
 		})
+	}
+}
+
+func TestExtraAddressesBesideAnUplink(t *testing.T) {
+	for _, permitted := range [][]netip.Prefix{nil, subnets("172.18.0.0/24")} {
+		desires := desired([]endpoint.Endpoint{joined("vip", front, "172.18.0.2", "172.18.0.10")}, config.Config{}, shaper.Hashed)
+		extras{permitted, hostRoutes, map[string]int{"br-f": 2}, map[string]ownPorts{"br-f": {all: []string{"eth0"}}}}.decide(desires)
+		d := desires[0]
+		if said := strings.Join(d.notes, "\n"); (len(d.extra) == 1) != (permitted != nil) || (said == "") != (permitted != nil) || said != "" && !strings.Contains(said, "bridge br-f holds eth0") {
+			t.Errorf("with %v: %v, %q", permitted, d.extra, said)
+		}
 	}
 }
 
@@ -155,7 +166,7 @@ func TestAnswers(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			all := []endpoint.Endpoint{joined("two", front, "172.18.0.2", c.label), joined("two", c.network, "172.19.0.2", c.label), joined("other", c.network, "172.19.0.3", "")}
 			desires := desired(all, config.Config{}, shaper.Hashed)
-			extras{nil, hostRoutes, map[string]int{"br-f": 2, "br-b": 3}}.decide(desires)
+			extras{nil, hostRoutes, map[string]int{"br-f": 2, "br-b": 3}, nil}.decide(desires)
 			if got := texts(desires[0].answers); got != c.want {
 				t.Errorf("it may answer under %q, want %q", got, c.want)
 			}
@@ -222,7 +233,7 @@ func TestExtraAddressesOfRuling(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			desires := desired([]endpoint.Endpoint{joined("vip", front, "172.18.0.2", "172.18.0.10,172.18.0.11")}, config.Config{}, shaper.Hashed)
 			permitted := subnets(c.permitted...)
-			extras{permitted, hostRoutes, map[string]int{"br-f": 2}}.decide(desires)
+			extras{permitted, hostRoutes, map[string]int{"br-f": 2}, nil}.decide(desires)
 			d := &desires[0]
 			d.narrow(&ruling{widened: map[endpoint.Key][]netip.Addr{d.Key: c.widened}, states: map[endpoint.Key]netpolicy.State{d.Key: {Contested: c.contested}}}, permitted)
 			if got := texts(d.extra); got != c.want {

@@ -185,7 +185,7 @@ func (l *loop) pass(ctx context.Context) {
 		here := ground
 		here.managed = managedBridges(seen.view, l.links.Bridges(), op)
 		l.sentry.quarantine(here) // before anything that takes long
-		extras{cfg.Claims, l.routes.to, l.links.Bridges()}.decide(s.desires)
+		extras{cfg.Claims, l.routes.to, l.links.Bridges(), ground.own}.decide(s.desires)
 		l.police.swarm = swarmPort(seen.view, cfg)
 		l.police.compile(l.policies.now.Load(), s.desires, len(cfg.Claims) > 0)
 		l.sentry.policed = l.sentry.policed || l.police.ruling.any()
