@@ -47,7 +47,7 @@ func outdated(e *Engine, web, db *Container) {
 }
 
 // meters are what packets write into the guard's sets.
-var meters = regexp.MustCompile(`(?m)^\s*elements = .* limit rate over .*\n`)
+var meters = regexp.MustCompile(`(?m)^\s*(elements = |").* limit rate over .*\n`)
 
 // settled is kernel while packets are on their way.
 func settled(e *Engine) map[string]string {
