@@ -206,7 +206,7 @@ func (d *desire) narrow(r *ruling, permitted []netip.Prefix) {
 	d.disclaim(func(p netip.Prefix) (string, bool) {
 		for _, c := range contested {
 			if c.Prefix.Masked() == p {
-				return fmt.Sprintf("is left out: container %s names it as well and was created first, and policies treat the two differently: take it out of one of the two labels", c.By), false
+				return fmt.Sprintf("is left out: container %s has it, which named it first, and policies treat the two differently: take it out of one of the two labels", c.By), false
 			}
 		}
 		if p.IsSingleIP() && slices.Contains(widened, p.Addr()) {

@@ -180,6 +180,38 @@ func TestAnswers(t *testing.T) {
 	}
 }
 
+// Who has an address keeps it when somebody comes who was created earlier.
+func TestExtraAddressesAreKept(t *testing.T) {
+	const label = "172.18.0.10"
+	lb, evil := joined("lb", front, "172.18.0.2", label), joined("evil", front, "172.18.0.3", label)
+	lb.Container.Created, evil.Container.Created = 9, 1
+	evil.Container.Labels["netguard.egress"] = "[]"
+	p, catalog := &police{}, &netpolicy.Catalog{}
+	lost := func(all ...endpoint.Endpoint) (names []string) {
+		desires := desired(all, config.Config{}, shaper.Hashed)
+		extras{nil, hostRoutes, map[string]int{"br-f": 2}, nil}.decide(desires)
+		p.compile(catalog, desires, false)
+		for i := range desires {
+			if desires[i].narrow(p.ruling, nil); len(desires[i].extra) == 0 {
+				names = append(names, desires[i].Container.Name)
+			}
+		}
+		return names
+	}
+	if got := lost(lb); got != nil {
+		t.Errorf("alone it is left out: %q", got)
+	}
+	for range 2 {
+		if got := lost(evil, lb); !slices.Equal(got, []string{"evil"}) {
+			t.Errorf("left out are %q", got)
+		}
+	}
+	p = &police{}
+	if got := lost(evil, lb); !slices.Equal(got, []string{"lb"}) {
+		t.Errorf("after a start left out are %q", got)
+	}
+}
+
 func TestRoutes(t *testing.T) {
 	asked := 0
 	fails := errors.New("no answer")
@@ -228,7 +260,7 @@ func TestExtraAddressesOfRuling(t *testing.T) {
 		"nothing_that_opens_something":   {nil, []netip.Addr{a}, nil, "172.18.0.11", "172.18.0.10 is left out: a policy allows a CIDR that has it"},
 		"unless_the_operator_permits_it": {[]string{"172.18.0.0/24"}, []netip.Addr{a}, nil, "172.18.0.10 172.18.0.11", ""},
 		"nothing_of_who_was_first": {[]string{"172.18.0.0/24"}, nil, []netpolicy.Contested{{Prefix: netip.PrefixFrom(a, 32), By: "lb"}}, "172.18.0.11",
-			"172.18.0.10 is left out: container lb names it as well and was created first"},
+			"172.18.0.10 is left out: container lb has it, which named it first"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			desires := desired([]endpoint.Endpoint{joined("vip", front, "172.18.0.2", "172.18.0.10,172.18.0.11")}, config.Config{}, shaper.Hashed)

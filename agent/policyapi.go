@@ -75,7 +75,7 @@ func (r *policyReader) Plan(_ context.Context, sources []netpolicy.Source) (netp
 	if err != nil {
 		return netpolicy.Delta{}, err
 	}
-	after := netpolicy.Compile(netpolicy.World{Endpoints: now.endpoints, Policies: append(slices.Clip(c.Policies()), now.builtIn...), Places: now.byBridge})
+	after := netpolicy.Compile(netpolicy.World{Endpoints: now.endpoints, Policies: append(slices.Clip(c.Policies()), now.builtIn...), Places: now.byBridge, Held: now.held})
 	return netpolicy.Plan(now.rules, after, now.endpoints, reachable(local)), nil
 }
 

@@ -20,6 +20,8 @@ type World struct {
 	// which costs a little more. Without, by its address alone, and what is Away of
 	// endpoints does not count: nobody may use it then.
 	Places bool
+	// Held are the extra addresses that endpoints had before; see RuleSet.Held.
+	Held map[Holding]bool
 }
 
 // Compile makes the rule set. It cannot fail: what could not be read closes the

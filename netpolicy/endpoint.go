@@ -23,7 +23,8 @@ type Endpoint struct {
 	Away []netip.Prefix
 	// Bridge is the device that its network's packets come and go by.
 	Bridge string
-	// Since orders the endpoints that name one extra address: the lowest was first.
+	// Since orders the endpoints that name one extra address that none of them has yet: the
+	// lowest was first.
 	// Of two that are equal the lower ID was.
 	Since int64
 	// Managed says that the network is one that netguard manages and that the

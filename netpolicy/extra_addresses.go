@@ -8,38 +8,87 @@ import (
 )
 
 // contest decides who has an extra address that several endpoints of a network name.
-// The first one has it, and each other one that policies treat as the first: the two
+// Who had it before has it, else the first one, and each other one that policies treat as the first: the two
 // sides of a keepalived pair, say. No label takes from a neighbour what policies allow
 // under its extra address, closes that address, or gets a neighbour's rights by it.
 //
 // It is asked when all policies and labels were looked at.
-func (p *prepared) contest() {
-	var order []int
+func (p *prepared) contest(held map[Holding]bool) {
+	type wish struct {
+		at     int
+		prefix netip.Prefix
+		held   bool
+	}
+	var order []wish
+	claimants := 0
 	for i := range p.endpoints {
-		if p.endpoints[i].Managed && len(p.endpoints[i].Extra)+len(p.endpoints[i].Away) > 0 {
-			order = append(order, i)
+		e := &p.endpoints[i]
+		var all []netip.Prefix
+		for _, a := range e.Extra {
+			all = append(all, netip.PrefixFrom(a, a.BitLen()))
+		}
+		all = append(all, e.Away...)
+		if !e.Managed || len(all) == 0 {
+			continue
+		}
+		claimants++
+		for _, prefix := range all {
+			order = append(order, wish{i, prefix, held[Holding{e.ID, e.Network, prefix}]})
 		}
 	}
-	if len(order) < 2 {
+	if claimants < 2 {
 		return
 	}
-	slices.SortFunc(order, func(i, j int) int {
-		a, b := &p.endpoints[i], &p.endpoints[j]
-		return cmp.Or(cmp.Compare(a.Since, b.Since), strings.Compare(a.ID, b.ID), cmp.Compare(i, j))
+	slices.SortStableFunc(order, func(a, b wish) int {
+		if a.held != b.held {
+			if a.held {
+				return -1
+			}
+			return 1
+		}
+		x, y := &p.endpoints[a.at], &p.endpoints[b.at]
+		return cmp.Or(cmp.Compare(x.Since, y.Since), strings.Compare(x.ID, y.ID), cmp.Compare(a.at, b.at))
 	})
 	claims := claims{first: map[claim]int{}, below: map[claim][]int{}, treated: p.treatment()}
-	for _, i := range order {
-		e := &p.endpoints[i]
-		gets := func(prefix netip.Prefix) bool {
-			has, taken := claims.take(i, claim{e.Network, prefix})
-			if taken {
-				p.states[i].Contested = append(p.states[i].Contested, Contested{prefix, p.endpoints[has].Name})
-			}
-			return !taken
+	lost := map[int][]netip.Prefix{}
+	for _, w := range order {
+		if has, taken := claims.take(w.at, claim{p.endpoints[w.at].Network, w.prefix}); taken {
+			lost[w.at] = append(lost[w.at], w.prefix)
+			p.states[w.at].Contested = append(p.states[w.at].Contested, Contested{w.prefix, p.endpoints[has].Name})
 		}
-		e.Extra = filter(e.Extra, func(a netip.Addr) bool { return gets(netip.PrefixFrom(a, a.BitLen())) })
-		e.Away = filter(e.Away, gets)
 	}
+	for i, prefixes := range lost {
+		e := &p.endpoints[i]
+		e.Extra = filter(e.Extra, func(a netip.Addr) bool { return !slices.Contains(prefixes, netip.PrefixFrom(a, a.BitLen())) })
+		e.Away = filter(e.Away, func(a netip.Prefix) bool { return !slices.Contains(prefixes, a) })
+	}
+}
+
+// Holding is an extra address that an endpoint has.
+type Holding struct {
+	ID, Network string
+	Prefix      netip.Prefix
+}
+
+// Held gives the extra addresses that endpoints have, those that the rule set was made
+// of: the next one is to be told, so that whoever has an address keeps it.
+func (r *RuleSet) Held(endpoints []Endpoint) map[Holding]bool {
+	held := map[Holding]bool{}
+	for i := range endpoints {
+		e := &endpoints[i]
+		has := func(prefix netip.Prefix) {
+			if !slices.ContainsFunc(r.States[i].Contested, func(c Contested) bool { return c.Prefix == prefix }) {
+				held[Holding{e.ID, e.Network, prefix}] = true
+			}
+		}
+		for _, a := range e.Extra {
+			has(netip.PrefixFrom(a, a.BitLen()))
+		}
+		for _, prefix := range e.Away {
+			has(prefix)
+		}
+	}
+	return held
 }
 
 // claim is a prefix on a network.

@@ -73,6 +73,33 @@ func TestContested(t *testing.T) {
 			}
 		})
 	}
+	t.Run("who_had_it_keeps_it", func(t *testing.T) {
+		held := map[Holding]bool{}
+		is := func(what string, want string, endpoints ...Endpoint) {
+			t.Helper()
+			w := World{Endpoints: endpoints, Policies: mustLoad(t, lets), Held: held}
+			rs := Compile(w)
+			held = rs.Held(endpoints)
+			got := ""
+			for _, s := range rs.States {
+				for range s.Contested {
+					got += s.Container + " "
+				}
+			}
+			if got != want {
+				t.Errorf("%s: left out are %q, want %q", what, got, want)
+			}
+		}
+		lb1, lb2 := since(lb1, 1), since(lb2, 1)
+		is("the pair is first", "evil ", lb1, lb2, evil, db)
+		lb1.ID, lb1.Since = "id-lb1-again", 20
+		is("one side is made anew", "evil ", evil, lb1, lb2, db)
+		lb2.ID, lb2.Since = "id-lb2-again", 21
+		is("and the other", "evil ", evil, lb1, lb2, db)
+		is("one side alone", "evil ", evil, lb2, db)
+		is("nobody else", "", evil, db)
+		is("then who is left has it", "lb1 lb2 ", lb1, lb2, evil, db)
+	})
 	t.Run("the_pair_keeps_what_policies_allow_and_is_not_closed", func(t *testing.T) {
 		evil := labelled(evil, "netguard.egress", "[]")
 		ask(t, lets, []Endpoint{evil, lb1, lb2, db, managed("other", "n", "10.0.0.6")},

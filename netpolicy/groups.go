@@ -88,7 +88,7 @@ func prepare(w World) *prepared {
 			}
 		}
 	}
-	p.contest()
+	p.contest(w.Held)
 	p.own = ownersOf(p.endpoints)
 	return p
 }
