@@ -161,7 +161,7 @@ func TestExtraAddresses(t *testing.T) {
 		}
 		mustKnock(t, ask(one, true))
 		evil := welcome(t, e, "evil", "front", services, shop("mallory"), both, Label("netguard.egress", "[]"))
-		book.await(t, "status names them", findings(evil.Container, vips[0].String()+" is left out: container vip1 has it", vips[1].String()+" is left out"))
+		book.await(t, "status names them", findings(evil.Container, vips[0].String()+" is left out: container vip", vips[1].String()+" is left out"))
 		mustKnock(t, ask(one, true))
 		evil.Inside().Output("ip", "link", "set", evil.Interface("front"), "up")
 		sides := world(t)
