@@ -33,13 +33,23 @@ func (b *builder) appendPlaces(members []Member, a owned, has []bool) []Member {
 	if !b.places {
 		return append(members, m)
 	}
+	led := false
 	for _, i := range a.by {
 		if m.Bridge = b.endpoints[i].Bridge; has[i] && m.Bridge != "" {
 			members = append(members, m)
+			led = true
 		}
+	}
+	if m.Bridge = loopback; led {
+		members = append(members, m)
 	}
 	return members
 }
+
+// loopback is the device that the host's packets have that are led on from one of its own
+// addresses to a container, as by a published port: the kernel chose it before. A
+// container's address counts there too, since nothing else tells whose it is.
+const loopback = "lo"
 
 // awayOf gives what is away of some of the endpoints.
 func (b *builder) awayOf(has []bool) []Member {

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"netguard/netpolicy"
 )
 
 // publish leads connections of the host to port 8080 of each of its own addresses on to
@@ -78,6 +80,24 @@ func TestHostByItsOwnAddress(t *testing.T) {
 		if would, err := w.Denied(); err != nil || would[l.c.addrs[0]] <= denied[l.c.addrs[0]] || would[l.c.addrs[1]] <= denied[l.c.addrs[1]] {
 			t.Errorf("what would be refused is not counted: %v, before %v (%v)", would, denied, err)
 		}
+	})
+	forLabs(t, "is_judged_so_where_a_container_is_an_address_on_a_bridge", func(t *testing.T, l *lab) {
+		d := open(t)
+		start(t, l, d)
+		loaded := netpolicy.Load([]netpolicy.Source{{Name: "c.yaml", Data: []byte("{name: c, select: {container: c}, ingress: [{from: [{entity: host}], ports: [udp]}]}")}})
+		if faults := loaded.Faults(); len(faults) > 0 {
+			t.Fatal(faults)
+		}
+		c := netpolicy.Endpoint{Workload: netpolicy.Workload{ID: "id-c", Name: "c"}, Network: "br1", Bridge: "br1", Managed: true, Addrs: l.c.addrs[:]}
+		apply(t, d, Wish{Rules: netpolicy.Compile(netpolicy.World{Endpoints: []netpolicy.Endpoint{c}, Policies: loaded.Policies(), Places: true}), Homes: labHomes, Containers: l.c.addrs[:]})
+		for _, to := range ownAddresses(l) {
+			for network, want := range map[string]bool{"tcp": false, "udp": true} {
+				if have := reaches(t, nil, network, netip.AddrPortFrom(to, 8080), want); have != want {
+					t.Errorf("%s to %s: passes = %t", network, to, have)
+				}
+			}
+		}
+		inSync(t, d)
 	})
 	forLabs(t, "does_not_keep_what_is_refused", func(t *testing.T, l *lab) {
 		d := open(t)
