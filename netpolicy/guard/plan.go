@@ -129,6 +129,9 @@ func (p *plan) port(pp *portPlan, f Features, taken owners) {
 	}
 	if pp.state == Trusted {
 		put(setKnown, element{key: port})
+		if pp.Shut {
+			p.into(pp)
+		}
 		return
 	}
 	put(setPorts, element{key: port})

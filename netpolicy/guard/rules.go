@@ -144,7 +144,7 @@ func (b *builder) hooks(o Options, f Features) {
 	// The bridge floods the host's own broadcasts to each port, whatever its
 	// settings.
 	b.add("output", "to a port that is not admitted", goTo("refuse"), in(setJail, outPort))
-	b.shut()
+	b.shut(f)
 	if o.closed() {
 		b.strangers(f)
 	}

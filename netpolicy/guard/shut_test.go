@@ -88,11 +88,64 @@ func TestShut(t *testing.T) {
 			t.Error("it was dropped")
 		}
 	})
-	h.run(t, "a_router_gets_what_is_for_others", func(t *testing.T) {
-		if !arrivedAt(v, a, ether(v.mac, a.mac, 0x800, ip4(a.ip4, netip.MustParseAddr("192.0.2.1"), 17, datagram))) {
-			t.Error("it was dropped")
+	sender := &box{host: h, mac: h.mac, ip4: gateway4, ip6: gateway6}
+	// foreign sends packets for addresses that are not the container's here.
+	foreign := func(name string, v *box, want func(to netip.Addr) bool) {
+		for _, to := range []string{"192.0.2.1", "198.51.100.7", "10.50.0.255", "0.0.0.0", "0.0.0.1", "127.0.0.1", "169.254.1.1",
+			"240.0.0.1", a.ip4.String(), "::", "::1", "::ffff:172.30.0.2", "2001:db8::1", "fd00:99::1", "fe80::99", a.ip6.String()} {
+			addr := netip.MustParseAddr(to)
+			for whose, from := range map[string]*box{"a_neighbour": a, "the_host": sender} {
+				h.run(t, name+"/from_"+whose+"/to_"+to, func(t *testing.T) {
+					if from == sender {
+						from.socket = packetSocket(t, bridgeName, 0)
+					}
+					frames := [][]byte{ether(v.mac, from.mac, 0x800, ip4(from.ip4, addr, 17, datagram))}
+					if addr.Is4() {
+						frames = append(frames, ether(v.mac, from.mac, 0x800, fragment4(ip4(from.ip4, addr, 17, datagram), 9, false)))
+						if !want(addr) && from == sender {
+							frames = append(frames, ether(v.mac, from.mac, 0x800, ip4(from.ip4, addr, 17, udpPacket(67, 68))),
+								ether(v.mac, from.mac, 0x800, ip4(from.ip4, addr, 2, igmpPacket(0x16))))
+						}
+					} else {
+						frames = [][]byte{ether(v.mac, from.mac, 0x86dd, ip6(from.ip6, addr, 17, datagram)),
+							ether(v.mac, from.mac, 0x86dd, ip6(from.ip6, addr, 60, extension(17), datagram)),
+							ether(v.mac, from.mac, 0x86dd, ip6(from.ip6, addr, 44, fragment6(17, 9, false), datagram))}
+						if !want(addr) && from == sender {
+							frames = append(frames, ether(v.mac, from.mac, 0x86dd, ip6(from.ip6, addr, 58, icmp6Packet(135, addr.AsSlice()))))
+						}
+					}
+					for i, frame := range frames {
+						if got := arrivedAt(v, from, frame); got != want(addr) {
+							t.Errorf("frame %d arrived: %v", i, got)
+						}
+					}
+				})
+			}
+		}
+	}
+	no := func(netip.Addr) bool { return false }
+	foreign("not_its_address", v, no)
+	router := shut
+	router.Ports = slices.Clone(shut.Ports)
+	victim := slices.IndexFunc(router.Ports, func(p Port) bool { return p.Index == v.port })
+	router.Ports[victim].Allow.Prefixes = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/64")}
+	routed := func(to netip.Addr) bool {
+		return to == netip4(192, 0, 2, 1) || to == netip.MustParseAddr("2001:db8::1")
+	}
+	h.apply(d, router)
+	foreign("a_router_gets_what_its_label_allows", v, routed)
+	router.Ports[victim].Guarded = false
+	h.apply(d, router)
+	foreign("unguarded_too", v, routed)
+	h.run(t, "an_unguarded_port_gets_what_is_for_it", func(t *testing.T) {
+		for _, frame := range [][]byte{ether(v.mac, a.mac, 0x800, ip4(a.ip4, v.ip4, 17, datagram)),
+			ether(v.mac, a.mac, 0x86dd, ip6(a.ip6, v.ip6, 17, datagram))} {
+			if !arrivedAt(v, a, frame) {
+				t.Error("it was dropped")
+			}
 		}
 	})
+	h.apply(d, shut)
 	h.run(t, "an_unguarded_port_is_shut_too", func(t *testing.T) {
 		w := shut
 		w.Ports = slices.Clone(shut.Ports)

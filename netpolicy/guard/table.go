@@ -37,6 +37,8 @@ const (
 	setSubnets6   = "subnets6"      //
 	setOthers     = "others"        // ports of other bridges
 	setShut       = "shut"          // ports that policies close for what reaches them
+	setInto4      = "into4"         // port . address: of ports that are shut and not guarded
+	setInto6      = "into6"         //
 	setAll4       = "all4"          // broadcast addresses of the managed networks
 	setViolations = "violations"    // port . kind, with a counter
 	setStorm      = "storm"         // port, with a rate meter
@@ -90,6 +92,8 @@ func sets(f Features) []setSpec {
 		{name: setJail, key: key(port), size: maxPorts},
 		{name: setKnown, key: key(port), size: maxPorts},
 		{name: setShut, key: key(port), size: maxPorts},
+		{name: setInto4, key: key(port, v4), size: 4 * maxPorts},
+		{name: setInto6, key: key(port, v6), size: 4 * maxPorts},
 		{name: setAll4, key: key(v4), size: 2 * maxBridges},
 		{name: setOwn4, key: key(v4), size: 2 * maxPorts},
 		{name: setOwn6, key: key(v6), size: 4 * maxPorts},
