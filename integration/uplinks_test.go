@@ -2,15 +2,21 @@ package integration
 
 import (
 	"context"
+	"encoding/binary"
+	"encoding/hex"
 	"maps"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/swarm"
 
 	"netguard/agent/control"
+	"netguard/integration/attack"
 	. "netguard/integration/harness"
 )
 
@@ -93,4 +99,42 @@ func TestSwarmPorts(t *testing.T) {
 	}
 	shall(t, append(closed, manager), false)
 	shall(t, open, true)
+	t.Run("no_frame_gets_into_an_overlay", func(t *testing.T) { injected(t, e.For(t), a.For(t), c.For(t), closed) })
+}
+
+// injected has a container of docker0 put a frame into an overlay, under an address that
+// it does not have there. The overlay is unencrypted: whoever may send VXLAN to a node can.
+func injected(t *testing.T, e *Engine, a *Agent, c *Container, ports []reach) {
+	over := e.Network("over", Driver("overlay"), Subnet("198.18.79.0/24"), func(o *network.CreateOptions) { o.Attachable = true })
+	victim := e.Run("victim", On("over"))
+	told, err := e.Client.NetworkInspect(t.Context(), over.ID, network.InspectOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := told.Options["com.docker.network.driver.overlay.vxlanid_list"]
+	vni, err := strconv.ParseUint(list, 10, 24)
+	if err != nil {
+		t.Fatalf("the overlay's VXLAN IDs are %q", list)
+	}
+	hearing := victim.Inside().Hear(victim.Interface("over"), "contains="+hex.EncodeToString([]byte("inject")))
+	from, to, bridge := c.IP("bridge"), victim.IP("over"), gateway(t, e, e.DefaultBridge(), c).MAC
+	inject := func(mark string) {
+		inner := attack.Ether(mac(t, victim.MAC("over")), attack.Nobody, attack.EtherIPv4, attack.UDP4(
+			netip.AddrPortFrom(netip.MustParseAddr("198.18.79.77"), 7), netip.AddrPortFrom(to, 7), []byte(mark)))
+		vxlan := binary.BigEndian.AppendUint32([]byte{8, 0, 0, 0}, uint32(vni)<<8)
+		c.Inside().SendFrame(c.Interface("bridge"), attack.Ether(bridge, mac(t, c.MAC("bridge")), attack.EtherIPv4,
+			attack.UDP4(netip.AddrPortFrom(from, 4789), netip.AddrPortFrom(HostIPv4, 4789), vxlan, inner)), 20)
+	}
+	inject("inject-guarded")
+	a.WriteConfig("swarm_ports: open\n")
+	for until := time.Now().Add(45 * time.Second); slices.Contains(slices.Collect(maps.Values(answered(t, ports, "500ms"))), false) && time.Now().Before(until); {
+	}
+	inject("inject-open") // the control, and the sentinel
+	hearing.Await()
+	for _, frame := range hearing.Stop() {
+		if strings.Contains(string(frame), "inject-guarded") {
+			t.Error("a frame got into the overlay")
+			break
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -23,11 +24,17 @@ var update = flag.Bool("update", false, "write the golden files")
 const full = `# everything that can be said
 networks:
   exclude: [ci-*, "lab?"]
+  unguarded: [bare]
+  uplinks: [eth0]
+admission: open
+guard: {storm: 7, connections: 8, allow: [192.0.2.0/24], fragments: pass}
 limits:
   default: {ingress: 100mbit, egress: 50mbit}
   max:
     egress: 1gbit
 allow_opt_out: true
+admit_unknown: true
+swarm_ports: open
 trust_image_labels: ["registry.example/*", "backup:1.?"]
 socket: /run/ng/ng.sock
 metrics: ""
@@ -38,13 +45,14 @@ log: {level: debug, format: json}
 
 func TestParse(t *testing.T) {
 	all := Config{
-		Exclude: Globs{"ci-*", "lab?"},
-		Storm:   guard.DefaultStorm, Connections: guard.DefaultConnections, Fragments: FragmentsAuto,
+		Exclude: Globs{"ci-*", "lab?"}, Unguarded: Globs{"bare"}, Uplinks: Globs{"eth0"}, AdmissionOpen: true,
+		Storm: guard.Storm{Rate: 7, Burst: 14}, Connections: 8, Fragments: FragmentsPass,
+		Claims: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
 		Limits: shaper.Operator{
 			Default: [2]shaper.Rate{100 * shaper.Mbit, 50 * shaper.Mbit},
 			Max:     [2]shaper.Rate{0, shaper.Gbit},
 		},
-		AllowOptOut: true,
+		AllowOptOut: true, AdmitUnknown: true, SwarmPortsOpen: true,
 
 		TrustImageLabels: Globs{"registry.example/*", "backup:1.?"},
 		Socket:           "/run/ng/ng.sock",
@@ -71,7 +79,7 @@ func TestParse(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(test.want, got); diff != "" {
+			if diff := cmp.Diff(test.want, got, cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 				t.Error(diff)
 			}
 		})

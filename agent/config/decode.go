@@ -60,6 +60,8 @@ func (r *raw) fields(d *decoder) []field {
 			d.Field("max", d.rates(&r.max)),
 		)),
 		d.Field("allow_opt_out", d.Scalar(&r.allowOptOut)),
+		d.Field("admit_unknown", d.Scalar(&r.admitUnknown)),
+		d.Field("swarm_ports", d.Scalar(&r.swarmPorts)),
 		d.Field("trust_image_labels", d.list(&r.trustImages)),
 		d.Field("socket", d.Scalar(&r.socket)),
 		d.Field("metrics", d.Scalar(&r.metrics)),
