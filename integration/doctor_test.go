@@ -93,7 +93,7 @@ func TestDoctor(t *testing.T) {
 		if report.Result != doctor.OK {
 			t.Errorf("an agent that is fine: %+v", report)
 		}
-		if r := a.CLI("status", "-o", "wide"); !strings.Contains(r.Stdout, " | guard full\n") {
+		if r := a.CLI("status", "-o", "wide"); !strings.Contains(r.Stdout, " | guard full | late checksums program\n") {
 			t.Errorf("status does not name the tier: %s", r)
 		}
 	})

@@ -178,15 +178,17 @@ func (a *actor) greet(t *testing.T, b *actor) {
 // violations are those of containers on their networks, as status counts them.
 func violations(t *testing.T, a *Agent, actors ...*actor) []control.Violations {
 	t.Helper()
-	s := a.For(t).Status()
 	out := make([]control.Violations, len(actors))
-	for i, c := range actors {
-		e, ok := Endpoint(s, c.Container, c.network)
-		if !ok {
-			t.Fatalf("%s on %s is not in status", c.Name, c.network)
+	a.For(t).AwaitStatus("status has them", func(s control.Status) bool {
+		for i, c := range actors {
+			e, ok := Endpoint(s, c.Container, c.network)
+			if !ok {
+				return false
+			}
+			out[i] = e.Violations
 		}
-		out[i] = e.Violations
-	}
+		return true
+	})
 	return out
 }
 
