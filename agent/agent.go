@@ -140,11 +140,14 @@ func Run(ctx context.Context, o Options) error {
 	}
 	view.notify = reconcile.wakeup.call
 	refused := newRefused(log, reconcile, links, samples, o.monitors())
+	around := &surroundings{options: filtering}
+	defer around.close()
+	status.around = around
 	status.loop, status.engine, status.policies, status.driver, status.filter = reconcile, engine, rules, reader, filterReader
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	server.Cleans(&cleaner{loop: reconcile, end: end})
-	server.Policies(&policyReader{loop: reconcile, links: links})
+	server.Policies(&policyReader{loop: reconcile, links: links, around: around})
 	server.Events(refused.hub)
 	features, err := driver.Probe()
 	if err != nil {

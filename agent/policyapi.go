@@ -20,8 +20,9 @@ var errNoRuling = errors.New("the agent has not read Docker's containers yet: is
 // policyReader answers what policies do and would do. It implements
 // control.PolicySource.
 type policyReader struct {
-	loop  *loop
-	links *link.Table
+	loop   *loop
+	links  *link.Table
+	around *surroundings
 }
 
 func (r *policyReader) ruling() (*ruling, error) {
@@ -33,7 +34,7 @@ func (r *policyReader) ruling() (*ruling, error) {
 }
 
 // Explain implements control.PolicySource.
-func (r *policyReader) Explain(_ context.Context, src, dst, service string) (netpolicy.Explanation, error) {
+func (r *policyReader) Explain(ctx context.Context, src, dst, service string) (netpolicy.Explanation, error) {
 	now, err := r.ruling()
 	if err != nil {
 		return netpolicy.Explanation{}, err
@@ -58,7 +59,18 @@ func (r *policyReader) Explain(_ context.Context, src, dst, service string) (net
 	if err != nil {
 		return netpolicy.Explanation{}, err
 	}
-	return netpolicy.Explain(now.rules, now.endpoints, from, to, about), nil
+	others, err := r.around.get(ctx)
+	if err != nil {
+		return netpolicy.Explanation{}, err
+	}
+	host := netpolicy.Host{Addrs: reachable(local), Leads: func(in string, src, dst netip.Addr, s netpolicy.Service) (netip.AddrPort, bool) {
+		return others.Led(in, src, dst, s, func(a netip.Addr) bool { return isHost(a, local) })
+	}}
+	out := netpolicy.ExplainOn(host, now.rules, now.endpoints, from, to, about)
+	if text := untracked(others.Untracked(about)); text != "" && len(out.Answers) > 0 {
+		out.Note = strings.TrimPrefix(out.Note+"; "+text, "; ")
+	}
+	return out, nil
 }
 
 // Plan implements control.PolicySource.

@@ -28,6 +28,7 @@ type statusReader struct {
 	mu     sync.Mutex // one reading at a time
 	driver *tc.Driver
 	filter *iptables.Driver
+	around *surroundings
 }
 
 // Status implements control.Source.
@@ -73,6 +74,13 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 	if len(rules.drift) > 0 {
 		out.InSync = false
 		out.Findings = append(out.Findings, fmt.Sprintf("the kernel does not hold the rules of policies now (%s): they are put back within %v", rules.drift[0], policeEvery))
+	}
+	if s.policing.closes() {
+		if others, err := r.around.get(ctx); err == nil { // what cannot be read doctor tells
+			if text := untracked(others.Untracked(nil)); text != "" {
+				out.Findings = append(out.Findings, text)
+			}
+		}
 	}
 	if text := s.policing.finding(); text != "" {
 		out.InSync = false

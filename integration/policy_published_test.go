@@ -112,6 +112,9 @@ func TestPublishedPorts(t *testing.T) {
 			t.Run("the_host_is_held_by_whichever_address_it_takes", func(t *testing.T) {
 				hostByPublishedPort(t, e, book, web, proxy)
 			})
+			t.Run("explain_tells_what_happens", func(t *testing.T) {
+				explainPublished(t, e, book, proxy, near, friend, stranger)
+			})
 			t.Run("a_senders_egress_counts_on_the_way_round", func(t *testing.T) {
 				book.enact(t, map[string]string{"near.yaml": `{name: near, select: {project: shop, service: near}, egress: [{to: [{entity: external}]}]}`})
 				mustKnock(t, slices.Concat(from(false, near), from(true, friend), from(true, stranger)))

@@ -59,6 +59,10 @@ type pair struct {
 // isolation of networks another.
 func Explain(rs *RuleSet, endpoints []Endpoint, src, dst Party, service *Service) Explanation {
 	e := explainer{rs: rs, judge: NewJudge(rs), endpoints: endpoints, src: src, dst: dst}
+	return e.explain(service)
+}
+
+func (e *explainer) explain(service *Service) Explanation {
 	pairs, note := e.pairs()
 	out := Explanation{Allowed: true, Answers: []Answer{}, Note: note}
 	for _, p := range pairs {
@@ -75,7 +79,7 @@ func Explain(rs *RuleSet, endpoints []Endpoint, src, dst Party, service *Service
 	}
 	if len(out.Answers) == 0 && out.Note == "" {
 		out.Allowed = false
-		out.Note = fmt.Sprintf("%s and %s have no addresses of one family between which %s could go", src.Name, dst.Name, serviceText(service))
+		out.Note = fmt.Sprintf("%s and %s have no addresses of one family between which %s could go", e.src.Name, e.dst.Name, serviceText(service))
 	}
 	return out
 }
@@ -92,6 +96,7 @@ type explainer struct {
 	judge     *Judge
 	endpoints []Endpoint
 	src, dst  Party
+	host      *Host // nil if nothing is known of it
 }
 
 // pairs gives the pairs of addresses that would be used, or why there are none.
@@ -187,7 +192,8 @@ func ends(p, other Party) []end {
 			has[index(a.Is6())] = true
 		}
 	}
-	if p.Host {
+	one := len(p.Addrs) == 1 && p.Addrs[0].String() == p.Name // asked about by itself
+	if p.Host && !one {
 		for i, a := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
 			if !has[i] {
 				all = append(all, end{nil, a})
@@ -199,6 +205,9 @@ func ends(p, other Party) []end {
 
 // one answers for a service.
 func (e *explainer) one(p pair, s Service) []Answer {
+	if a, ok := e.published(p, s); ok {
+		return []Answer{a}
+	}
 	packet, ok := s.packet(Packet{Path: p.path, Src: p.src, Dst: p.dst, From: p.from.bridge(), To: p.to.bridge()}, p.src.Is6())
 	if !ok {
 		return nil
@@ -215,10 +224,19 @@ func (e *explainer) all(p pair) []Answer {
 		spans []span
 	}
 	var lots []*lot
+	var ports []Answer // published ones, each by itself
+	var apart []span
 	for _, s := range total {
 		packet, ok := s.first.packet(Packet{Path: p.path, Src: p.src, Dst: p.dst, From: p.from.bridge(), To: p.to.bridge()}, p.src.Is6())
 		if !ok {
 			continue
+		}
+		if s.first.Port == s.last {
+			if a, ok := e.published(p, s.first); ok {
+				ports = append(ports, a)
+				apart = append(apart, s)
+				continue
+			}
 		}
 		t := e.judge.Walk(packet)
 		i := slices.IndexFunc(lots, func(l *lot) bool { return sameTrace(l.trace, t) })
@@ -228,7 +246,8 @@ func (e *explainer) all(p pair) []Answer {
 		}
 		lots[i].spans = append(lots[i].spans, s)
 	}
-	var answers []Answer
+	answers := ports
+	total = filter(total, func(s span) bool { return len(apart) == 0 || !slices.Contains(apart, s) })
 	for _, allowed := range []bool{true, false} {
 		for _, l := range lots {
 			if l.trace.Allowed == allowed {

@@ -93,6 +93,7 @@ func aboutConflicts(c *checks, f Facts) {
 	aboutUser(c, f)
 	aboutBridgeTables(c, f)
 	aboutQdiscs(c, f)
+	aboutUntracked(c, f)
 	if len(c.list) == before {
 		c.ok("conflict.none", "no other program's rules or qdiscs are in the way")
 	}

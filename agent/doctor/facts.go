@@ -88,6 +88,9 @@ type Firewall struct {
 	Programs []Programs
 	Chains   []Chain // of nftables, those of iptables' nft backend among them
 	Err      string  // why Chains is not known
+	// Untracked are the chains of nftables with rules that take packets out of the table
+	// of connections, those of iptables' nft backend aside.
+	Untracked []string
 }
 
 // Programs is one of the two backends of iptables.

@@ -16,6 +16,8 @@ import (
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
+
+	"netguard/netpolicy/iptables"
 )
 
 const (
@@ -40,6 +42,11 @@ func readFirewall(ctx context.Context) Firewall {
 	var err error
 	if f.Chains, err = nftChains(); err != nil {
 		f.Err = fmt.Sprintf("nftables cannot be listed: %v", err)
+	}
+	if err == nil {
+		if f.Untracked, err = iptables.NativeNotrack(); err != nil {
+			f.Err = fmt.Sprintf("nftables cannot be listed: %v", err)
+		}
 	}
 	if errors.Is(err, unix.EPERM) {
 		// iptables-nft-save then lists nothing, and says that all is well.

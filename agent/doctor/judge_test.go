@@ -152,8 +152,12 @@ func TestJudge(t *testing.T) {
 			f.Firewall.Programs[0].Tables[0]["nat"] = nil
 			f.Firewall.Programs[0].Tables[1] = map[string]Table{"filter": rules(f)["filter"]}
 		}, "docker.userland_proxy", Skip, "nat OUTPUT"},
-		"no_agent":               {func(f *Facts) { alone(f); f.Firewall.Chains = nil; delete(rules(f)["filter"], "NG-FORWARD") }, "agent.running", Warn, "nothing is enforced"},
-		"no_agent_but_its_rules": {alone, "agent.running", Warn, "an earlier one are in force: admission is closed"},
+		"rules_that_untrack": {func(f *Facts) {
+			rules(f)["raw"] = Table{"PREROUTING": {"-p udp -m udp --dport 53 -j CT --notrack", "-p udp -j ACCEPT"}}
+		}, "conflict.notrack", Warn, "iptables -t raw PREROUTING -p udp -m udp --dport 53"},
+		"chains_of_nftables_that_untrack": {func(f *Facts) { f.Firewall.Untracked = []string{"table inet early, chain pre"} }, "conflict.notrack", Warn, "table inet early, chain pre"},
+		"no_agent":                        {func(f *Facts) { alone(f); f.Firewall.Chains = nil; delete(rules(f)["filter"], "NG-FORWARD") }, "agent.running", Warn, "nothing is enforced"},
+		"no_agent_but_its_rules":          {alone, "agent.running", Warn, "an earlier one are in force: admission is closed"},
 		"no_agent_but_open_rules": {func(f *Facts) { alone(f); f.Firewall.Chains = f.Firewall.Chains[:2] }, "agent.running", Warn,
 			"an earlier one are in force: admission is open"},
 		"open_admission":                 {func(f *Facts) { f.Agent.Status.Admission = "open" }, "agent.admission", Warn, "open: a container sends"},

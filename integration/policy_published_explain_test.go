@@ -1,0 +1,47 @@
+package integration
+
+import (
+	"net/netip"
+	"testing"
+
+	. "netguard/integration/harness"
+)
+
+// explainPublished is part of TestPublishedPorts: `policy explain` says of the published
+// port what becomes of a connection, whoever carries it on.
+func explainPublished(t *testing.T, e *Engine, book *rulebook, proxy bool, clients ...*guest) {
+	host := &spot{"host", e.Netns}
+	own := append([]netip.Addr{HostIPv4, HostIPv6, netip.MustParseAddr("127.0.0.1")}, gateways...)
+	for what, rules := range map[string]string{
+		"near":          `ingress: [{from: [{service: near}, {service: friend}], ports: [tcp/80]}]`,
+		"near_and_host": `ingress: [{from: [{service: near}, {entity: host}], ports: [tcp/80]}]`,
+		"host":          `ingress: [{from: [{entity: host}]}]`,
+		"another_port":  `ingress: [{from: [{entity: any}], ports: [tcp/8080]}]`,
+		"denied":        `deny: [{ingress: {from: [{entity: host}]}}]`,
+	} {
+		book.enact(t, map[string]string{"web.yaml": "{name: web, select: {project: shop, service: web}, " + rules + "}"})
+		var all []*knock
+		ask := func(s *spot, name string, to netip.Addr) {
+			x, err := book.client.Explain(t.Context(), name, to.String(), "tcp/8080")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(x.Answers) != 1 || x.Answers[0].Allowed != x.Allowed {
+				t.Errorf("%s: %s to %s: %+v", what, name, to, x)
+				return
+			}
+			all = append(all, s.to(x.Allowed, what+": "+x.Answers[0].Sentence, "tcp/8080", to)...)
+		}
+		for _, to := range own {
+			ask(host, "host", to)
+		}
+		for _, c := range clients {
+			if c.network == "far" && !proxy {
+				continue // Docker keeps the networks apart, as the note says
+			}
+			ask(c.at, c.Name, HostIPv4)
+			ask(c.at, c.Name, HostIPv6)
+		}
+		mustKnock(t, all)
+	}
+}
