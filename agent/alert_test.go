@@ -107,7 +107,7 @@ func TestAlerts(t *testing.T) {
 			s.alerts.claims.add(forged(10, "arp", 7+i))
 		}
 		lines := s.pass(countEvery)
-		want := `level=WARN msg="container sent what it must not" container=web network=front veth=veth-web kind=arp,mac claimed_ip=192.0.2.7 claimed_mac=02:00:00:00:00:07 what="ARP reply" mac=1 arp=3 ip=0 nd=0 dhcp=0 ethertype=0 storm=0 connections=0 checksum=0`
+		want := `level=WARN msg="container sent what it must not" container=web network=front veth=veth-web kind=arp,mac claimed_ip=192.0.2.7 claimed_mac=02:00:00:00:00:07 what="ARP reply" mac=1 arp=3 ip=0 nd=0 dhcp=0 ethertype=0 storm=0 connections=0 checksum=0 fragments=0`
 		if len(lines) != 1 || !strings.HasSuffix(lines[0], want) {
 			t.Errorf("%q\nwant %q", lines, want)
 		}

@@ -177,7 +177,8 @@ func (b bridges) list() []guard.Bridge {
 func (s *sentry) apply(here site, ports []guard.Port, taken []netip.Addr) {
 	now := time.Now()
 	w := guard.Wish{Ports: ports, Bridges: here.managed.list(), Others: here.managed.others(here.ports), Taken: taken,
-		Options: guard.Options{Mode: s.mode, Storm: here.op.Storm, Open: here.op.AdmissionOpen, Fragments: s.fragments(here.op.Fragments)}}
+		Options: guard.Options{Mode: s.mode, Storm: here.op.Storm, Open: here.op.AdmissionOpen, Fragments: s.fragments(here.op.Fragments),
+			FragmentRate: here.op.FragmentRate}}
 	if now.Before(s.fight.until()) && reflect.DeepEqual(w, s.wish) {
 		s.at = s.fight.next(now, s.at)
 		return

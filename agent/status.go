@@ -70,6 +70,7 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 		out.InSync = false
 		out.Findings = append(out.Findings, fmt.Sprintf("the kernel does not hold the guard now (%s): it is put back within %v", guarding.Drift[0], guardEvery))
 	}
+	out.Findings = append(out.Findings, guarding.Warnings...)
 	out.VerifiedAt = time.Now().UTC()
 	if len(rules.drift) > 0 {
 		out.InSync = false

@@ -49,6 +49,8 @@ type Config struct {
 	Claims []netip.Prefix
 	// Fragments says what becomes of fragments that containers send.
 	Fragments Fragments
+	// FragmentRate is how many of them a second a container may send; 0 is no limit.
+	FragmentRate uint32
 	// Limits are the defaults and caps of bandwidth; no default is above its cap.
 	Limits shaper.Operator
 	// AllowOptOut says that the label netguard.enabled=false counts.
@@ -133,8 +135,9 @@ func Default() Config {
 		Storm:     guard.DefaultStorm,
 		Log:       Log{Level: slog.LevelInfo, Format: Text},
 
-		Connections: guard.DefaultConnections,
-		Fragments:   FragmentsAuto,
+		Connections:  guard.DefaultConnections,
+		Fragments:    FragmentsAuto,
+		FragmentRate: guard.DefaultFragmentRate,
 	}
 }
 

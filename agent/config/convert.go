@@ -55,6 +55,13 @@ func (d *decoder) convert(r raw) Config {
 			d.Fault(w.At, "%s is %q: it is auto (refused where the kernel cannot see what it writes late, and policies are about containers), pass or refuse", w.Key, clip(w.Text))
 		}
 	}
+	if w := r.fragmentRate; w.Set() {
+		n, err := strconv.ParseUint(w.Text, 10, 32)
+		if err != nil || n > guard.MaxFragmentRate {
+			d.Fault(w.At, "%s is %q: it is how many fragments of IP a second a container may send, from 1 to %d, 0 for no limit", w.Key, clip(w.Text), guard.MaxFragmentRate)
+		}
+		c.FragmentRate = uint32(n)
+	}
 	for _, w := range r.claims {
 		p, err := netip.ParsePrefix(w.Text)
 		if a, single := netip.ParseAddr(w.Text); single == nil && a.Zone() == "" {

@@ -25,6 +25,7 @@ type raw struct {
 	connections  word
 	claims       []word
 	fragments    word
+	fragmentRate word
 	defaults     rawRates
 	max          rawRates
 	allowOptOut  word
@@ -54,6 +55,7 @@ func (r *raw) fields(d *decoder) []field {
 			d.Field("connections", d.Scalar(&r.connections)),
 			d.Field("allow", d.list(&r.claims)),
 			d.Field("fragments", d.Scalar(&r.fragments)),
+			d.Field("fragment_rate", d.Scalar(&r.fragmentRate)),
 		)),
 		d.Field("limits", d.mapping(
 			d.Field("default", d.rates(&r.defaults)),

@@ -32,7 +32,7 @@ type Event struct {
 	Network   string   `json:"network,omitempty"`
 	Veth      string   `json:"veth,omitempty"`
 	// Kind is that of a violation: mac, arp, ip, nd, dhcp, ethertype, storm,
-	// connections or checksum.
+	// connections, checksum or fragments.
 	Kind string `json:"kind,omitempty"`
 	// What one of the frames claimed: whose it is, and what it is. Empty if none
 	// was seen.

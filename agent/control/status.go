@@ -161,4 +161,6 @@ type Violations struct {
 	// Checksum counts frames that the kernel would have written into, or cut into very
 	// many, after they were judged.
 	Checksum uint64 `json:"checksum" yaml:"checksum"`
+	// Fragments counts fragments of IP beyond the limit.
+	Fragments uint64 `json:"fragments" yaml:"fragments"`
 }

@@ -121,7 +121,8 @@ func (w writer) endpoint(e *control.Endpoint) {
 		"mac": e.Violations.MAC, "arp": e.Violations.ARP, "ip": e.Violations.IP,
 		"nd": e.Violations.ND, "ethertype": e.Violations.Ethertype, "dhcp": e.Violations.DHCP,
 		"storm": e.Violations.Storm, "connections": e.Violations.Connections,
-		"checksum": e.Violations.Checksum,
+		"checksum":  e.Violations.Checksum,
+		"fragments": e.Violations.Fragments,
 	} {
 		w.counter(violations, n, e.Container, e.Network, kind)
 	}

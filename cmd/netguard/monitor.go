@@ -34,7 +34,7 @@ With names, only what is about one of these containers, at either end: by name, 
 by the beginning of an id.
 
 A violation has its kind (mac, arp, ip, nd, dhcp, ethertype, storm, connections,
-checksum), how many frames
+checksum, fragments), how many frames
 there were since the line before, which is exact, and what one of them claimed.
 There is a line for each container, network and kind within a second, and one a
 second while it goes on.

@@ -66,7 +66,7 @@ func note(b *strings.Builder, mark string, style style, about, text string, v vi
 }
 
 func refused(v control.Violations) uint64 {
-	return v.MAC + v.ARP + v.IP + v.ND + v.Ethertype + v.DHCP + v.Storm + v.Connections + v.Checksum
+	return v.MAC + v.ARP + v.IP + v.ND + v.Ethertype + v.DHCP + v.Storm + v.Connections + v.Checksum + v.Fragments
 }
 
 func kinds(v control.Violations) string {
@@ -74,7 +74,7 @@ func kinds(v control.Violations) string {
 	for _, k := range []struct {
 		name string
 		n    uint64
-	}{{"MAC", v.MAC}, {"ARP", v.ARP}, {"IP", v.IP}, {"ND", v.ND}, {"ethertype", v.Ethertype}, {"DHCP", v.DHCP}, {"storm", v.Storm}, {"connections", v.Connections}, {"checksum", v.Checksum}} {
+	}{{"MAC", v.MAC}, {"ARP", v.ARP}, {"IP", v.IP}, {"ND", v.ND}, {"ethertype", v.Ethertype}, {"DHCP", v.DHCP}, {"storm", v.Storm}, {"connections", v.Connections}, {"checksum", v.Checksum}, {"fragments", v.Fragments}} {
 		if k.n > 0 {
 			texts = append(texts, humanCount(k.n)+" "+k.name)
 		}

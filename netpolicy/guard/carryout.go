@@ -43,6 +43,10 @@ func (d *Driver) carryOut(w work) error {
 			maps.DeleteFunc(all, func(element, string) bool { return len(d.failed) > 0 })
 			continue
 		}
+		if set == setReassembly {
+			d.kernel.reassembly.release(all)
+			continue
+		}
 		maps.DeleteFunc(all, func(e element, _ string) bool { return len(d.failed[e.portOf()]) > 0 })
 		if set == setPorts {
 			if err := d.forget(all, w.release); err != nil {
@@ -78,6 +82,8 @@ func (d *Driver) step(s step) error {
 		return d.unlessGone(s.port, err)
 	case opDetach:
 		return fault.Write("checksum detach", func() error { return checksum.Detach(s.port, s.program) })
+	case opKnob:
+		return d.turn(s)
 	case opUnpin:
 		return d.links.unpin(s.port, s.mac)
 	case opForget:
@@ -224,6 +230,7 @@ func (d *Driver) Cleanup() error {
 		}
 	}
 	clear(d.kernel.before)
+	clear(d.kernel.reassembly.before)
 	clear(d.seen)
 	clear(d.carried)
 	return nil

@@ -30,6 +30,8 @@ type kernelState struct {
 	before map[int]settings
 	// programs are the programs of package checksum at each device, of whatever agent.
 	programs map[int][]attached
+	// reassembly is how the host puts fragments together.
+	reassembly reassembly
 }
 
 // op is a kind of step. They are taken in this order: a neighbour entry is there as
@@ -45,6 +47,7 @@ const (
 	opUnpin
 	opForget
 	opDetach
+	opKnob
 )
 
 // step is one change of a port, an FDB entry or a neighbour.
@@ -56,6 +59,8 @@ type step struct {
 	settings  settings
 	flush     bool
 	program   checksum.ID
+	knob      int // of knobs
+	value     string
 }
 
 func (s step) String() string {
@@ -70,6 +75,8 @@ func (s step) String() string {
 		return fmt.Sprintf("attach the checksum program to port %d", s.port)
 	case opDetach:
 		return fmt.Sprintf("detach a checksum program from port %d", s.port)
+	case opKnob:
+		return fmt.Sprintf("set %s to %s", knobs[s.knob], s.value)
 	case opUnpin:
 		return fmt.Sprintf("unpin %s from port %d", s.mac, s.port)
 	}
@@ -118,7 +125,7 @@ func (w work) about() map[int][]string {
 }
 
 // portless are the sets whose keys do not begin with a port of the wish.
-var portless = []string{setAll4, setOwn4, setOwn6, setBridges, setNames, setSubnets4, setSubnets6, setOthers, setPrograms}
+var portless = []string{setAll4, setOwn4, setOwn6, setBridges, setNames, setSubnets4, setSubnets6, setOthers, setPrograms, setReassembly}
 
 // diff compares. It is pure. Without a filter the table is left out.
 func diff(p *plan, k *kernelState, f Features, l layout) work {
@@ -158,6 +165,7 @@ func diff(p *plan, k *kernelState, f Features, l layout) work {
 		}
 	}
 	diffPrograms(&w, p, k)
+	diffReassembly(&w, p, &k.reassembly)
 	slices.SortStableFunc(w.additions, compareSteps)
 	slices.SortStableFunc(w.deletions, compareSteps)
 	return w
@@ -232,7 +240,7 @@ func diffTable(p *plan, k *kernelState, l layout) (admit, release change) {
 				del[e] = comment
 			}
 		}
-		if set == setPorts || set == setMAC || set == setPrograms {
+		if set == setPorts || set == setMAC || set == setPrograms || set == setReassembly {
 			release.del[set] = del
 			if !adopted {
 				maps.Copy(add, del)
@@ -243,6 +251,13 @@ func diffTable(p *plan, k *kernelState, l layout) (admit, release change) {
 		if set == setPorts {
 			for e := range add {
 				add[e] = k.recorded(e.portOf())
+			}
+		}
+		if set == setReassembly {
+			for i := range knobs {
+				if _, ok := add[k.reassembly.element(i)]; ok {
+					add[k.reassembly.element(i)] = k.reassembly.comment(i)
+				}
 			}
 		}
 		admit.add[set] = add

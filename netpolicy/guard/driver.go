@@ -22,6 +22,8 @@ type Driver struct {
 	filter   *filter
 	limiter  *filter
 	features Features
+	// namespace is the network namespace that it was opened in.
+	namespace uint64
 
 	wish   Wish // of the last Apply
 	plan   *plan
@@ -57,6 +59,9 @@ func Open(features Features, log *slog.Logger) (*Driver, error) {
 	d.kernel = kernelState{ports: map[int]bridgePort{}, pins: map[int]map[MAC]fdbEntry{}, neighbours: map[Neighbour]MAC{},
 		bridges: map[int]MAC{}, gateways: map[int][]netip.Addr{}, no6: map[int]bool{}, before: map[int]settings{}, programs: map[int][]attached{}}
 	var err error
+	if d.namespace, err = here(); err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
 	if d.links, err = openRtnl(); err != nil {
 		return nil, err
 	}
@@ -172,6 +177,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 func (d *Driver) newPlan(w Wish) *plan {
 	p := newPlan(w.with(&d.kernel), d.features, d.kernel.bridges)
 	p.programs(d.program, &d.kernel)
+	p.reassembly(&d.kernel.reassembly, w.Options, d.features)
 	return p
 }
 
@@ -263,6 +269,7 @@ func (d *Driver) report(left work) (Report, error) {
 		}
 		r.Ports[index] = p
 	}
+	r.Warnings = d.warnings()
 	return r, nil
 }
 
@@ -301,7 +308,7 @@ func byIndex(ports []Port) map[int]Port {
 func (w work) touched() map[int]struct{} {
 	out := map[int]struct{}{}
 	for _, s := range slices.Concat(w.additions, w.settings, w.deletions) {
-		if s.op != opNeighbour && s.op != opForget {
+		if s.op != opNeighbour && s.op != opForget && s.op != opKnob {
 			out[s.port] = struct{}{}
 		}
 	}

@@ -45,6 +45,9 @@ func (d *Driver) observe(ports map[int]Port, bridges []Bridge, look Look) (bool,
 			}
 		}
 	}
+	if err := d.observeReassembly(look.Full); err != nil {
+		return false, err
+	}
 	// The records, of ports that are long gone too.
 	for e, comment := range k.table.sets[setPorts] {
 		if before, ok := parseRecord(comment); ok {

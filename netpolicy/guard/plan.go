@@ -21,6 +21,8 @@ type plan struct {
 	extras, prefixes int
 	// program is what the program at each port does; 0 is none.
 	program checksum.Fingerprint
+	// knobs are what the host's settings shall be, by their place in knobs.
+	knobs map[int]string
 }
 
 // neighbour is whose an address is.

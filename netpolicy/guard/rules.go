@@ -18,7 +18,8 @@ const (
 	kindStorm
 	kindQuarantine
 	kindChecksum
-	kinds = kindChecksum
+	kindFragments
+	kinds = kindFragments
 )
 
 // refusals are the chains that count a violation.
@@ -26,6 +27,7 @@ var refusals = map[kind]string{
 	kindMAC: "refuse-mac", kindARP: "refuse-arp", kindIP: "refuse-ip", kindND: "refuse-nd",
 	kindDHCP: "refuse-dhcp", kindEthertype: "refuse-ethertype", kindStorm: "refuse-storm",
 	kindQuarantine: "refuse-quarantine", kindChecksum: "refuse-checksum",
+	kindFragments: "refuse-fragments",
 }
 
 // What rules look at.
@@ -129,7 +131,7 @@ func (b *builder) hooks(o Options, f Features) {
 	unicast := packetType.noneOf(unix.PACKET_BROADCAST, unix.PACKET_MULTICAST)
 	b.unfinished(o, f)
 	var whole match
-	if o.Fragments {
+	if o.Fragments || o.FragmentRate != 0 {
 		whole = ip4Frag.noBit(0x3f, 0xff)
 	}
 	b.add("prerouting", "IPv4 of a container", accept, etherType.is(8, 0), unicast,
@@ -140,6 +142,7 @@ func (b *builder) hooks(o Options, f Features) {
 		ip6Next.is(udp), in(setV6, inPort, etherFrom, ip6From),
 		sourcePort.isNot(547>>8, 547&0xff), targetPort.isNot(546>>8, 546&0xff))
 	b.add("prerouting", "all else of a container", goTo("frame"), in(setPorts, inPort))
+	b.fragments(o, f)
 
 	// The bridge floods the host's own broadcasts to each port, whatever its
 	// settings.
@@ -183,8 +186,9 @@ func (b *builder) arp(f Features) {
 
 func (b *builder) ipv4(o Options, f Features) {
 	if o.Fragments {
-		b.refuse("ipv4", "fragment", kindChecksum, ip4Frag.anyBit(0x3f, 0xff))
+		b.refuse("ipv4", "fragment", kindChecksum, aFragment4)
 	}
+	b.paced("ipv4", o, aFragment4)
 	b.add("ipv4", "own address", goTo("ipv4-own"), in(setV4, inPort, etherFrom, ip4From))
 	b.add("ipv4", "no address", goTo("ipv4-none"), ip4From.is(0, 0, 0, 0))
 	if f.Prefixes {
@@ -205,8 +209,9 @@ func (b *builder) ipv4(o Options, f Features) {
 
 func (b *builder) ipv6(o Options, f Features) {
 	if o.Fragments {
-		b.refuse("ipv6", "fragment", kindChecksum, fragment.noBit(0, 0)) // one that can be read
+		b.refuse("ipv6", "fragment", kindChecksum, aFragment6)
 	}
+	b.paced("ipv6", o, aFragment6)
 	b.add("ipv6", "own address", goTo("ipv6-own"), in(setV6, inPort, etherFrom, ip6From))
 	b.add("ipv6", "no address", goTo("ipv6-none"), ip6From.is(make([]byte, 16)...))
 	if f.Prefixes {

@@ -25,7 +25,7 @@ const (
 
 // Kinds are the kinds of violations, by the names that they have in Violations, in
 // prefixes of samples and in `netguard status`.
-var Kinds = []string{"mac", "arp", "ip", "nd", "dhcp", "ethertype", "storm", "connections", "checksum"}
+var Kinds = []string{"mac", "arp", "ip", "nd", "dhcp", "ethertype", "storm", "connections", "checksum", "fragments"}
 
 // String gives the name of a kind of violation.
 func (k kind) String() string { return strings.TrimPrefix(refusals[k], "refuse-") }
@@ -57,6 +57,8 @@ func (v Violations) Of(kind string) uint64 {
 		return v.Connections
 	case "checksum":
 		return v.Checksum
+	case "fragments":
+		return v.Fragments
 	}
 	return 0
 }

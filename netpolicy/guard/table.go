@@ -21,36 +21,39 @@ const bridgeFamily = nftables.TableFamilyBridge
 // The sets of the table. The key of most begins with the port's ifindex, which the
 // kernel does not give to another device, as it may a name.
 const (
-	setV4         = "v4"            // port . MAC . address: what the port may send from
-	setV6         = "v6"            //
-	setMAC        = "mac"           // port . MAC
-	setPorts      = "ports"         // guarded ports, with what they were set to before
-	setJail       = "jail"          // guarded ports that are not admitted
-	setKnown      = "known"         // ports that may talk to each other
-	setOwn4       = "own4"          // addresses that no prefix gives to another port
-	setOwn6       = "own6"          //
-	setNet4       = "net4"          // port . prefix that its label allows
-	setNet6       = "net6"          //
-	setBridges    = "bridges"       // MACs of the managed bridges
-	setNames      = "names"         // their names
-	setSubnets4   = "subnets4"      // protocol . prefix: theirs
-	setSubnets6   = "subnets6"      //
-	setOthers     = "others"        // ports of other bridges
-	setShut       = "shut"          // ports that policies close for what reaches them
-	setInto4      = "into4"         // port . address: of ports that are shut and not guarded
-	setInto6      = "into6"         //
-	setAll4       = "all4"          // broadcast addresses of the managed networks
-	setViolations = "violations"    // port . kind, with a counter
-	setStorm      = "storm"         // port, with a rate meter
-	setSamples    = "samples"       // port . kind, with a rate meter
-	setAsks       = "pace-asks"     // port . MAC of a neighbour, with a rate meter of questions of ARP and ND
-	setAnswers    = "pace-answers"  // the same of answers
-	setAsksAll    = "pace-asks-all" // port, with a rate meter of those to all neighbours
-	setAnswersAll = "pace-answers-all"
-	setReports    = "pace-reports" // port, with a rate meter of reports of groups
-	setClients    = "pace-clients" // port, with a rate meter of a DHCP client's questions
-	setLengths    = "lengths"      // protocol . length that the packet says . length that it has
-	setPrograms   = "programs"     // number . fingerprint of programs that are, or were, attached to ports
+	setV4            = "v4"            // port . MAC . address: what the port may send from
+	setV6            = "v6"            //
+	setMAC           = "mac"           // port . MAC
+	setPorts         = "ports"         // guarded ports, with what they were set to before
+	setJail          = "jail"          // guarded ports that are not admitted
+	setKnown         = "known"         // ports that may talk to each other
+	setOwn4          = "own4"          // addresses that no prefix gives to another port
+	setOwn6          = "own6"          //
+	setNet4          = "net4"          // port . prefix that its label allows
+	setNet6          = "net6"          //
+	setBridges       = "bridges"       // MACs of the managed bridges
+	setNames         = "names"         // their names
+	setSubnets4      = "subnets4"      // protocol . prefix: theirs
+	setSubnets6      = "subnets6"      //
+	setOthers        = "others"        // ports of other bridges
+	setShut          = "shut"          // ports that policies close for what reaches them
+	setInto4         = "into4"         // port . address: of ports that are shut and not guarded
+	setInto6         = "into6"         //
+	setAll4          = "all4"          // broadcast addresses of the managed networks
+	setViolations    = "violations"    // port . kind, with a counter
+	setStorm         = "storm"         // port, with a rate meter
+	setSamples       = "samples"       // port . kind, with a rate meter
+	setAsks          = "pace-asks"     // port . MAC of a neighbour, with a rate meter of questions of ARP and ND
+	setAnswers       = "pace-answers"  // the same of answers
+	setAsksAll       = "pace-asks-all" // port, with a rate meter of those to all neighbours
+	setAnswersAll    = "pace-answers-all"
+	setReports       = "pace-reports"   // port, with a rate meter of reports of groups
+	setClients       = "pace-clients"   // port, with a rate meter of a DHCP client's questions
+	setLengths       = "lengths"        // protocol . length that the packet says . length that it has
+	setReassembly    = "reassembly"     // numbers of the host's settings, with what they were before
+	setFragments     = "fragments"      // port, with a rate meter of fragments
+	setFragmentBytes = "fragment-bytes" // the same of their bytes
+	setPrograms      = "programs"       // number . fingerprint of programs that are, or were, attached to ports
 )
 
 const (
@@ -102,6 +105,7 @@ func sets(f Features) []setSpec {
 		{name: setStorm, key: key(port), size: maxPorts, dynamic: true, timeout: true},
 	}
 	out = append(out, controlSets()...)
+	out = append(out, fragmentSets()...)
 	out = append(out, strangerSets(f)...)
 	if f.Samples {
 		out = append(out, setSpec{name: setSamples, key: key(port, nftables.TypeMark), size: maxPorts * uint32(kinds), dynamic: true, timeout: true})

@@ -59,6 +59,8 @@ func (v *Violations) add(k kind, n uint64) {
 		v.Storm += n
 	case kindChecksum:
 		v.Checksum += n
+	case kindFragments:
+		v.Fragments += n
 	case kindQuarantine:
 		v.Quarantine += n
 	}

@@ -42,6 +42,9 @@ type Options struct {
 	Open bool
 	// Fragments refuses all fragments of IPv4 and IPv6 that ports send.
 	Fragments bool
+	// FragmentRate is how many of them a second each port may send otherwise; 0 is no
+	// limit, and leaves the host's reassembly as it is.
+	FragmentRate uint32
 }
 
 // Port is one port of a managed bridge.
@@ -159,11 +162,13 @@ type Violations struct {
 	// Checksum counts frames that the kernel would have written into, or cut into very
 	// many, after they were judged; with Options.Fragments, fragments.
 	Checksum uint64
+	// Fragments counts those of IP beyond Options.FragmentRate.
+	Fragments uint64
 }
 
 // Total is the sum of all kinds of violation.
 func (v Violations) Total() uint64 {
-	return v.MAC + v.ARP + v.IP + v.ND + v.DHCP + v.Ethertype + v.Storm + v.Connections + v.Checksum
+	return v.MAC + v.ARP + v.IP + v.ND + v.DHCP + v.Ethertype + v.Storm + v.Connections + v.Checksum + v.Fragments
 }
 
 // PortReport is what is true of one port.
@@ -187,4 +192,6 @@ type Report struct {
 	Changes int
 	// Drift says what Apply or Read found changed by somebody else.
 	Drift []string
+	// Warnings say what could not be done that guards no port by itself.
+	Warnings []string
 }

@@ -1,0 +1,294 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"netguard/internal/fault"
+)
+
+// The host puts fragments together before it judges them: those to itself, those that it
+// routes and, with br_netfilter, those within a bridge. All that wait for the rest of
+// their datagram share one pool of memory in a network namespace, 4 MB for 30 s by
+// default. A container fills that with a hundred fragments a second whose rest never
+// comes, and then nobody's datagrams arrive that do not fit a frame. Rules cannot tell
+// such fragments from honest ones. So each port has a rate, in packets and in bytes, and
+// the host waits less long and has more memory: what one port can occupy is an eighth of
+// it at most, and a quarter where frames are longer than Ethernet's.
+//
+// What the host was set to is kept in the table, as that of ports is.
+
+// DefaultFragmentRate is how many fragments a second a port may send.
+const DefaultFragmentRate = 6000
+
+// MaxFragmentRate is the highest that the meters take.
+const MaxFragmentRate = 1 << 20
+
+const (
+	// fragmentSize is that of the longest fragment in a frame of Ethernet, for the meter
+	// of bytes: of longer frames fewer fill as much memory.
+	fragmentSize = 1500
+	// reassemblyTime is how long the host waits for the rest of a datagram, in seconds.
+	reassemblyTime = 2
+	// reassemblyMemory is how many bytes wait at most; on a small host an eighth of its
+	// memory.
+	reassemblyMemory = 256 << 20
+)
+
+// knob is a setting of the host's namespace.
+type knob struct {
+	path string // below /proc/sys/net
+	time bool   // less is better
+}
+
+// knobs are all of them. Their place here is their number on record: it never changes.
+var knobs = []knob{
+	{path: "ipv4/ipfrag_high_thresh"},
+	{path: "ipv4/ipfrag_time", time: true},
+	{path: "ipv6/ip6frag_high_thresh"},
+	{path: "ipv6/ip6frag_time", time: true},
+	{path: "netfilter/nf_conntrack_frag6_high_thresh"},
+	{path: "netfilter/nf_conntrack_frag6_timeout", time: true},
+}
+
+const sysctls = "/proc/sys/net/"
+
+func (k knob) String() string { return "net." + strings.ReplaceAll(k.path, "/", ".") }
+
+// better gives what a setting is to be, where it is something else now. What the
+// operator has set beyond that stays.
+func (k knob) better(now string, memory uint64) (string, bool) {
+	n, err := strconv.ParseUint(now, 10, 64)
+	switch {
+	case err != nil:
+		return "", false
+	case k.time && n > reassemblyTime:
+		return strconv.Itoa(reassemblyTime), true
+	case !k.time && n < memory:
+		return strconv.FormatUint(memory, 10), true
+	}
+	return "", false
+}
+
+// reassembly is what the kernel was seen to have of the knobs.
+type reassembly struct {
+	now    map[int]string // of those that are there
+	before map[int]string // of those on record
+	// refused are those that cannot be written, and why.
+	refused map[int]error
+	memory  uint64
+}
+
+// element is a knob's key in the set; the comment has what it was.
+func (k *reassembly) element(i int) element {
+	return element{key: string(binaryutil.NativeEndian.PutUint32(uint32(i)))}
+}
+
+func (k *reassembly) comment(i int) string {
+	if text, ok := k.before[i]; ok {
+		return record + text
+	}
+	return record + k.now[i]
+}
+
+// here names the network namespace of this thread; the files below /proc/sys/net are
+// those of whoever opens them.
+func here() (uint64, error) {
+	var s unix.Stat_t
+	err := unix.Stat("/proc/thread-self/ns/net", &s)
+	return s.Ino, err
+}
+
+// observeReassembly reads the knobs.
+func (d *Driver) observeReassembly(full bool) error {
+	k := &d.kernel.reassembly
+	for e, comment := range d.kernel.table.sets[setReassembly] {
+		if text, ok := strings.CutPrefix(comment, record); ok && len(e.key) == 4 {
+			if k.before == nil {
+				k.before = map[int]string{}
+			}
+			k.before[int(binaryutil.NativeEndian.Uint32([]byte(e.key)))] = text
+		}
+	}
+	if !full || !d.features.Filter {
+		return nil
+	}
+	if ns, err := here(); err != nil || ns != d.namespace {
+		return err
+	}
+	var s unix.Sysinfo_t
+	if err := unix.Sysinfo(&s); err != nil {
+		return fmt.Errorf("ask for the size of memory: %w", err)
+	}
+	k.memory = min(reassemblyMemory, uint64(s.Totalram)*uint64(s.Unit)/8)
+	k.now, k.refused = map[int]string{}, map[int]error{}
+	for i, n := range knobs {
+		text, err := os.ReadFile(sysctls + n.path)
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+		case err != nil:
+			k.refused[i] = err
+		default:
+			k.now[i] = strings.TrimSpace(string(text))
+		}
+	}
+	return nil
+}
+
+// reassembly works out what the knobs shall be, and which are to be on record.
+func (p *plan) reassembly(k *reassembly, o Options, f Features) {
+	p.knobs = map[int]string{}
+	for i := range knobs {
+		before, recorded := k.before[i]
+		if !recorded {
+			before = k.now[i]
+		}
+		if want, ok := knobs[i].better(before, k.memory); ok && f.Filter && o.Mode == Enforce && o.FragmentRate != 0 {
+			p.knobs[i] = want
+			p.sets[setReassembly][k.element(i)] = ""
+		}
+	}
+}
+
+// diffReassembly compares. What somebody set better than netguard would stays, also when
+// netguard goes: that was not netguard's doing.
+func diffReassembly(w *work, p *plan, k *reassembly) {
+	for i, n := range knobs {
+		now, there := k.now[i]
+		if !there || k.refused[i] != nil {
+			continue
+		}
+		want, wanted := p.knobs[i]
+		switch before, recorded := k.before[i]; {
+		case wanted:
+			if _, worse := n.better(now, k.memory); !worse {
+				continue
+			}
+		case recorded && !n.beyond(now, k.memory):
+			want = before
+		default:
+			continue
+		}
+		if want != now {
+			w.settings = append(w.settings, step{op: opKnob, knob: i, value: want})
+		}
+	}
+}
+
+// beyond tells whether a setting is better than netguard's.
+func (k knob) beyond(now string, memory uint64) bool {
+	n, err := strconv.ParseUint(now, 10, 64)
+	return err == nil && (k.time && n < reassemblyTime || !k.time && n > memory)
+}
+
+// turn sets a knob. One that cannot be set, since /proc/sys is not to be written to, is
+// no failure: Report.Warnings tells.
+func (d *Driver) turn(s step) error {
+	n := knobs[s.knob]
+	if ns, err := here(); err != nil || ns != d.namespace {
+		return errors.Join(err, fmt.Errorf("set %s: this is another network namespace", n))
+	}
+	err := fault.Write("sysctl", func() error { return os.WriteFile(sysctls+n.path, []byte(s.value+"\n"), 0) })
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		delete(d.kernel.reassembly.now, s.knob)
+		return nil
+	case err != nil && d.plan != nil:
+		d.kernel.reassembly.refused[s.knob] = err
+		return nil
+	case err != nil:
+		return fmt.Errorf("set %s to %s: %w", n, s.value, err)
+	}
+	d.kernel.reassembly.now[s.knob] = s.value
+	return nil
+}
+
+// warnings are what an operator should know of the knobs.
+func (d *Driver) warnings() []string {
+	var out []string
+	for i, n := range knobs {
+		want, wanted := d.plan.knobs[i]
+		if err := d.kernel.reassembly.refused[i]; err != nil && wanted {
+			out = append(out, fmt.Sprintf("%s cannot be set to %s: one container's fragments can keep everybody's from being put together (set it in /etc/sysctl.d): %v", n, want, err))
+		}
+	}
+	return out
+}
+
+// aFragment4 and aFragment6 hold for all pieces of a datagram. Of IPv6, the header of
+// fragments may be behind others.
+var (
+	aFragment4 = ip4Frag.anyBit(0x3f, 0xff)
+	aFragment6 = fragment.noBit(0, 0) // one that can be read
+)
+
+func fragmentSets() []setSpec {
+	key := []nftables.SetDatatype{nftables.TypeIFIndex}
+	return []setSpec{
+		{name: setFragments, key: key, size: maxPorts, dynamic: true, timeout: true},
+		{name: setFragmentBytes, key: key, size: maxPorts, dynamic: true, timeout: true},
+		{name: setReassembly, key: []nftables.SetDatatype{nftables.TypeMark}, size: 64},
+	}
+}
+
+// fragments adds the meters of fragments.
+func (b *builder) fragments(o Options, f Features) {
+	if o.FragmentRate == 0 {
+		return
+	}
+	meter := func(set string, kind expr.LimitType, rate, burst uint64) match {
+		return append(concat([]field{inPort}), &expr.Dynset{SrcRegKey: register(0), SetName: set, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: meterLife,
+			Exprs: []expr.Any{&expr.Limit{Type: kind, Rate: rate, Unit: expr.LimitTimeSecond, Burst: uint32(burst), Over: true}}})
+	}
+	rate := uint64(o.FragmentRate)
+	// A meter of bytes takes what it has in a second at once in any case.
+	burst := max(rate/3, 64)
+	b.refuse("fragments", "more than the host can wait for", kindFragments, meter(setFragments, expr.LimitTypePkts, rate, burst))
+	b.refuse("fragments", "more bytes than the host can wait for", kindFragments, meter(setFragmentBytes, expr.LimitTypePktBytes, rate*fragmentSize, 0))
+	if !o.closed() {
+		return
+	}
+	// From ports of managed bridges that are not known, none: the host would put them
+	// together before the rules about such ports refuse them.
+	strange := func(name string, verdict expr.Any, parts ...match) {
+		b.add("prerouting", name, verdict, append([]match{etherType.is(8, 0), aFragment4, notIn(setKnown, inPort)}, parts...)...)
+		b.add("prerouting", name, verdict, append([]match{etherType.is(0x86, 0xdd), aFragment6, notIn(setKnown, inPort)}, parts...)...)
+	}
+	switch {
+	case f.BridgeNames:
+		strange("fragment from an unknown port of a managed bridge", goTo(StrangerChain), in(setNames, inBridge))
+	case f.Prefixes:
+		strange("fragment from an unknown port", goTo("strange"), inKind.is(ifname("veth")...))
+	}
+}
+
+// paced leads fragments to their meters, and comes back for those within the rate.
+func (b *builder) paced(chain string, o Options, isFragment match) {
+	if o.FragmentRate != 0 {
+		b.add(chain, "fragment", &expr.Verdict{Kind: expr.VerdictJump, Chain: "fragments"}, isFragment)
+	}
+}
+
+// release keeps on record what could not be put back, and forgets the rest.
+func (k *reassembly) release(all elements) {
+	for i := range knobs {
+		e := k.element(i)
+		if _, ok := all[e]; !ok {
+			continue
+		}
+		if k.refused[i] != nil {
+			delete(all, e)
+		} else {
+			delete(k.before, i)
+		}
+	}
+}
