@@ -34,7 +34,7 @@ func many(b *testing.B, n int) (*Driver, Wish) {
 	if err := vish.LinkSetUp(br); err != nil {
 		b.Fatal(err)
 	}
-	w := Wish{Options: Options{Storm: DefaultStorm}}
+	w := Wish{Options: Options{Storm: DefaultStorm, FragmentRate: DefaultFragmentRate}}
 	for i := range n {
 		v := &vish.Veth{LinkAttrs: attrs(fmt.Sprintf("v%d", i)), PeerName: fmt.Sprintf("p%d", i)}
 		v.MasterIndex = br.Index
