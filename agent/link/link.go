@@ -7,6 +7,9 @@
 // about a port is what the kernel said, up to date as of the last message; a
 // lost message (ENOBUFS) leads to a complete re-list.
 //
+// What a container does to its own end wakes nobody as long as the port stays where
+// it is, or wakes rarely (see essence.go and pace.go).
+//
 // # The MAC of a port's peer
 //
 // A container that holds NET_ADMIN may change the MAC of its own end whenever
@@ -83,6 +86,9 @@ type Table struct {
 	// refresh serialises reading the kernel and storing what it said, so
 	// that an older answer never overwrites a newer one.
 	refresh sync.Mutex
+	// heard and pace are guarded by it.
+	heard map[int]essence
+	pace  pace
 
 	mu      sync.Mutex // guards what follows
 	veths   map[int]*Port
@@ -105,6 +111,8 @@ func New(log *slog.Logger) (_ *Table, err error) {
 		bridges: map[int]string{},
 		ifbs:    map[int]struct{}{},
 		devices: map[int]Device{},
+		heard:   map[int]essence{},
+		pace:    pace{rooms: map[int]room{}, late: map[int]struct{}{}},
 	}
 	defer func() {
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"syscall"
 	"time"
 
@@ -27,7 +26,11 @@ func (t *Table) Watch(ctx context.Context, wake func()) error {
 	}
 	wake()
 	for {
+		t.patience(time.Now())
 		messages, from, err := t.events.Receive()
+		if t.catchUp(time.Now()) {
+			wake()
+		}
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
@@ -38,7 +41,7 @@ func (t *Table) Watch(ctx context.Context, wake func()) error {
 			}
 			wake()
 			continue
-		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 			continue
 		case err != nil:
 			return fmt.Errorf("receive link messages: %w", err)
@@ -97,6 +100,8 @@ func (t *Table) list(ctx context.Context) error {
 	clear(t.ifbs)
 	clear(t.devices)
 	clear(t.peers)
+	clear(t.heard)
+	t.pace.keep(here)
 	t.hint.all()
 	t.mu.Unlock()
 	for _, l := range links {
@@ -132,10 +137,15 @@ func (t *Table) message(m syscall.NetlinkMessage) bool {
 	}
 	info := nl.DeserializeIfInfomsg(m.Data)
 	index := int(info.Index)
+	known, veth, pinned := t.standing(index)
+	same := m.Header.Type == unix.RTM_NEWLINK && known && t.same(m, index)
 	if info.Family == unix.AF_BRIDGE {
 		// A bridge port's flags. Master and carrier come in a message
 		// of their own.
-		return t.known(index) && t.mark(index)
+		return known && !same && t.mark(index)
+	}
+	if same && (!veth || pinned) {
+		return false
 	}
 	l, err := netlink.LinkDeserialize((*unix.NlMsghdr)(&m.Header), m.Data)
 	switch {
@@ -146,6 +156,9 @@ func (t *Table) message(m syscall.NetlinkMessage) bool {
 	}
 	if m.Header.Type == unix.RTM_DELLINK {
 		return t.removed(index)
+	}
+	if veth && !t.pace.now(index, time.Now()) {
+		return false
 	}
 	t.follow(index)
 	return t.mark(index)
@@ -197,7 +210,8 @@ func (t *Table) follow(index int) {
 	}
 }
 
-// remove takes a link out of the table and says whether it was in it.
+// remove takes a link out of the table and says whether it was in it. The caller holds
+// t.refresh.
 func (t *Table) remove(index int) bool {
 	was := t.known(index)
 	t.mu.Lock()
@@ -207,51 +221,12 @@ func (t *Table) remove(index int) bool {
 	delete(t.ifbs, index)
 	delete(t.devices, index)
 	delete(t.peers, index)
+	delete(t.heard, index)
+	t.pace.forget(index)
 	if was {
 		t.hint.add(index)
 	}
 	return was
-}
-
-// watched says whether the table is about a link.
-func (t *Table) watched(l netlink.Link) bool {
-	switch l.Type() {
-	case "bridge", "ifb", "veth":
-		return true
-	}
-	return l.Attrs().MasterIndex != 0 || t.known(l.Attrs().Index)
-}
-
-// store puts what the kernel says of a link in the table, if it is watched.
-func (t *Table) store(l netlink.Link) {
-	a := l.Attrs()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch l.Type() {
-	case "bridge":
-		t.bridges[a.Index] = a.Name
-		return
-	case "ifb":
-		t.ifbs[a.Index] = struct{}{}
-		return
-	case "veth":
-	default:
-		t.storeDevice(l)
-		return
-	}
-	v := t.veths[a.Index]
-	if v == nil {
-		t.seen++
-		v = &Port{Index: a.Index, Seen: t.seen, Since: time.Now()}
-		t.veths[a.Index] = v
-	}
-	v.Name, v.Master, v.MTU = a.Name, a.MasterIndex, a.MTU
-	v.MAC = a.HardwareAddr
-	v.PeerIndex, v.NSID = a.ParentIndex, a.NetNsID
-	v.Up = a.Flags&net.FlagUp != 0 && a.OperState == netlink.OperUp
-	if v.NSID < 0 && v.PeerIndex != 0 && v.Master != 0 {
-		t.peers[v.PeerIndex] = v.Index
-	}
 }
 
 // pin asks for the MAC of a veth's peer, unless it is pinned, and pins it if it
@@ -282,14 +257,4 @@ func (t *Table) mark(index int) bool {
 	defer t.mu.Unlock()
 	t.hint.add(index)
 	return true
-}
-
-func (t *Table) known(index int) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	_, veth := t.veths[index]
-	_, bridge := t.bridges[index]
-	_, ifb := t.ifbs[index]
-	_, device := t.devices[index]
-	return veth || bridge || ifb || device
 }

@@ -1,0 +1,125 @@
+package link
+
+import (
+	"encoding/binary"
+	"hash/maphash"
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// A container with NET_ADMIN can have the kernel say thousands of times a second that
+// the carrier of its port, and of its bridge, went and came. So a message counts only if
+// something else in it is not as in the message before. All that is compared is what
+// the host alone sets, and where the peer is.
+
+// essence is what counts of the last messages about a link.
+type essence struct{ link, port uint64 } // of the device, and as a port of a bridge
+
+var seed = maphash.MakeSeed()
+
+// Attributes of ports and of bridges that change by themselves, or by what containers
+// send: states, timers and counts.
+var (
+	portVaries = [64]bool{nl.IFLA_BRPORT_STATE: true, nl.IFLA_BRPORT_ROOT_ID: true, nl.IFLA_BRPORT_BRIDGE_ID: true,
+		nl.IFLA_BRPORT_DESIGNATED_PORT: true, nl.IFLA_BRPORT_DESIGNATED_COST: true, nl.IFLA_BRPORT_TOPOLOGY_CHANGE_ACK: true,
+		nl.IFLA_BRPORT_CONFIG_PENDING: true, nl.IFLA_BRPORT_MESSAGE_AGE_TIMER: true, nl.IFLA_BRPORT_FORWARD_DELAY_TIMER: true,
+		nl.IFLA_BRPORT_HOLD_TIMER: true, nl.IFLA_BRPORT_MCAST_EHT_HOSTS_CNT: true, nl.IFLA_BRPORT_MCAST_N_GROUPS: true}
+	bridgeVaries = [64]bool{nl.IFLA_BR_ROOT_ID: true, nl.IFLA_BR_ROOT_PORT: true, nl.IFLA_BR_ROOT_PATH_COST: true,
+		nl.IFLA_BR_TOPOLOGY_CHANGE: true, nl.IFLA_BR_TOPOLOGY_CHANGE_DETECTED: true, nl.IFLA_BR_HELLO_TIMER: true,
+		nl.IFLA_BR_TCN_TIMER: true, nl.IFLA_BR_TOPOLOGY_CHANGE_TIMER: true, nl.IFLA_BR_GC_TIMER: true,
+		querierState: true, learned: true}
+)
+
+// Attributes of bridges in linux/if_link.h: IFLA_BR_MCAST_QUERIER_STATE (Linux 5.16) and
+// IFLA_BR_FDB_N_LEARNED (6.7).
+const querierState, learned = 46, 47
+
+// same tells whether a link message says nothing new, and notes what it says. The first
+// one of a link is always new. The caller holds t.refresh.
+func (t *Table) same(m syscall.NetlinkMessage, index int) bool {
+	var h maphash.Hash
+	h.SetSeed(seed)
+	port := m.Data[0] == unix.AF_BRIDGE
+	if !port {
+		flags := binary.NativeEndian.Uint32(m.Data[8:])
+		if flags&unix.IFF_UP != 0 {
+			h.WriteByte(1)
+		}
+	}
+	walk(m.Data[unix.SizeofIfInfomsg:], func(typ uint16, raw, value []byte) {
+		switch {
+		case typ == unix.IFLA_MASTER:
+			h.Write(raw)
+		case port && typ == unix.IFLA_PROTINFO:
+			without(&h, value, &portVaries)
+		case port:
+		case typ == unix.IFLA_LINKINFO:
+			linkInfo(&h, value)
+		case typ == unix.IFLA_IFNAME, typ == unix.IFLA_ADDRESS, typ == unix.IFLA_MTU, typ == unix.IFLA_TXQLEN,
+			typ == unix.IFLA_LINK, typ == unix.IFLA_LINK_NETNSID:
+			h.Write(raw)
+		}
+	})
+	was, sum := t.heard[index], h.Sum64()
+	now := was
+	if port {
+		now.port = sum
+	} else {
+		now.link = sum
+	}
+	t.heard[index] = now
+	return was == now
+}
+
+// linkInfo adds what is special to the kind of a link and to its being a port.
+func linkInfo(h *maphash.Hash, info []byte) {
+	var kind, slave string
+	walk(info, func(typ uint16, raw, value []byte) {
+		switch typ {
+		case unix.IFLA_INFO_KIND:
+			kind = text(value)
+			h.Write(raw)
+		case unix.IFLA_INFO_SLAVE_KIND:
+			slave = text(value)
+			h.Write(raw)
+		case unix.IFLA_INFO_DATA:
+			if kind == "bridge" {
+				without(h, value, &bridgeVaries)
+			}
+		case unix.IFLA_INFO_SLAVE_DATA:
+			if slave == "bridge" {
+				without(h, value, &portVaries)
+			}
+		}
+	})
+}
+
+func text(value []byte) string {
+	if n := len(value); n > 0 && value[n-1] == 0 {
+		value = value[:n-1]
+	}
+	return string(value)
+}
+
+func without(h *maphash.Hash, attrs []byte, leave *[64]bool) {
+	walk(attrs, func(typ uint16, raw, _ []byte) {
+		if int(typ) >= len(leave) || !leave[typ] {
+			h.Write(raw)
+		}
+	})
+}
+
+// walk goes through attributes, up to the first that is cut off.
+func walk(b []byte, do func(typ uint16, raw, value []byte)) {
+	for len(b) >= unix.SizeofRtAttr {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < unix.SizeofRtAttr || n > len(b) {
+			return
+		}
+		typ := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+		do(typ, b[:n], b[unix.SizeofRtAttr:n])
+		b = b[min(len(b), (n+3)&^3):]
+	}
+}

@@ -1,0 +1,112 @@
+package link
+
+import (
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// atOnce is how many messages about a port that say something new are acted on at
+	// once: more than it takes to set one up. After these it is one each pacing, as
+	// many as there are: a container that moves its end between namespaces of its own
+	// can make any number.
+	atOnce = 20
+	pacing = time.Second
+)
+
+// pace bounds how often links are looked at.
+type pace struct {
+	rooms map[int]room
+	late  map[int]struct{} // those that were put off
+	due   time.Time        // when these are looked at; zero if there are none
+}
+
+// room is how many times a link may be looked at, as of a moment.
+type room struct {
+	left int
+	at   time.Time
+}
+
+// now tells whether a link is to be looked at now; otherwise it is put off.
+func (p *pace) now(index int, now time.Time) bool {
+	r := p.room(index, now)
+	_, waits := p.late[index]
+	may := r.left > 0 && !waits
+	switch {
+	case may:
+		r.left--
+	case !waits:
+		p.late[index] = struct{}{}
+		if p.due.IsZero() {
+			p.due = now.Add(pacing)
+		}
+	}
+	p.rooms[index] = r
+	return may
+}
+
+// room is that of a link now.
+func (p *pace) room(index int, now time.Time) room {
+	r, ok := p.rooms[index]
+	if !ok {
+		return room{atOnce, now}
+	}
+	if more := int(now.Sub(r.at) / pacing); more > 0 {
+		r.left, r.at = min(atOnce, r.left+more), r.at.Add(time.Duration(more)*pacing)
+	}
+	return r
+}
+
+// take gives the links that were put off until now.
+func (p *pace) take(now time.Time) map[int]struct{} {
+	if p.due.IsZero() || now.Before(p.due) {
+		return nil
+	}
+	late := p.late
+	p.late, p.due = map[int]struct{}{}, time.Time{}
+	for index := range late {
+		r := p.room(index, now)
+		r.left = max(0, r.left-1)
+		p.rooms[index] = r
+	}
+	return late
+}
+
+// forget is for a link that is gone.
+func (p *pace) forget(index int) {
+	delete(p.rooms, index)
+	delete(p.late, index)
+}
+
+// keep forgets all links but those that are here.
+func (p *pace) keep(here map[int]struct{}) {
+	for index := range p.rooms {
+		if _, ok := here[index]; !ok {
+			p.forget(index)
+		}
+	}
+}
+
+// patience has the next read end when links that were put off are due.
+func (t *Table) patience(now time.Time) {
+	t.refresh.Lock()
+	defer t.refresh.Unlock()
+	var tv unix.Timeval // zero is for ever
+	if due := t.pace.due; !due.IsZero() {
+		tv = unix.NsecToTimeval(max(due.Sub(now), time.Millisecond).Nanoseconds())
+	}
+	_ = t.events.SetReceiveTimeout(&tv) // it only notes it
+}
+
+// catchUp looks at links that were put off, and says whether the hint grew.
+func (t *Table) catchUp(now time.Time) bool {
+	t.refresh.Lock()
+	defer t.refresh.Unlock()
+	late := t.pace.take(now)
+	for index := range late {
+		t.follow(index)
+		t.mark(index)
+	}
+	return len(late) > 0
+}
