@@ -15,6 +15,7 @@ import (
 type Features struct {
 	Locked   bool // a port takes frames only from MACs that are bound to it
 	Sticky   bool // an FDB entry stays on its port
+	Groups   bool // a port may join so many multicast groups and no more
 	Filter   bool // nftables of the bridge family, with the guard's rules
 	Prefixes bool // sets of prefixes, for the label netguard.guard.allow
 	Samples  bool // refused frames can be handed to whoever listens
@@ -34,6 +35,9 @@ type Features struct {
 func (f Features) able(s settings) settings {
 	if !f.Locked {
 		s.on &^= locked
+	}
+	if !f.Groups {
+		s.groups = 0
 	}
 	return s
 }
@@ -155,6 +159,7 @@ func (f *Features) probePort(links rtnl, port int) error {
 	if f.Locked = p.settings.on&locked != 0; !f.Locked {
 		f.Missing = append(f.Missing, "bridge port setting locked (Linux 5.16): the filter alone keeps containers to their MACs")
 	}
+	f.Groups = p.settings.groups == want.groups
 	if want = f.able(want); p.settings != want {
 		return fmt.Errorf("port was set to %q and is %q: Linux 4.15 or newer is needed", want, p.settings)
 	}

@@ -18,6 +18,8 @@ type settings struct {
 	// frames are forwarded like others. Without it they, LLDP among them, go to
 	// the host and no hook of the bridge sees them.
 	group uint16
+	// groups is how many multicast groups the port may have joined; 0 is any number.
+	groups uint32
 }
 
 type switches uint8
@@ -33,6 +35,11 @@ const (
 	// allGroups is all that the kernel takes: not the second, flow control,
 	// which the bridge drops.
 	allGroups = 0xfffd
+
+	// maxGroups leaves room for what sixteen ports join at their worst: with 4096
+	// groups (hash_max) a bridge gives up telling whose multicast is for whom, for
+	// good. IFLA_BRPORT_MCAST_MAX_GROUPS is of Linux 6.3.
+	maxGroups = 250
 )
 
 // portDefaults is what the kernel gives a new port. dockerd changes none of these
@@ -54,7 +61,10 @@ var switchNames = []struct {
 	{locked, unix.IFLA_BRPORT_LOCKED, "locked"},
 }
 
-const groupName = "group_fwd_mask="
+const (
+	groupName  = "group_fwd_mask="
+	groupsName = "mcast_max_groups="
+)
 
 func (s settings) String() string {
 	var on []string
@@ -65,6 +75,9 @@ func (s settings) String() string {
 	}
 	if s.group != 0 {
 		on = append(on, fmt.Sprintf("%s0x%x", groupName, s.group))
+	}
+	if s.groups != 0 {
+		on = append(on, fmt.Sprintf("%s%d", groupsName, s.groups))
 	}
 	return strings.Join(on, " ")
 }
@@ -89,6 +102,14 @@ words:
 				continue words
 			}
 		}
+		if number, ok := strings.CutPrefix(word, groupsName); ok {
+			n, err := strconv.ParseUint(number, 10, 32)
+			if err != nil {
+				return settings{}, false
+			}
+			s.groups = uint32(n)
+			continue
+		}
 		number, ok := strings.CutPrefix(word, groupName)
 		group, err := strconv.ParseUint(number, 0, 16)
 		if !ok || err != nil {
@@ -102,11 +123,15 @@ words:
 // guarded is what a port of an admitted container is set to. What the bridge
 // floods to it stays as it was: ARP needs broadcast, ND and mDNS need multicast.
 func guarded(before settings) settings {
-	return settings{on: bpduGuard | locked | before.on&(mcastFlood|bcastFlood), group: allGroups}
+	s := settings{on: bpduGuard | locked | before.on&(mcastFlood|bcastFlood), group: allGroups, groups: maxGroups}
+	if before.groups != 0 {
+		s.groups = min(s.groups, before.groups)
+	}
+	return s
 }
 
 // jailed is what a port is set to that nothing may reach.
-var jailed = settings{on: bpduGuard | locked, group: allGroups}
+var jailed = settings{on: bpduGuard | locked, group: allGroups, groups: maxGroups}
 
 // bridgePort is a port as the kernel has it.
 type bridgePort struct {
@@ -210,6 +235,10 @@ func (s *settings) decode(ad *netlink.AttributeDecoder) error {
 			s.group = ad.Uint16()
 			continue
 		}
+		if ad.Type() == unix.IFLA_BRPORT_MCAST_MAX_GROUPS {
+			s.groups = ad.Uint32()
+			continue
+		}
 		for _, w := range switchNames {
 			if ad.Type() == w.attr && ad.Uint8() != 0 {
 				s.on |= w.bit
@@ -235,6 +264,7 @@ func (r rtnl) set(index int, s settings, forget bool) error {
 			}
 			// Only what may be set may be sent.
 			ae.Uint16(unix.IFLA_BRPORT_GROUP_FWD_MASK, s.group&allGroups)
+			ae.Uint32(unix.IFLA_BRPORT_MCAST_MAX_GROUPS, s.groups)
 			if forget {
 				ae.Bytes(unix.IFLA_BRPORT_FLUSH, nil)
 			}
