@@ -131,9 +131,13 @@ func (f ipFamily) over(limit uint32) match {
 	}, note(f.open, unix.NFT_DYNSET_OP_UPDATE, 0, &expr.Connlimit{Count: each, Flags: overLimit}))
 }
 
-// limitRules are the rules of all chains, those of the limits among them.
-func limitRules(mode Mode, limits []uint32) []rule {
+// limitRules are the rules of all chains, those of the limits among them. With closed
+// admission the table has the rule about link-local groups as well.
+func limitRules(mode Mode, closed bool, limits []uint32) []rule {
 	b := &builder{}
+	if closed {
+		b.linkLocalGroups()
+	}
 	for _, hook := range []string{"forward", "input"} {
 		b.add(hook, "of a connection that is open, or of none", accept, ctState.noBit(word(ctNew|ctRelated)...))
 		b.add(hook, "of one that has an entry already", accept, ctStatus.anyBit(word(ctConfirmed)...))
@@ -165,6 +169,11 @@ func maxChain(limit uint32) string { return maxPrefix + strconv.FormatUint(uint6
 
 func buildLimitChain(t *nftables.Table, name string) *nftables.Chain {
 	c := &nftables.Chain{Table: t, Name: name}
+	if name == linkLocalChain {
+		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(linkLocalPriority)
+		c.Policy = new(nftables.ChainPolicyAccept)
+		return c
+	}
 	if hook, ok := map[string]*nftables.ChainHook{"forward": nftables.ChainHookForward, "input": nftables.ChainHookInput}[name]; ok {
 		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, hook, nftables.ChainPriorityRef(limitPriority)
 		c.Policy = new(nftables.ChainPolicyAccept)
@@ -188,7 +197,7 @@ func (p *plan) limits() limitPlan {
 			asked = append(asked, pp.Connections)
 		}
 	}
-	if len(asked) == 0 {
+	if len(asked) == 0 && !p.closed {
 		return limitPlan{}
 	}
 	slices.Sort(asked)
@@ -200,7 +209,7 @@ func (p *plan) limits() limitPlan {
 		}
 		asked = slices.Compact(asked)
 	}
-	out := limitPlan{rules: limitRules(p.mode, asked),
+	out := limitPlan{rules: limitRules(p.mode, p.closed, asked),
 		sets: map[string]elements{setMax4: {}, setMax6: {}}, owners: map[netip.Addr]int{}}
 	for _, index := range sortedKeys(p.ports) {
 		pp := p.ports[index]

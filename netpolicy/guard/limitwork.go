@@ -83,6 +83,11 @@ func diffLimits(p limitPlan, have *tableState) limitWork {
 		got, _, _ := strings.Cut(have.rules[hook], "\n")
 		intact = intact && want == got
 	}
+	if _, there := have.rules[linkLocalChain]; there && w.lines[linkLocalChain] != "" {
+		want, _, _ := strings.Cut(w.lines[linkLocalChain], "\n")
+		got, _, _ := strings.Cut(have.rules[linkLocalChain], "\n")
+		intact = intact && want == got
+	}
 	if !intact {
 		w.create, w.remove = true, have.present
 		w.chains, w.add = sortedKeys(w.lines), p.sets

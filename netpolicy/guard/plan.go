@@ -12,9 +12,12 @@ import (
 
 // plan is a wish worked out: what the kernel shall hold. It is pure.
 type plan struct {
-	mode  Mode
-	sets  map[string]elements
-	ports map[int]*portPlan
+	mode Mode
+	// closed says that ports which nobody has seen yet are refused, with or without an
+	// agent.
+	closed bool
+	sets   map[string]elements
+	ports  map[int]*portPlan
 	// neighbours are the permanent entries of the host.
 	neighbours map[Neighbour]neighbour
 	// extras and prefixes are what labels have taken of what there is for them.
@@ -43,7 +46,7 @@ type portPlan struct {
 // newPlan works a wish out. What cannot be is a fault of the port, and keeps it
 // from being admitted, but does not touch others.
 func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
-	p := &plan{mode: w.Mode, sets: map[string]elements{}, ports: map[int]*portPlan{}, neighbours: map[Neighbour]neighbour{}}
+	p := &plan{mode: w.Mode, closed: w.closed() && len(w.Bridges) > 0, sets: map[string]elements{}, ports: map[int]*portPlan{}, neighbours: map[Neighbour]neighbour{}}
 	for _, s := range sets(f) {
 		if !s.dynamic {
 			p.sets[s.name] = elements{}
