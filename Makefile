@@ -34,12 +34,12 @@ test: deps ## every test (root; minutes)
 	$(call swept,failed=0; \
 		$(GO) test -count=1 -timeout 20m -p $(PARALLEL) $(UNITS) || failed=1; \
 		$(GO) test -count=1 -tags faultinject ./internal/fault || failed=1; \
-		$(GO) test -count=1 -timeout 20m -p 1 $(ENGINES) || failed=1; \
+		$(GO) test -count=1 -timeout 40m -p 1 $(ENGINES) || failed=1; \
 		test $$failed = 0)
 
 newer: deps ## the tests with engines, against the Docker of Debian SUITE=sid
 	integration/newer $(CURDIR)/bin/newer $(SUITE)
-	$(call swept,NETGUARD_TEST_DOCKERD=$(CURDIR)/bin/newer/dockerd $(GO) test -count=1 -timeout 20m -p 1 $(ENGINES))
+	$(call swept,NETGUARD_TEST_DOCKERD=$(CURDIR)/bin/newer/dockerd $(GO) test -count=1 -timeout 40m -p 1 $(ENGINES))
 
 units: ## the tests that need no engine
 	$(GO) test -count=1 -timeout 10m -p $(PARALLEL) $(UNITS)
