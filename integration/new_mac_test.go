@@ -3,6 +3,7 @@ package integration
 import (
 	"syscall"
 	"testing"
+	"time"
 
 	"netguard/agent/control"
 	. "netguard/integration/harness"
@@ -59,7 +60,7 @@ func TestNewMAC(t *testing.T) {
 				})
 				for _, from := range []Netns{neighbour.Inside(), e.Netns} {
 					for _, to := range []string{is.Addr(name, 80), is.Addr6(name, 80)} {
-						if r := from.Connect("tcp", to, "5s"); !r.Answered() {
+						if r := soon(from, to); !r.Answered() {
 							t.Errorf("%s, to %s: %s", when, to, r)
 						}
 					}
@@ -67,4 +68,14 @@ func TestNewMAC(t *testing.T) {
 			}
 		})
 	}
+}
+
+// soon tries to connect for five seconds: a server may not listen yet. Who remembers
+// another MAC tries in vain for longer.
+func soon(from Netns, to string) Reach {
+	var r Reach
+	for until := time.Now().Add(5 * time.Second); !r.Answered() && time.Now().Before(until); {
+		r = from.Connect("tcp", to, "5s")
+	}
+	return r
 }

@@ -70,7 +70,7 @@ func TestPrivileges(t *testing.T) {
 			other.Inside().CannotReach("tcp", web.Addr("net", 80))
 			late := e.Run("late", On("net"), Doing("serve", "tcp", ":80"), Label(egressRate, "10mbit"))
 			a.AwaitStatus("a new one is limited", limited(late, "net", 0, 10e6))
-			other.Inside().CanReach("tcp", late.Addr("net", 80))
+			shall(t, []reach{{"the new one", other.Inside(), "tcp", late.Addr("net", 80)}}, true) // its server may not listen yet
 			late.Remove()
 			a.AwaitStatus("it is gone", func(s control.Status) bool { return len(s.Endpoints) == 2 })
 			if r := a.CLI("cleanup"); !r.OK() {

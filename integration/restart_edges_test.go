@@ -114,7 +114,7 @@ func (s *edgeStage) reach(t *testing.T) {
 	server, client, third := s.server.For(t), s.client.For(t), s.third.For(t)
 	for _, to := range []string{server.Addr("net", 80), server.Addr6("net", 80)} {
 		for who, from := range map[string]Netns{"its client": client.Inside(), "the host": s.e.For(t).Netns} {
-			if r := from.Connect("tcp", to, "3s"); !r.Answered() {
+			if r := soon(from, to); !r.Answered() {
 				t.Errorf("%s does not reach the server at %s: %s", who, to, r)
 			}
 		}
