@@ -206,7 +206,7 @@ func (l *loop) pass(ctx context.Context) {
 		}
 		l.alerts.pass(time.Now(), s.desires)
 		s.guarding = l.sentry.report
-		s.unknown = here.unknownPorts(s.desires, time.Now())
+		s.unknown = here.unknownPorts(s.desires, seen, time.Now())
 		s.ground = here.findings(op.Left, s.unknown)
 		l.tellGround(s.ground)
 		s.guardErr = l.sentry.err

@@ -106,8 +106,12 @@ func (s site) trusted() []guard.Port {
 const patience = 5 * time.Second
 
 // unknownPorts are the ports of managed bridges that are nobody's, for longer than it
-// takes a container to start.
-func (s site) unknownPorts(desires []desire, now time.Time) []control.UnknownPort {
+// takes a container to start. While Docker cannot be read nothing is said of any: nobody
+// can be asked whose they are.
+func (s site) unknownPorts(desires []desire, o observed, now time.Time) []control.UnknownPort {
+	if o.err != nil {
+		return []control.UnknownPort{}
+	}
 	known := map[int]bool{}
 	for i := range desires {
 		if p := desires[i].Port; p != nil {
