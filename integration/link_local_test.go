@@ -22,13 +22,18 @@ func TestLinkLocalGroups(t *testing.T) {
 	}
 	e.Network("net", Subnet("198.18.98.0/24"))
 	host := netip.MustParseAddrPort("198.18.98.1:7198")
+	// This one is of no managed network.
+	other := netip.MustParseAddrPort("203.0.113.1:7198")
+	e.Output("ip", "addr", "add", other.Addr().String()+"/32", "dev", "lo")
 	box := newMailbox(t, e, int(host.Port()))
 	arrived := func(c *Container) int {
 		iface, own := c.Interface("net"), mac(t, c.MAC("net"))
 		for last := range 16 {
 			for _, from := range []netip.Addr{c.IP("net"), netip.MustParseAddr("192.0.2.5")} {
 				group := attack.MAC{1, 0x80, 0xc2, 0, 0, byte(last)}
-				c.Inside().SendFrame(iface, attack.Ether(group, own, attack.EtherIPv4, attack.UDP4(netip.AddrPortFrom(from, 7), host, []byte("group"))), 2)
+				for _, to := range []netip.AddrPort{host, other} {
+					c.Inside().SendFrame(iface, attack.Ether(group, own, attack.EtherIPv4, attack.UDP4(netip.AddrPortFrom(from, 7), to, []byte("group"))), 2)
+				}
 			}
 		}
 		// The host's own datagram comes last.

@@ -8,6 +8,9 @@ const (
 	linkLocalPriority = -450
 )
 
+// toLinkLocalGroup holds for frames to 01:80:c2:00:00:00 to :0f.
+var toLinkLocalGroup = etherTo.maskedIs([]byte{255, 255, 255, 255, 255, 0xf0}, []byte{1, 0x80, 0xc2, 0, 0, 0})
+
 // linkLocalGroups refuses IP in frames to link-local groups (01:80:c2:00:00:00 to :0f,
 // LLDP among them) that come in by a veth.
 //
@@ -18,6 +21,5 @@ const (
 // of IP is in such a frame, whosever veth it is, so that the rule needs to know no bridge
 // and holds without an agent.
 func (b *builder) linkLocalGroups() {
-	b.add(linkLocalChain, "IP for a link-local group", goTo("refuse"), inKind.is(ifname("veth")...),
-		etherTo.maskedIs([]byte{255, 255, 255, 255, 255, 0xf0}, []byte{1, 0x80, 0xc2, 0, 0, 0}))
+	b.add(linkLocalChain, "IP for a link-local group", goTo("refuse"), inKind.is(ifname("veth")...), toLinkLocalGroup)
 }

@@ -94,6 +94,10 @@ func (b *builder) strangers(f Features) {
 func (b *builder) strange(stranger expr.Any) {
 	b.add("strange", "from a port of another bridge", accept, in(setOthers, inPort))
 	b.add("strange", "to a port of another bridge", accept, in(setOthers, outPort))
+	// A bridge without STP forwards the first of the link-local groups like any frame.
+	for _, c := range []struct{ kind, proto string }{{"IPv4", protoIP4}, {"ARP", protoARP}, {"IPv6", protoIP6}} {
+		b.add("strange", c.kind+" for a link-local group", stranger, carried.is([]byte(c.proto)...), toLinkLocalGroup)
+	}
 	for _, c := range []struct {
 		comment, set string
 		address      field
