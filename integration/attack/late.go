@@ -3,9 +3,7 @@ package attack
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -49,26 +47,7 @@ func SumTo(b []byte, offset int, want uint16) {
 }
 
 // Sent returns the next frame that left by the interface.
-func (p *Port) Sent(until time.Time) ([]byte, error) {
-	for {
-		n, _, _, from, err := unix.Recvmsg(p.fd, p.buf, p.oob, 0)
-		switch {
-		case errors.Is(err, unix.EINTR):
-		case errors.Is(err, unix.EAGAIN):
-			left := time.Until(until)
-			if left <= 0 {
-				return nil, os.ErrDeadlineExceeded
-			}
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
-		case err != nil:
-			return nil, fmt.Errorf("receive: %w", err)
-		default:
-			if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
-				return p.buf[:n], nil
-			}
-		}
-	}
-}
+func (p *Port) Sent(until time.Time) ([]byte, error) { return p.next(until, true) }
 
 // Redirect makes two fragments of a TCP segment, each with what is left to the kernel.
 // Whoever puts them together judges one to the port seen. Who sends it on has the kernel

@@ -86,24 +86,27 @@ func (p *Port) write(frame []byte) error {
 // Receive returns the next frame that came in, without the VLAN tag that the
 // kernel has taken out, or os.ErrDeadlineExceeded. The frame is valid until the
 // next one.
-func (p *Port) Receive(until time.Time) ([]byte, error) {
+func (p *Port) Receive(until time.Time) ([]byte, error) { return p.next(until, false) }
+
+// next is the next frame that came in, or that left.
+func (p *Port) next(until time.Time, left bool) ([]byte, error) {
 	for {
 		n, _, _, from, err := unix.Recvmsg(p.fd, p.buf, p.oob, 0)
 		switch {
 		case errors.Is(err, unix.EINTR):
 		case errors.Is(err, unix.EAGAIN):
-			left := time.Until(until)
-			if left <= 0 {
+			wait := time.Until(until)
+			if wait <= 0 {
 				return nil, os.ErrDeadlineExceeded
 			}
-			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, int(left.Milliseconds())+1)
+			_, _ = unix.Poll([]unix.PollFd{{Fd: int32(p.fd), Events: unix.POLLIN}}, int(wait.Milliseconds())+1)
 		case err != nil:
 			return nil, fmt.Errorf("receive: %w", err)
 		default:
-			if ll, ok := from.(*unix.SockaddrLinklayer); ok && ll.Pkttype == unix.PACKET_OUTGOING {
-				continue
+			ll, ok := from.(*unix.SockaddrLinklayer)
+			if outgoing := ok && ll.Pkttype == unix.PACKET_OUTGOING; outgoing == left {
+				return p.buf[:n], nil
 			}
-			return p.buf[:n], nil
 		}
 	}
 }
