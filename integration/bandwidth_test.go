@@ -113,7 +113,8 @@ func TestFirstPacket(t *testing.T) {
 		if len(is) < 5 {
 			t.Fatalf("%s: only %d intervals arrived", protocol, len(is))
 		}
-		// Tree.Burst says 17.6 kB at this rate; nothing else is allowed.
+		// One flow wakes one class: what Tree.Burst says of all classes together is not
+		// for it to use.
 		got := excess(is, 8e6)
 		t.Logf("%s: %.0f bytes above rate x time at most", protocol, got)
 		if got > 18e3 {
