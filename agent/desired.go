@@ -23,6 +23,8 @@ type desire struct {
 	// answers are its container's addresses on other networks, under which it may
 	// answer on this one.
 	answers []netip.Addr
+	// dhcpServer says that it may answer DHCP clients of its network.
+	dhcpServer bool
 	// connections is how many it may have open at a time; 0 is no limit.
 	connections uint32
 	// wrong is what is wrong with its labels, with the remedy: it is not to be
@@ -63,6 +65,7 @@ func desired(endpoints []endpoint.Endpoint, cfg config.Config, leaf shaper.Leaf)
 			d.counts(cfg.Connections)
 		}
 		d.owns()
+		d.serves(cfg, on[e.Key.Container])
 	}
 	return out
 }

@@ -61,7 +61,7 @@ func (s *settings) reload(o Options, log *slog.Logger) bool {
 	started.TrustImageLabels = cfg.TrustImageLabels
 	started.AdmitUnknown, started.Uplinks, started.SwarmPortsOpen = cfg.AdmitUnknown, cfg.Uplinks, cfg.SwarmPortsOpen
 	started.Connections, started.Claims, started.Fragments = cfg.Connections, cfg.Claims, cfg.Fragments
-	started.FragmentRate = cfg.FragmentRate
+	started.FragmentRate, started.DHCPServers = cfg.FragmentRate, cfg.DHCPServers
 	s.fault.Store(nil)
 	if !reflect.DeepEqual(started, cfg) {
 		text := fmt.Sprintf("%s changes what is only read at the start (socket, metrics, docker_host, policy_dir, log): restart the agent for that", o.ConfigPath)

@@ -16,7 +16,8 @@ import (
 )
 
 // TestForgedErrors: nobody breaks or narrows a connection of others, errors of those who
-// serve arrive, and a DHCP server's answers to a relay leave the host.
+// serve arrive, a DHCP server's answers to a relay leave the host, and those to its own
+// network pass by the operator's word.
 func TestForgedErrors(t *testing.T) {
 	t.Parallel()
 	e := Start(t, WithIPv6(), WithOutside())
@@ -82,6 +83,7 @@ func TestForgedErrors(t *testing.T) {
 			t.Errorf("%s was honest, but: %+v", c.Name, got[i])
 		}
 	}
+	t.Run("DHCP_servers", func(t *testing.T) { dhcpServers(t, e, a) })
 }
 
 // refusedAt sends to a port at which nobody is, and gives what comes back.

@@ -16,6 +16,7 @@ const (
 	labelEnabled = "netguard.enabled"
 	labelAllow   = "netguard.guard.allow"
 	labelLimit   = "netguard.guard.connections"
+	labelDHCP    = "netguard.guard.dhcp"
 )
 
 var policyLabels = [2]string{Ingress: labelIngress, Egress: labelEgress}
@@ -27,7 +28,7 @@ func Claims(label string) bool { return label == labelIngress || label == labelE
 // knownLabels are those with a name of their own, to guess what a misspelt one
 // was meant to be.
 var knownLabels = []string{
-	labelIngress, labelEgress, labelEnabled, labelAllow, labelLimit,
+	labelIngress, labelEgress, labelEnabled, labelAllow, labelLimit, labelDHCP,
 	"netguard.ingress.rate", "netguard.egress.rate", "netguard.ingress.burst", "netguard.egress.burst",
 }
 

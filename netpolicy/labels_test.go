@@ -38,7 +38,7 @@ func TestEveryLabelHasOneReader(t *testing.T) {
 			t.Errorf("%q has %d readers", label, readers)
 		}
 	}
-	for _, label := range []string{"netguard.enabled", "netguard.guard.allow"} {
+	for _, label := range []string{"netguard.enabled", "netguard.guard.allow", "netguard.guard.connections", "netguard.guard.dhcp"} {
 		if Claims(label) || shaper.Claims(label) || len(Strays(map[string]string{label: ""})) > 0 {
 			t.Errorf("%q is refused", label)
 		}
@@ -52,6 +52,7 @@ func TestStrays(t *testing.T) {
 		"NetGuard.ingress":           "did you mean netguard.ingress?",
 		"netgaurd.ingress":           "did you mean netguard.ingress?",
 		"netguard.gaurd.allow":       "did you mean netguard.guard.allow?",
+		"netguard.guard.dhpc":        "did you mean netguard.guard.dhcp?",
 		"netguard.enable":            "did you mean netguard.enabled?",
 		"netguard.policy":            "the labels are netguard.ingress",
 		"netguard.ingress.rate":      "",

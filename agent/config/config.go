@@ -47,6 +47,8 @@ type Config struct {
 	Connections   uint32 // that a container may have open at a time; 0 is no limit
 	// Claims are the addresses that labels may claim; none is any single one.
 	Claims []netip.Prefix
+	// DHCPServers are the networks on which containers may be DHCP servers by their label.
+	DHCPServers Globs
 	// Fragments says what becomes of fragments that containers send.
 	Fragments Fragments
 	// FragmentRate is how many of them a second a container may send; 0 is no limit.

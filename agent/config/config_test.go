@@ -27,7 +27,7 @@ networks:
   unguarded: [bare]
   uplinks: [eth0]
 admission: open
-guard: {storm: 7, connections: 8, allow: [192.0.2.0/24], fragments: pass, fragment_rate: 9}
+guard: {storm: 7, connections: 8, allow: [192.0.2.0/24], dhcp_servers: [lab], fragments: pass, fragment_rate: 9}
 limits:
   default: {ingress: 100mbit, egress: 50mbit}
   max:
@@ -47,7 +47,7 @@ func TestParse(t *testing.T) {
 	all := Config{
 		Exclude: Globs{"ci-*", "lab?"}, Unguarded: Globs{"bare"}, Uplinks: Globs{"eth0"}, AdmissionOpen: true,
 		Storm: guard.Storm{Rate: 7, Burst: 14}, Connections: 8, Fragments: FragmentsPass, FragmentRate: 9,
-		Claims: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+		Claims: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}, DHCPServers: Globs{"lab"},
 		Limits: shaper.Operator{
 			Default: [2]shaper.Rate{100 * shaper.Mbit, 50 * shaper.Mbit},
 			Max:     [2]shaper.Rate{0, shaper.Gbit},

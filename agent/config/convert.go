@@ -24,6 +24,7 @@ func (d *decoder) convert(r raw) Config {
 	c := Default()
 	c.Exclude, c.Unguarded = d.globs(r.exclude, checkGlob), d.globs(r.unguarded, checkGlob)
 	c.Uplinks = d.globs(r.uplinks, checkGlob)
+	c.DHCPServers = d.globs(r.dhcpServers, checkGlob)
 	c.TrustImageLabels = d.globs(r.trustImages, checkImageGlob)
 	if w := r.admission; w.Set() {
 		switch w.Text {

@@ -24,6 +24,7 @@ type raw struct {
 	storm        word
 	connections  word
 	claims       []word
+	dhcpServers  []word
 	fragments    word
 	fragmentRate word
 	defaults     rawRates
@@ -54,6 +55,7 @@ func (r *raw) fields(d *decoder) []field {
 			d.Field("storm", d.Scalar(&r.storm)),
 			d.Field("connections", d.Scalar(&r.connections)),
 			d.Field("allow", d.list(&r.claims)),
+			d.Field("dhcp_servers", d.list(&r.dhcpServers)),
 			d.Field("fragments", d.Scalar(&r.fragments)),
 			d.Field("fragment_rate", d.Scalar(&r.fragmentRate)),
 		)),

@@ -13,8 +13,6 @@ const longestQuestion = 576
 var (
 	portPair   = transport(0, 4)
 	targetPort = transport(2, 2)
-	ip4ToFirst = network(16, 1)
-	ip6ToStart = network(24, 2)
 	dhcpStart  = transport(8, 3) // a question, over Ethernet, a MAC of 6 bytes
 	dhcpMAC    = transport(8+28, 6)
 )
@@ -32,21 +30,4 @@ func (b *builder) dhcp(f Features) {
 	b.pass("dhcp-client", "for itself")
 
 	b.servers(f)
-}
-
-// servers adds the checks of DHCP servers. What they answer to clients of the bridge
-// makes them the router of these, so nothing may come from a server's port, or go to a
-// client's, whatever the other port is: clients do not look at it. What leaves the bridge
-// for a relay, which asked, hurts nobody here: it is in a frame to the bridge, and its
-// destination is on no managed network.
-func (b *builder) servers(f Features) {
-	if f.Prefixes {
-		b.refuse("dhcp-server", "to a managed network", kindDHCP, in(setSubnets4, etherType, ip4To))
-		b.pass("dhcp-server", "to a relay", in(setBridges, etherTo), portPair.is(0, 67, 0, 67), ip4ToFirst.between(1, 223))
-		b.refuse("dhcpv6-server", "to a managed network", kindDHCP, in(setSubnets6, etherType, ip6To))
-		b.refuse("dhcpv6-server", "to a link-local address", kindDHCP, ip6ToStart.maskedIs([]byte{0xff, 0xc0}, []byte{0xfe, 0x80}))
-		b.pass("dhcpv6-server", "to a relay", in(setBridges, etherTo), portPair.is(547>>8, 547&0xff, 547>>8, 547&0xff), ip6ToGroup.isNot(0xff))
-	}
-	b.refuse("dhcp-server", "any other", kindDHCP)
-	b.refuse("dhcpv6-server", "any other", kindDHCP)
 }

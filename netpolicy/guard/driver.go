@@ -149,6 +149,9 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	}
 	if attached || limits != nil {
 		d.plan = d.newPlan(held)
+		if limits != nil { // it is to refuse what no rule of the bridge can tell
+			d.plan.sets[setRouted] = elements{}
+		}
 		todo = diff(d.plan, &d.kernel, d.features, d.layout)
 	}
 	if done > 0 {

@@ -65,7 +65,7 @@ func shares(limit uint32) (n, each uint32) {
 }
 
 func limitSets() []setSpec {
-	var out []setSpec
+	out := []setSpec{{name: setGuests, key: []nftables.SetDatatype{nftables.TypeIFIndex}, size: maxBridges}}
 	for _, f := range ipFamilies {
 		key := func(t ...nftables.SetDatatype) []nftables.SetDatatype {
 			return append([]nftables.SetDatatype{f.typ}, t...)
@@ -132,11 +132,15 @@ func (f ipFamily) over(limit uint32) match {
 }
 
 // limitRules are the rules of all chains, those of the limits among them. With closed
-// admission the table has the rule about link-local groups as well.
-func limitRules(mode Mode, closed bool, limits []uint32) []rule {
+// admission the table has the rule about link-local groups as well, and with guests those
+// about clients of DHCP.
+func limitRules(mode Mode, closed, guests bool, limits []uint32) []rule {
 	b := &builder{}
 	if closed {
 		b.linkLocalGroups()
+	}
+	if guests {
+		b.clients()
 	}
 	for _, hook := range []string{"forward", "input"} {
 		b.add(hook, "of a connection that is open, or of none", accept, ctState.noBit(word(ctNew|ctRelated)...))
@@ -197,7 +201,7 @@ func (p *plan) limits() limitPlan {
 			asked = append(asked, pp.Connections)
 		}
 	}
-	if len(asked) == 0 && !p.closed {
+	if len(asked) == 0 && !p.closed && len(p.guests) == 0 {
 		return limitPlan{}
 	}
 	slices.Sort(asked)
@@ -209,8 +213,11 @@ func (p *plan) limits() limitPlan {
 		}
 		asked = slices.Compact(asked)
 	}
-	out := limitPlan{rules: limitRules(p.mode, p.closed, asked),
-		sets: map[string]elements{setMax4: {}, setMax6: {}}, owners: map[netip.Addr]int{}}
+	out := limitPlan{rules: limitRules(p.mode, p.closed, len(p.guests) > 0, asked),
+		sets: map[string]elements{setMax4: {}, setMax6: {}, setGuests: {}}, owners: map[netip.Addr]int{}}
+	for bridge := range p.guests {
+		out.sets[setGuests][element{key: portKey(bridge)}] = ""
+	}
 	for _, index := range sortedKeys(p.ports) {
 		pp := p.ports[index]
 		if pp.state != Admitted || pp.Connections == 0 {

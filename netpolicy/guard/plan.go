@@ -16,6 +16,8 @@ type plan struct {
 	// closed says that ports which nobody has seen yet are refused, with or without an
 	// agent.
 	closed bool
+	// guests are the bridges whose ports are all guarded.
+	guests map[int]bool
 	sets   map[string]elements
 	ports  map[int]*portPlan
 	// neighbours are the permanent entries of the host.
@@ -46,7 +48,7 @@ type portPlan struct {
 // newPlan works a wish out. What cannot be is a fault of the port, and keeps it
 // from being admitted, but does not touch others.
 func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
-	p := &plan{mode: w.Mode, closed: w.closed() && len(w.Bridges) > 0, sets: map[string]elements{}, ports: map[int]*portPlan{}, neighbours: map[Neighbour]neighbour{}}
+	p := &plan{mode: w.Mode, closed: w.closed() && len(w.Bridges) > 0, guests: guests(w), sets: map[string]elements{}, ports: map[int]*portPlan{}, neighbours: map[Neighbour]neighbour{}}
 	for _, s := range sets(f) {
 		if !s.dynamic {
 			p.sets[s.name] = elements{}
@@ -145,6 +147,12 @@ func (p *plan) port(pp *portPlan, f Features, taken owners) {
 		return
 	}
 	put(setKnown, element{key: port})
+	if pp.DHCPServer {
+		put(setServers, element{key: port})
+	}
+	if f.Limits && p.guests[pp.Bridge] {
+		put(setRouted, element{key: port})
+	}
 
 	addrs := pp.own()
 	for _, a := range addrs {

@@ -200,7 +200,7 @@ func (b *builder) ipv4(o Options, f Features) {
 	// In the bridge family, Linux 6.18 reads a transport header even where a later
 	// fragment has none.
 	b.add("ipv4-own", "DHCP server", goTo("dhcp-server"), ip4Proto.is(udp), ip4Frag.noBit(0x1f, 0xff), sourcePort.is(0, 67))
-	b.refuse("ipv4-own", "to a DHCP client", kindDHCP, ip4Proto.is(udp), ip4Frag.noBit(0x1f, 0xff), targetPort.is(0, 68))
+	b.add("ipv4-own", "to a DHCP client", goTo("dhcp-server"), ip4Proto.is(udp), ip4Frag.noBit(0x1f, 0xff), targetPort.is(0, 68))
 	b.add("ipv4-own", "IGMP", goTo("igmp"), ip4Proto.is(igmp))
 	b.add("ipv4-own", "ICMP", goTo("icmpv4"), ip4Proto.is(icmp4))
 	b.pass("ipv4-own", "headers that can be read", l4.isNot(reserved))
@@ -223,7 +223,7 @@ func (b *builder) ipv6(o Options, f Features) {
 	b.add("ipv6-own", "ICMPv6", goTo("icmpv6"), ip6Next.is(icmp6))
 	b.pass("ipv6-own", "later fragment", l4.is(udp), fragment.anyBit(0xff, 0xf8))
 	b.add("ipv6-own", "DHCPv6 server", goTo("dhcpv6-server"), l4.is(udp), sourcePort.is(547>>8, 547&0xff))
-	b.refuse("ipv6-own", "to a DHCPv6 client", kindDHCP, l4.is(udp), targetPort.is(546>>8, 546&0xff))
+	b.add("ipv6-own", "to a DHCPv6 client", goTo("dhcpv6-server"), l4.is(udp), targetPort.is(546>>8, 546&0xff))
 	b.add("ipv6-own", "ICMPv6 behind extension headers", goTo("icmpv6-behind"), l4.is(icmp6))
 	b.pass("ipv6-own", "headers that can be read", l4.isNot(reserved))
 	b.refuse("ipv6-own", "any other", kindIP)

@@ -53,6 +53,8 @@ const (
 	setReassembly    = "reassembly"     // numbers of the host's settings, with what they were before
 	setFragments     = "fragments"      // port, with a rate meter of fragments
 	setFragmentBytes = "fragment-bytes" // the same of their bytes
+	setServers       = "dhcp-servers"   // ports that may answer DHCP clients of their bridge
+	setRouted        = "dhcp-routed"    // ports whose answers to clients beyond the host may leave
 	setPrograms      = "programs"       // number . fingerprint of programs that are, or were, attached to ports
 )
 
@@ -98,6 +100,8 @@ func sets(f Features) []setSpec {
 		{name: setInto4, key: key(port, v4), size: 4 * maxPorts},
 		{name: setInto6, key: key(port, v6), size: 4 * maxPorts},
 		{name: setAll4, key: key(v4), size: 2 * maxBridges},
+		{name: setServers, key: key(port), size: maxPorts},
+		{name: setRouted, key: key(port), size: maxPorts},
 		{name: setOwn4, key: key(v4), size: 2 * maxPorts},
 		{name: setOwn6, key: key(v6), size: 4 * maxPorts},
 		{name: setViolations, key: key(port, nftables.TypeMark), size: maxPorts * uint32(kinds), dynamic: true, counter: true},

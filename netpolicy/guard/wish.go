@@ -67,6 +67,8 @@ type Port struct {
 	// Connections is how many connections it may have open at a time; 0 is no
 	// limit.
 	Connections uint32
+	// DHCPServer lets it answer DHCP clients of its bridge.
+	DHCPServer bool
 	// Guarded is false for a port that is not a container's (an uplink that the
 	// operator attached): it is left alone, and may talk to all.
 	Guarded bool
@@ -101,7 +103,7 @@ func (w Wish) equal(v Wish) bool {
 			return a.Index == b.Index && a.Name == b.Name && slices.Equal(a.Subnets, b.Subnets)
 		}) && slices.EqualFunc(w.Ports, v.Ports, func(a, b Port) bool {
 		return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge && a.BridgeName == b.BridgeName && a.MAC == b.MAC &&
-			a.Connections == b.Connections && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted && a.Standing == b.Standing && a.Shut == b.Shut &&
+			a.Connections == b.Connections && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted && a.Standing == b.Standing && a.Shut == b.Shut && a.DHCPServer == b.DHCPServer &&
 			slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.Allow.MACs, b.Allow.MACs) && slices.Equal(a.Allow.Prefixes, b.Allow.Prefixes)
 	})
 }
