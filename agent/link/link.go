@@ -8,7 +8,7 @@
 // lost message (ENOBUFS) leads to a complete re-list.
 //
 // What a container does to its own end wakes nobody as long as the port stays where
-// it is, or wakes rarely (see essence.go and pace.go).
+// it is, or wakes rarely, and is hardly read (see essence.go, pace.go and flood.go).
 //
 // # The MAC of a port's peer
 //
@@ -86,9 +86,10 @@ type Table struct {
 	// refresh serialises reading the kernel and storing what it said, so
 	// that an older answer never overwrites a newer one.
 	refresh sync.Mutex
-	// heard and pace are guarded by it.
+	// heard, pace and flood are guarded by it.
 	heard map[int]essence
 	pace  pace
+	flood flood
 
 	mu      sync.Mutex // guards what follows
 	veths   map[int]*Port
@@ -113,6 +114,7 @@ func New(log *slog.Logger) (_ *Table, err error) {
 		devices: map[int]Device{},
 		heard:   map[int]essence{},
 		pace:    pace{rooms: map[int]room{}, late: map[int]struct{}{}},
+		flood:   newFlood(),
 	}
 	defer func() {
 		if err != nil {

@@ -35,7 +35,21 @@ const (
 // out both: of a bridge's FDB passes what somebody put there by hand, of neighbours
 // what says who put it there.
 func followNeighbours(s *nl.NetlinkSocket) error {
-	program, err := bpf.Assemble(ofInterest())
+	if err := filter(s, nil); err != nil {
+		return err
+	}
+	for _, group := range []int{unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR} {
+		if err := unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil {
+			return fmt.Errorf("subscribe to group %d: %w", group, err)
+		}
+	}
+	return nil
+}
+
+// filter has the kernel leave out what is not of interest, and RTM_NEWLINK of links that
+// are muted.
+func filter(s *nl.NetlinkSocket, muted map[int]struct{}) error {
+	program, err := bpf.Assemble(append(silence(muted), ofInterest()...))
 	if err != nil {
 		return fmt.Errorf("assemble filter: %w", err)
 	}
@@ -47,15 +61,29 @@ func followNeighbours(s *nl.NetlinkSocket) error {
 		&unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}); err != nil {
 		return fmt.Errorf("attach filter: %w", err)
 	}
-	for _, group := range []int{unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR} {
-		if err := unix.SetsockoptInt(s.GetFd(), unix.SOL_NETLINK, unix.NETLINK_ADD_MEMBERSHIP, group); err != nil {
-			return fmt.Errorf("subscribe to group %d: %w", group, err)
-		}
-	}
 	return nil
 }
 
-// ofInterest is the filter. A message of rtnetlink's is one packet.
+// silence is the part of the filter that is about muted links.
+func silence(muted map[int]struct{}) []bpf.Instruction {
+	if len(muted) == 0 {
+		return nil
+	}
+	out := []bpf.Instruction{
+		bpf.LoadAbsolute{Off: 4, Size: 2}, // nlmsghdr.nlmsg_type
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: swapped(unix.RTM_NEWLINK), SkipTrue: 1},
+		bpf.Jump{Skip: uint32(1 + 2*len(muted))},
+		bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + 4, Size: 4}, // ifinfomsg.ifi_index
+	}
+	for index := range muted {
+		out = append(out,
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, uint32(index))), SkipTrue: 1},
+			bpf.RetConstant{Val: 0})
+	}
+	return out
+}
+
+// ofInterest is the rest of the filter. A message of rtnetlink's is one packet.
 func ofInterest() []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 4, Size: 2}, // nlmsghdr.nlmsg_type

@@ -88,25 +88,30 @@ func (p *pace) keep(here map[int]struct{}) {
 	}
 }
 
-// patience has the next read end when links that were put off are due.
+// patience has the next read end when links that were put off or muted are due.
 func (t *Table) patience(now time.Time) {
 	t.refresh.Lock()
 	defer t.refresh.Unlock()
 	var tv unix.Timeval // zero is for ever
-	if due := t.pace.due; !due.IsZero() {
+	due := t.pace.due
+	if muted := t.flood.due(); due.IsZero() || !muted.IsZero() && muted.Before(due) {
+		due = muted
+	}
+	if !due.IsZero() {
 		tv = unix.NsecToTimeval(max(due.Sub(now), time.Millisecond).Nanoseconds())
 	}
 	_ = t.events.SetReceiveTimeout(&tv) // it only notes it
 }
 
-// catchUp looks at links that were put off, and says whether the hint grew.
+// catchUp looks at links that were put off or muted, and says whether the hint grew.
 func (t *Table) catchUp(now time.Time) bool {
 	t.refresh.Lock()
 	defer t.refresh.Unlock()
+	grew := t.unmute(now)
 	late := t.pace.take(now)
 	for index := range late {
 		t.follow(index)
 		t.mark(index)
 	}
-	return len(late) > 0
+	return grew || len(late) > 0
 }

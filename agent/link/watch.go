@@ -135,6 +135,14 @@ func (t *Table) message(m syscall.NetlinkMessage) bool {
 	if len(m.Data) < unix.SizeofIfInfomsg {
 		return false
 	}
+	if m.Header.Type == unix.RTM_NEWLINK && t.flood.heard(int(nl.DeserializeIfInfomsg(m.Data).Index), time.Now()) {
+		t.listen()
+	}
+	return t.linkMessage(m)
+}
+
+// linkMessage is message for those about links.
+func (t *Table) linkMessage(m syscall.NetlinkMessage) bool {
 	info := nl.DeserializeIfInfomsg(m.Data)
 	index := int(info.Index)
 	known, veth, pinned := t.standing(index)
@@ -223,6 +231,9 @@ func (t *Table) remove(index int) bool {
 	delete(t.peers, index)
 	delete(t.heard, index)
 	t.pace.forget(index)
+	if t.flood.forget(index) {
+		t.listen()
+	}
 	if was {
 		t.hint.add(index)
 	}
