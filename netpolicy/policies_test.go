@@ -1,6 +1,7 @@
 package netpolicy
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -22,6 +23,16 @@ func TestShippedPolicies(t *testing.T) {
 	world := c.Outsider{Name: "world", IPv4: "203.0.113.9", IPv6: "2001:db8:ff::9"}
 	v6 := []c.Network{{Name: "front", IPv6: true}}
 	v4 := []c.Network{{Name: "front"}}
+	// The clouds' metadata services, by any address.
+	var clouds []c.Outsider
+	metadata := []string{"+ *>* *"}
+	for i, at := range [][2]string{{"169.254.169.254", "fd00:ec2::254"}, {"169.254.170.2", "fd00:ec2::23"}, {"169.254.170.23", "fd20:ce::254"},
+		{"169.254.169.252", "fd00:c1::a9fe:a9fe"}, {"192.0.0.192", "fd00:100::100:200"}, {"100.100.100.200", "fd00:42::42"}, {"169.254.0.23", "fd00:a9fe:a9fe::1"},
+		{"169.254.10.10", "fe80::a9fe:a9fe"}, {"100.96.0.96", ""}, {"100.80.80.80", ""}, {"169.254.42.42", ""}, {"169.254.169.250", ""}} {
+		name := fmt.Sprintf("cloud%d", i)
+		clouds = append(clouds, c.Outsider{Name: name, IPv4: at[0], IPv6: at[1]})
+		metadata = append(metadata, "- a>"+name+" *", "- other>"+name+" *")
+	}
 	cases := map[string][]c.Case{
 		"default-deny": {{
 			Networks: v6, Containers: shop("a", "b"), Outside: []c.Outsider{world}, Host: true, Services: []string{"tcp/80", "udp/53", "icmp/echo-request"},
@@ -40,11 +51,13 @@ func TestShippedPolicies(t *testing.T) {
 				"+ web>host udp/53", "+ web>world udp/53", "+ web>other udp/53", "+ api>host udp/53", "+ api>world udp/53", "+ api>other udp/53"},
 		}},
 		"no-cloud-metadata": {{
-			Networks: v6, Containers: shop("a"), Outside: []c.Outsider{world, {Name: "aws", IPv4: "169.254.169.254", IPv6: "fd00:ec2::254"},
-				{Name: "tasks", IPv4: "169.254.170.2", IPv6: "fd00:ec2::23"}, {Name: "google", IPv4: "169.254.169.254", IPv6: "fd20:ce::254"},
-				{Name: "neighbour", IPv4: "169.254.169.253", IPv6: "fd00:ec2::253"}},
-			Host: true, Services: []string{"tcp/80", "udp/53"},
-			Want: []string{"+ *>* *", "- a>aws *", "- other>aws *", "- a>tasks *", "- other>tasks *", "- a>google *", "- other>google *"},
+			Networks: v6, Containers: shop("a"), Outside: append(clouds, world, c.Outsider{Name: "names", IPv4: "169.254.169.253", IPv6: "fd00:ec2::253"}),
+			Host: true, Services: []string{"tcp/80", "tcp/443", "udp/53", "icmp/echo-request", "sctp/80"}, Want: metadata,
+		}, {
+			Networks: v6, Containers: shop("a"), Outside: []c.Outsider{world, {Name: "azure", IPv4: "168.63.129.16"}}, Host: true,
+			Services: []string{"tcp/52", "tcp/53", "tcp/54", "tcp/80", "tcp/32526", "udp/53", "udp/80", "sctp/53", "icmp/echo-request", "tcp/51678", "tcp/51679", "tcp/51680"},
+			Want: []string{"+ *>* *", "- a>azure *", "- other>azure *", "+ a>azure tcp/53", "+ other>azure tcp/53", "+ a>azure udp/53", "+ other>azure udp/53",
+				"- *>host tcp/51678", "- *>host tcp/51679"},
 		}},
 		"no-container-to-swarm": {{
 			Networks: v6, Containers: shop("a"), Outside: []c.Outsider{world}, Host: true,
