@@ -128,6 +128,8 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	d.layout, d.plan, d.failed = l, d.newPlan(w), map[int][]error{}
 	d.expect(was)
 	todo := diff(d.plan, &d.kernel, d.features, d.layout)
+	// What is swept comes again by itself while ports that nobody wishes for send.
+	changes := todo.count()
 	if look.Full {
 		if err := d.sweep(&todo); err != nil {
 			return Report{}, fmt.Errorf("guard: %w", err)
@@ -172,7 +174,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	d.wish.Taken = slices.Clone(w.Taken)
 	d.introduce(left)
 	r, err := d.report(left)
-	r.Changes, r.Drift = done, drift
+	r.Changes, r.Drift = changes, drift
 	return r, errors.Join(append([]error{err}, d.failed[0]...)...)
 }
 
@@ -248,7 +250,7 @@ func (d *Driver) report(left work) (Report, error) {
 		return r, err
 	}
 	if d.features.Filter && d.kernel.table.present {
-		if r.Strangers, err = d.filter.strangers(); err != nil {
+		if r.Strangers, err = d.filter.strangers(d.layout.options.stranger()); err != nil {
 			return r, fmt.Errorf("guard: %w", err)
 		}
 	}
@@ -328,8 +330,8 @@ func (d *Driver) sweep(w *work) error {
 	if !w.limits.create && !w.limits.remove {
 		maps.Copy(w.limits.del, refused)
 	}
-	if !d.features.Filter || w.admit.replace != nil {
-		return nil
+	if !d.features.Filter || w.admit.replace != nil && len(w.admit.chains) == 0 {
+		return nil // the counters begin anew
 	}
 	counts, err := d.filter.violations()
 	if err != nil {

@@ -278,9 +278,9 @@ func (f *filter) violations() (map[counted]uint64, error) {
 }
 
 // strangers reads the counter of frames between known and unknown ports.
-func (f *filter) strangers() (uint64, error) {
+func (f *filter) strangers(chain string) (uint64, error) {
 	f.deadline()
-	rules, err := f.nft.GetRules(f.table(), &nftables.Chain{Name: StrangerChain})
+	rules, err := f.nft.GetRules(f.table(), &nftables.Chain{Name: chain})
 	if errors.Is(err, unix.ENOENT) {
 		return 0, nil
 	}

@@ -114,9 +114,12 @@ func notIn(set string, fields ...field) match {
 }
 
 // count adds a frame to the counter of its port and kind.
-func count(k kind) match {
+func count(k kind) match { return countFor(inPort, k) }
+
+// countFor is the same for another port than the one that the frame came in by.
+func countFor(port field, k kind) match {
 	return match{
-		inPort.load(register(0)),
+		port.load(register(0)),
 		&expr.Immediate{Register: register(1), Data: binaryutil.NativeEndian.PutUint32(uint32(k))},
 		&expr.Dynset{SrcRegKey: register(0), SetName: setViolations, Operation: uint32(unix.NFT_DYNSET_OP_ADD),
 			Exprs: []expr.Any{&expr.Counter{}}},

@@ -293,7 +293,7 @@ func TestLayout(t *testing.T) {
 			last[r.chain] = r
 		}
 		for chain, r := range last {
-			if _, hooked := hooks[chain]; !hooked && len(r.exprs) != 1 && chain != "refuse-stranger" {
+			if _, hooked := hooks[chain]; !hooked && len(r.exprs) != 1 && chain != StrangerChain {
 				t.Errorf("chain %s ends with a condition: %s", chain, r.comment)
 			}
 		}

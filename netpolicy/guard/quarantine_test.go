@@ -2,6 +2,7 @@ package guard
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -132,6 +133,36 @@ func TestQuarantine(t *testing.T) {
 			}
 		})
 		w.Open = false
+		h.apply(d, w)
+	})
+	h.run(t, "in_monitor_mode_it_passes_and_is_counted", func(t *testing.T) {
+		watch := w
+		watch.Mode = Monitor
+		h.apply(d, watch)
+		counts := func() (uint64, Violations) {
+			r, err := d.Apply(watch, Look{})
+			h.check(err)
+			return r.Strangers, r.Ports[s.port].Violations
+		}
+		all, _ := counts()
+		if !reached(t, s, v) || !reached(t, v, s) {
+			t.Error("it was refused")
+		}
+		if now, _ := counts(); now < all+6 {
+			t.Errorf("%d frames were counted", now-all)
+		}
+		// The agent knows of the port, and has not admitted it.
+		watch.Ports = append(slices.Clone(w.Ports), Port{Index: s.port, Name: s.name, Bridge: h.bridge, Guarded: true})
+		h.apply(d, watch)
+		all, before := counts()
+		if !reached(t, s, v) || !reached(t, v, s) {
+			t.Error("it was refused when it is known")
+		}
+		now, after := counts()
+		// What it sends counts once, where it comes in.
+		if after.Quarantine < before.Quarantine+3 || after.Withheld < before.Withheld+3 || now > all+after.Withheld-before.Withheld {
+			t.Errorf("counted %+v and before %+v; %d strangers and before %d", after, before, now, all)
+		}
 		h.apply(d, w)
 	})
 	h.run(t, "and_when_it_is_trusted_without_being_guarded", func(t *testing.T) {

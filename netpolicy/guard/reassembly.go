@@ -255,7 +255,7 @@ func (b *builder) fragments(o Options, f Features) {
 	b.refuse("fragments", "more than the host can wait for", kindFragments, meter(setFragments, expr.LimitTypePkts, rate, burst))
 	b.refuse("fragments", "more bytes than the host can wait for", kindFragments, meter(setFragmentBytes, expr.LimitTypePktBytes, rate*fragmentSize, 0))
 	if !o.closed() {
-		return
+		return // in monitor mode they are counted where all others are
 	}
 	// From ports of managed bridges that are not known, none: the host would put them
 	// together before the rules about such ports refuse them.
@@ -265,7 +265,7 @@ func (b *builder) fragments(o Options, f Features) {
 	}
 	switch {
 	case f.BridgeNames:
-		strange("fragment from an unknown port of a managed bridge", goTo(StrangerChain), in(setNames, inBridge))
+		strange("fragment from an unknown port of a managed bridge", goTo(fromStranger), in(setNames, inBridge))
 	case f.Prefixes:
 		strange("fragment from an unknown port", goTo("strange"), inKind.is(ifname("veth")...))
 	}

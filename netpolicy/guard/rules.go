@@ -19,7 +19,8 @@ const (
 	kindQuarantine
 	kindChecksum
 	kindFragments
-	kinds = kindFragments
+	kindWithheld
+	kinds = kindWithheld
 )
 
 // refusals are the chains that count a violation.
@@ -27,7 +28,7 @@ var refusals = map[kind]string{
 	kindMAC: "refuse-mac", kindARP: "refuse-arp", kindIP: "refuse-ip", kindND: "refuse-nd",
 	kindDHCP: "refuse-dhcp", kindEthertype: "refuse-ethertype", kindStorm: "refuse-storm",
 	kindQuarantine: "refuse-quarantine", kindChecksum: "refuse-checksum",
-	kindFragments: "refuse-fragments",
+	kindFragments: "refuse-fragments", kindWithheld: "refuse-withheld",
 }
 
 // What rules look at.
@@ -146,10 +147,10 @@ func (b *builder) hooks(o Options, f Features) {
 
 	// The bridge floods the host's own broadcasts to each port, whatever its
 	// settings.
-	b.add("output", "to a port that is not admitted", goTo("refuse"), in(setJail, outPort))
+	b.add("output", "to a port that is not admitted", goTo(refusals[kindWithheld]), in(setJail, outPort))
 	b.shut(f)
-	if o.closed() {
-		b.strangers(f)
+	if o.strangers() {
+		b.strangers(o, f)
 	}
 }
 
@@ -251,17 +252,18 @@ func (b *builder) verdicts(o Options, f Features) {
 		refuse = accept
 	}
 	for k := kindMAC; k <= kinds; k++ {
-		b.add(refusals[k], "count", nil, count(k))
+		port := inPort
+		if k == kindWithheld {
+			port = outPort
+		}
+		b.add(refusals[k], "count", nil, countFor(port, k))
 		if k == kindChecksum && o.Mode == Monitor {
 			b.add(refusals[k], "take the mark off", nil, unmark)
 		}
-		if f.Samples && k != kindQuarantine {
+		if f.Samples && k != kindQuarantine && k != kindWithheld {
 			b.add(refusals[k], "show a few to who listens", nil, sample(k))
 		}
 		b.add(refusals[k], "and refuse", goTo("refuse"))
-	}
-	if o.closed() {
-		b.add(StrangerChain, "count", goTo("refuse"), match{&expr.Counter{}})
 	}
 	b.add("refuse", o.Mode.String(), refuse)
 }

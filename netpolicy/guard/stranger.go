@@ -21,11 +21,30 @@ import (
 // being on it. Ports that the wish names as others' are therefore let alone.
 
 // StrangerChain is a chain of the table that is there while admission is closed, and
-// only then.
-const StrangerChain = "refuse-stranger"
+// only then. watchChain has its place in monitor mode.
+const (
+	StrangerChain = "refuse-stranger"
+	watchChain    = "watch-stranger"
+)
+
+// Before it, frames of unknown ports are counted by the port that they came in by, and
+// frames for them by the port that they leave by.
+const fromStranger, toStranger = "from-stranger", "to-stranger"
 
 // closed tells whether strangers are refused.
 func (o Options) closed() bool { return !o.Open && o.Mode == Enforce }
+
+// strangers tells whether there are rules about strangers. Monitor mode counts with
+// them what closed admission would refuse.
+func (o Options) strangers() bool { return !o.Open }
+
+// stranger is the chain in which frames of strangers end.
+func (o Options) stranger() string {
+	if o.Mode == Monitor {
+		return watchChain
+	}
+	return StrangerChain
+}
 
 // Bridge is a managed bridge.
 type Bridge struct {
@@ -67,27 +86,37 @@ func strangerSets(f Features) []setSpec {
 }
 
 // strangers adds the rules about ports that the wish does not name.
-func (b *builder) strangers(f Features) {
-	stranger := goTo(StrangerChain)
+func (b *builder) strangers(o Options, f Features) {
+	from, to := goTo(fromStranger), goTo(toStranger)
 	b.add("output", "from the host to a known port", accept, in(setKnown, outPort))
-	b.add("output", "from a bridge to an unknown port", stranger, in(setBridges, etherFrom))
+	b.add("output", "from a bridge to an unknown port", to, in(setBridges, etherFrom))
+	if o.Mode == Monitor {
+		// Enforcing, nothing of it comes that far.
+		b.add("input", "counted when it came in", accept, in(setJail, inPort))
+		b.add("forward", "counted when it came in", accept, in(setJail, inPort))
+	}
 	b.add("input", "to the host from a known port", accept, in(setKnown, inPort))
-	b.add("input", "to the host from an unknown port", stranger, in(setBridges, etherTo))
+	b.add("input", "to the host from an unknown port", from, in(setBridges, etherTo))
 	b.add("forward", "between known ports", accept, in(setKnown, inPort), in(setKnown, outPort))
-	b.add("forward", "to an unknown port", stranger, in(setKnown, inPort))
-	b.add("forward", "from an unknown port", stranger, in(setKnown, outPort))
+	b.add("forward", "to an unknown port", to, in(setKnown, inPort))
+	b.add("forward", "from an unknown port", from, in(setKnown, outPort))
 	switch {
 	case f.BridgeNames:
-		b.add("output", "to an unknown port of a managed bridge", stranger, in(setNames, outBridge))
-		b.add("input", "from an unknown port of a managed bridge", stranger, in(setNames, inBridge))
-		b.add("forward", "between unknown ports of a managed bridge", stranger, in(setNames, inBridge))
+		b.add("output", "to an unknown port of a managed bridge", to, in(setNames, outBridge))
+		b.add("input", "from an unknown port of a managed bridge", from, in(setNames, inBridge))
+		b.add("forward", "between unknown ports of a managed bridge", from, in(setNames, inBridge))
 	case f.Prefixes:
 		// Docker's ports are always veths.
 		veth := inKind.is(ifname("veth")...)
 		b.add("input", "to all, from an unknown port", goTo("strange"), veth)
 		b.add("forward", "between unknown ports", goTo("strange"), veth)
-		b.strange(stranger)
+		b.strange(from)
 	}
+	b.add(fromStranger, "count the sender's", nil, count(kindQuarantine))
+	b.add(fromStranger, "all of them", goTo(o.stranger()))
+	b.add(toStranger, "count the receiver's", nil, countFor(outPort, kindWithheld))
+	b.add(toStranger, "all of them", goTo(o.stranger()))
+	b.add(o.stranger(), "count", goTo("refuse"), match{&expr.Counter{}})
 }
 
 // strange adds the chain that tells which of the bridges two unknown ports are on.

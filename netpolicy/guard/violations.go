@@ -63,5 +63,7 @@ func (v *Violations) add(k kind, n uint64) {
 		v.Fragments += n
 	case kindQuarantine:
 		v.Quarantine += n
+	case kindWithheld:
+		v.Withheld += n
 	}
 }

@@ -38,7 +38,7 @@ type Options struct {
 	Mode  Mode
 	Storm Storm
 	// Open lets frames pass from and to ports of managed bridges that the wish
-	// does not name. Without it, and in Enforce mode, they are refused.
+	// does not name. Without it they are refused, and in Monitor mode counted.
 	Open bool
 	// Fragments refuses all fragments of IPv4 and IPv6 that ports send.
 	Fragments bool
@@ -159,6 +159,7 @@ type Violations struct {
 	Ethertype  uint64 // neither IPv4 nor IPv6 nor ARP: VLAN tags and LLC among them
 	Storm      uint64 // broadcast and multicast beyond the limit
 	Quarantine uint64 // sent while not admitted; no violation
+	Withheld   uint64 // was for it while it was not admitted; no violation either
 	// Connections counts packets that would have opened one beyond the limit.
 	Connections uint64
 	// Checksum counts frames that the kernel would have written into, or cut into very
@@ -188,7 +189,8 @@ type PortReport struct {
 type Report struct {
 	Ports map[int]PortReport // by ifindex, one for each port of the wish
 	// Strangers counts the frames that were refused between ports of the wish
-	// and ports that it does not name, since the rule set was made.
+	// and ports that it does not name, since the rule set was made. In Monitor mode
+	// they passed.
 	Strangers uint64
 	// Changes counts what Apply changed, or what Read found to be otherwise.
 	Changes int
