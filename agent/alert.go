@@ -80,6 +80,8 @@ type alerts struct {
 	samples bool
 	monitor bool // the frames pass
 
+	withheld withheld
+
 	next  time.Time // the next look at the counters
 	ports map[int]*alerting
 	// base are the counts at the first look, of which an agent before told.
@@ -96,7 +98,7 @@ type alerting struct {
 }
 
 // pass looks at the counters when it is time.
-func (a *alerts) pass(now time.Time, desires []desire) {
+func (a *alerts) pass(now time.Time, desires []desire, unadmitted []lasting) {
 	if now.Before(a.next) {
 		return
 	}
@@ -134,6 +136,7 @@ func (a *alerts) pass(now time.Time, desires []desire) {
 		a.port(now, d, p, counts[index])
 	}
 	a.ports = here
+	a.withheld.pass(a, now, counts, unadmitted)
 }
 
 // port tells what is new of one port.

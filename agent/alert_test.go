@@ -27,7 +27,9 @@ type scene struct {
 	now     time.Time
 	log     bytes.Buffer
 	desires []desire
-	watch   control.EventStream
+	// unadmitted are ports that are not admitted.
+	unadmitted []lasting
+	watch      control.EventStream
 }
 
 func newScene(t *testing.T) *scene {
@@ -49,7 +51,7 @@ func newScene(t *testing.T) *scene {
 func (s *scene) pass(d time.Duration) []string {
 	s.now = s.now.Add(d)
 	s.log.Reset()
-	s.alerts.pass(s.now, s.desires)
+	s.alerts.pass(s.now, s.desires, s.unadmitted)
 	return strings.Split(strings.TrimSuffix(s.log.String(), "\n"), "\n")[:strings.Count(s.log.String(), "\n")]
 }
 

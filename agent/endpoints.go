@@ -89,6 +89,7 @@ func (r *statusReader) closed() string {
 func judge(e *control.Endpoint, d *desire, port guard.PortReport, open bool) {
 	v := port.Violations
 	e.Violations = control.Violations{MAC: v.MAC, ARP: v.ARP, IP: v.IP, ND: v.ND, Ethertype: v.Ethertype, DHCP: v.DHCP, Storm: v.Storm, Connections: v.Connections, Checksum: v.Checksum, Fragments: v.Fragments}
+	e.Withheld = frames(v)
 	e.Findings = append(slices.Clip(e.Findings), port.Faults...)
 	lacks := func(what string) {
 		if e.Missing == "" {

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"netguard/agent/control"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
 	"netguard/netpolicy/guard"
@@ -89,7 +88,7 @@ type state struct {
 	admission string
 	fights    []string // findings
 	ground    []string // findings about the bridges' ports
-	unknown   []control.UnknownPort
+	unknown   []link.Port
 }
 
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
@@ -172,9 +171,9 @@ func (l *loop) pass(ctx context.Context) {
 	seen.view = trusting(l.holder.view(seen.view, ports), cfg.TrustImageLabels)
 	l.police.networks = allOf(seen.view)
 	op := endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}
-	ground := site{ports: ports, op: cfg, devices: l.links.Devices()}
+	ground := site{ports: ports, op: cfg, devices: l.links.Devices(), watches: l.sentry.mode == guard.Monitor}
 	ground.own = hostPorts(ports, ground.devices, cfg.Uplinks)
-	op.Left = l.left(seen, op, ground.own)
+	op.Left = l.left(seen, op, ground)
 	endpoints := endpoint.Join(endpoint.Observation{View: seen.view, Ports: ports, Fresh: seen.fresh,
 		Sandboxes: seen.sandboxes, Now: time.Now()}, op, l.bound)
 	l.observer.contested(endpoints)
@@ -204,9 +203,10 @@ func (l *loop) pass(ctx context.Context) {
 		if l.police.after(ctx) {
 			l.wakeup.call()
 		}
-		l.alerts.pass(time.Now(), s.desires)
+		now := time.Now()
 		s.guarding = l.sentry.report
-		s.unknown = here.unknownPorts(s.desires, seen, time.Now())
+		s.unknown = here.unknownPorts(s.desires, seen, now)
+		l.alerts.pass(now, s.desires, here.lasting(s.desires, s.unknown, s.guarding, now))
 		s.ground = here.findings(op.Left, s.unknown)
 		l.tellGround(s.ground)
 		s.guardErr = l.sentry.err
@@ -218,7 +218,7 @@ func (l *loop) pass(ctx context.Context) {
 		l.check.within(verifyEvery)
 		here := ground
 		here.managed = managedBridges(l.memory.view, l.links.Bridges(), op)
-		if !cfg.AdmissionOpen && l.memory.holds(ports, here.managed, l.sentry.driver.Fresh) {
+		if !cfg.AdmissionOpen && l.memory.holds(here.others(), here.managed, l.sentry.driver.Fresh) {
 			l.sentry.hold(here)
 		}
 	}
@@ -236,7 +236,7 @@ func (l *loop) pass(ctx context.Context) {
 
 // left says why bridges are not taken. While admission is open nothing is cut there, and
 // before Docker has answered it is as with the networks of before.
-func (l *loop) left(seen observed, op endpoint.Operator, mine map[string]ownPorts) map[string]string {
+func (l *loop) left(seen observed, op endpoint.Operator, here site) map[string]string {
 	if l.settings.config().AdmissionOpen {
 		return nil
 	}
@@ -244,7 +244,7 @@ func (l *loop) left(seen observed, op endpoint.Operator, mine map[string]ownPort
 	if !seen.complete {
 		view = l.memory.view
 	}
-	left, err := l.taking.left(view, l.links.Bridges(), op, mine)
+	left, err := l.taking.left(view, l.links.Bridges(), op, here.own, here.foreign(view, seen.sandboxes))
 	if err != nil {
 		l.log.Error("it cannot be told which bridges an earlier agent guarded; taking all", "error", err)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"netguard/agent/config"
 	"netguard/agent/docker"
 	"netguard/agent/link"
 	"netguard/netpolicy/guard"
@@ -54,6 +55,16 @@ func TestMemory(t *testing.T) {
 		m.keep(view, 1)
 		if m.holds(nil, nil, fresh) {
 			t.Error("held though docker has answered")
+		}
+	})
+	t.Run("an_uplink_of_the_host_keeps_nobody_from_being_held", func(t *testing.T) {
+		// As young as it is, and as old.
+		for _, index := range []int{2, 9} {
+			up := []link.Port{{Index: index, Name: "up0", Master: 3, MasterName: "br-1"}}
+			ground := site{ports: up, own: hostPorts(up, nil, config.Globs{"up9", "up0"})}
+			if m := recall(path, log); !m.holds(ground.others(), here, fresh) {
+				t.Error("nothing is held")
+			}
 		}
 	})
 	t.Run("writes_only_what_is_new", func(t *testing.T) {

@@ -31,7 +31,7 @@ func newRefused(log *slog.Logger, l *loop, links *link.Table, noSamples error, m
 		r.denials.would = &wouldBe{log: log}
 	}
 	driver := l.sentry.driver
-	l.alerts = &alerts{log: log, hub: hub, claims: c, monitor: monitor, count: driver.Violations, samples: driver.Features().Samples}
+	l.alerts = &alerts{log: log, hub: hub, claims: c, monitor: monitor, count: driver.Violations, samples: driver.Features().Samples, withheld: withheld{log: log}}
 	if driver.Features().Samples {
 		r.groups[guard.SampleGroup] = c.add
 	}

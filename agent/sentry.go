@@ -73,6 +73,7 @@ type site struct {
 	op      config.Config
 	devices []link.Device
 	own     map[string]ownPorts
+	watches bool // what is refused is to be let pass
 }
 
 // port is a port as nothing is known of it, quarantined, if its bridge is managed.

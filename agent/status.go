@@ -104,7 +104,9 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 		out.InSync = false
 	}
 	out.Findings = append(append(out.Findings, s.ground...), s.fights...)
-	out.UnknownPorts = s.unknown
+	for _, p := range s.unknown {
+		out.UnknownPorts = append(out.UnknownPorts, control.UnknownPort{Port: p.Name, Bridge: p.MasterName, Withheld: frames(guarding.Ports[p.Index].Violations)})
+	}
 	out.Findings = append(out.Findings, r.settings.findings()...)
 	out.Findings = append(out.Findings, r.policies.findings()...)
 	return out, nil

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"netguard/agent/config"
-	"netguard/agent/control"
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
@@ -17,13 +16,16 @@ import (
 
 // A bridge may hold ports that are no container's: the host's own uplink, a machine's
 // tap. A port counts as the host's own if it is no veth, or a veth that is older than
-// the bridge. Neither can be a container's, whatever a container does.
+// the bridge. Neither can be a container's, whatever a container does. A younger veth
+// with a name that Docker gives to none, and of no container that Docker lists, is no
+// container's either (endpoint.Foreign).
 //
 // A bridge that holds such a port when netguard first sees its network is not taken:
 // to close unknown ports there would cut the host off. The operator's word
 // (networks.uplinks) has it taken, with these ports let pass. A bridge that was taken
 // stays so, also under the next agent: what its containers are held by is not given up
-// for a port that somebody adds, which is let pass as well.
+// for a port that somebody adds. What is no veth is let pass there as well; a veth that is
+// added is an unknown port.
 
 // taking tells which bridges are netguard's. It is part of the loop's goroutine.
 type taking struct {
@@ -60,8 +62,21 @@ func hostPorts(ports []link.Port, devices []link.Device, named config.Globs) map
 	return out
 }
 
-// left says why bridges are not taken, by name. There says which there are.
-func (t *taking) left(v docker.View, there map[string]int, op endpoint.Operator, mine map[string]ownPorts) (map[string]string, error) {
+// foreign gives the veths, by bridge, that are no container's and count as the host's own
+// while their bridge is not taken.
+func (s site) foreign(v docker.View, sandboxes map[string]endpoint.Sandbox) map[string][]string {
+	out := map[string][]string{}
+	for _, p := range s.ports {
+		if !s.isOwn(p) && endpoint.Foreign(p, v, sandboxes) {
+			out[p.MasterName] = append(out[p.MasterName], p.Name)
+		}
+	}
+	return out
+}
+
+// left says why bridges are not taken, by name. There says which there are, foreign which
+// veths on them are no container's.
+func (t *taking) left(v docker.View, there map[string]int, op endpoint.Operator, mine map[string]ownPorts, foreign map[string][]string) (map[string]string, error) {
 	if !t.read {
 		was, err := t.guarded(slices.Collect(maps.Values(there)))
 		if err != nil {
@@ -75,13 +90,13 @@ func (t *taking) left(v docker.View, there map[string]int, op endpoint.Operator,
 		if !ok || !op.Manages(n) {
 			continue
 		}
-		o := mine[n.Bridge]
-		if len(o.unnamed) == 0 || t.taken[index] || t.earlier[index] {
+		own := slices.Concat(mine[n.Bridge].unnamed, foreign[n.Bridge])
+		if len(own) == 0 || t.taken[index] || t.earlier[index] {
 			still[index] = true
 			continue
 		}
 		left[n.Bridge] = fmt.Sprintf("its bridge %s holds %s, which is no container's port: netguard leaves the network alone, so that nobody is cut off; to have its containers guarded, name the port in the configuration (networks.uplinks: [%s]), to be told no more, exclude the network (networks.exclude: [%s])",
-			n.Bridge, strings.Join(o.unnamed, ", "), strings.Join(o.unnamed, ", "), n.Name)
+			n.Bridge, strings.Join(own, ", "), strings.Join(own, ", "), n.Name)
 	}
 	t.taken = still
 	return left, nil
@@ -89,6 +104,11 @@ func (t *taking) left(v docker.View, there map[string]int, op endpoint.Operator,
 
 // isOwn tells whether a veth on a bridge is the host's own.
 func (s site) isOwn(p link.Port) bool { return slices.Contains(s.own[p.MasterName].all, p.Name) }
+
+// others are the veths on bridges that are not the host's own.
+func (s site) others() []link.Port {
+	return slices.DeleteFunc(slices.Clone(s.ports), s.isOwn)
+}
 
 // trusted gives the ports of managed bridges that are no veths: nobody guards them.
 func (s site) trusted() []guard.Port {
@@ -108,9 +128,9 @@ const patience = 5 * time.Second
 // unknownPorts are the ports of managed bridges that are nobody's, for longer than it
 // takes a container to start. While Docker cannot be read nothing is said of any: nobody
 // can be asked whose they are.
-func (s site) unknownPorts(desires []desire, o observed, now time.Time) []control.UnknownPort {
+func (s site) unknownPorts(desires []desire, o observed, now time.Time) []link.Port {
 	if o.err != nil {
-		return []control.UnknownPort{}
+		return nil
 	}
 	known := map[int]bool{}
 	for i := range desires {
@@ -118,17 +138,17 @@ func (s site) unknownPorts(desires []desire, o observed, now time.Time) []contro
 			known[p.Index] = true
 		}
 	}
-	out := []control.UnknownPort{}
+	var out []link.Port
 	for _, p := range s.ports {
 		if _, ok := s.managed[p.MasterName]; ok && !known[p.Index] && !s.isOwn(p) && now.Sub(p.Since) >= patience {
-			out = append(out, control.UnknownPort{Port: p.Name, Bridge: p.MasterName})
+			out = append(out, p)
 		}
 	}
 	return out
 }
 
 // findings name what of the bridges' ports an operator should know.
-func (s site) findings(left map[string]string, unknown []control.UnknownPort) []string {
+func (s site) findings(left map[string]string, unknown []link.Port) []string {
 	var out []string
 	for _, why := range left {
 		out = append(out, "a network is not guarded: "+why)
@@ -142,11 +162,14 @@ func (s site) findings(left map[string]string, unknown []control.UnknownPort) []
 	if n := len(unknown); n > 0 {
 		var names []string
 		for _, u := range unknown[:min(n, 5)] {
-			names = append(names, u.Port+" on "+u.Bridge)
+			names = append(names, u.Name+" on "+u.MasterName)
 		}
 		what := "they can neither send nor receive"
-		if s.op.AdmissionOpen {
+		switch {
+		case s.op.AdmissionOpen:
 			what = "they pass, since admission is open"
+		case s.watches:
+			what = "what they send and receive passes and is counted; an agent that enforces refuses it"
 		}
 		out = append(out, fmt.Sprintf("%d ports of docker's bridges are no container's that docker lists (%s): %s; if one is the host's own, name it in the configuration (networks.uplinks), else find out who made it (ip -d link show)", n, strings.Join(names, ", "), what))
 	}

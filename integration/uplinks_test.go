@@ -16,11 +16,13 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 
 	"netguard/agent/control"
+	"netguard/agent/doctor"
 	"netguard/integration/attack"
 	. "netguard/integration/harness"
 )
 
-// TestUplinks has a Docker network on a bridge that holds the host's uplink.
+// TestUplinks has Docker networks on bridges that hold the host's uplink, and other ports
+// that are no container's.
 func TestUplinks(t *testing.T) {
 	t.Parallel()
 	e := Start(t, WithOutside())
@@ -33,13 +35,19 @@ func TestUplinks(t *testing.T) {
 	}
 	e.Network("lan", Subnet("198.51.100.0/24"), BridgeName("lan0"))
 	c := e.Run("guest", On("lan", "198.51.100.130"), Doing("serve", "tcp", ":80"))
-	e.Network("net", Subnet("198.18.77.0/24"))
-	e.Run("other", On("net"))
+	net := e.Network("net", Subnet("198.18.77.0/24"))
+	other := e.Run("other", On("net"), Doing("serve", "tcp", ":80"))
 	way := []reach{{"outside to the container", e.Outside.Netns, "tcp", c.Addr("lan", 80)}, {"host to the container", host, "tcp", c.Addr("lan", 80)}}
 	server := e.Outside.SpawnProbe("serve", "tcp", ":81")
 	defer server.Stop()
 	way = append(way, reach{"host to outside", host, "tcp", OutsideIPv4.String() + ":81"})
-	shall(t, way, true) // the control
+	others := lans(t, e)
+	for _, l := range others {
+		way = append(way, l.way...)
+	}
+	const stranger = "198.18.77.200"
+	unknownPort(e, net, stranger)
+	shall(t, append(way, reach{"an unknown port", e.Outside.Netns, "tcp", other.Addr("net", 80)}), true) // the control
 	state := func(s control.Status, name string) string {
 		i := slices.IndexFunc(s.Endpoints, func(e control.Endpoint) bool { return e.Container == name })
 		if i < 0 {
@@ -47,22 +55,35 @@ func TestUplinks(t *testing.T) {
 		}
 		return s.Endpoints[i].State
 	}
-	a := e.Agent()
-	s := a.AwaitStatus("the other network is guarded", func(s control.Status) bool { return state(s, "other") == control.Admitted })
 	named := func(s control.Status) bool {
 		return slices.ContainsFunc(s.Findings, func(f string) bool { return strings.Contains(f, Uplink) && strings.Contains(f, "networks.uplinks") })
 	}
-	if state(s, "guest") != control.Unmanaged || !named(s) {
-		t.Errorf("%+v", s)
+	left := func(s control.Status) bool {
+		return state(s, "other") == control.Admitted && state(s, "guest") == control.Unmanaged && named(s) &&
+			!slices.ContainsFunc(others, func(l lan) bool { return !l.left(s) })
 	}
+	a := e.NewAgent(AgentFlags("--mode", "monitor"))
+	report, _ := examine(t, a)
+	for _, port := range append([]string{Uplink}, portsOf(others)...) {
+		if !slices.ContainsFunc(report.Checks, func(c doctor.Check) bool {
+			return c.Name == "docker.uplinks" && strings.Contains(c.Found, "holds "+port+",") && strings.Contains(c.Remedy, "networks.uplinks: ["+port+"]")
+		}) {
+			t.Errorf("before the first start doctor does not name %s", port)
+		}
+	}
+	a.Start()
+	a.AwaitStatus("the bridges with ports of others are left alone, in monitor mode", left)
+	counted(t, e, a, other, stranger)
+	shall(t, way, true)
+	a.RestartWith("--mode", "enforce")
+	a.AwaitStatus("they are left alone", left)
+	counted(t, e, a, other, stranger)
 	shall(t, way, true)
 	a.Restart() // its kernel state is no reason to take the bridge
-	a.AwaitStatus("the other network is guarded", func(s control.Status) bool {
-		return state(s, "other") == control.Admitted && state(s, "guest") == control.Unmanaged
-	})
+	a.AwaitStatus("they are left alone by the next agent", left)
 	shall(t, way, true)
-	a.WriteConfig("networks: {uplinks: [" + Uplink + "]}\n")
-	a.AwaitStatus("the operator's word has it guarded", func(s control.Status) bool { return state(s, "guest") == control.Admitted && !named(s) })
+	a.WriteConfig("networks: {uplinks: [" + Uplink + ", " + strings.Join(portsOf(others), ", ") + "]}\n")
+	s := a.AwaitStatus("the operator's word has them guarded", func(s control.Status) bool { return AllAdmitted(s) && !named(s) })
 	shall(t, way, true)
 	host.Output("ip", "link", "add", "vx9", "type", "vxlan", "id", "9", "dev", "lo", "dstport", "4790")
 	host.Output("ip", "link", "set", "vx9", "master", "lan0")

@@ -10,6 +10,7 @@ import (
 const (
 	EventViolation = "violation" // the guard refused frames of a container
 	EventDenied    = "denied"    // policies refused packets
+	EventWithheld  = "withheld"  // frames of a port, or for one, that is not admitted
 	EventLost      = "lost"      // Count events were not told, as more came than were read
 )
 
@@ -31,6 +32,8 @@ type Event struct {
 	SharedBy  []string `json:"shared_by,omitempty"`
 	Network   string   `json:"network,omitempty"`
 	Veth      string   `json:"veth,omitempty"`
+	// Bridge is that of withheld frames. Where Container is empty, the port is nobody's.
+	Bridge string `json:"bridge,omitempty"`
 	// Kind is that of a violation: mac, arp, ip, nd, dhcp, ethertype, storm,
 	// connections, checksum or fragments.
 	Kind string `json:"kind,omitempty"`
@@ -40,7 +43,8 @@ type Event struct {
 	ClaimedIP  string `json:"claimed_ip,omitempty"`
 	What       string `json:"what,omitempty"`
 	// Of a denied packet: Direction is egress where the sender's policies refused
-	// it, ingress where the receiver's did. Policies are those that decided;
+	// it, ingress where the receiver's did. Of withheld frames it is egress for those
+	// that the port sent, ingress for those to it. Policies are those that decided;
 	// Service is by what, such as tcp/5432.
 	Direction string   `json:"direction,omitempty"`
 	From      *Peer    `json:"from,omitempty"`

@@ -38,9 +38,20 @@ type Status struct {
 
 // UnknownPort is a port of a bridge that is nobody's.
 type UnknownPort struct {
-	Port   string `json:"port" yaml:"port"`
-	Bridge string `json:"bridge" yaml:"bridge"`
+	Port     string   `json:"port" yaml:"port"`
+	Bridge   string   `json:"bridge" yaml:"bridge"`
+	Withheld Withheld `json:"withheld" yaml:"withheld"`
 }
+
+// Withheld counts the frames that a port sent, and those that were for it, while it was
+// not admitted. They were refused, in monitor mode let pass.
+type Withheld struct {
+	Sent     uint64 `json:"sent" yaml:"sent"`
+	Received uint64 `json:"received" yaml:"received"`
+}
+
+// Total is the sum.
+func (w Withheld) Total() uint64 { return w.Sent + w.Received }
 
 // Docker is the engine that is observed.
 type Docker struct {
@@ -120,6 +131,9 @@ type Endpoint struct {
 	Egress     Traffic    `json:"egress" yaml:"egress"`
 	Denied     uint64     `json:"denied" yaml:"denied"`
 	Violations Violations `json:"violations" yaml:"violations"`
+	// Withheld counts since the port came, which is before any container is admitted: a
+	// few frames of its start are usual.
+	Withheld Withheld `json:"withheld" yaml:"withheld"`
 }
 
 // Wrong tells whether the endpoint is not as it was declared.

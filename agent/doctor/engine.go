@@ -46,6 +46,7 @@ func readDocker(ctx context.Context, cfg config.Config) Docker {
 		}
 		return d
 	}
+	d.view = view
 	d.Version, d.Firewall = view.Version, view.Firewall
 	operator := endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}
 	for _, n := range view.Networks {

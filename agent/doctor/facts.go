@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"netguard/agent/control"
+	"netguard/agent/docker"
 	"netguard/netpolicy/guard"
 )
 
@@ -69,6 +70,7 @@ type Docker struct {
 	Err               string
 	Version, Firewall string
 	Networks          []Network // of the driver bridge, sorted by name
+	view              docker.View
 	// InfoErr is why the next two are not known.
 	InfoErr               string
 	Rootless, LiveRestore bool

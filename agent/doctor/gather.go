@@ -16,7 +16,7 @@ func Gather(ctx context.Context, version string, cfg config.Config) (Facts, erro
 		func() { f.Docker = readDocker(ctx, cfg) },
 		func() { probe(ctx, &f) },
 		func() { f.Firewall = readFirewall(ctx) },
-		func() { f.Links = readLinks(f.Docker.Networks, cfg.Uplinks) },
+		func() { f.Links = readLinks(ctx, f.Docker, cfg.Uplinks) },
 		// After the probes: some of it is there only once a module is loaded.
 		func() { f.Host = readHost() },
 	} {

@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -9,13 +10,15 @@ import (
 	vish "github.com/vishvananda/netlink"
 
 	"netguard/agent/config"
+	"netguard/agent/endpoint"
+	"netguard/agent/link"
 	"netguard/shaper"
 	"netguard/shaper/tc"
 )
 
 // readLinks lists the devices of this network namespace, and the qdiscs of others
 // on the ports of managed bridges.
-func readLinks(networks []Network, named config.Globs) Links {
+func readLinks(ctx context.Context, engine Docker, named config.Globs) Links {
 	out := Links{Own: map[string][]string{}}
 	list, err := vish.LinkList()
 	if err != nil && !errors.Is(err, vish.ErrDumpInterrupted) {
@@ -27,19 +30,25 @@ func readLinks(networks []Network, named config.Globs) Links {
 		names[l.Attrs().Index] = l.Attrs().Name
 	}
 	managed := map[string]bool{}
-	for _, n := range networks {
+	for _, n := range engine.Networks {
 		managed[n.Bridge] = n.Managed
+	}
+	foreigners := map[int]bool{} // veths that are no container's
+	// Without this list, the veths that are older than their bridges are known below.
+	veths, _ := link.List(ctx)
+	for _, p := range veths {
+		foreigners[p.Index] = endpoint.Foreign(p, engine.view, nil)
 	}
 	ports := map[int]Link{}
 	for _, l := range list {
-		link := Link{Name: l.Attrs().Name, Kind: l.Type(), Master: names[l.Attrs().MasterIndex]}
-		out.Links = append(out.Links, link)
-		if managed[link.Master] {
-			ports[l.Attrs().Index] = link
+		here := Link{Name: l.Attrs().Name, Kind: l.Type(), Master: names[l.Attrs().MasterIndex]}
+		out.Links = append(out.Links, here)
+		if managed[here.Master] {
+			ports[l.Attrs().Index] = here
 			// As the agent has it: a container's port is a veth that is younger
-			// than its bridge.
-			if (link.Kind != "veth" || l.Attrs().Index < l.Attrs().MasterIndex) && !named.Match(link.Name) {
-				out.Own[link.Master] = append(out.Own[link.Master], link.Name)
+			// than its bridge, and named by Docker.
+			if (here.Kind != "veth" || l.Attrs().Index < l.Attrs().MasterIndex || foreigners[l.Attrs().Index]) && !named.Match(here.Name) {
+				out.Own[here.Master] = append(out.Own[here.Master], here.Name)
 			}
 		}
 	}

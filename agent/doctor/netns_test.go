@@ -66,7 +66,7 @@ func TestRealHost(t *testing.T) {
 		if d := cmp.Diff(before, listing(t)); d != "" {
 			t.Errorf("doctor changed something:\n%s", d)
 		}
-		f.Links = readLinks([]Network{{Name: "shop", Bridge: "br-1", Managed: true}}, nil)
+		f.Links = readLinks(t.Context(), Docker{Networks: []Network{{Name: "shop", Bridge: "br-1", Managed: true}}}, nil)
 		got := map[string]Check{}
 		for _, c := range Judge(f).Checks {
 			got[c.Name] = c

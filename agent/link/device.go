@@ -1,6 +1,7 @@
 package link
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -47,3 +48,10 @@ func (t *Table) storeDevice(l netlink.Link) {
 // order in which they are made, and Docker makes a container's veth for a bridge that is
 // there: such a port is the host's own.
 func (p Port) Older() bool { return p.Index < p.Master }
+
+// dockers is how all engines from 20.10 to 29 name the host's end of a container's veth.
+var dockers = regexp.MustCompile("^veth[0-9a-f]{7}$")
+
+// Dockers tells whether a port has a name as Docker gives one. A container cannot rename
+// it: a port with another name is somebody's who may do so on the host.
+func (p Port) Dockers() bool { return dockers.MatchString(p.Name) }

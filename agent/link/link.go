@@ -30,6 +30,7 @@
 package link
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"net"
@@ -148,6 +149,20 @@ func New(log *slog.Logger) (_ *Table, err error) {
 	}
 	t.raw = &nl.SocketHandle{Socket: socket}
 	return t, nil
+}
+
+// List gives the ports of bridges as they are now, in the network namespace of the calling
+// thread.
+func List(ctx context.Context) ([]Port, error) {
+	t, err := New(slog.New(slog.DiscardHandler))
+	if err != nil {
+		return nil, err
+	}
+	defer t.Close()
+	if err := t.list(ctx); err != nil {
+		return nil, err
+	}
+	return t.Snapshot(), nil
 }
 
 // Close closes the sockets.

@@ -36,6 +36,7 @@ var (
 	verified   = desc("last_verified_timestamp_seconds", "When the kernel was last compared with what is wanted.")
 	findings   = desc("findings", "Faults of the host and the configuration; netguard status names them.")
 	unknown    = desc("unknown_ports", "Ports of managed bridges that are nobody's; netguard status names them.")
+	unknownOf  = desc("unknown_port_withheld_total", "Frames that an unknown port sent (egress), or that were for it (ingress).", "port", "bridge", "direction")
 	state      = desc("endpoint_state", "The state that the endpoint is in, as a label; always 1.", "container", "network", "state")
 	faults     = desc("endpoint_findings", "Faults of the endpoint's labels and policies; netguard status names them.", endpoint...)
 	bytes      = desc("endpoint_bytes_total", "Bytes of frames that passed, ingress and egress as the container sees them.", direction...)
@@ -43,6 +44,7 @@ var (
 	drops      = desc("endpoint_drops_total", "Frames that did not fit the queue of the limit.", direction...)
 	limit      = desc("endpoint_rate_limit_bytes_per_second", "The limit, to compare with rate(netguard_endpoint_bytes_total[1m]); missing where there is none.", direction...)
 	denied     = desc("endpoint_denied_total", "Packets that policies refused.", endpoint...)
+	withheld   = desc("endpoint_withheld_total", "Frames that the endpoint sent (egress), or that were for it (ingress), while it was not admitted.", direction...)
 	violations = desc("endpoint_violations_total", "Frames that the guard refused, by kind.", "container", "network", "kind")
 )
 
@@ -54,7 +56,7 @@ type collector struct {
 }
 
 func (c *collector) Describe(to chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{up, info, inSync, connected, verified, findings, unknown,
+	for _, d := range []*prometheus.Desc{up, info, inSync, connected, verified, findings, unknown, unknownOf, withheld,
 		state, faults, bytes, packets, drops, limit, denied, violations} {
 		to <- d
 	}
@@ -79,6 +81,10 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 	}
 	w.gauge(findings, float64(len(s.Findings)))
 	w.gauge(unknown, float64(len(s.UnknownPorts)))
+	for _, p := range s.UnknownPorts {
+		w.counter(unknownOf, p.Withheld.Sent, p.Port, p.Bridge, "egress")
+		w.counter(unknownOf, p.Withheld.Received, p.Port, p.Bridge, "ingress")
+	}
 	// A series that comes twice makes Prometheus lose the whole scrape. A name
 	// is there twice for a moment when a container replaces another.
 	seen := make(map[[2]string]bool, len(s.Endpoints))
@@ -107,11 +113,13 @@ func (w writer) endpoint(e *control.Endpoint) {
 	for _, d := range []struct {
 		name string
 		control.Traffic
-	}{{"ingress", e.Ingress}, {"egress", e.Egress}} {
+		withheld uint64
+	}{{"ingress", e.Ingress, e.Withheld.Received}, {"egress", e.Egress, e.Withheld.Sent}} {
 		at := []string{e.Container, e.Network, d.name}
 		w.counter(bytes, d.Bytes, at...)
 		w.counter(packets, d.Packets, at...)
 		w.counter(drops, d.Drops, at...)
+		w.counter(withheld, d.withheld, at...)
 		if d.RateBPS > 0 {
 			w.gauge(limit, float64(d.RateBPS)/8, at...)
 		}

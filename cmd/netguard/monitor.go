@@ -151,6 +151,9 @@ func (m *monitor) line(e control.Event) string {
 		container, network = cutMiddle(container, mostContainer), cutMiddle(network, mostNetwork)
 	}
 	what := cell{text: e.Type, style: yellow}
+	if e.Type == control.EventWithheld && e.Container == "" {
+		container, network = "(unknown port)", ""
+	}
 	if e.Type == control.EventViolation {
 		what = cell{text: e.Kind, style: red}
 	}
@@ -187,6 +190,16 @@ func detail(e control.Event) string {
 			verb = "would be denied by"
 		}
 		return fmt.Sprintf("%s -> %s %s, %s %s", peerText(e.From), peerText(e.To), e.Service, verb, by)
+	case control.EventWithheld:
+		verb := "refused"
+		if passed {
+			verb = "would be denied"
+		}
+		way := "sent by"
+		if e.Direction == "ingress" {
+			way = "for"
+		}
+		return fmt.Sprintf("%s port %s of bridge %s, which is not admitted: %s", way, printable(e.Veth), printable(e.Bridge), verb)
 	case control.EventLost:
 		return "events that came too fast to be shown"
 	}

@@ -14,6 +14,15 @@ func notes(s control.Status, endpoints []control.Endpoint, v view) string {
 	for _, finding := range s.Findings {
 		note(&b, "!", red, "the host", finding, v)
 	}
+	did := "refused"
+	if s.Mode == control.ModeMonitor {
+		did = "let pass, and would be refused"
+	}
+	for _, p := range s.UnknownPorts {
+		if p.Withheld.Total() > 0 {
+			note(&b, "-", yellow, fmt.Sprintf("port %s of bridge %s", p.Port, p.Bridge), withheld(p.Withheld, did), v)
+		}
+	}
 	for _, e := range endpoints {
 		about := fmt.Sprintf("%s (%s)", e.Container, e.Network)
 		// The reason of an unmanaged one stands in its row.
@@ -26,14 +35,22 @@ func notes(s control.Status, endpoints []control.Endpoint, v view) string {
 			note(&b, "!", red, about, finding, v)
 		}
 		if n := refused(e.Violations); n > 0 {
-			did := "refused"
+			verb := "refused"
 			if s.Mode == control.ModeMonitor {
-				did = "would have refused"
+				verb = "would have refused"
 			}
-			note(&b, "-", yellow, about, fmt.Sprintf("the guard "+did+" %s frames that are not its own: %s", humanCount(n), kinds(e.Violations)), v)
+			note(&b, "-", yellow, about, fmt.Sprintf("the guard "+verb+" %s frames that are not its own: %s", humanCount(n), kinds(e.Violations)), v)
+		}
+		if e.State == control.Quarantined && e.Withheld.Total() > 0 {
+			note(&b, "-", yellow, about, withheld(e.Withheld, did), v)
 		}
 	}
 	return b.String()
+}
+
+// withheld is what a port sent and was to receive while it was not admitted.
+func withheld(w control.Withheld, did string) string {
+	return fmt.Sprintf("not admitted: %s frames that it sent and %s for it were %s", humanCount(w.Sent), humanCount(w.Received), did)
 }
 
 // note writes one, within the width. Its own line breaks stay, so that lists of

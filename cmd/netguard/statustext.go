@@ -118,7 +118,12 @@ func would(s control.Status) cell {
 	var packets, frames uint64
 	for _, e := range s.Endpoints {
 		packets += e.Denied
-		frames += refused(e.Violations)
+		if frames += refused(e.Violations); e.State == control.Quarantined {
+			frames += e.Withheld.Total()
+		}
+	}
+	for _, p := range s.UnknownPorts {
+		frames += p.Withheld.Total()
 	}
 	if packets+frames == 0 {
 		return cell{text: "nothing would have been denied", style: none}

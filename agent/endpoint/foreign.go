@@ -1,0 +1,32 @@
+package endpoint
+
+import (
+	"slices"
+
+	"netguard/agent/docker"
+	"netguard/agent/link"
+)
+
+// Foreign tells whether a veth on the bridge of a Docker network is surely no container's:
+// it has a name that Docker gives to none, and neither its MAC nor its namespace is one of
+// a container on that bridge. The other end of a pair that leads to another bridge, to a
+// machine's namespace or to the host itself is such a port, however young it is.
+func Foreign(p link.Port, v docker.View, sandboxes map[string]Sandbox) bool {
+	if p.Dockers() {
+		return false
+	}
+	for id, n := range v.Networks {
+		if n.Bridge != p.MasterName {
+			continue
+		}
+		for container, a := range v.Networks[id].Endpoints {
+			if a.MAC != nil && slices.Equal(a.MAC, p.PeerMAC) {
+				return false
+			}
+			if ns, asked := sandboxes[container]; asked && p.NSID >= 0 && ns.NSID == p.NSID {
+				return false
+			}
+		}
+	}
+	return true
+}
