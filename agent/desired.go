@@ -159,11 +159,11 @@ func (d *desire) shape(op shaper.Operator, leaf shaper.Leaf, on []string) {
 		if lim.Rate == 0 {
 			continue
 		}
-		tree, err := shaper.Build(*lim, d.Port.MTU, leaf)
+		tree, err := shaper.Build(*lim, dir, d.Port.MTU, leaf)
 		if err != nil && lim.Burst != 0 {
 			d.notes = append(d.notes, fmt.Sprintf("%s burst: %v: a derived burst applies", dir, err))
 			lim.Burst = 0
-			tree, err = shaper.Build(*lim, d.Port.MTU, leaf)
+			tree, err = shaper.Build(*lim, dir, d.Port.MTU, leaf)
 		}
 		if err != nil {
 			// Not reached with a rate that ParseRate takes.

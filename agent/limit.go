@@ -188,6 +188,11 @@ func (l *loop) repair(snapshot *tc.Snapshot, p *link.Port, d *desire) error {
 		}
 		return err
 	}
+	if len(steps) == 0 {
+		if err := l.driver.Apply(p.Index, p.Name, shaper.Leftovers(have, wish)); err != nil {
+			l.log.Debug("classes of an earlier version stay", "veth", p.Name, "error", err)
+		}
+	}
 	g := l.fights[p.Seen]
 	switch {
 	case len(steps) == 0 && g != nil:

@@ -90,7 +90,7 @@ func crashAtWrites(t *testing.T, rounds int, options ...Option) {
 		kinds[n]++
 	}
 	t.Logf("%d writes: %v", len(names), kinds)
-	for _, kind := range []string{"tc delete", "tc qdisc", "tc class", "tc queue", "tc filter", "ifb add", "ifb alias", "ifb delete", "queue length", "ipset create", "ipset members", "ipset destroy",
+	for _, kind := range []string{"tc delete", "tc qdisc", "tc tree", "tc filter", "ifb add", "ifb alias", "ifb delete", "queue length", "ipset create", "ipset members", "ipset destroy",
 		"iptables-restore", "iptables insert", "conntrack delete", "nft batch", "port settings", "FDB add", "neighbour add", "neighbour delete"} {
 		if kinds[kind] == 0 {
 			t.Errorf("the scenario has no write of the kind %q", kind)

@@ -59,6 +59,7 @@ const (
 	DeleteRoot
 	AddClass
 	ChangeClass
+	DeleteClass // and its queue with it
 	AddQueue
 	ChangeQueue
 	ReplaceQueue
@@ -174,7 +175,10 @@ func (s State) alike(want *Tree) bool {
 		return false
 	}
 	for _, c := range s.Classes {
-		i := slices.IndexFunc(want.Classes, func(w Class) bool { return w.Minor == c.Minor })
+		i := want.class(c.Minor)
+		if i < 0 && want.Classify && c.earlier() {
+			continue
+		}
 		if i < 0 || want.Classes[i].Parent != c.Parent {
 			return false
 		}
@@ -201,7 +205,7 @@ func near(a, b uint32) bool { return max(a, b)-min(a, b) <= 2 }
 
 var opNames = map[Op]string{
 	AddIFB: "add IFB", DeleteIFB: "delete IFB", AddRoot: "add root qdisc", DeleteRoot: "delete root qdisc",
-	AddClass: "add class", ChangeClass: "change class", AddQueue: "add queue", ChangeQueue: "change queue",
+	AddClass: "add class", ChangeClass: "change class", DeleteClass: "delete class", AddQueue: "add queue", ChangeQueue: "change queue",
 	ReplaceQueue: "replace queue", AddClassifier: "add classifier", AddIngress: "add ingress qdisc",
 	DeleteIngress: "delete ingress qdisc", AddRedirect: "add redirect",
 }
@@ -213,7 +217,7 @@ func (s Step) String() string {
 		at = "IFB"
 	}
 	switch s.Op {
-	case AddClass, ChangeClass:
+	case AddClass, ChangeClass, DeleteClass:
 		return fmt.Sprintf("%s %x:%x (%v) on %s", opNames[s.Op], RootMajor, s.Class.Minor, Rate(s.Class.Rate*8), at)
 	case AddQueue, ChangeQueue, ReplaceQueue:
 		return fmt.Sprintf("%s %s under %x:%x on %s", opNames[s.Op], s.Queue.Kind, RootMajor, s.Queue.Class, at)

@@ -178,7 +178,7 @@ func FuzzDecode(f *testing.F) {
 					t.Fatalf("a cap does not hold: %+v", lim)
 				}
 				for _, leaf := range []shaper.Leaf{shaper.Hashed, shaper.SFQ, shaper.FQCodel} {
-					if _, err := shaper.Build(lim, 1500, leaf); err != nil && lim.Burst == 0 {
+					if _, err := shaper.Build(lim, dir, 1500, leaf); err != nil && lim.Burst == 0 {
 						t.Fatalf("%+v on %s: %v", lim, leaf, err)
 					}
 				}

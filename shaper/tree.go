@@ -29,18 +29,22 @@ const (
 	leafMajor      = 0x4e00
 )
 
-// Classes at one limit. What the container receives is spread by its sender, so
-// that nobody fills a queue that neighbours wait in. What it sends is spread by flow.
-const (
-	// SmallClasses is how many senders (flows) are apart in small packets.
-	SmallClasses = 16
-	// FlowClasses is how many classes large packets have: enough that a bulk flow
-	// rarely shares its queue, few enough that the one packet each may send ahead
-	// of the limit when it wakes does not add up.
-	FlowClasses = 16
-	// FlowsPerSender is how many of these classes one sender's flows have.
-	FlowsPerSender = 2
-)
+// Spread is how many queues a limit has. What the container receives goes by its
+// sender, so that nobody fills a queue that neighbours wait in, and senders have equal
+// parts whatever flows they open. What it sends goes by flow. Each queue is a class of
+// HTB. The kernel searches all classes of the host for each new one
+// (flow_indr_dev_setup_offload), so they are few.
+type Spread struct {
+	Small uint16 // for packets up to SmallPacket
+	Large uint16
+}
+
+// Spreads are those of the hashed leaf.
+var Spreads = [2]Spread{Ingress: {Small: 8, Large: 8}, Egress: {Small: 4, Large: 4}}
+
+// mostQueues is how many small ones, or large ones, there is room for. Earlier
+// versions had as many.
+const mostQueues = 16
 
 // SmallPacket is the greatest frame, in bytes, that goes to a class for small
 // packets: acknowledgements, DNS, handshakes, voice. They pass the bulk queues.
@@ -90,6 +94,9 @@ type Queue struct {
 
 	// fq_codel
 	Target, Interval, Memory, Quantum uint32 // us, us, bytes, bytes
+
+	// Backlog is how many bytes wait in it, where the kernel was read.
+	Backlog uint32
 }
 
 // Handle is the qdisc's own major number.
@@ -108,7 +115,7 @@ type Tree struct {
 
 // Build gives the tree for a limit on a link with the given MTU. A burst that is
 // zero is derived: a millisecond of the rate, and never less than two packets.
-func Build(lim Limit, mtu int, leaf Leaf) (Tree, error) {
+func Build(lim Limit, dir Direction, mtu int, leaf Leaf) (Tree, error) {
 	frame := uint64(mtu + frameHeader)
 	rate := lim.Rate.bytesPerSecond()
 	if rate == 0 {
@@ -123,9 +130,10 @@ func Build(lim Limit, mtu int, leaf Leaf) (Tree, error) {
 	// What can pass ahead of the root class: each class that is at rest may
 	// send once before its tokens are gone.
 	small := max(rate/2/1000, SmallPacket)
+	spread := Spreads[dir]
 	ahead := largest
 	if leaf == Hashed {
-		ahead += FlowClasses*largest + SmallClasses*SmallPacket + small + 2*SmallPacket
+		ahead += uint64(spread.Large)*largest + uint64(spread.Small)*SmallPacket + small + 2*SmallPacket
 	}
 	burst := max(rate/1000, 2*frame)
 	if lim.Burst != 0 {
@@ -146,14 +154,14 @@ func Build(lim Limit, mtu int, leaf Leaf) (Tree, error) {
 	// a class within its guarantee first, then whom a parent nearer to the leaves can
 	// lend to: what small packets borrow of their half passes before what anybody
 	// borrows of the whole.
-	share := max(rate/2/(SmallClasses+1), 1)
+	share := max(rate/2/uint64(spread.Small+1), 1)
 	t.addLeaf(RootMinor, share, 0, quantum, queue(OtherMinor, rate, frame, largest))
 	t.addClass(SmallMinor, RootMinor, max(rate/2-share, 1), small, superPacket)
-	for i := range uint16(SmallClasses) {
+	for i := range spread.Small {
 		t.addLeaf(SmallMinor, share, 0, SmallPacket, smallQueue(SmallLeafMinor+i, rate, frame))
 	}
-	for i := range uint16(FlowClasses) {
-		t.addLeaf(RootMinor, max(rate/2/FlowClasses, 1), 0, quantum, queue(FlowMinor+i, rate, frame, largest))
+	for i := range spread.Large {
+		t.addLeaf(RootMinor, max(rate/2/uint64(spread.Large), 1), 0, quantum, queue(FlowMinor+i, rate, frame, largest))
 	}
 	return t, nil
 }

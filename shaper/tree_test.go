@@ -1,7 +1,6 @@
 package shaper_test
 
 import (
-	"slices"
 	"testing"
 
 	"netguard/shaper"
@@ -15,14 +14,16 @@ func each(t *testing.T, do func(rate shaper.Rate, mtu int, tree shaper.Tree)) {
 		for _, rate := range []shaper.Rate{shaper.MinRate, 64 * shaper.Kbit, shaper.Mbit, 5 * shaper.Mbit, 255 * shaper.Mbit,
 			256 * shaper.Mbit, shaper.Gbit, 40 * shaper.Gbit, shaper.MaxRate} {
 			for _, mtu := range []int{68, 576, 1280, 1500, 9000, 65535} {
-				tree, err := shaper.Build(shaper.Limit{Rate: rate}, mtu, leaf)
-				if err != nil && rate > shaper.MinRate {
-					t.Fatal(err)
+				for _, dir := range shaper.Directions {
+					tree, err := shaper.Build(shaper.Limit{Rate: rate}, dir, mtu, leaf)
+					if err != nil && rate > shaper.MinRate {
+						t.Fatal(err)
+					}
+					if err != nil {
+						continue // a burst of two frames takes minutes
+					}
+					do(rate, mtu, tree)
 				}
-				if err != nil {
-					continue // a burst of two frames takes minutes
-				}
-				do(rate, mtu, tree)
 			}
 		}
 	}
@@ -76,39 +77,4 @@ func TestGuaranteesFitTheirParent(t *testing.T) {
 			}
 		}
 	})
-}
-
-// What older versions built, each class with its queue: a class for small packets
-// and eight for hashes of flows.
-func older(rate uint64) shaper.State {
-	s := shaper.State{Root: shaper.Root{Kind: "htb", Major: shaper.RootMajor, Default: 2},
-		Classes: []shaper.Class{{Minor: 1, Rate: rate, Ceil: rate}, {Minor: 2, Parent: 1, Rate: rate / 2, Ceil: rate}}}
-	for i := range uint16(8) {
-		s.Classes = append(s.Classes, shaper.Class{Minor: 0x10 + i, Parent: 1, Rate: rate / 16, Ceil: rate})
-	}
-	for _, c := range s.Classes[1:] {
-		s.Queues = append(s.Queues, shaper.Queue{Class: c.Minor, Kind: "tbf", Limit: 20000})
-	}
-	return s
-}
-
-func TestOlderTreeIsChangedInPlace(t *testing.T) {
-	want, err := shaper.Build(shaper.Limit{Rate: shaper.Mbit}, 1500, shaper.Hashed)
-	if err != nil {
-		t.Fatal(err)
-	}
-	have := shaper.Endpoint{Veth: older(125000), Redirect: true, IngressQdisc: true, Ours: true}
-	ifb := older(125000)
-	have.IFB = &ifb
-	steps := shaper.Diff(have, shaper.Wish{Ingress: &want, Egress: &want})
-	for _, s := range steps {
-		if !slices.Contains([]shaper.Op{shaper.AddClass, shaper.ChangeClass, shaper.AddQueue, shaper.ChangeQueue, shaper.AddClassifier}, s.Op) {
-			t.Errorf("not in place: %v", s)
-		}
-	}
-	// Nothing is led to a class that is not there yet.
-	last := steps[len(steps)-1]
-	if last.Op != shaper.AddClassifier {
-		t.Errorf("the last step is %v", last)
-	}
 }

@@ -6,9 +6,11 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	vish "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"netguard/shaper"
 	"netguard/shaper/tc"
@@ -32,10 +34,13 @@ func BenchmarkEndpoints(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer d.Close()
-			tree, err := shaper.Build(shaper.Limit{Rate: 10 * shaper.Mbit}, 1500, kind)
-			if err != nil {
-				b.Fatal(err)
+			var trees [2]shaper.Tree
+			for _, dir := range shaper.Directions {
+				if trees[dir], err = shaper.Build(shaper.Limit{Rate: 10 * shaper.Mbit}, dir, 1500, kind); err != nil {
+					b.Fatal(err)
+				}
 			}
+			want := shaper.Wish{Ingress: &trees[shaper.Ingress], Egress: &trees[shaper.Egress]}
 			var veths []int
 			for i := range n {
 				pair := &vish.Veth{LinkAttrs: vish.NewLinkAttrs(), PeerName: fmt.Sprintf("in%d", i)}
@@ -45,7 +50,7 @@ func BenchmarkEndpoints(b *testing.B) {
 				}
 				veths = append(veths, pair.Index)
 			}
-			steps := shaper.Diff(shaper.Endpoint{}, shaper.Wish{Ingress: &tree, Egress: &tree})
+			steps := shaper.Diff(shaper.Endpoint{}, want)
 			before := kernelMemory(b)
 			b.Run("add", func(b *testing.B) {
 				clean := func() {
@@ -56,14 +61,19 @@ func BenchmarkEndpoints(b *testing.B) {
 					b.StartTimer()
 				}
 				clean()
+				began := cpu(b)
+				var cleaned time.Duration
 				for i := range b.N {
 					if err := d.Apply(veths[i%n], "x", steps); err != nil {
 						b.Skip(err) // the kernel lacks it
 					}
 					if i%n == n-1 && i < b.N-1 {
+						at := cpu(b)
 						clean()
+						cleaned += cpu(b) - at
 					}
 				}
+				b.ReportMetric(float64((cpu(b)-began-cleaned).Microseconds())/1000/float64(b.N), "cpu-ms/endpoint")
 				b.ReportMetric(float64(len(steps)), "messages")
 			})
 			for _, v := range veths {
@@ -73,7 +83,7 @@ func BenchmarkEndpoints(b *testing.B) {
 				}
 				have, err := s.Endpoint(v)
 				if err == nil {
-					err = d.Apply(v, "x", shaper.Diff(have, shaper.Wish{Ingress: &tree, Egress: &tree}))
+					err = d.Apply(v, "x", shaper.Diff(have, want))
 				}
 				if err != nil {
 					b.Skip(err)
@@ -104,4 +114,14 @@ func kernelMemory(b *testing.B) float64 {
 		b.Fatal(err)
 	}
 	return kB
+}
+
+// cpu is what this thread has used of a core, in the kernel for the most part. It is
+// the same on a busy machine.
+func cpu(b *testing.B) time.Duration {
+	var use unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_THREAD, &use); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }

@@ -32,37 +32,58 @@ const golden = 0x9e3779b1
 // large ones. Among these, what a container receives goes by its sender: by the low
 // bits of the source address, or of the source MAC of what is not IP. So senders
 // with consecutive addresses, as Docker hands them out, never share a class, and
-// nobody can choose to be in a neighbour's: the guard binds both to the port. Large
-// packets of one sender are parted once more by flow. What a container sends goes
-// by flow: by a hash of addresses, protocol and ports. Fragments have no ports, so a
-// fragmented flow is hashed by addresses alone and stays in order.
+// nobody can choose to be in a neighbour's: the guard binds both to the port. What a
+// container sends goes by flow: by a hash of addresses, protocol and ports. Fragments
+// have no ports, so a fragmented flow is hashed by addresses alone and stays in order.
 //
 // It is classic BPF, which the kernel checks, compiles and bounds, and which
 // needs no bpf(2) and none of its privileges. The value that it returns is the
 // class (cls_bpf without direct action); what is too short to be read has none, and
 // goes to HTB's default.
 func classifier(dir shaper.Direction) (program, error) {
-	v4 := fold(ip4Src, ip4Dst)
-	v4ports := ports(bpf.LoadIndirect{Off: ip4Start, Size: 4})
-	v4 = append(v4,
-		bpf.LoadAbsolute{Off: ip4Frag, Size: 2},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x3fff, SkipTrue: uint8(2 + len(v4ports))},
-		bpf.LoadMemShift{Off: ip4Start},
-		bpf.LoadAbsolute{Off: ip4Proto, Size: 1})
-	v4 = append(append(v4, v4ports...), finish(dir, ip4Src)...)
-
-	v6 := fold(ip6Src, ip6Src+4, ip6Src+8, ip6Src+12, ip6Dst, ip6Dst+4, ip6Dst+8, ip6Dst+12)
-	v6 = append(v6, bpf.LoadAbsolute{Off: ip6Next, Size: 1})
-	v6 = append(append(v6, ports(bpf.LoadAbsolute{Off: ip6Payload, Size: 4})...), finish(dir, ip6Src+12)...)
-
-	other := append(fold(macSrc), finish(dir, macSrc)...)
-
+	v4, v6, other := sender(ip4Src), sender(ip6Src+12), sender(macSrc)
+	if dir == shaper.Egress {
+		v4, v6, other = flow4(), flow6(), append(fold(macSrc), mix...)
+	}
+	end := finish(shaper.Spreads[dir])
+	v4, v6, other = append(v4, end...), append(v6, end...), append(other, end...)
 	all := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: etherType, Size: 2},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x0800, SkipTrue: uint8(1 + len(other))},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0x86dd, SkipTrue: uint8(len(other) + len(v4))},
 	}
 	return assemble(append(append(append(all, other...), v4...), v6...))
+}
+
+// sender puts the last four bytes of an address into scratch 0.
+func sender(address uint32) []bpf.Instruction {
+	return []bpf.Instruction{bpf.LoadAbsolute{Off: address, Size: 4}, bpf.StoreScratch{Src: bpf.RegA, N: 0}}
+}
+
+// flow4 puts the hash of a flow of IPv4 into scratch 0, flow6 that of one of IPv6.
+func flow4() []bpf.Instruction {
+	withPorts := append([]bpf.Instruction{
+		bpf.LoadMemShift{Off: ip4Start},
+		bpf.LoadAbsolute{Off: ip4Proto, Size: 1},
+	}, ports(bpf.LoadIndirect{Off: ip4Start, Size: 4})...)
+	all := append(fold(ip4Src, ip4Dst),
+		bpf.LoadAbsolute{Off: ip4Frag, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: 0x3fff, SkipTrue: uint8(len(withPorts))})
+	return append(append(all, withPorts...), mix...)
+}
+
+func flow6() []bpf.Instruction {
+	all := append(fold(ip6Src, ip6Src+4, ip6Src+8, ip6Src+12, ip6Dst, ip6Dst+4, ip6Dst+8, ip6Dst+12),
+		bpf.LoadAbsolute{Off: ip6Next, Size: 1})
+	return append(append(all, ports(bpf.LoadAbsolute{Off: ip6Payload, Size: 4})...), mix...)
+}
+
+// mix spreads the hash in scratch 0 over its low bits.
+var mix = []bpf.Instruction{
+	bpf.LoadScratch{Dst: bpf.RegA, N: 0},
+	bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: golden},
+	bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 24},
+	bpf.StoreScratch{Src: bpf.RegA, N: 0},
 }
 
 // fold gathers the words at the offsets in scratch 0.
@@ -94,48 +115,22 @@ func ports(load bpf.Instruction) []bpf.Instruction {
 	}
 }
 
-// finish returns the class from the flow's hash in scratch 0 and from the four bytes
-// at sender, of which the last bits tell who sent the packet.
-func finish(dir shaper.Direction, sender uint32) []bpf.Instruction {
-	const (
-		root       = uint32(shaper.RootMajor) << 16
-		small      = root | shaper.SmallLeafMinor
-		large      = root | shaper.FlowMinor
-		perSender  = shaper.FlowsPerSender
-		largeAlone = shaper.FlowClasses / perSender // senders that are apart in large packets
-	)
-	hash := func(n uint32) []bpf.Instruction { // a number below n
+// finish returns the class for the number in scratch 0.
+func finish(spread shaper.Spread) []bpf.Instruction {
+	one := func(first, of uint16) []bpf.Instruction {
 		return []bpf.Instruction{
 			bpf.LoadScratch{Dst: bpf.RegA, N: 0},
-			bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: golden},
-			bpf.ALUOpConstant{Op: bpf.ALUOpShiftRight, Val: 24},
-			bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: n},
+			bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: uint32(of)},
+			bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: rootHandle | uint32(first)},
+			bpf.RetA{},
 		}
 	}
-	add := func(first uint32) []bpf.Instruction {
-		return []bpf.Instruction{bpf.ALUOpConstant{Op: bpf.ALUOpAdd, Val: first}, bpf.RetA{}}
-	}
-	var ifSmall, ifLarge []bpf.Instruction
-	if dir == shaper.Egress {
-		ifSmall = append(hash(shaper.SmallClasses), add(small)...)
-		ifLarge = append(hash(shaper.FlowClasses), add(large)...)
-	} else {
-		ifSmall = append([]bpf.Instruction{
-			bpf.LoadAbsolute{Off: sender, Size: 4},
-			bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: shaper.SmallClasses},
-		}, add(small)...)
-		ifLarge = append(append(hash(perSender),
-			bpf.ALUOpConstant{Op: bpf.ALUOpMul, Val: largeAlone},
-			bpf.TAX{},
-			bpf.LoadAbsolute{Off: sender, Size: 4},
-			bpf.ALUOpConstant{Op: bpf.ALUOpMod, Val: largeAlone},
-			bpf.ALUOpX{Op: bpf.ALUOpAdd}), add(large)...)
-	}
-	size := []bpf.Instruction{
+	small := one(shaper.SmallLeafMinor, spread.Small)
+	all := []bpf.Instruction{
 		bpf.LoadExtension{Num: bpf.ExtLen},
-		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: shaper.SmallPacket, SkipTrue: uint8(len(ifSmall))},
+		bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: shaper.SmallPacket, SkipTrue: uint8(len(small))},
 	}
-	return append(append(size, ifSmall...), ifLarge...)
+	return append(append(all, small...), one(shaper.FlowMinor, spread.Large)...)
 }
 
 // everything matches each packet and leaves it to the filter's action.

@@ -51,11 +51,12 @@ func Open() (*Driver, error) {
 	if d.read, err = netlink.Dial(unix.NETLINK_ROUTE, nil); err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
+	// With the kernel's own words in errors ("Specified qdisc kind is unknown").
+	_ = d.read.SetOption(netlink.ExtendedAcknowledge, true)
 	if d.write, err = gotc.Open(nil); err != nil {
 		d.Close()
 		return nil, fmt.Errorf("open netlink for tc: %w", err)
 	}
-	// With the kernel's own words in errors ("Specified qdisc kind is unknown").
 	_ = d.write.SetOption(netlink.ExtendedAcknowledge, true)
 	if d.links, err = vish.NewHandle(unix.NETLINK_ROUTE); err != nil {
 		d.Close()

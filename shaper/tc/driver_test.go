@@ -51,16 +51,22 @@ func vethIn(t *testing.T) (*tc.Driver, int) {
 	return d, l.Attrs().Index
 }
 
-func tree(t *testing.T, rate shaper.Rate, leaf shaper.Leaf) *shaper.Tree {
+func tree(t *testing.T, dir shaper.Direction, rate shaper.Rate, leaf shaper.Leaf) *shaper.Tree {
 	t.Helper()
 	if rate == 0 {
 		return nil
 	}
-	tree, err := shaper.Build(shaper.Limit{Rate: rate}, 1500, leaf)
+	tree, err := shaper.Build(shaper.Limit{Rate: rate}, dir, 1500, leaf)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &tree
+}
+
+// both is the same limit in both directions.
+func both(t *testing.T, rate shaper.Rate, leaf shaper.Leaf) shaper.Wish {
+	t.Helper()
+	return shaper.Wish{Ingress: tree(t, shaper.Ingress, rate, leaf), Egress: tree(t, shaper.Egress, rate, leaf)}
 }
 
 func read(t *testing.T, d *tc.Driver, veth int) shaper.Endpoint {
@@ -106,13 +112,13 @@ func TestDriver(t *testing.T) {
 		kind := leaf(t, d)
 		for _, rate := range []shaper.Rate{64 * shaper.Kbit, shaper.Mbit, 255 * shaper.Mbit, 256 * shaper.Mbit,
 			5 * shaper.Gbit, 40 * shaper.Gbit, 100 * shaper.Tbit} {
-			apply(t, d, veth, shaper.Wish{Ingress: tree(t, rate, kind), Egress: tree(t, rate, kind)})
+			apply(t, d, veth, shaper.Wish{Ingress: tree(t, shaper.Ingress, rate, kind), Egress: tree(t, shaper.Egress, rate, kind)})
 		}
 	})
 	t.Run("reads_back_what_it_wrote", func(t *testing.T) {
 		d, veth := vethIn(t)
-		want := tree(t, 10*shaper.Mbit, leaf(t, d))
-		apply(t, d, veth, shaper.Wish{Ingress: want, Egress: want})
+		want := both(t, 10*shaper.Mbit, leaf(t, d))
+		apply(t, d, veth, want)
 		have := read(t, d, veth)
 		byMinor := cmp.Transformer("byMinor", func(cs []shaper.Class) map[uint16]shaper.Class {
 			out := map[uint16]shaper.Class{}
@@ -121,10 +127,10 @@ func TestDriver(t *testing.T) {
 			}
 			return out
 		})
-		if diff := cmp.Diff(want.Classes, have.Veth.Classes, byMinor); diff != "" {
+		if diff := cmp.Diff(want.Ingress.Classes, have.Veth.Classes, byMinor); diff != "" {
 			t.Errorf("classes on the veth (-want +kernel):\n%s", diff)
 		}
-		if diff := cmp.Diff(want.Classes, have.IFB.Classes, byMinor); diff != "" {
+		if diff := cmp.Diff(want.Egress.Classes, have.IFB.Classes, byMinor); diff != "" {
 			t.Errorf("classes on the IFB (-want +kernel):\n%s", diff)
 		}
 		if !have.Redirect || have.Stranger {
@@ -134,8 +140,8 @@ func TestDriver(t *testing.T) {
 	t.Run("changes_a_rate_without_replacing_a_qdisc", func(t *testing.T) {
 		d, veth := vethIn(t)
 		kind := leaf(t, d)
-		apply(t, d, veth, shaper.Wish{Ingress: tree(t, 10*shaper.Mbit, kind), Egress: tree(t, shaper.Gbit, kind)})
-		steps := apply(t, d, veth, shaper.Wish{Ingress: tree(t, shaper.Gbit, kind), Egress: tree(t, 10*shaper.Mbit, kind)})
+		apply(t, d, veth, shaper.Wish{Ingress: tree(t, shaper.Ingress, 10*shaper.Mbit, kind), Egress: tree(t, shaper.Egress, shaper.Gbit, kind)})
+		steps := apply(t, d, veth, shaper.Wish{Ingress: tree(t, shaper.Ingress, shaper.Gbit, kind), Egress: tree(t, shaper.Egress, 10*shaper.Mbit, kind)})
 		for _, s := range steps {
 			if s.Op != shaper.ChangeClass && s.Op != shaper.ChangeQueue {
 				t.Errorf("not a change in place: %v", s)
@@ -149,8 +155,8 @@ func TestDriver(t *testing.T) {
 		rng := rand.New(rand.NewPCG(1, 2))
 		for range 40 {
 			apply(t, d, veth, shaper.Wish{
-				Ingress: tree(t, rates[rng.IntN(len(rates))], kind),
-				Egress:  tree(t, rates[rng.IntN(len(rates))], kind),
+				Ingress: tree(t, shaper.Ingress, rates[rng.IntN(len(rates))], kind),
+				Egress:  tree(t, shaper.Egress, rates[rng.IntN(len(rates))], kind),
 			})
 		}
 		apply(t, d, veth, shaper.Wish{})
@@ -171,7 +177,7 @@ func TestDriver(t *testing.T) {
 			Handle: vish.MakeHandle(0xffff, 0), Parent: vish.HANDLE_INGRESS}}); err != nil {
 			t.Fatal(err)
 		}
-		want := shaper.Wish{Ingress: tree(t, shaper.Mbit, kind), Egress: tree(t, shaper.Mbit, kind)}
+		want := shaper.Wish{Ingress: tree(t, shaper.Ingress, shaper.Mbit, kind), Egress: tree(t, shaper.Egress, shaper.Mbit, kind)}
 		have := read(t, d, veth)
 		if steps := shaper.Diff(have, want); len(steps) > 0 {
 			t.Errorf("somebody else's qdiscs would be touched: %v", steps)
@@ -191,7 +197,7 @@ func TestDriver(t *testing.T) {
 	t.Run("sweeps_what_has_no_veth", func(t *testing.T) {
 		d, veth := vethIn(t)
 		kind := leaf(t, d)
-		apply(t, d, veth, shaper.Wish{Egress: tree(t, shaper.Mbit, kind)})
+		apply(t, d, veth, shaper.Wish{Egress: tree(t, shaper.Egress, shaper.Mbit, kind)})
 		stranger := &vish.Ifb{LinkAttrs: vish.NewLinkAttrs()}
 		stranger.Name = "ngifb4711"
 		if err := vish.LinkAdd(stranger); err != nil {
@@ -209,7 +215,7 @@ func TestDriver(t *testing.T) {
 	})
 	t.Run("keeps_what_was_marked_and_is_wanted_again", func(t *testing.T) {
 		d, veth := vethIn(t)
-		apply(t, d, veth, shaper.Wish{Egress: tree(t, shaper.Mbit, leaf(t, d))})
+		apply(t, d, veth, shaper.Wish{Egress: tree(t, shaper.Egress, shaper.Mbit, leaf(t, d))})
 		name := "ngifb" + strconv.Itoa(veth)
 		link, err := vish.LinkByName(name)
 		if err == nil {
@@ -238,9 +244,9 @@ func TestDriver(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			one := tree(t, shaper.Mbit, leaf(t, d))
-			for _, path := range [][]shaper.Wish{{{Egress: one}}, {{Ingress: one}}, {{Egress: one}, {Ingress: one, Egress: one}, {Ingress: one}},
-				{{Ingress: one}, {Ingress: one, Egress: one}, {Egress: one}}} {
+			one := both(t, shaper.Mbit, leaf(t, d))
+			for _, path := range [][]shaper.Wish{{{Egress: one.Egress}}, {{Ingress: one.Ingress}}, {{Egress: one.Egress}, {Ingress: one.Ingress, Egress: one.Egress}, {Ingress: one.Ingress}},
+				{{Ingress: one.Ingress}, {Ingress: one.Ingress, Egress: one.Egress}, {Egress: one.Egress}}} {
 				for _, w := range append(path, shaper.Wish{}) {
 					apply(t, d, veth, w)
 				}
@@ -255,8 +261,8 @@ func TestDriver(t *testing.T) {
 func TestCleanup(t *testing.T) {
 	d, veth := vethIn(t)
 	before := read(t, d, veth)
-	want := tree(t, 10*shaper.Mbit, leaf(t, d))
-	apply(t, d, veth, shaper.Wish{Ingress: want, Egress: want})
+	want := both(t, 10*shaper.Mbit, leaf(t, d))
+	apply(t, d, veth, want)
 	for range 2 {
 		if err := d.Cleanup(); err != nil {
 			t.Fatal(err)
@@ -292,7 +298,7 @@ func TestQueueLength(t *testing.T) {
 		{{limit, 0}, {limit, limit}, {limit, 0}},
 	} {
 		for _, rates := range way {
-			apply(t, d, index, shaper.Wish{Ingress: tree(t, rates[0], shaper.Hashed), Egress: tree(t, rates[1], shaper.Hashed)})
+			apply(t, d, index, shaper.Wish{Ingress: tree(t, shaper.Ingress, rates[0], shaper.Hashed), Egress: tree(t, shaper.Egress, rates[1], shaper.Hashed)})
 		}
 		if err := d.Cleanup(); err != nil {
 			t.Fatal(err)

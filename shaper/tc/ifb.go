@@ -26,6 +26,10 @@ const (
 	// queueLenNone is that of an IFB whose veth had no queue of its own: the kernel
 	// gives one to a device that gets a qdisc, be it for ingress, and keeps it.
 	queueLenNone = 33
+	// ifbMTU is too small for IPv6, so that the kernel gives the device none of its
+	// state (some 20 kB) and sends nothing by it. What is led through an IFB is not
+	// held to it.
+	ifbMTU = 1279
 )
 
 func ifbName(veth int) string { return ifbPrefix + strconv.Itoa(veth) }
@@ -87,7 +91,7 @@ func (d *Driver) ifb(veth int) (vish.Link, error) {
 
 func (d *Driver) addIFB(veth int) error {
 	attrs := vish.NewLinkAttrs()
-	attrs.Name, attrs.Group, attrs.TxQLen = ifbName(veth), group, queueLen
+	attrs.Name, attrs.Group, attrs.TxQLen, attrs.MTU = ifbName(veth), group, queueLen, ifbMTU
 	if link, err := d.links.LinkByIndex(veth); err == nil && link.Attrs().TxQLen == 0 {
 		attrs.TxQLen = queueLenNone
 	}

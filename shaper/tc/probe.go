@@ -49,7 +49,7 @@ func (d *Driver) Probe() (Features, error) {
 
 // try builds a tree and the redirect that leads to it.
 func (d *Driver) try(veth int, leaf shaper.Leaf) error {
-	tree, err := shaper.Build(shaper.Limit{Rate: shaper.Mbit}, 1500, leaf)
+	tree, err := shaper.Build(shaper.Limit{Rate: shaper.Mbit}, shaper.Egress, 1500, leaf)
 	if err != nil {
 		return err
 	}

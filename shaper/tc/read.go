@@ -26,6 +26,7 @@ const (
 	htbParms, htbInit, htbDirectQlen, htbRate64, htbCeil64 = 1, 2, 5, 6, 7
 	tbfParms, tbfRate64                                    = 1, 4
 	codelTarget, codelLimit, codelInterval                 = 1, 2, 3
+	codelQuantum, codelMemory                              = 6, 9
 
 	bpfAct      = 1
 	actOption   = 2
@@ -153,6 +154,11 @@ func (d *Driver) state(ifindex int, on []message, spread program) (shaper.State,
 			if err != nil {
 				return s, err
 			}
+			c, err := countersOf(m)
+			if err != nil {
+				return s, err
+			}
+			q.Backlog = uint32(c.Backlog)
 			s.Queues = append(s.Queues, q)
 		}
 	}

@@ -120,39 +120,60 @@ func classesOf(passed func() map[uint16]uint32, send func([]byte), frames ...[]b
 func TestSendersAreApart(t *testing.T) {
 	d, veth := vethIn(t)
 	quiet(t)
-	want := tree(t, shaper.Gbit, shaper.Hashed)
+	want := tree(t, shaper.Ingress, shaper.Gbit, shaper.Hashed)
 	apply(t, d, veth, shaper.Wish{Ingress: want})
 	send, passed := out(t, veth), leaves(t, veth)
 	const ports = 40
+	of := shaper.Spreads[shaper.Ingress]
 	for _, c := range []struct {
 		name  string
-		apart int // senders with consecutive addresses
-		most  int // classes of one sender
+		apart uint16 // senders with consecutive addresses
 		frame func(n int, port uint16) []byte
 	}{
-		{"small", shaper.SmallClasses, 1, func(n int, p uint16) []byte { return udp4(n, p, 200) }},
-		{"at_the_border", shaper.SmallClasses, 1, func(n int, p uint16) []byte { return udp4(n, p, shaper.SmallPacket) }},
-		{"small_IPv6", shaper.SmallClasses, 1, func(n int, p uint16) []byte { return udp6(n, p, 200) }},
-		{"ARP", shaper.SmallClasses, 1, func(n int, _ uint16) []byte { return arp(n) }},
-		{"large", shaper.FlowClasses / shaper.FlowsPerSender, shaper.FlowsPerSender, func(n int, p uint16) []byte { return udp4(n, p, 1400) }},
-		{"just_large", shaper.FlowClasses / shaper.FlowsPerSender, shaper.FlowsPerSender, func(n int, p uint16) []byte { return udp4(n, p, shaper.SmallPacket+1) }},
-		{"large_IPv6", shaper.FlowClasses / shaper.FlowsPerSender, shaper.FlowsPerSender, func(n int, p uint16) []byte { return udp6(n, p, 1400) }},
-		{"fragments", shaper.FlowClasses / shaper.FlowsPerSender, 1, func(n int, p uint16) []byte {
+		{"small", of.Small, func(n int, p uint16) []byte { return udp4(n, p, 200) }},
+		{"at_the_border", of.Small, func(n int, p uint16) []byte { return udp4(n, p, shaper.SmallPacket) }},
+		{"small_IPv6", of.Small, func(n int, p uint16) []byte { return udp6(n, p, 200) }},
+		{"ARP", of.Small, func(n int, _ uint16) []byte { return arp(n) }},
+		{"too_short_for_its_protocol", of.Small, func(n int, p uint16) []byte { return udp4(n, p, 200)[:34] }},
+		{"large", of.Large, func(n int, p uint16) []byte { return udp4(n, p, 1400) }},
+		{"just_large", of.Large, func(n int, p uint16) []byte { return udp4(n, p, shaper.SmallPacket+1) }},
+		{"large_IPv6", of.Large, func(n int, p uint16) []byte { return udp6(n, p, 1400) }},
+		{"fragments", of.Large, func(n int, p uint16) []byte {
 			f := udp4(n, p, 1400)
 			f[20] = 0x20 // more follow
+			return f
+		}},
+		{"any_options_label_and_congestion_bits", of.Small, func(n int, p uint16) []byte {
+			if p%2 == 0 {
+				f := udp6(n, p, 200)
+				f[15], f[16], f[21] = 3<<4, byte(p), 1 // ECN, flow label, hop limit
+				return f
+			}
+			f := udp4(n, p, 200)
+			f[14], f[15], f[22] = 0x46+byte(p%10), byte(p), 1 // length of the header, TOS, TTL
+			return f
+		}},
+		{"any_protocol_and_header", of.Large, func(n int, p uint16) []byte {
+			if p%2 == 0 {
+				f := udp6(n, p, 1400)
+				f[20] = byte(p) // extension headers among them
+				return f
+			}
+			f := udp4(n, p, 1400)
+			f[23] = byte(p)
 			return f
 		}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			whose := map[uint16]int{}
-			for n := 2; n < 2+c.apart; n++ {
+			for n := 2; n < 2+int(c.apart); n++ {
 				var frames [][]byte
 				for p := range uint16(ports) {
 					frames = append(frames, c.frame(n, 1024+p*977))
 				}
 				got := classesOf(passed, send, frames...)
-				if len(got) != c.most {
-					t.Errorf("sender %d has classes %v, want %d", n, got, c.most)
+				if len(got) != 1 {
+					t.Errorf("sender %d has classes %v", n, got)
 				}
 				for class := range got {
 					if other, taken := whose[class]; taken {
@@ -177,7 +198,7 @@ func TestSendersAreApart(t *testing.T) {
 func TestFlowsAreApart(t *testing.T) {
 	d, veth := vethIn(t)
 	quiet(t)
-	want := tree(t, shaper.Gbit, shaper.Hashed)
+	want := tree(t, shaper.Egress, shaper.Gbit, shaper.Hashed)
 	apply(t, d, veth, shaper.Wish{Egress: want})
 	s, err := d.Snapshot()
 	if err != nil {
@@ -185,19 +206,24 @@ func TestFlowsAreApart(t *testing.T) {
 	}
 	ifb := s.IFB(veth)
 	send, passed := out(t, peer(t, "inside")), leaves(t, ifb)
-	for name, frame := range map[string]func(port uint16) []byte{
-		"small":      func(p uint16) []byte { return udp4(2, p, 200) },
-		"small_IPv6": func(p uint16) []byte { return udp6(2, p, 200) },
-		"large":      func(p uint16) []byte { return udp4(2, p, 1400) },
-		"large_IPv6": func(p uint16) []byte { return udp6(2, p, 1400) },
+	of := shaper.Spreads[shaper.Egress]
+	for _, c := range []struct {
+		name  string
+		most  uint16
+		frame func(port uint16) []byte
+	}{
+		{"small", of.Small, func(p uint16) []byte { return udp4(2, p, 200) }},
+		{"small_IPv6", of.Small, func(p uint16) []byte { return udp6(2, p, 200) }},
+		{"large", of.Large, func(p uint16) []byte { return udp4(2, p, 1400) }},
+		{"large_IPv6", of.Large, func(p uint16) []byte { return udp6(2, p, 1400) }},
 	} {
-		t.Run(name, func(t *testing.T) {
+		t.Run(c.name, func(t *testing.T) {
 			var frames [][]byte
 			for p := range uint16(200) {
-				frames = append(frames, frame(1024+p*31))
+				frames = append(frames, c.frame(1024+p*31))
 			}
 			got := classesOf(passed, send, frames...)
-			if len(got) != shaper.FlowClasses || got[shaper.OtherMinor] {
+			if len(got) != int(c.most) || got[shaper.OtherMinor] {
 				t.Errorf("200 flows are in classes %v", got)
 			}
 			one := classesOf(passed, send, frames[0], frames[0], frames[0])
@@ -212,7 +238,7 @@ func TestFlowsAreApart(t *testing.T) {
 func TestDropsAreWhatWasLost(t *testing.T) {
 	d, veth := vethIn(t)
 	quiet(t)
-	want := tree(t, shaper.Mbit, shaper.Hashed)
+	want := tree(t, shaper.Ingress, shaper.Mbit, shaper.Hashed)
 	apply(t, d, veth, shaper.Wish{Ingress: want})
 	link := &vish.Device{LinkAttrs: vish.LinkAttrs{Index: veth}}
 	addr, err := vish.ParseAddr("198.18.0.1/24")
@@ -276,66 +302,8 @@ func TestDropsAreWhatWasLost(t *testing.T) {
 	}
 	// A rate that changes, changes no counter.
 	before := counters()
-	apply(t, d, veth, shaper.Wish{Ingress: tree(t, 2*shaper.Mbit, shaper.Hashed)})
+	apply(t, d, veth, shaper.Wish{Ingress: tree(t, shaper.Ingress, 2*shaper.Mbit, shaper.Hashed)})
 	if after := counters(); after.Drops < before.Drops || after.Packets < before.Packets {
 		t.Errorf("before the change %+v, after it %+v", before, after)
-	}
-}
-
-// olderTree is what older versions built: one class for small packets, and eight.
-func olderTree(rate uint64) *shaper.Tree {
-	t := &shaper.Tree{Leaf: shaper.Hashed, Default: 2, Classes: []shaper.Class{{Minor: 1, Rate: rate, Ceil: rate, Burst: 1e6, Cburst: 1e6, Quantum: 65550}}}
-	for _, minor := range []uint16{2, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17} {
-		t.Classes = append(t.Classes, shaper.Class{Minor: minor, Parent: 1, Rate: rate / 16, Ceil: rate, Burst: 1, Cburst: 1e6, Quantum: 1514})
-		t.Queues = append(t.Queues, shaper.Queue{Class: minor, Kind: "tbf", Limit: 15140, Buffer: 1, Rate: 1518 * 1e9 / 64})
-	}
-	return t
-}
-
-// What is queued in an older version's tree arrives, and there is a limit at any time.
-func TestOlderTreeIsAdopted(t *testing.T) {
-	d, veth := vethIn(t)
-	quiet(t)
-	old := olderTree(8000)
-	if err := d.Apply(veth, "outside", shaper.Diff(shaper.Endpoint{}, shaper.Wish{Ingress: old, Egress: old})); err != nil {
-		t.Fatal(err)
-	}
-	send := out(t, veth)
-	for range 10 {
-		send(udp4(2, 9, 1400)) // without the filter all are in the default class
-	}
-	backlog := func() tc.Counters {
-		s, err := d.Snapshot()
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := s.Counters(veth)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return c[shaper.Ingress]
-	}
-	before := backlog()
-	if before.Backlog == 0 {
-		t.Fatal("nothing is queued")
-	}
-	want := tree(t, 64*shaper.Kbit, shaper.Hashed)
-	for _, s := range apply(t, d, veth, shaper.Wish{Ingress: want, Egress: want}) {
-		switch s.Op {
-		case shaper.AddClass, shaper.ChangeClass, shaper.AddQueue, shaper.ChangeQueue, shaper.AddClassifier:
-		default:
-			t.Errorf("not in place: %v", s)
-		}
-	}
-	if after := backlog(); after.Drops != before.Drops || after.Packets < before.Packets {
-		t.Errorf("before: %+v, after: %+v", before, after)
-	}
-	for until := time.Now().Add(5 * time.Second); backlog().Backlog > 0; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(until) {
-			t.Fatalf("still queued: %+v", backlog())
-		}
-	}
-	if c := backlog(); c.Drops != 0 || c.Packets < 10 {
-		t.Errorf("10 frames were queued: %+v", c)
 	}
 }

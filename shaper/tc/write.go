@@ -17,9 +17,6 @@ const (
 	ingressSlot   = 0xfffffff1 // TC_H_INGRESS
 	allProtocols  = 0x0300     // ETH_P_ALL in network order
 	priority      = 1
-	// linkEthernet tells the kernel that lengths are whole frames, so that no
-	// rate table need be sent (TC_LINKLAYER_ETHERNET).
-	linkEthernet = 1
 )
 
 // ErrOccupied says that somebody else's qdisc stands where one was to be added.
@@ -29,10 +26,23 @@ var ErrOccupied = errors.New("another qdisc is in place")
 // stops at the first failure; what was done before stays, and a fresh Diff
 // continues from there.
 func (d *Driver) Apply(veth int, vethName string, steps []shaper.Step) error {
-	for _, s := range steps {
+	for len(steps) > 0 {
+		s := steps[0]
+		if n := run(steps); n > 0 {
+			dev, err := d.device(veth, s.Device)
+			if err == nil {
+				err = d.sendTree(dev, steps[:n])
+			}
+			if err != nil {
+				return err
+			}
+			steps = steps[n:]
+			continue
+		}
 		if err := d.step(veth, vethName, s); err != nil {
 			return fmt.Errorf("%s: %w", s, err)
 		}
+		steps = steps[1:]
 	}
 	return nil
 }
@@ -50,47 +60,38 @@ func (d *Driver) step(veth int, vethName string, s shaper.Step) error {
 	case shaper.AddRedirect:
 		return d.addRedirect(veth, vethName)
 	}
-	dev := veth
-	if s.Device == shaper.IFB {
-		link, err := d.ifb(veth)
-		if err != nil {
-			return err
-		}
-		dev = link.Attrs().Index
+	dev, err := d.device(veth, s.Device)
+	if err != nil {
+		return err
 	}
-	return d.treeStep(dev, s)
-}
-
-func (d *Driver) treeStep(dev int, s shaper.Step) error {
-	msg := gotc.Msg{Family: unix.AF_UNSPEC, Ifindex: uint32(dev)}
-	const root = uint32(shaper.RootMajor) << 16
 	switch s.Op {
-	case shaper.AddRoot:
-		htb := &gotc.Htb{Init: &gotc.HtbGlob{Version: 3, Rate2Quantum: 10, Defcls: uint32(s.Default)}}
-		if link, err := d.links.LinkByIndex(dev); err == nil && link.Attrs().TxQLen == 0 {
-			htb.DirectQlen = ptr(wasNoQueue)
-		}
-		msg.Handle, msg.Parent = root, rootParent
-		return occupied(d.addQdisc(&gotc.Object{Msg: msg, Attribute: gotc.Attribute{Kind: "htb", Htb: htb}}))
 	case shaper.DeleteRoot:
 		return d.deleteRoot(dev)
-	case shaper.AddClass, shaper.ChangeClass:
-		// Without NLM_F_EXCL: a class that is there is changed in place.
-		return fault.Write("tc class", func() error { return d.write.Class().Replace(class(msg, s.Class)) })
-	case shaper.AddQueue:
-		return d.addQueue(msg, s.Queue)
-	case shaper.ChangeQueue:
-		return d.changeQueue(msg, s.Queue)
 	case shaper.ReplaceQueue:
-		if err := d.deleteQdisc(dev, uint32(s.Queue.Handle())<<16, root|uint32(s.Queue.Class)); err != nil {
+		if err := d.deleteQdisc(dev, uint32(s.Queue.Handle())<<16, rootHandle|uint32(s.Queue.Class)); err != nil {
 			return err
 		}
-		return d.addQueue(msg, s.Queue)
+		s.Op = shaper.AddQueue
+		return d.sendTree(dev, []shaper.Step{s})
+	case shaper.DeleteClass:
+		return d.delete(unix.RTM_DELTCLASS, dev, rootHandle|uint32(s.Class.Minor), 0)
 	case shaper.AddClassifier:
-		msg.Parent = root
+		msg := gotc.Msg{Family: unix.AF_UNSPEC, Ifindex: uint32(dev), Parent: rootHandle}
 		return d.addFilter(msg, d.spread[direction(s.Device)], nil)
 	}
 	return fmt.Errorf("unknown operation %d", s.Op)
+}
+
+// device gives the device of an endpoint that a step is about.
+func (d *Driver) device(veth int, which shaper.Device) (int, error) {
+	if which == shaper.Veth {
+		return veth, nil
+	}
+	link, err := d.ifb(veth)
+	if err != nil {
+		return 0, err
+	}
+	return link.Attrs().Index, nil
 }
 
 // direction tells which limit a device has.
@@ -101,70 +102,8 @@ func direction(dev shaper.Device) shaper.Direction {
 	return shaper.Ingress
 }
 
-func class(msg gotc.Msg, c shaper.Class) *gotc.Object {
-	const root = uint32(shaper.RootMajor) << 16
-	msg.Handle, msg.Parent = root|uint32(c.Minor), root|uint32(c.Parent)
-	if c.Parent == 0 {
-		msg.Parent = root
-	}
-	htb := &gotc.Htb{Parms: &gotc.HtbOpt{
-		Rate: rateSpec(c.Rate), Ceil: rateSpec(c.Ceil),
-		Buffer: c.Burst, Cbuffer: c.Cburst, Quantum: c.Quantum, Prio: c.Prio,
-	}}
-	if c.Rate >= 1<<32 {
-		htb.Rate64 = &c.Rate
-	}
-	if c.Ceil >= 1<<32 {
-		htb.Ceil64 = &c.Ceil
-	}
-	return &gotc.Object{Msg: msg, Attribute: gotc.Attribute{Kind: "htb", Htb: htb}}
-}
-
-func rateSpec(bytes uint64) gotc.RateSpec {
-	return gotc.RateSpec{Linklayer: linkEthernet, Rate: uint32(min(bytes, 1<<32-1))}
-}
-
 func (d *Driver) addQdisc(o *gotc.Object) error {
 	return fault.Write("tc qdisc", func() error { return d.write.Qdisc().Add(o) })
-}
-
-func (d *Driver) addQueue(msg gotc.Msg, q shaper.Queue) error {
-	if q.Kind == "tbf" {
-		return fault.Write("tc queue", func() error { return d.links.QdiscAdd(tbf(msg.Ifindex, q)) })
-	}
-	return d.addQdisc(queue(msg, q))
-}
-
-func (d *Driver) changeQueue(msg gotc.Msg, q shaper.Queue) error {
-	return fault.Write("tc queue", func() error {
-		if q.Kind == "tbf" {
-			return d.links.QdiscChange(tbf(msg.Ifindex, q))
-		}
-		return d.write.Qdisc().Change(queue(msg, q))
-	})
-}
-
-func tbf(dev uint32, q shaper.Queue) *vish.Tbf {
-	return &vish.Tbf{
-		QdiscAttrs: vish.QdiscAttrs{LinkIndex: int(dev), Handle: uint32(q.Handle()) << 16,
-			Parent: uint32(shaper.RootMajor)<<16 | uint32(q.Class)},
-		Rate: q.Rate, Limit: q.Limit, Buffer: q.Buffer,
-	}
-}
-
-func queue(msg gotc.Msg, q shaper.Queue) *gotc.Object {
-	msg.Handle, msg.Parent = uint32(q.Handle())<<16, uint32(shaper.RootMajor)<<16|uint32(q.Class)
-	attr := gotc.Attribute{Kind: q.Kind}
-	switch q.Kind {
-	case "bfifo":
-		attr.Bfifo = &gotc.FifoOpt{Limit: q.Limit}
-	case "fq_codel":
-		attr.FqCodel = &gotc.FqCodel{Target: &q.Target, Interval: &q.Interval, Limit: &q.Limit,
-			Quantum: &q.Quantum, MemoryLimit: &q.Memory}
-	case "sfq":
-		attr.Sfq = &gotc.Sfq{V0: gotc.SfqQopt{Quantum: q.Quantum, PerturbPeriod: 10, Limit: q.Limit}}
-	}
-	return &gotc.Object{Msg: msg, Attribute: attr}
 }
 
 // addRedirect leads everything that arrives from the container to its IFB. Before
@@ -228,8 +167,6 @@ func (d *Driver) addFilter(msg gotc.Msg, p program, action *gotc.Action) error {
 	return nil
 }
 
-func ptr(v uint32) *uint32 { return &v }
-
 func occupied(err error) error {
 	if errors.Is(err, unix.EEXIST) {
 		return ErrOccupied
@@ -257,10 +194,9 @@ func (d *Driver) deleteRoot(dev int) error {
 	if err != nil {
 		return err
 	}
-	const root = uint32(shaper.RootMajor) << 16
 	none := false
 	for _, m := range all[dev] {
-		if m.parent == rootParent && m.handle == root {
+		if m.parent == rootParent && m.handle == rootHandle {
 			err := attributes(m.options, func(typ uint16, b []byte) error {
 				none = none || typ == htbDirectQlen && u32(b, 0) == wasNoQueue
 				return nil
@@ -275,7 +211,7 @@ func (d *Driver) deleteRoot(dev int) error {
 			return err
 		}
 	}
-	return d.deleteQdisc(dev, root, rootParent)
+	return d.deleteQdisc(dev, rootHandle, rootParent)
 }
 
 // noQueue sets a device's queue length to zero.
@@ -305,9 +241,13 @@ func (d *Driver) addIngress(dev int) error {
 // deleteQdisc deletes a qdisc by its handle alone, whatever its kind; one that
 // is not there is fine. (go-tc insists on a kind's parameters here.)
 func (d *Driver) deleteQdisc(dev int, handle, parent uint32) error {
+	return d.delete(unix.RTM_DELQDISC, dev, handle, parent)
+}
+
+func (d *Driver) delete(typ uint16, dev int, handle, parent uint32) error {
 	msg := make([]byte, sizeofTcMsg)
 	netlinkOrder.PutUint32(msg[4:], uint32(dev))
 	netlinkOrder.PutUint32(msg[8:], handle)
 	netlinkOrder.PutUint32(msg[12:], parent)
-	return unless(gone, d.remove(unix.RTM_DELQDISC, msg))
+	return unless(gone, d.remove(typ, msg))
 }
