@@ -78,3 +78,17 @@ func TestGuaranteesFitTheirParent(t *testing.T) {
 		}
 	})
 }
+
+// docs/performance.md and a test of the first packet tell what these are.
+func TestBurst(t *testing.T) {
+	for _, c := range []struct {
+		dir  shaper.Direction
+		rate shaper.Rate
+		want shaper.Size
+	}{{shaper.Ingress, 10 * shaper.Mbit, 19839}, {shaper.Egress, 10 * shaper.Mbit, 12759}, {shaper.Egress, 8 * shaper.Mbit, 12634}} {
+		tree, err := shaper.Build(shaper.Limit{Rate: c.rate}, c.dir, 1500, shaper.Hashed)
+		if err != nil || tree.Burst != c.want {
+			t.Errorf("%v at %v: %d bytes, %v", c.dir, c.rate, tree.Burst, err)
+		}
+	}
+}
