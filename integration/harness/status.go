@@ -31,18 +31,20 @@ func (a *Agent) status() (control.Status, error) {
 	return s, nil
 }
 
-// AwaitStatus asks for the status until it is as wanted, and returns it. What
-// names the wish in the failure's message.
+// AwaitStatus asks for the status until it is as wanted, and returns it. What names the wish
+// in the failure's message. It asks at the socket, as the command line does: a process for
+// each question would cost more than the agent does.
 func (a *Agent) AwaitStatus(what string, wanted func(control.Status) bool) control.Status {
 	a.e.tb.Helper()
 	ctx, cancel := a.e.ctx()
 	defer cancel()
+	client := control.NewClient(a.Socket)
 	for {
-		last, err := a.status()
+		last, err := client.Status(ctx)
 		if err == nil && wanted(last) {
 			return last
 		}
-		// The command line has no event to wait for.
+		// Nothing tells when the status changes.
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
