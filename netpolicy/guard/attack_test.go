@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 	"testing"
 )
 
@@ -14,7 +15,8 @@ func deliver(t *testing.T, a, v *box, frame []byte) bool {
 	t.Helper()
 	frame, mark := marked(frame)
 	// Nobody else asks for that address.
-	sentinel := ether(broadcast, a.mac, 0x806, arpPacket(1, a.mac, a.ip4, MAC{}, netip4(192, 0, byte(number>>8), byte(number))))
+	n := number.Load()
+	sentinel := ether(broadcast, a.mac, 0x806, arpPacket(1, a.mac, a.ip4, MAC{}, netip4(192, 0, byte(n>>8), byte(n))))
 	for receive(v.socket) != nil {
 	}
 	a.send(frame)
@@ -22,15 +24,15 @@ func deliver(t *testing.T, a, v *box, frame []byte) bool {
 	return got(t, v.socket, mark, sentinel)
 }
 
-var number int
+var number atomic.Int64
 
 func marked(frame []byte) (out, mark []byte) {
-	number++
+	n := number.Add(1)
 	switch binary.BigEndian.Uint16(frame[12:]) {
 	case 0x800, 0x806, 0x86dd:
 		return frame, frame
 	}
-	mark = fmt.Appendf(nil, "<frame %d>", number)
+	mark = fmt.Appendf(nil, "<frame %d>", n)
 	return append(bytes.Clone(frame), mark...), mark
 }
 

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,10 +29,14 @@ const arrives = 5 * time.Second
 type host struct {
 	t      *testing.T
 	ns     netns.NsHandle
+	cpu    int
 	bridge int
 	mac    MAC
 	boxes  []*box
 }
+
+// hosts counts those that were made.
+var hosts atomic.Int64
 
 const bridgeName = "br-test"
 
@@ -54,18 +59,19 @@ type box struct {
 	ip6    netip.Addr
 }
 
-// newHost makes a host with n containers. The test's thread stays in the host's
-// namespace and on one CPU, so that frames stay in order; it is thrown away with
-// the test.
+// newHost makes a host with n containers, beside those of other tests. The test's thread
+// stays in the host's namespace and on one CPU, so that frames stay in order; it is thrown
+// away with the test.
 func newHost(t *testing.T, n int) *host {
 	t.Helper()
+	t.Parallel()
 	runtime.LockOSThread()
 	ns, err := netns.New()
 	if err != nil {
 		t.Fatalf("make network namespace (root is needed): %v", err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	h := &host{t: t, ns: ns, mac: MAC{2, 0x42, 0, 0, 0, 1}}
+	h := &host{t: t, ns: ns, mac: MAC{2, 0x42, 0, 0, 0, 1}, cpu: someCPU(t)}
 	h.pin(t)
 	// As on most Docker hosts. With br_netfilter the bridge would refuse
 	// malformed packets itself, and cut off what follows a packet.
@@ -82,12 +88,28 @@ func newHost(t *testing.T, n int) *host {
 	return h
 }
 
+// someCPU shares the machine's CPUs out among hosts.
+func someCPU(t *testing.T) int {
+	t.Helper()
+	var may unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &may); err != nil {
+		t.Fatal(err)
+	}
+	var all []int
+	for cpu := range 1024 {
+		if may.IsSet(cpu) {
+			all = append(all, cpu)
+		}
+	}
+	return all[int(hosts.Add(1))%len(all)]
+}
+
 // pin keeps the calling goroutine on a thread of its own, in the host's namespace
 // and on one CPU, until it ends.
 func (h *host) pin(t *testing.T) {
 	runtime.LockOSThread()
 	var cpus unix.CPUSet
-	cpus.Set(0)
+	cpus.Set(h.cpu)
 	if err := errors.Join(netns.Set(h.ns), unix.SchedSetaffinity(0, &cpus)); err != nil {
 		t.Fatal(err)
 	}
@@ -248,9 +270,13 @@ func (h *host) check(err error) {
 
 func output(t testing.TB, name string, args ...string) string {
 	t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
+	// ip complains there when named namespaces of others come and go.
+	var fault strings.Builder
+	cmd := exec.Command(name, args...)
+	cmd.Stderr = &fault
+	out, err := cmd.Output()
 	if err != nil {
-		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+		t.Fatalf("%s %s: %v\n%s%s", name, strings.Join(args, " "), err, out, fault.String())
 	}
 	return string(out)
 }

@@ -76,8 +76,7 @@ func TestStrangers(t *testing.T) {
 	}
 	hears := func(frame []byte) bool {
 		t.Helper()
-		number++
-		mark := fmt.Appendf(nil, "<frame %d>", number)
+		mark := fmt.Appendf(nil, "<frame %d>", number.Add(1))
 		s := packetSocket(t, bridgeName, unix.ETH_P_ALL)
 		defer drain(&box{socket: s})
 		one.send(append(slices.Clip(frame), mark...))

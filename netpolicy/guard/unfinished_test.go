@@ -194,8 +194,8 @@ func vnetSocket(t *testing.T, b *box) (socket int) {
 // take all of it: then it was not sent. What the program spoilt has not arrived.
 func deliverUnfinished(t *testing.T, a, v *box, socket int, u unfinishedFrame) (arrived, sent bool) {
 	t.Helper()
-	number++ // so that no frame is taken for another
-	mark, sentinel := fmt.Appendf(nil, "<frame %d>", number), fmt.Appendf(nil, "<sentinel %d>", number)
+	n := number.Add(1) // so that no frame is taken for another
+	mark, sentinel := fmt.Appendf(nil, "<frame %d>", n), fmt.Appendf(nil, "<sentinel %d>", n)
 	payload := append(slices.Clone(mark), make([]byte, max(0, u.size-len(mark)))...)
 	_, err := unix.Write(socket, append(u.left.bytes(), u.frame(a, v, payload)...))
 	if errors.Is(err, unix.EINVAL) {

@@ -17,9 +17,18 @@ import (
 	"netguard/netpolicy"
 )
 
-// namespace gives the test a network namespace of its own. The thread is thrown
-// away with it when the test ends.
+// namespace gives the test a network namespace of its own, in which it runs beside
+// others. The thread is thrown away with it when the test ends.
 func namespace(t testing.TB) {
+	t.Helper()
+	if t, ok := t.(*testing.T); ok {
+		t.Parallel()
+	}
+	alone(t)
+}
+
+// alone is namespace for a test that no other may run beside.
+func alone(t testing.TB) {
 	t.Helper()
 	runtime.LockOSThread()
 	ns, err := netns.New()
@@ -33,6 +42,9 @@ func namespace(t testing.TB) {
 func run(t *testing.T, name string, args ...string) string {
 	t.Helper()
 	var fault bytes.Buffer
+	if strings.HasSuffix(name, "tables-legacy") {
+		args = append([]string{"-w"}, args...) // its lock is that of the whole machine
+	}
 	cmd := exec.Command(name, args...)
 	cmd.Stderr = &fault
 	out, err := cmd.Output()

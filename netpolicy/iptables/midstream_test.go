@@ -34,11 +34,11 @@ func TestMidstream(t *testing.T) {
 		}
 		// The client is closed too: b may not open anything to it.
 		s := policy("a", []*node{l.a}, []*node{l.a, l.b}, 80)
-		start := time.Now()
 		apply(t, d, s.wish())
 		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
+		start := time.Now()
 		cut(t, d, s.allows)
 		for _, s := range denied {
 			if late := s.stopped(t, start); late > time.Second {
@@ -61,11 +61,11 @@ func TestMidstream(t *testing.T) {
 				newStream(t, l.a, "tcp", netip.AddrPortFrom(l.b.addrs[i], 50090)))
 		}
 		s := policy("a", nil, []*node{l.b}, 80)
-		start := time.Now()
 		apply(t, d, s.wish())
 		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
+		start := time.Now()
 		for _, s := range denied {
 			if late := s.stopped(t, start); late > time.Second {
 				t.Errorf("%s went on for %s", s.name, late)

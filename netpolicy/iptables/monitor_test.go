@@ -132,8 +132,8 @@ func TestMonitorMode(t *testing.T) {
 			apply(t, watcher(t), s.wish())
 			denied := streams(90)
 			d := open(t)
-			start := time.Now()
 			apply(t, d, s.wish())
+			start := time.Now()
 			cut(t, d, s.allows)
 			for _, s := range denied {
 				if late := s.stopped(t, start); late > time.Second {

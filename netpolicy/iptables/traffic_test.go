@@ -100,8 +100,11 @@ func TestTraffic(t *testing.T) {
 			}
 		}
 		after, err := open(t).Denied() // a restart forgets nothing
-		if err != nil || !maps.Equal(denied, after) {
-			t.Errorf("denied = %v, after a restart %v (%v)", denied, after, err)
+		// A SYN that was sent again may still have come.
+		known := func(a netip.Addr, n uint64) bool { return after[a] >= n }
+		maps.DeleteFunc(denied, known)
+		if err != nil || len(denied) > 0 {
+			t.Errorf("denied as well = %v, after a restart %v (%v)", denied, after, err)
 		}
 		rules, err := d.Rules(context.Background())
 		if err != nil {
