@@ -3,13 +3,16 @@
 
 GO ?= go
 PARALLEL ?= 2
+WIDTH ?= 4
 SOAK ?= 30m
 BENCH ?= .
 SUITE ?= sid
 
-# Unit tests, and those with engines, which want a quiet machine.
+# Unit tests, and those with engines, which want a quiet machine. WIDTH is how many of these
+# run at a time: they wait for half of their time.
 UNITS = $$($(GO) list ./... | grep -v '^netguard/integration')
 ENGINES = ./integration/...
+ENGINE_TESTS = $(GO) test -count=1 -timeout 40m -p 1 -parallel $(WIDTH) $(ENGINES)
 
 # What an interrupted earlier run has left is removed first, what this one leaves
 # afterwards; the exit code is the run's.
@@ -34,12 +37,12 @@ test: deps ## every test (root; minutes)
 	$(call swept,failed=0; \
 		$(GO) test -count=1 -timeout 20m -p $(PARALLEL) $(UNITS) || failed=1; \
 		$(GO) test -count=1 -tags faultinject ./internal/fault || failed=1; \
-		$(GO) test -count=1 -timeout 40m -p 1 $(ENGINES) || failed=1; \
+		$(ENGINE_TESTS) || failed=1; \
 		test $$failed = 0)
 
 newer: deps ## the tests with engines, against the Docker of Debian SUITE=sid
 	integration/newer $(CURDIR)/bin/newer $(SUITE)
-	$(call swept,NETGUARD_TEST_DOCKERD=$(CURDIR)/bin/newer/dockerd $(GO) test -count=1 -timeout 40m -p 1 $(ENGINES))
+	$(call swept,NETGUARD_TEST_DOCKERD=$(CURDIR)/bin/newer/dockerd $(ENGINE_TESTS))
 
 units: ## the tests that need no engine
 	$(GO) test -count=1 -timeout 10m -p $(PARALLEL) $(UNITS)

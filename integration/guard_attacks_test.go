@@ -13,6 +13,7 @@ import (
 // and with it. What is honest goes on after each attack, and each is counted for
 // the container that it came from, and nobody else.
 func TestGuard(t *testing.T) {
+	t.Parallel()
 	s := newStage(t)
 	checks := honest(t, s)
 	effects := effects(t, s)

@@ -87,8 +87,8 @@ func (l *lateStage) redirected(t *testing.T, address, timeout string) bool {
 // another one, where no checksum is left to the uplink.
 func (l *lateStage) leaves(t *testing.T, from, to netip.Addr) bool {
 	t.Helper()
-	frameNumber++
-	mark, last := fmt.Appendf(nil, "..<late %d>", frameNumber), fmt.Appendf(nil, "..<after %d>", frameNumber)
+	number := frameNumber.Add(1)
+	mark, last := fmt.Appendf(nil, "..<late %d>", number), fmt.Appendf(nil, "..<after %d>", number)
 	datagram := func(mark []byte) ([]byte, uint16) {
 		if from.Is6() {
 			f := attack.Ether(l.gate, l.attacker.MAC, attack.EtherIPv6, attack.UDP6(netip.AddrPortFrom(from, 9), netip.AddrPortFrom(to, 53), mark))

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -122,7 +123,8 @@ func gateway(t *testing.T, e *Engine, n *Network, c *Container) attack.Party {
 	return p
 }
 
-var frameNumber int
+// frameNumber tells the frames of all tests apart.
+var frameNumber atomic.Int64
 
 // delivers sends a frame to b and tells whether it arrives. Control frames have exact
 // lengths, so one of ARP or IP is known by all of it; what follows another one, and tells
@@ -136,8 +138,8 @@ func (a *actor) delivers(t *testing.T, b *actor, frame []byte) bool {
 // deliver is delivers for many of the same.
 func (a *actor) deliver(t *testing.T, b *actor, frame []byte, count int) int {
 	t.Helper()
-	frameNumber++
-	mark, last := fmt.Appendf(nil, "<frame %d>", frameNumber), fmt.Appendf(nil, "<after %d>", frameNumber)
+	number := frameNumber.Add(1)
+	mark, last := fmt.Appendf(nil, "<frame %d>", number), fmt.Appendf(nil, "<after %d>", number)
 	switch binary.BigEndian.Uint16(frame[12:]) {
 	case attack.EtherIPv4, attack.EtherARP, attack.EtherIPv6:
 		mark = frame

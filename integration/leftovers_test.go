@@ -95,7 +95,10 @@ func churn(t *testing.T, rounds int) {
 	}
 }
 
-func TestLeftovers(t *testing.T) { churn(t, 20) }
+func TestLeftovers(t *testing.T) {
+	t.Parallel()
+	churn(t, 20)
+}
 
 func TestSoakLeftovers(t *testing.T) {
 	soaking(t)

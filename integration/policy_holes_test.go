@@ -27,8 +27,8 @@ type hole struct {
 
 func (h hole) open(t *testing.T) bool {
 	t.Helper()
-	frameNumber++
-	mark, last := fmt.Appendf(nil, "<hole %d>", frameNumber), fmt.Appendf(nil, "<after %d>", frameNumber)
+	number := frameNumber.Add(1)
+	mark, last := fmt.Appendf(nil, "<hole %d>", number), fmt.Appendf(nil, "<after %d>", number)
 	h.to.Drain()
 	if h.before != nil {
 		if err := h.before(); err != nil {

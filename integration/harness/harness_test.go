@@ -14,6 +14,7 @@ import (
 )
 
 func TestEngine(t *testing.T) {
+	t.Parallel()
 	e := harness.Start(t, harness.WithOutside(), harness.WithIPv6())
 	e.Network("backend", harness.Subnet("10.7.0.0/24"), harness.Subnet("fd00:7::/64"))
 	db := e.Run("db", harness.On("backend"), harness.Doing("serve", "tcp", ":5432", "udp", ":53"), harness.Publish("8080:5432"))
@@ -129,6 +130,7 @@ func TestEngine(t *testing.T) {
 }
 
 func TestEngines(t *testing.T) {
+	t.Parallel()
 	t.Run("live side by side with the same names and addresses", func(t *testing.T) {
 		for _, e := range []*harness.Engine{harness.Start(t), harness.Start(t, harness.WithLegacyIptables())} {
 			e.Network("net", harness.Subnet("10.7.0.0/24"))
@@ -165,6 +167,7 @@ func TestEngines(t *testing.T) {
 }
 
 func TestDaemon(t *testing.T) {
+	t.Parallel()
 	e := harness.Start(t, harness.Flags("--live-restore"), harness.DaemonConfig(`{"labels": ["a=b"]}`))
 	c := e.Run("survivor", harness.Doing("serve", "tcp", ":80"))
 	c.AwaitLog("serving")
@@ -191,6 +194,7 @@ func TestDaemon(t *testing.T) {
 }
 
 func TestFrames(t *testing.T) {
+	t.Parallel()
 	e := harness.Start(t)
 	e.Network("net")
 	from, to := e.Run("from", harness.On("net")), e.Run("to", harness.On("net"))
