@@ -131,7 +131,7 @@ var ifbMAC = regexp.MustCompile(`(?m)^(\d+: ngifb.*\n\s+link/ether) \S+`)
 
 // dynamic are the sets that the guard's rules fill, and that of numbers which the kernel
 // gives.
-var dynamic = regexp.MustCompile(`(?s)(set (violations|storm|samples|programs|pace-[a-z-]+|(?:open|full|refused)[46]) \{[^{}]*)elements = \{[^{}]*\}`)
+var dynamic = regexp.MustCompile(`(?s)(set (violations|storm|storm-bytes|samples|programs|pace-[a-z-]+|(?:open|full|refused)[46]) \{[^{}]*)elements = \{[^{}]*\}`)
 
 // elements are those of a set, which nft lists as they were added.
 var elements = regexp.MustCompile(`(?s)elements = \{([^{}]*)\}`)

@@ -85,6 +85,7 @@ func effects(t *testing.T, s *stage) []effect {
 			attack.Ether(v.MAC, a.MAC, attack.EtherIPv4, udp4(c, v, "forged")), func() bool { return app.got("forged") }),
 		one("a_datagram_in_VLAN_0", attack.OfEthertype, func() {},
 			attack.Tagged(attack.Ether(v.MAC, a.MAC, attack.EtherIPv4, udp4(a, v, "tagged")), attack.EtherVLAN, 0), func() bool { return app.got("tagged") }),
+		{"reaching_what_listens_for_the_host_alone", attack.OfIP, func(t *testing.T) (bool, int) { return s.loopback(t) }},
 		{"filling_the_hosts_connection_table_from_forged_addresses", attack.OfIP, func(t *testing.T) (bool, int) {
 			const n = 2000
 			grown := s.connections(t, n, func(i int) netip.AddrPort {

@@ -222,6 +222,38 @@ func newStage(t *testing.T) *stage {
 	return s
 }
 
+// loopback sends datagrams for the host's loopback, which the kernel takes from the bridge
+// where docker-proxy is off (route_localnet).
+func (s *stage) loopback(t *testing.T) (success bool, frames int) {
+	t.Helper()
+	listen := func(ip net.IP) (c *net.UDPConn) {
+		if err := s.e.Do(func() (err error) { c, err = net.ListenUDP("udp4", &net.UDPAddr{IP: ip}); return err }); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	send := func(to *net.UDPConn) {
+		at := to.LocalAddr().(*net.UDPAddr).AddrPort()
+		if err := s.attacker.port.Send(attack.Ether(s.scene.Gateway.MAC, s.attacker.MAC, attack.EtherIPv4,
+			attack.UDP4(netip.AddrPortFrom(s.attacker.IPv4, appPort), at, []byte("for the host")))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := func(at *net.UDPConn, within time.Duration) bool {
+		_ = at.SetReadDeadline(time.Now().Add(within))
+		_, err := at.Read(make([]byte, 100))
+		return err == nil
+	}
+	alone, all := listen(net.IPv4(127, 0, 0, 1)), listen(s.scene.Gateway.IPv4.AsSlice())
+	send(alone)
+	send(all)
+	if !got(all, 5*time.Second) {
+		t.Error("the bridge's own address is not reached")
+	}
+	return got(alone, time.Millisecond), 1
+}
+
 // learn lets the bridge, the containers and the host know again who is where.
 func (s *stage) learn(t *testing.T) {
 	t.Helper()

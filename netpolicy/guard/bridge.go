@@ -16,6 +16,10 @@ type bridgeDevice struct {
 	// ip6 says that the host speaks IPv6 there. Where it does not, the kernel
 	// takes no neighbour entries.
 	ip6 bool
+	// learned is how many MACs it learns, where limits says that the kernel has a limit.
+	learned uint32
+	limits  bool
+	index   int
 }
 
 // Attributes of linux/if_link.h, and the place of disable_ipv6 in linux/ipv6.h.
@@ -47,6 +51,7 @@ func parseBridge(data []byte) (b bridgeDevice, err error) {
 	if len(data) < unix.SizeofIfInfomsg {
 		return b, errShort
 	}
+	b.index = int(int32(binary.NativeEndian.Uint32(data[4:])))
 	ad, err := netlink.NewAttributeDecoder(data[unix.SizeofIfInfomsg:])
 	if err != nil {
 		return b, err
@@ -57,6 +62,8 @@ func parseBridge(data []byte) (b bridgeDevice, err error) {
 			if m := ad.Bytes(); len(m) == len(b.mac) {
 				b.mac = MAC(m)
 			}
+		case unix.IFLA_LINKINFO:
+			ad.Nested(b.info)
 		case unix.IFLA_AF_SPEC:
 			ad.Nested(func(families *netlink.AttributeDecoder) error {
 				for families.Next() {

@@ -84,6 +84,8 @@ func (d *Driver) step(s step) error {
 		return fault.Write("checksum detach", func() error { return checksum.Detach(s.port, s.program) })
 	case opKnob:
 		return d.turn(s)
+	case opLearn:
+		return d.bound(s)
 	case opUnpin:
 		return d.links.unpin(s.port, s.mac)
 	case opForget:

@@ -34,9 +34,8 @@ const (
 	// arpLength is that of a message. Hardware, and virtual machines that play it,
 	// fill frames up to the shortest of Ethernet.
 	arpLength, shortest = 28, 46
-	// longestReport is what an ordinary frame holds.
-	longestReport = 1500
-	header6       = 40
+	longestReport       = ordinary
+	header6             = 40
 )
 
 var (

@@ -23,6 +23,8 @@ type kernelState struct {
 	// gateways are the addresses that the bridges have. The engine does not
 	// always say which.
 	gateways map[int][]netip.Addr
+	// learned is how many MACs each of the host's bridges learns; see learned.go.
+	learned map[int]uint32
 	// no6 are the bridges on which the host speaks no IPv6, so that there is
 	// nothing to be protected.
 	no6 map[int]bool
@@ -48,6 +50,7 @@ const (
 	opForget
 	opDetach
 	opKnob
+	opLearn
 )
 
 // step is one change of a port, an FDB entry or a neighbour.
@@ -61,6 +64,8 @@ type step struct {
 	program   checksum.ID
 	knob      int // of knobs
 	value     string
+	bridge    int // opLearn
+	learn     uint32
 }
 
 func (s step) String() string {
@@ -77,6 +82,8 @@ func (s step) String() string {
 		return fmt.Sprintf("detach a checksum program from port %d", s.port)
 	case opKnob:
 		return fmt.Sprintf("set %s to %s", knobs[s.knob], s.value)
+	case opLearn:
+		return fmt.Sprintf("limit what bridge %d learns to %d", s.bridge, s.learn)
 	case opUnpin:
 		return fmt.Sprintf("unpin %s from port %d", s.mac, s.port)
 	}
@@ -166,6 +173,7 @@ func diff(p *plan, k *kernelState, f Features, l layout) work {
 	}
 	diffPrograms(&w, p, k)
 	diffReassembly(&w, p, &k.reassembly)
+	diffLearned(&w, p, k)
 	slices.SortStableFunc(w.additions, compareSteps)
 	slices.SortStableFunc(w.deletions, compareSteps)
 	return w

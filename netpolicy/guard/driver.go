@@ -57,7 +57,7 @@ func Open(features Features, log *slog.Logger) (*Driver, error) {
 	d := &Driver{log: log, features: features, seen: map[int]Port{}, carried: map[counted]uint64{}, newcomers: map[int]struct{}{},
 		named: map[checksum.ID]bool{}}
 	d.kernel = kernelState{ports: map[int]bridgePort{}, pins: map[int]map[MAC]fdbEntry{}, neighbours: map[Neighbour]MAC{},
-		bridges: map[int]MAC{}, gateways: map[int][]netip.Addr{}, no6: map[int]bool{}, before: map[int]settings{}, programs: map[int][]attached{}}
+		bridges: map[int]MAC{}, gateways: map[int][]netip.Addr{}, no6: map[int]bool{}, learned: map[int]uint32{}, before: map[int]settings{}, programs: map[int][]attached{}}
 	var err error
 	if d.namespace, err = here(); err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
@@ -183,6 +183,7 @@ func (d *Driver) newPlan(w Wish) *plan {
 	p := newPlan(w.with(&d.kernel), d.features, d.kernel.bridges)
 	p.programs(d.program, &d.kernel)
 	p.reassembly(&d.kernel.reassembly, w.Options, d.features)
+	p.bounds(w)
 	return p
 }
 
@@ -313,7 +314,7 @@ func byIndex(ports []Port) map[int]Port {
 func (w work) touched() map[int]struct{} {
 	out := map[int]struct{}{}
 	for _, s := range slices.Concat(w.additions, w.settings, w.deletions) {
-		if s.op != opNeighbour && s.op != opForget && s.op != opKnob {
+		if s.op != opNeighbour && s.op != opForget && s.op != opKnob && s.op != opLearn {
 			out[s.port] = struct{}{}
 		}
 	}

@@ -181,63 +181,6 @@ func TestEffects(t *testing.T) {
 	})
 }
 
-func TestStorm(t *testing.T) {
-	h := newHost(t, 3)
-	a, v, c := h.boxes[0], h.boxes[1], h.boxes[2]
-	w := h.wish()
-	w.Storm = Storm{Rate: 10, Burst: 50}
-	d := h.driver()
-	h.apply(d, w)
-	h.run(t, "beyond_the_limit_frames_are_dropped_and_counted", func(t *testing.T) {
-		const frames = 1000
-		mark := ether(broadcast, a.mac, 0x806, arpPacket(1, a.mac, a.ip4, MAC{}, netip4(192, 0, 2, 99)))
-		before := violations(t, d, a)
-		for range frames {
-			a.send(mark)
-		}
-		arrived := 0
-		sentinel := []byte("<after the storm>")
-		a.send(ether(v.mac, a.mac, 0x800, ip4(a.ip4, v.ip4, 17, udpPacket(1, 2)), sentinel))
-		for {
-			f := receive(v.socket)
-			if strings.Contains(string(f), string(sentinel)) {
-				break
-			}
-			if strings.Contains(string(f), string(mark)) {
-				arrived++
-			}
-		}
-		after := violations(t, d, a)
-		// The kernel of the container may send a report or two of its own.
-		if sum := uint64(arrived) + after.Storm - before.Storm; sum < frames || sum > frames+3 {
-			t.Errorf("%d arrived, %d were counted, of %d", arrived, after.Storm-before.Storm, frames)
-		}
-		if arrived < 40 || arrived > 200 {
-			t.Errorf("%d frames arrived, the burst is 50", arrived)
-		}
-	})
-	h.run(t, "multicast_counts_too_and_unicast_does_not", func(t *testing.T) {
-		mdns := ether(MAC{1, 0, 0x5e, 0, 0, 0xfb}, a.mac, 0x800, ip4(a.ip4, netip4(224, 0, 0, 251), 17, udpPacket(5353, 5353)))
-		before := violations(t, d, a)
-		for range 20 { // a few may pass, if somebody kept this thread from running
-			a.send(mdns)
-		}
-		after := violations(t, d, a)
-		if n := after.Storm - before.Storm; n < 10 || n > 20 {
-			t.Errorf("of 20 frames %d were counted", n)
-		}
-		after.Storm = before.Storm
-		if after != before {
-			t.Errorf("counted %+v, want %+v", after, before)
-		}
-	})
-	h.run(t, "anothers_storm_does_not_count", func(t *testing.T) {
-		if !deliver(t, c, v, ether(broadcast, c.mac, 0x806, arpPacket(1, c.mac, c.ip4, MAC{}, v.ip4))) {
-			t.Error("the limit is not the port's own")
-		}
-	})
-}
-
 // A port that netguard shapes leads what arrives from the container through an
 // IFB, and the frames come back behind the hooks of the device.
 func TestBehindIFB(t *testing.T) {

@@ -11,7 +11,7 @@ import (
 // records. It is raised when an older version could not read or remove what this one
 // writes; a table of an older one is read, and replaced in one transaction. Tables
 // without a number are of format 1.
-const Format = 3
+const Format = 4
 
 // formatPrefix begins the name of an empty chain that is there for its name alone.
 const formatPrefix = "format-"

@@ -137,6 +137,27 @@ func beyond(set string, s Storm, life time.Duration, fields ...field) match {
 			Exprs: []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: s.Rate, Unit: expr.LimitTimeSecond, Burst: s.Burst, Over: true}}})
 }
 
+// ordinary is the length of the longest packet in a frame of Ethernet. Meters of bytes
+// reckon with it: of longer frames fewer may pass.
+const ordinary = 1500
+
+// overBytes holds for each frame of a port beyond so many bytes a second, of which it
+// may send those of a second, and burst, at once.
+func overBytes(set string, rate uint64, burst uint32) match {
+	return append(concat([]field{inPort}),
+		&expr.Dynset{SrcRegKey: register(0), SetName: set, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: meterLife,
+			Exprs: []expr.Any{&expr.Limit{Type: expr.LimitTypePktBytes, Rate: rate, Unit: expr.LimitTimeSecond, Burst: burst, Over: true}}})
+}
+
+// bytes is the limit of a storm in bytes, for the meter. A frame may be a batch of 64 kB
+// that nobody has cut up yet, which counts as one (UDP_SEGMENT, which needs no
+// capability). A higher rate than the kernel can reckon with is none.
+func (s Storm) bytes() (rate uint64, burst uint32) {
+	const most = 1 << 20
+	rate = min(s.Rate, most)
+	return rate * ordinary, uint32((min(max(uint64(s.Burst), rate), 2*most) - rate) * ordinary)
+}
+
 // atMost holds when the field, a number in the order of this machine, is not above n.
 func (f field) atMost(n uint32) match {
 	return match{f.load(register(0)),

@@ -35,6 +35,9 @@ func (d *Driver) observe(ports map[int]Port, bridges []Bridge, look Look) (bool,
 		if k.neighbours, err = d.links.neighbours(); err != nil {
 			return false, err
 		}
+		if k.learned, err = d.links.learned(); err != nil {
+			return false, err
+		}
 	} else if err := d.observeNeighbours(look); err != nil {
 		return false, err
 	}
@@ -255,7 +258,11 @@ func (d *Driver) observeBridges(ports map[int]Port, bridges []Bridge, look Look)
 			return err
 		}
 		delete(d.kernel.no6, index)
+		delete(d.kernel.learned, index)
 		if ok {
+			if b.limits {
+				d.kernel.learned[index] = b.learned
+			}
 			if addresses == nil {
 				if addresses, err = d.links.addresses(); err != nil {
 					return err

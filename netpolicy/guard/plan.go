@@ -28,6 +28,8 @@ type plan struct {
 	program checksum.Fingerprint
 	// knobs are what the host's settings shall be, by their place in knobs.
 	knobs map[int]string
+	// bounded are the bridges that learn so many MACs.
+	bounded map[int]bool
 }
 
 // neighbour is whose an address is.

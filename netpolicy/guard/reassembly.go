@@ -34,9 +34,6 @@ const DefaultFragmentRate = 6000
 const MaxFragmentRate = 1 << 20
 
 const (
-	// fragmentSize is that of the longest fragment in a frame of Ethernet, for the meter
-	// of bytes: of longer frames fewer fill as much memory.
-	fragmentSize = 1500
 	// reassemblyTime is how long the host waits for the rest of a datagram, in seconds.
 	reassemblyTime = 2
 	// reassemblyMemory is how many bytes wait at most; on a small host an eighth of its
@@ -245,15 +242,11 @@ func (b *builder) fragments(o Options, f Features) {
 	if o.FragmentRate == 0 {
 		return
 	}
-	meter := func(set string, kind expr.LimitType, rate, burst uint64) match {
-		return append(concat([]field{inPort}), &expr.Dynset{SrcRegKey: register(0), SetName: set, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: meterLife,
-			Exprs: []expr.Any{&expr.Limit{Type: kind, Rate: rate, Unit: expr.LimitTimeSecond, Burst: uint32(burst), Over: true}}})
-	}
 	rate := uint64(o.FragmentRate)
 	// A meter of bytes takes what it has in a second at once in any case.
 	burst := max(rate/3, 64)
-	b.refuse("fragments", "more than the host can wait for", kindFragments, meter(setFragments, expr.LimitTypePkts, rate, burst))
-	b.refuse("fragments", "more bytes than the host can wait for", kindFragments, meter(setFragmentBytes, expr.LimitTypePktBytes, rate*fragmentSize, 0))
+	b.refuse("fragments", "more than the host can wait for", kindFragments, beyond(setFragments, Storm{Rate: rate, Burst: uint32(burst)}, meterLife, inPort))
+	b.refuse("fragments", "more bytes than the host can wait for", kindFragments, overBytes(setFragmentBytes, rate*ordinary, 0))
 	if !o.closed() {
 		return // in monitor mode they are counted where all others are
 	}

@@ -148,6 +148,9 @@ func (b *builder) hooks(o Options, f Features) {
 	// The bridge floods the host's own broadcasts to each port, whatever its
 	// settings.
 	b.add("output", "to a port that is not admitted", goTo(refusals[kindWithheld]), in(setJail, outPort))
+	// Docker without its proxy has the bridges take 127.0.0.0/8 as an address like others
+	// (route_localnet), and with it whatever listens for the host alone.
+	b.refuse("input", "for the host's loopback", kindIP, etherType.is(8, 0), ip4To.maskedIs([]byte{0xff, 0, 0, 0}, []byte{127, 0, 0, 0}), in(setPorts, inPort))
 	b.shut(f)
 	if o.strangers() {
 		b.strangers(o, f)
@@ -244,6 +247,8 @@ func (b *builder) ipv6(o Options, f Features) {
 func (b *builder) verdicts(o Options, f Features) {
 	if o.Storm.Rate != 0 {
 		b.refuse("pass", "beyond the limit of broadcast and multicast", kindStorm, groupByte.anyBit(1), over(o.Storm))
+		rate, burst := o.Storm.bytes()
+		b.refuse("pass", "beyond its bytes", kindStorm, groupByte.anyBit(1), overBytes(setStormBytes, rate, burst))
 	}
 	b.add("pass", "as it should be", accept)
 

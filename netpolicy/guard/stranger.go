@@ -102,6 +102,10 @@ func (b *builder) strangers(o Options, f Features) {
 	b.add("forward", "from an unknown port", from, in(setKnown, outPort))
 	switch {
 	case f.BridgeNames:
+		if o.Mode == Enforce {
+			// Before the bridge learns.
+			b.add("prerouting", "from an unknown port of a managed bridge", from, notIn(setKnown, inPort), in(setNames, inBridge))
+		}
 		b.add("output", "to an unknown port of a managed bridge", to, in(setNames, outBridge))
 		b.add("input", "from an unknown port of a managed bridge", from, in(setNames, inBridge))
 		b.add("forward", "between unknown ports of a managed bridge", from, in(setNames, inBridge))

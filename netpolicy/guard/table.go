@@ -42,6 +42,7 @@ const (
 	setAll4          = "all4"          // broadcast addresses of the managed networks
 	setViolations    = "violations"    // port . kind, with a counter
 	setStorm         = "storm"         // port, with a rate meter
+	setStormBytes    = "storm-bytes"   // the same of bytes
 	setSamples       = "samples"       // port . kind, with a rate meter
 	setAsks          = "pace-asks"     // port . MAC of a neighbour, with a rate meter of questions of ARP and ND
 	setAnswers       = "pace-answers"  // the same of answers
@@ -107,6 +108,7 @@ func sets(f Features) []setSpec {
 		{name: setViolations, key: key(port, nftables.TypeMark), size: maxPorts * uint32(kinds), dynamic: true, counter: true},
 		{name: setPrograms, key: key(nftables.TypeMark, nftables.TypeMark), size: 4096},
 		{name: setStorm, key: key(port), size: maxPorts, dynamic: true, timeout: true},
+		{name: setStormBytes, key: key(port), size: maxPorts, dynamic: true, timeout: true},
 	}
 	out = append(out, controlSets()...)
 	out = append(out, fragmentSets()...)

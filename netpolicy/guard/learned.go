@@ -1,0 +1,132 @@
+package guard
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// A bridge remembers each MAC that a frame comes from, 143 bytes for five minutes, before
+// any rule about unknown ports sees the frame. Guarded ports do not learn. A port that
+// came while no agent was running does, and fills the host's memory with half a million
+// MACs a second. So a managed bridge learns some thousands (Linux 6.8); what it is told,
+// as of guarded ports, does not count. Where rules see the bridge of a port, they refuse
+// such frames before it learns.
+
+// maxMACs is how many MACs a bridge learns. It is a number that nobody else would
+// choose: a bridge that has it had it of netguard, and no limit before.
+const maxMACs = 4093
+
+// bounds plans which bridges are limited.
+func (p *plan) bounds(w Wish) {
+	p.bounded = map[int]bool{}
+	if w.Mode != Enforce {
+		return
+	}
+	for _, b := range w.Bridges {
+		p.bounded[b.Index] = true
+	}
+	for _, port := range w.Ports {
+		p.bounded[port.Bridge] = true
+	}
+}
+
+// diffLearned compares. A limit that somebody else has set stays.
+func diffLearned(w *work, p *plan, k *kernelState) {
+	for _, bridge := range sortedKeys(k.learned) {
+		switch now := k.learned[bridge]; {
+		case p.bounded[bridge] && now == 0:
+			w.settings = append(w.settings, step{op: opLearn, bridge: bridge, learn: maxMACs})
+		case !p.bounded[bridge] && now == maxMACs:
+			w.settings = append(w.settings, step{op: opLearn, bridge: bridge})
+		}
+	}
+}
+
+// bound limits what a bridge learns.
+func (d *Driver) bound(s step) error {
+	err := d.links.learn(s.bridge, s.learn)
+	if gone(err) {
+		delete(d.kernel.learned, s.bridge)
+		return nil
+	}
+	if err == nil {
+		d.kernel.learned[s.bridge] = s.learn
+	}
+	return err
+}
+
+// learn sets how many MACs a bridge learns.
+func (r rtnl) learn(bridge int, n uint32) error {
+	err := r.write("bridge settings", unix.RTM_NEWLINK, 0, ifinfomsg(unix.AF_UNSPEC, bridge), func(ae *netlink.AttributeEncoder) {
+		ae.Nested(unix.IFLA_LINKINFO, func(ae *netlink.AttributeEncoder) error {
+			ae.String(unix.IFLA_INFO_KIND, "bridge")
+			ae.Nested(unix.IFLA_INFO_DATA, func(ae *netlink.AttributeEncoder) error {
+				ae.Uint32(unix.IFLA_BR_FDB_MAX_LEARNED, n)
+				return nil
+			})
+			return nil
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("limit what bridge %d learns to %d: %w", bridge, n, err)
+	}
+	return nil
+}
+
+// learned gives how many MACs each bridge learns, 0 for any number. Bridges of a kernel
+// that knows no limit are left out.
+func (r rtnl) learned() (map[int]uint32, error) {
+	var answers []netlink.Message
+	var err error
+	// A dump during which links came or went says so, and is asked for again.
+	for range 5 {
+		answers, err = r.send(unix.RTM_GETLINK, netlink.Dump, ifinfomsg(unix.AF_UNSPEC, 0), func(ae *netlink.AttributeEncoder) {
+			ae.Nested(unix.IFLA_LINKINFO, func(ae *netlink.AttributeEncoder) error {
+				ae.String(unix.IFLA_INFO_KIND, "bridge")
+				return nil
+			})
+		})
+		if !errors.Is(err, unix.EINTR) {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list bridges: %w", err)
+	}
+	out := map[int]uint32{}
+	for _, a := range answers {
+		b, err := parseBridge(a.Data)
+		if err != nil {
+			return nil, fmt.Errorf("parse bridge: %w", err)
+		}
+		if b.limits {
+			out[b.index] = b.learned
+		}
+	}
+	return out, nil
+}
+
+// info reads what only bridges have.
+func (b *bridgeDevice) info(ad *netlink.AttributeDecoder) error {
+	for ad.Next() {
+		switch ad.Type() {
+		case unix.IFLA_INFO_KIND:
+			if ad.String() != "bridge" {
+				return nil
+			}
+		case unix.IFLA_INFO_DATA:
+			ad.Nested(func(data *netlink.AttributeDecoder) error {
+				for data.Next() {
+					if data.Type() == unix.IFLA_BR_FDB_MAX_LEARNED {
+						b.learned, b.limits = data.Uint32(), true
+					}
+				}
+				return data.Err()
+			})
+		}
+	}
+	return ad.Err()
+}
