@@ -1,7 +1,6 @@
 package doctor
 
 import (
-	"maps"
 	"slices"
 
 	"netguard/netpolicy/iptables"
@@ -12,12 +11,8 @@ func aboutUntracked(c *checks, f Facts) {
 	all := slices.Clone(f.Firewall.Untracked)
 	for _, p := range f.Firewall.Programs {
 		for i, tables := range p.Tables {
-			for _, chain := range slices.Sorted(maps.Keys(tables["raw"])) {
-				for _, rule := range tables["raw"][chain] {
-					if iptables.NotracksPacket(rule) {
-						all = append(all, []string{"iptables", "ip6tables"}[i]+" -t raw "+chain+" "+rule)
-					}
-				}
+			for _, rule := range iptables.Untracking(tables["raw"], nil) {
+				all = append(all, []string{"iptables", "ip6tables"}[i]+" -t raw "+rule)
 			}
 		}
 	}

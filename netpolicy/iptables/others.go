@@ -2,17 +2,11 @@ package iptables
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
-
-	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"golang.org/x/sys/unix"
 
 	"netguard/netpolicy"
 )
@@ -57,104 +51,6 @@ func (d *Driver) ReadOthers(ctx context.Context) (*Others, error) {
 func legacyHas(i int, table string) bool {
 	text, err := os.ReadFile("/proc/thread-self/net/" + []string{"ip_tables_names", "ip6_tables_names"}[i])
 	return err == nil && slices.Contains(strings.Fields(string(text)), table)
-}
-
-// NativeNotrack lists the rules of nftables, those of iptables aside, that take packets
-// out of the table of connections: the chain that each is in.
-func NativeNotrack() ([]string, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return nil, fmt.Errorf("open netlink: %w", err)
-	}
-	chains, err := conn.ListChains()
-	if err != nil {
-		return nil, fmt.Errorf("list chains: %w", err)
-	}
-	// Only what is called before connections are looked up can do so.
-	early := map[string]bool{}
-	key := func(t *nftables.Table) string { return fmt.Sprint(t.Family, t.Name) }
-	for _, c := range chains {
-		if c.Hooknum != nil && c.Priority != nil && *c.Priority < -200 && (*c.Hooknum == *nftables.ChainHookPrerouting || *c.Hooknum == *nftables.ChainHookOutput) {
-			early[key(c.Table)] = true
-		}
-	}
-	var out []string
-	for _, c := range chains {
-		family := map[nftables.TableFamily]string{nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip", nftables.TableFamilyIPv6: "ip6"}[c.Table.Family]
-		if family == "" || !early[key(c.Table)] {
-			continue
-		}
-		rules, err := conn.GetRules(c.Table, c)
-		if errors.Is(err, unix.ENOENT) {
-			continue
-		}
-		if err != nil {
-			return nil, fmt.Errorf("list rules: %w", err)
-		}
-		if slices.ContainsFunc(rules, func(r *nftables.Rule) bool {
-			return slices.ContainsFunc(r.Exprs, func(e expr.Any) bool { _, ok := e.(*expr.Notrack); return ok })
-		}) {
-			out = append(out, fmt.Sprintf("table %s %s, chain %s", family, c.Table.Name, c.Name))
-		}
-	}
-	return out, nil
-}
-
-// NotracksPacket tells whether a rule of iptables takes packets out of the table of
-// connections.
-func NotracksPacket(rule string) bool {
-	return strings.HasSuffix(rule, "-j NOTRACK") || strings.HasSuffix(rule, "-j CT --notrack")
-}
-
-// Untracked lists the rules that take packets of a service out of the table of
-// connections, of any service where none is given. What a rule asks for beside protocol
-// and ports is not looked at.
-func (o *Others) Untracked(s *netpolicy.Service) []string {
-	var out []string
-	for i, chains := range o.raw {
-		for _, chain := range sortedKeys(chains) {
-			for _, r := range chains[chain] {
-				if NotracksPacket(r) && mayMatch(r, s) {
-					out = append(out, fmt.Sprintf("%s raw %s: %s", familyNames[i], chain, r))
-				}
-			}
-		}
-	}
-	return append(out, o.native...)
-}
-
-// mayMatch tells whether a rule may be about packets of a service, either way.
-func mayMatch(rule string, s *netpolicy.Service) bool {
-	if s == nil {
-		return true
-	}
-	words := strings.Fields(rule)
-	for k := range len(words) - 1 {
-		value := words[k+1]
-		switch words[k] {
-		case "-p":
-			if !(k > 0 && words[k-1] == "!") && value != s.Proto.String() {
-				return false
-			}
-		case "--dport", "--sport":
-			if !(k > 0 && words[k-1] == "!") && !inPorts(value, s.Port) {
-				return false
-			}
-		}
-	}
-	return true
-}
-
-func inPorts(text string, port uint16) bool {
-	first, last, isRange := strings.Cut(text, ":")
-	from, err := strconv.ParseUint("0"+first, 10, 16)
-	to := from
-	if isRange {
-		if to = 65535; last != "" {
-			to, _ = strconv.ParseUint(last, 10, 16)
-		}
-	}
-	return err != nil || uint64(port) >= from && uint64(port) <= to
 }
 
 // Led tells where nat leads the first packet of a connection to, and false if it leaves

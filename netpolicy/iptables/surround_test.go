@@ -35,6 +35,36 @@ func TestReadOthers(t *testing.T) {
 			t.Errorf("%q", got)
 		}
 	})
+	// What each of these does to answers, integration.TestUntracked shows.
+	for name, c := range map[string]struct{ script, want string }{
+		"by_its_older_name":             {"iptables -t raw -A PREROUTING -j NOTRACK", "IPv4 raw PREROUTING"},
+		"in_a_chain_that_is_gone_to":    {"iptables -t raw -N OPS; iptables -t raw -A OPS -j CT --notrack; iptables -t raw -A OUTPUT -p udp -g OPS", "IPv4 raw OPS"},
+		"some_chains_further":           {"ip6tables -t raw -N A; ip6tables -t raw -N B; ip6tables -t raw -A B -j CT --notrack; ip6tables -t raw -A A -j B; ip6tables -t raw -A PREROUTING -j A", "IPv6 raw B"},
+		"legacy":                        {"ip6tables-legacy -t raw -A PREROUTING -j CT --notrack", "IPv6 raw PREROUTING"},
+		"by_some_of_its_ports":          {"iptables -t raw -A PREROUTING -p udp -m multiport --sports 1,50:60 -j CT --notrack", "IPv4 raw PREROUTING"},
+		"by_other_ports":                {"iptables -t raw -A PREROUTING -p udp -m multiport --sports 1,54:60 -j CT --notrack", ""},
+		"behind_a_rule_for_other_ports": {"iptables -t raw -N OPS; iptables -t raw -A OPS -j CT --notrack; iptables -t raw -A PREROUTING -p tcp --dport 53 -j OPS", ""},
+		"where_nothing_leads_to":        {"iptables -t raw -N OPS; iptables -t raw -A OPS -j CT --notrack", ""},
+		"in_a_chain_of_nftables":        {"nft add table inet ops; nft add chain inet ops mine; nft add chain inet ops pre '{ type filter hook prerouting priority raw; }'; nft add rule inet ops mine notrack; nft add rule inet ops pre jump mine", "table inet ops, chain mine"},
+		"by_a_map_of_nftables":          {"nft add table ip ops; nft add chain ip ops mine; nft add chain ip ops pre '{ type filter hook output priority raw; }'; nft add rule ip ops mine notrack; nft add rule ip ops pre udp sport vmap '{ 53 : jump mine }'", "table ip ops, chain mine"},
+		"on_a_bridge":                   {"nft add table bridge ops; nft add chain bridge ops pre '{ type filter hook prerouting priority -300; }'; nft add rule bridge ops pre notrack", "table bridge ops, chain pre"},
+		"at_a_device":                   {"nft add table netdev ops; nft add chain netdev ops pre '{ type filter hook ingress device lo priority 0; }'; nft add rule netdev ops pre notrack", "table netdev ops, chain pre"},
+		"too_late":                      {"nft add table inet ops; nft add chain inet ops pre '{ type filter hook prerouting priority filter; }'; nft add rule inet ops pre notrack", ""},
+	} {
+		t.Run("untracked_"+name, func(t *testing.T) {
+			namespace(t)
+			d := open(t)
+			run(t, "sh", "-ec", c.script)
+			o, err := d.ReadOthers(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := o.Untracked(&netpolicy.Service{Proto: netpolicy.UDP, Port: 53})
+			if (len(got) == 0) != (c.want == "") || len(got) > 0 && (len(got) > 1 || !strings.HasPrefix(got[0], c.want)) {
+				t.Errorf("%q, want %q", got, c.want)
+			}
+		})
+	}
 	forBackends(t, "tells_where_nat_leads", func(t *testing.T) {
 		d := open(t)
 		for i, cmd := range cmds(d) {
