@@ -120,6 +120,7 @@ func (n *denials) tell(now time.Time) {
 	for d, count := range flows {
 		e := control.Event{Time: now.UTC(), Type: control.EventDenied, Count: count, Direction: d.Direction.String(), Service: serviceOf(d.Flow)}
 		e.From, e.To = peer(d.Src, byAddr, local), peer(d.Dst, byAddr, local)
+		e.Published = published(e, byAddr[d.Dst], d.Flow)
 		blamed := d.Src
 		if d.Side == netpolicy.Dst {
 			blamed = d.Dst
@@ -160,6 +161,21 @@ func (n *denials) policies(s *state, d denial, blamed *desire, from, to string) 
 		return nil
 	}
 	return r.states[blamed.Key].Policies[d.Direction]
+}
+
+// published are the host's ports that lead to where a packet of the host's own was sent.
+func published(e control.Event, to *desire, f events.Flow) []string {
+	if e.From.Entity != "host" || to == nil {
+		return nil
+	}
+	var out []string
+	for _, p := range to.Container.Ports {
+		port := fmt.Sprintf("%s/%d", p.Proto, p.HostPort)
+		if p.HostPort != 0 && p.ContainerPort == f.Port && protocols[p.Proto] == f.Proto && !slices.Contains(out, port) {
+			out = append(out, port)
+		}
+	}
+	return out
 }
 
 func peer(a netip.Addr, byAddr map[netip.Addr]*desire, local map[netip.Addr]bool) *control.Peer {

@@ -44,10 +44,12 @@ deny: [{egress: {to: [{cidr: 169.254.169.254/32}]}}]
 	if faults := catalog.Faults(); len(faults) > 0 {
 		t.Fatal(faults)
 	}
+	ports := map[string][]docker.Published{"db": {{HostPort: 15432, ContainerPort: 5432, Proto: "tcp"}, {HostPort: 5353, ContainerPort: 5432, Proto: "udp"},
+		{HostPort: 15432, HostIP: outside, ContainerPort: 5432, Proto: "tcp"}}}
 	var desires []desire
 	for name, a := range map[string]netip.Addr{"web": webAddr, "db": dbAddr} {
 		desires = append(desires, desire{Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: "id-" + name, Network: "n"},
-			Container: docker.Container{Name: name, ID: "id-" + name}, Network: docker.Network{Name: "front"},
+			Container: docker.Container{Name: name, ID: "id-" + name, Ports: ports[name]}, Network: docker.Network{Name: "front"},
 			Attachment: docker.Attachment{IPv4: a}, Port: &link.Port{Name: "veth-" + name}}})
 	}
 	s := &state{desires: desires, policing: &policing{ruling: rule(&catalog, desires, parties(desires), false, nil)}}
@@ -87,6 +89,8 @@ func TestDenials(t *testing.T) {
 			control.Event{Container: "web", Direction: "egress", From: container("web", webAddr), To: entity("host", hostAddr), Service: "tcp/22", Policies: []string{"quiet"}}},
 		"from_the_host": {refusedPacket("netguard-dst-ingress", 0, 5, hostAddr, dbAddr, 22),
 			control.Event{Container: "db", Direction: "ingress", From: entity("host", hostAddr), To: container("db", dbAddr), Service: "tcp/22", Policies: []string{"only-api"}}},
+		"from_the_host_or_its_proxy": {refusedPacket("netguard-dst-ingress", 0, 5, hostAddr, dbAddr, 5432),
+			control.Event{Container: "db", Direction: "ingress", From: entity("host", hostAddr), To: container("db", dbAddr), Service: "tcp/5432", Policies: []string{"only-api"}, Published: []string{"tcp/15432"}}},
 		"of_nobody_who_is_known": {refusedPacket("netguard-src-egress", 5, 2, outside, metadata, 80),
 			control.Event{Direction: "egress", From: entity("external", outside), To: entity("external", metadata), Service: "tcp/80"}},
 	} {

@@ -56,6 +56,9 @@ func (w *wouldBe) tell(now time.Time, e control.Event) {
 	w.lines++
 	attrs := []any{"container", e.Container, "network", e.Network, "from", nameOf(e.From), "to", nameOf(e.To),
 		"service", e.Service, "direction", e.Direction, "policies", strings.Join(e.Policies, ","), "packets", e.Count}
+	if len(e.Published) > 0 {
+		attrs = append(attrs, "published", strings.Join(e.Published, ","))
+	}
 	if w.hidden > 0 {
 		attrs = append(attrs, "not_shown", w.hidden)
 		w.hidden = 0

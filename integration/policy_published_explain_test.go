@@ -2,9 +2,12 @@ package integration
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
+	"netguard/agent/control"
 	. "netguard/integration/harness"
+	"netguard/netpolicy"
 )
 
 // explainPublished is part of TestPublishedPorts: `policy explain` says of the published
@@ -43,5 +46,23 @@ func explainPublished(t *testing.T, e *Engine, book *rulebook, proxy bool, clien
 			ask(c.at, c.Name, HostIPv6)
 		}
 		mustKnock(t, all)
+	}
+}
+
+// proxyIsTold is about docker-proxy's connections, which are the host's to policies: those
+// that were just refused name the published port, and `policy plan` says which would pass.
+func proxyIsTold(t *testing.T, book *rulebook, web *guest, watch *Process) {
+	t.Helper()
+	awaitEvents(t, watch, arrives, func(all []control.Event) bool {
+		return slices.ContainsFunc(all, func(e control.Event) bool {
+			return e.Type == control.EventDenied && e.From.Entity == "host" && e.To.Container == web.Name && e.Service == "tcp/80" && slices.Equal(e.Published, []string{"tcp/8080"})
+		})
+	})
+	d, err := book.client.Plan(t.Context(), []netpolicy.Source{{Name: "web.yaml", Data: []byte("{name: web, select: {project: shop, service: web}, ingress: [{from: [{entity: host}], ports: [tcp/80]}]}")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(d.Published) != 1 || d.Published[0].Port != "tcp/8080" || !d.Published[0].Allowed || d.Published[0].Container != web.Name {
+		t.Errorf("plan says %+v", d.Published)
 	}
 }

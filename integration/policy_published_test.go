@@ -96,7 +96,9 @@ func TestPublishedPorts(t *testing.T) {
 					// The proxy's own connection is the host's. Nothing tells it from
 					// others of the host, so that without the host it stays closed.
 					enact()
+					watch := watching(t, e, book.a, "-o", "json")
 					mustKnock(t, slices.Concat(from(false, near), from(false, friend), from(false, stranger), near.to(true, web, services...)))
+					proxyIsTold(t, book, web, watch)
 					allowed += ", {entity: host}"
 				}
 				enact()

@@ -11,6 +11,8 @@ import (
 type Delta struct {
 	Endpoints   []EndpointChange   `json:"endpoints" yaml:"endpoints"`
 	Connections []ConnectionChange `json:"connections" yaml:"connections"`
+	// Published are the published ports by which docker-proxy's connections change.
+	Published []PublishedChange `json:"published,omitempty" yaml:"published,omitempty"`
 	// Truncated says that there was too much to compare, so that connections may
 	// be missing; endpoints are not. Fewer differences take less.
 	Truncated bool `json:"truncated,omitempty" yaml:"truncated,omitempty"`
@@ -45,7 +47,9 @@ type ConnectionChange struct {
 }
 
 // Empty tells whether nothing changes.
-func (d Delta) Empty() bool { return len(d.Endpoints)+len(d.Connections) == 0 && !d.Truncated }
+func (d Delta) Empty() bool {
+	return len(d.Endpoints)+len(d.Connections)+len(d.Published) == 0 && !d.Truncated
+}
 
 // Plan compares two rule sets that were compiled from the same endpoints: who is
 // closed or open, and which connections between endpoints of one network, with
@@ -66,6 +70,7 @@ func plan(before, after *RuleSet, endpoints []Endpoint, host []netip.Addr, work 
 	p := planner{before: before, after: after, was: NewJudge(before), is: NewJudge(after), endpoints: endpoints, host: host, work: work}
 	p.compare()
 	d.Connections, d.Truncated = append(d.Connections, p.merged()...), p.spent > p.work
+	d.Published = publishedChanges(before, after, endpoints, host)
 	return d
 }
 

@@ -51,6 +51,9 @@ type Event struct {
 	To        *Peer    `json:"to,omitempty"`
 	Service   string   `json:"service,omitempty"`
 	Policies  []string `json:"policies,omitempty"`
+	// Published are ports of the host that lead to the container's. Where the packet is the
+	// host's own, docker-proxy may have sent it for whoever asked for one of them.
+	Published []string `json:"published,omitempty"`
 }
 
 // Peer is one end of a packet. Container is empty, and Entity host or external,

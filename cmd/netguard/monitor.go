@@ -189,7 +189,11 @@ func detail(e control.Event) string {
 		if passed {
 			verb = "would be denied by"
 		}
-		return fmt.Sprintf("%s -> %s %s, %s %s", peerText(e.From), peerText(e.To), e.Service, verb, by)
+		text := fmt.Sprintf("%s -> %s %s, %s %s", peerText(e.From), peerText(e.To), e.Service, verb, by)
+		if len(e.Published) > 0 {
+			text += "; docker-proxy comes as the host, for who asks for its published port " + strings.Join(e.Published, ", ")
+		}
+		return text
 	case control.EventWithheld:
 		verb := "refused"
 		if passed {

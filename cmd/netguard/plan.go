@@ -128,6 +128,13 @@ func deltaText(d netpolicy.Delta, v view) string {
 			connections.add(minus, c.Sentence, v)
 		}
 	}
+	for _, c := range d.Published {
+		if c.Allowed {
+			connections.add(plus, c.Sentence, v)
+		} else {
+			connections.add(minus, c.Sentence, v)
+		}
+	}
 	for _, c := range []*changes{&containers, &connections} {
 		if c.lines.Len() > 0 {
 			b.WriteString(bold.on(c.title, v.colour) + "\n" + c.lines.String() + "\n")
