@@ -70,6 +70,12 @@ func TestClient_asks_for_some(t *testing.T) {
 			}
 		})
 	}
+	t.Run("nobody_before_Docker_has_answered", func(t *testing.T) {
+		_, err := Status{}.Filter([]string{"shop-db-1"})
+		if !errors.Is(err, ErrUnknownContainer) || !strings.Contains(err.Error(), "it is not known whether") {
+			t.Error(err)
+		}
+	})
 	t.Run("more_names_than_a_request_holds", func(t *testing.T) {
 		names := make([]string, 2*maxHeader/len("shop-db-1"))
 		for i := range names {

@@ -60,6 +60,9 @@ func (s Status) mark(keep []bool, is func(Endpoint) bool) (found bool) {
 // more than a few.
 func (s Status) unknown(names []string) error {
 	const most = 3
+	if s.Docker.ReadAt.IsZero() && len(s.Endpoints) == 0 {
+		return &told{fmt.Sprintf("it is not known whether there is a container %.64q: the agent has not read Docker's containers yet: is dockerd running? try again in a moment", names[0]), ErrUnknownContainer}
+	}
 	var known []string
 	for _, e := range s.Endpoints {
 		known = append(append(known, e.Container), e.SharedBy...)

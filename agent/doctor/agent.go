@@ -97,6 +97,8 @@ func aboutAgent(c *checks, f Facts) {
 	}
 	const sync = "agent.in_sync"
 	switch {
+	case a.Status.Starting:
+		c.skip(sync, "the agent has just started, and has not read Docker's containers yet: look again in a moment")
 	case !a.Status.Docker.Connected:
 		c.warn(sync, "start dockerd; the agent connects by itself", "the agent does not reach Docker: %s", f.newcomers())
 	case !a.Status.InSync:

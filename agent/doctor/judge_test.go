@@ -169,6 +169,7 @@ func TestJudge(t *testing.T) {
 		"an_agent_of_another_version":    {func(f *Facts) { f.Agent.Version = "v1.1.0" }, "agent.version", Warn, "the agent is v1.1.0, this is v1.2.0"},
 		"a_second_agent":                 {func(f *Facts) { f.Agent.Other = "/run/netguard/netguard.sock" }, "agent.other", Warn, "/run/netguard/netguard.sock"},
 		"an_agent_out_of_sync":           {func(f *Facts) { f.Agent.Status.InSync = false }, "agent.in_sync", Warn, "does not hold"},
+		"an_agent_in_its_first_second":   {func(f *Facts) { f.Agent.Status.Docker.Connected, f.Agent.Status.Starting = false, true }, "agent.in_sync", Skip, "has just started"},
 		"an_agent_without_Docker":        {func(f *Facts) { f.Agent.Status.Docker.Connected = false }, "agent.in_sync", Warn, "does not reach Docker: admission is closed"},
 		"an_endpoint_that_is_wrong": {func(f *Facts) {
 			f.Agent.Status.Endpoints[0] = control.Endpoint{Container: "db", Network: "back", State: control.Quarantined}

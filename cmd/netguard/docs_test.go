@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
 )
 
 // blocks gives the examples of one language in a page of the documentation.
@@ -39,6 +40,19 @@ func TestDocs(t *testing.T) {
 			dir := policyDir(t, map[string]string{"policy.yaml": text})
 			if code, out, faults := netguard(t, "policy", "validate", dir); code != 0 || out != "1 policy in 1 file\n" {
 				t.Errorf("example %d: %s%s", i, out, faults)
+			}
+		}
+	})
+	t.Run("violations_have_a_row_each", func(t *testing.T) {
+		for _, page := range []string{"troubleshooting.md", "guard.md"} {
+			text, err := os.ReadFile(filepath.Join("..", "..", "docs", page))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, kind := range guard.Kinds {
+				if !regexp.MustCompile("(?m)^\\|[^|]*`" + kind + "`").Match(text) {
+					t.Errorf("%s has no row about %s", page, kind)
+				}
 			}
 		}
 	})
