@@ -131,7 +131,7 @@ var ifbMAC = regexp.MustCompile(`(?m)^(\d+: ngifb.*\n\s+link/ether) \S+`)
 
 // dynamic are the sets that the guard's rules fill, and that of numbers which the kernel
 // gives.
-var dynamic = regexp.MustCompile(`(?s)(set (violations|storm|storm-bytes|samples|programs|pace-[a-z-]+|(?:open|full|refused)[46]) \{[^{}]*)elements = \{[^{}]*\}`)
+var dynamic = regexp.MustCompile(`(?s)(set (violations|storm|storm-bytes|samples|programs|unknown|pace-[a-z-]+|(?:open|full|refused)[46]) \{[^{}]*)elements = \{[^{}]*\}`)
 
 // elements are those of a set, which nft lists as they were added.
 var elements = regexp.MustCompile(`(?s)elements = \{([^{}]*)\}`)
@@ -166,7 +166,7 @@ func held(e *Engine) map[string][]string {
 	lists := kernel(e)
 	delete(lists, "nftables") // iptables' part of it is listed by iptables
 	lists["guard"] = ""
-	for _, listing := range []string{"table bridge netguard 2>/dev/null", "table inet netguard 2>/dev/null", "tables | sort"} {
+	for _, listing := range []string{"table bridge netguard 2>/dev/null", "table inet netguard 2>/dev/null", "table arp netguard 2>/dev/null", "tables | sort"} {
 		text := counters.ReplaceAllString(e.Output("sh", "-c", "nft list "+listing+"; true"), "")
 		lists["guard"] += sortChains(sortElements(dynamic.ReplaceAllString(text, "$1"))) + "\n"
 	}

@@ -231,6 +231,11 @@ func (d *Driver) Cleanup() error {
 			return fmt.Errorf("guard: clean up: %w", err)
 		}
 	}
+	if d.features.ARP && d.kernel.arp.present {
+		if err := d.arp.remove(); err != nil {
+			return fmt.Errorf("guard: clean up: %w", err)
+		}
+	}
 	clear(d.kernel.before)
 	clear(d.kernel.reassembly.before)
 	clear(d.seen)

@@ -15,7 +15,9 @@ type kernelState struct {
 	table *tableState
 	// limits is the table of limits; nil where connections cannot be counted.
 	limits *tableState
-	ports  map[int]bridgePort
+	// arp is the third table; nil where the kernel has no such tables.
+	arp   *tableState
+	ports map[int]bridgePort
 	// pins are the FDB entries of MACs that are, or were, a port's business.
 	pins       map[int]map[MAC]fdbEntry
 	neighbours map[Neighbour]MAC
@@ -95,6 +97,7 @@ func (s step) String() string {
 // last.
 type work struct {
 	limits    limitWork
+	arp       arpWork
 	additions []step // FDB entries and neighbours
 	admit     change // one transaction
 	settings  []step
@@ -103,7 +106,7 @@ type work struct {
 }
 
 func (w work) count() int {
-	n := w.limits.count() + len(w.additions) + len(w.settings) + len(w.deletions) + size(w.admit.add) + size(w.admit.del) + size(w.release.del)
+	n := w.limits.count() + w.arp.count() + len(w.additions) + len(w.settings) + len(w.deletions) + size(w.admit.add) + size(w.admit.del) + size(w.release.del)
 	if w.admit.replace != nil {
 		n++
 	}
@@ -114,6 +117,7 @@ func (w work) count() int {
 func (w work) about() map[int][]string {
 	out := map[int][]string{}
 	w.limits.describe(out)
+	w.arp.describe(out)
 	for _, s := range slices.Concat(w.additions, w.settings, w.deletions) {
 		out[s.port] = append(out[s.port], s.String())
 	}
@@ -142,6 +146,9 @@ func diff(p *plan, k *kernelState, f Features, l layout) work {
 	}
 	if f.Limits {
 		w.limits = diffLimits(p.limits(), k.limits)
+	}
+	if f.ARP {
+		w.arp = diffARP(p.arp(), k.arp)
 	}
 	for _, index := range slices.Sorted(maps.Keys(p.ports)) {
 		pp := p.ports[index]

@@ -16,7 +16,9 @@
 // outlives it: an agent that starts again adopts what it finds.
 //
 // A port of a managed bridge that the wish does not name, such as one that came while
-// no agent was running, can neither send nor receive; see stranger.go.
+// no agent was running, can neither send nor receive; see stranger.go and
+// unknown_port.go. The tables "inet netguard", which limits connections as well, and "arp
+// netguard" keep such ports from the host.
 //
 // What a port was set to before is kept in the comment of the port's element in
 // the table's set "ports", which is as lasting as the settings themselves.

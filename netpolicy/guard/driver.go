@@ -21,6 +21,7 @@ type Driver struct {
 	links    rtnl
 	filter   *filter
 	limiter  *filter
+	arp      *filter
 	features Features
 	// namespace is the network namespace that it was opened in.
 	namespace uint64
@@ -54,6 +55,7 @@ type Driver struct {
 func Open(features Features, log *slog.Logger) (*Driver, error) {
 	// Without a filter an address says nothing about who sent a packet.
 	features.Limits = features.Limits && features.Filter
+	features.ARP = features.ARP && features.Filter
 	d := &Driver{log: log, features: features, seen: map[int]Port{}, carried: map[counted]uint64{}, newcomers: map[int]struct{}{},
 		named: map[checksum.ID]bool{}}
 	d.kernel = kernelState{ports: map[int]bridgePort{}, pins: map[int]map[MAC]fdbEntry{}, neighbours: map[Neighbour]MAC{},
@@ -73,6 +75,10 @@ func Open(features Features, log *slog.Logger) (*Driver, error) {
 		d.Close()
 		return nil, err
 	}
+	if d.arp, err = openFilter(arpFamily, TableName); err != nil {
+		d.Close()
+		return nil, err
+	}
 	return d, nil
 }
 
@@ -84,6 +90,9 @@ func (d *Driver) Close() {
 	}
 	if d.limiter != nil {
 		d.limiter.close()
+	}
+	if d.arp != nil {
+		d.arp.close()
 	}
 	if d.program != nil {
 		_ = d.program.Close()
@@ -147,6 +156,11 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 		if limits = d.limit(todo.limits); limits != nil {
 			d.failed[0] = append(d.failed[0], limits)
 			held = d.hold(held, limits, func(p *Port) bool { return p.Connections > 0 })
+		}
+	}
+	if todo.arp.count() > 0 {
+		if err := d.refuseARP(todo.arp); err != nil {
+			d.failed[0] = append(d.failed[0], err)
 		}
 	}
 	if attached || limits != nil {

@@ -18,7 +18,7 @@ var (
 	timers  = regexp.MustCompile(`(_timer|_age_timer|delay_timer) +[0-9.]+`)
 	packets = regexp.MustCompile(`counter packets [0-9]+ bytes [0-9]+`)
 	// meters are what the rules put into sets.
-	meters = regexp.MustCompile(`(?s)(set (violations|storm|storm-bytes|samples|pace-[a-z-]+|(?:open|full|refused)[46]) \{[^}]*?)\t\telements = \{.*?\}\n`)
+	meters = regexp.MustCompile(`(?s)(set (violations|storm|storm-bytes|samples|unknown|pace-[a-z-]+|(?:open|full|refused)[46]) \{[^}]*?)\t\telements = \{.*?\}\n`)
 )
 
 // state is all that the guard could have changed, as the system's own tools print

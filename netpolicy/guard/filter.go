@@ -81,10 +81,7 @@ func (f *filter) table() *nftables.Table {
 
 // title is the table as nft(8) names it.
 func (f *filter) title() string {
-	if f.family == bridgeFamily {
-		return "bridge " + f.name
-	}
-	return "inet " + f.name
+	return map[nftables.TableFamily]string{bridgeFamily: "bridge ", limitFamily: "inet ", arpFamily: "arp "}[f.family] + f.name
 }
 
 // generation numbers the rule sets of the namespace: each change by anybody has a

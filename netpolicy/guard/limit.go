@@ -65,7 +65,7 @@ func shares(limit uint32) (n, each uint32) {
 }
 
 func limitSets() []setSpec {
-	out := []setSpec{{name: setGuests, key: []nftables.SetDatatype{nftables.TypeIFIndex}, size: maxBridges}}
+	out := []setSpec{hostBridges(), {name: setGuests, key: []nftables.SetDatatype{nftables.TypeIFIndex}, size: maxBridges}}
 	for _, f := range ipFamilies {
 		key := func(t ...nftables.SetDatatype) []nftables.SetDatatype {
 			return append([]nftables.SetDatatype{f.typ}, t...)
@@ -132,12 +132,12 @@ func (f ipFamily) over(limit uint32) match {
 }
 
 // limitRules are the rules of all chains, those of the limits among them. With closed
-// admission the table has the rule about link-local groups as well, and with guests those
-// about clients of DHCP.
+// admission the table has the rules about unknown ports as well, and with guests those about
+// clients of DHCP.
 func limitRules(mode Mode, closed, guests bool, limits []uint32) []rule {
 	b := &builder{}
 	if closed {
-		b.linkLocalGroups()
+		b.hostRules(goTo("refuse"))
 	}
 	if guests {
 		b.clients()
@@ -173,8 +173,8 @@ func maxChain(limit uint32) string { return maxPrefix + strconv.FormatUint(uint6
 
 func buildLimitChain(t *nftables.Table, name string) *nftables.Chain {
 	c := &nftables.Chain{Table: t, Name: name}
-	if name == linkLocalChain {
-		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(linkLocalPriority)
+	if name == unknownChain {
+		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(unknownPriority)
 		c.Policy = new(nftables.ChainPolicyAccept)
 		return c
 	}
@@ -214,7 +214,7 @@ func (p *plan) limits() limitPlan {
 		asked = slices.Compact(asked)
 	}
 	out := limitPlan{rules: limitRules(p.mode, p.closed, len(p.guests) > 0, asked),
-		sets: map[string]elements{setMax4: {}, setMax6: {}, setGuests: {}}, owners: map[netip.Addr]int{}}
+		sets: map[string]elements{setMax4: {}, setMax6: {}, setGuests: {}, setHostBridges: p.hostBridges()}, owners: map[netip.Addr]int{}}
 	for bridge := range p.guests {
 		out.sets[setGuests][element{key: portKey(bridge)}] = ""
 	}

@@ -83,9 +83,9 @@ func diffLimits(p limitPlan, have *tableState) limitWork {
 		got, _, _ := strings.Cut(have.rules[hook], "\n")
 		intact = intact && want == got
 	}
-	if _, there := have.rules[linkLocalChain]; there && w.lines[linkLocalChain] != "" {
-		want, _, _ := strings.Cut(w.lines[linkLocalChain], "\n")
-		got, _, _ := strings.Cut(have.rules[linkLocalChain], "\n")
+	if _, there := have.rules[unknownChain]; there && w.lines[unknownChain] != "" {
+		want, _, _ := strings.Cut(w.lines[unknownChain], "\n")
+		got, _, _ := strings.Cut(have.rules[unknownChain], "\n")
 		intact = intact && want == got
 	}
 	if !intact {

@@ -217,7 +217,7 @@ func (d *Driver) observeTable(full bool) (bool, error) {
 	return true, d.readTables()
 }
 
-// readTables reads both tables. If nftables changed in between, the next look at its
+// readTables reads all tables. If nftables changed in between, the next look at its
 // generation tells.
 func (d *Driver) readTables() error {
 	s, gen, err := d.filter.read()
@@ -226,7 +226,12 @@ func (d *Driver) readTables() error {
 	}
 	d.kernel.table, d.generation = s, gen
 	if d.features.Limits {
-		d.kernel.limits, _, err = d.limiter.read()
+		if d.kernel.limits, _, err = d.limiter.read(); err != nil {
+			return err
+		}
+	}
+	if d.features.ARP {
+		d.kernel.arp, _, err = d.arp.read()
 	}
 	return err
 }

@@ -16,6 +16,8 @@ type plan struct {
 	// closed says that ports which nobody has seen yet are refused, with or without an
 	// agent.
 	closed bool
+	// bridges are the managed bridges, by ifindex.
+	bridges []int
 	// guests are the bridges whose ports are all guarded.
 	guests map[int]bool
 	sets   map[string]elements
@@ -65,6 +67,9 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 	p.broadcasts(w)
 	p.lengths()
 	p.strangers(w, bridgeMACs)
+	for _, b := range w.Bridges {
+		p.bridges = append(p.bridges, b.Index)
+	}
 	for _, m := range bridgeMACs {
 		p.sets[setOwn6][element{key: string(m.LinkLocal().AsSlice())}] = ""
 	}

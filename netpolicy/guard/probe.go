@@ -23,6 +23,7 @@ type Features struct {
 	// what it does for a container all the same; see stranger.go.
 	BridgeNames bool
 	Limits      bool // connections can be counted by container
+	ARP         bool // nftables of the ARP family
 	// Checksum: frames that are written to after they are judged can be told.
 	Checksum bool
 	// NoChecksum says why not.
@@ -108,6 +109,7 @@ func probeHere() (f Features, err error) {
 	f.probeFilter()
 	if f.Filter {
 		f.probeLimits()
+		f.probeARP()
 	}
 	if unseen != nil {
 		f.NoChecksum = unseen.Error()

@@ -251,16 +251,14 @@ func (b *builder) fragments(o Options, f Features) {
 		return // in monitor mode they are counted where all others are
 	}
 	// From ports of managed bridges that are not known, none: the host would put them
-	// together before the rules about such ports refuse them.
+	// together before the rules about such ports refuse them. Where bridges can be seen,
+	// nothing of such ports comes so far.
 	strange := func(name string, verdict expr.Any, parts ...match) {
 		b.add("prerouting", name, verdict, append([]match{etherType.is(8, 0), aFragment4, notIn(setKnown, inPort)}, parts...)...)
 		b.add("prerouting", name, verdict, append([]match{etherType.is(0x86, 0xdd), aFragment6, notIn(setKnown, inPort)}, parts...)...)
 	}
-	switch {
-	case f.BridgeNames:
-		strange("fragment from an unknown port of a managed bridge", goTo(fromStranger), in(setNames, inBridge))
-	case f.Prefixes:
-		strange("fragment from an unknown port", goTo("strange"), inKind.is(ifname("veth")...))
+	if !f.BridgeNames && f.Prefixes {
+		strange("fragment from an unknown port", goTo("strange"), aVeth)
 	}
 }
 

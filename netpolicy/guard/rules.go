@@ -143,6 +143,9 @@ func (b *builder) hooks(o Options, f Features) {
 		ip6Next.is(udp), in(setV6, inPort, etherFrom, ip6From),
 		sourcePort.isNot(547>>8, 547&0xff), targetPort.isNot(546>>8, 546&0xff))
 	b.add("prerouting", "all else of a container", goTo("frame"), in(setPorts, inPort))
+	if o.closed() {
+		b.unknownPorts(f)
+	}
 	b.fragments(o, f)
 
 	// The bridge floods the host's own broadcasts to each port, whatever its

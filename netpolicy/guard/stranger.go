@@ -80,14 +80,15 @@ func strangerSets(f Features) []setSpec {
 	case f.BridgeNames:
 		out = append(out, setSpec{name: setNames, key: []nftables.SetDatatype{nftables.TypeIFName}, size: maxBridges})
 	case f.Prefixes:
-		out = append(out, setSpec{name: setOthers, key: []nftables.SetDatatype{nftables.TypeIFIndex}, size: maxPorts})
+		out = append(out, setSpec{name: setOthers, key: []nftables.SetDatatype{nftables.TypeIFIndex}, size: maxPorts},
+			setSpec{name: setUnknown, key: []nftables.SetDatatype{nftables.TypeIFIndex}, size: maxPorts, dynamic: true, timeout: true})
 	}
 	return out
 }
 
 // strangers adds the rules about ports that the wish does not name.
 func (b *builder) strangers(o Options, f Features) {
-	from, to := goTo(fromStranger), goTo(toStranger)
+	from, to := goTo(fromUnknown), goTo(toUnknown)
 	b.add("output", "from the host to a known port", accept, in(setKnown, outPort))
 	b.add("output", "from a bridge to an unknown port", to, in(setBridges, etherFrom))
 	if o.Mode == Monitor {
@@ -102,20 +103,15 @@ func (b *builder) strangers(o Options, f Features) {
 	b.add("forward", "from an unknown port", from, in(setKnown, outPort))
 	switch {
 	case f.BridgeNames:
-		if o.Mode == Enforce {
-			// Before the bridge learns.
-			b.add("prerouting", "from an unknown port of a managed bridge", from, notIn(setKnown, inPort), in(setNames, inBridge))
-		}
 		b.add("output", "to an unknown port of a managed bridge", to, in(setNames, outBridge))
 		b.add("input", "from an unknown port of a managed bridge", from, in(setNames, inBridge))
 		b.add("forward", "between unknown ports of a managed bridge", from, in(setNames, inBridge))
 	case f.Prefixes:
-		// Docker's ports are always veths.
-		veth := inKind.is(ifname("veth")...)
-		b.add("input", "to all, from an unknown port", goTo("strange"), veth)
-		b.add("forward", "between unknown ports", goTo("strange"), veth)
-		b.strange(from)
+		b.add("input", "to all, from an unknown port", goTo("strange"), aVeth)
+		b.add("forward", "between unknown ports", goTo("strange"), aVeth)
+		b.strange(goTo(fromStranger))
 	}
+	b.remember(o, f)
 	b.add(fromStranger, "count the sender's", nil, count(kindQuarantine))
 	b.add(fromStranger, "all of them", goTo(o.stranger()))
 	b.add(toStranger, "count the receiver's", nil, countFor(outPort, kindWithheld))
@@ -127,6 +123,7 @@ func (b *builder) strangers(o Options, f Features) {
 func (b *builder) strange(stranger expr.Any) {
 	b.add("strange", "from a port of another bridge", accept, in(setOthers, inPort))
 	b.add("strange", "to a port of another bridge", accept, in(setOthers, outPort))
+	b.add("strange", "to a port that was on a managed bridge", goTo(fromUnknown), in(setUnknown, outPort))
 	// A bridge without STP forwards the first of the link-local groups like any frame.
 	for _, c := range []struct{ kind, proto string }{{"IPv4", protoIP4}, {"ARP", protoARP}, {"IPv6", protoIP6}} {
 		b.add("strange", c.kind+" for a link-local group", stranger, carried.is([]byte(c.proto)...), toLinkLocalGroup)

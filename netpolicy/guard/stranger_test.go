@@ -175,7 +175,7 @@ func TestPlanStrangers(t *testing.T) {
 		want     map[string][]string
 	}{
 		"by_addresses": {Features{Prefixes: true}, map[string][]string{setBridges: macs,
-			setOthers:   {fmt.Sprintf("%x-", portKey(7))},
+			setUnknown: {}, setOthers: {fmt.Sprintf("%x-", portKey(7))},
 			setSubnets4: subnets4, setSubnets6: subnets6}},
 		"by_name": {Features{Prefixes: true, BridgeNames: true}, map[string][]string{setBridges: macs,
 			setNames:    {"62722d61000000000000000000000000-", "62722d62000000000000000000000000-"},

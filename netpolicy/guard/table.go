@@ -36,6 +36,7 @@ const (
 	setSubnets4      = "subnets4"      // protocol . prefix: theirs
 	setSubnets6      = "subnets6"      //
 	setOthers        = "others"        // ports of other bridges
+	setUnknown       = "unknown"       // ports that nobody knows and that were seen on a managed bridge
 	setShut          = "shut"          // ports that policies close for what reaches them
 	setInto4         = "into4"         // port . address: of ports that are shut and not guarded
 	setInto6         = "into6"         //

@@ -1,0 +1,108 @@
+package guard
+
+import (
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Where rules before the bridge cannot see which bridge a port is on, they know two things
+// more about an unknown port (see stranger.go):
+//
+//   - That it is unknown. They write that into the frame's priority. The host's rules see the
+//     bridge by which the frame comes in, and the priority, and refuse it. The kernel takes
+//     off a frame what its sender gave it as priority (____dev_forward_skb).
+//   - That it once exchanged a frame with a known port, or with the bridge itself. So it is on
+//     a managed bridge. From then on it is closed like a port whose bridge can be seen.
+
+// unknownChain is a chain of the tables of the host for what comes in.
+const (
+	unknownChain = "unknown-port"
+	// unknownPriority is before the kernel puts fragments together (-400).
+	unknownPriority = -450
+	// setHostBridges is a set of these tables: the managed bridges, by ifindex.
+	setHostBridges = "bridges"
+)
+
+const (
+	// fromUnknown and toUnknown are chains that remember in setUnknown the port that a
+	// frame comes from, or goes to, before the frame is counted and refused.
+	fromUnknown = "from-unknown"
+	toUnknown   = "to-unknown"
+	// unknownLife is how long a port is remembered after the last frame.
+	unknownLife = time.Hour
+)
+
+// toLinkLocalGroup holds for frames to 01:80:c2:00:00:00 to :0f.
+var toLinkLocalGroup = etherTo.maskedIs([]byte{255, 255, 255, 255, 255, 0xf0}, []byte{1, 0x80, 0xc2, 0, 0, 0})
+
+var (
+	framePriority = meta(expr.MetaKeyPRIORITY, 4)
+	// unknownMark is no queue's handle, and to queues that know only the last four bits
+	// nothing in particular.
+	unknownMark = binaryutil.NativeEndian.PutUint32(0x6e670100)
+	markUnknown = match{
+		&expr.Immediate{Register: register(0), Data: unknownMark},
+		&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: register(0)},
+	}
+	// aVeth holds for what comes in by a veth: Docker's ports are always veths.
+	aVeth = inKind.is(ifname("veth")...)
+)
+
+// unknownPorts adds what is done about frames of unknown ports before the bridge learns
+// anything from them.
+func (b *builder) unknownPorts(f Features) {
+	switch {
+	case f.BridgeNames:
+		b.add("prerouting", "from an unknown port of a managed bridge", goTo(fromStranger), notIn(setKnown, inPort), in(setNames, inBridge))
+	case f.Prefixes:
+		b.add("prerouting", "from an unknown port that was on a managed bridge", goTo(fromUnknown),
+			in(setUnknown, inPort), notIn(setKnown, inPort), notIn(setOthers, inPort))
+		b.add("prerouting", "mark what is from an unknown port", nil,
+			aVeth, notIn(setKnown, inPort), notIn(setOthers, inPort), markUnknown)
+	}
+}
+
+// remember adds the chains that remember ports. Monitor mode has nothing to remember them
+// for.
+func (b *builder) remember(o Options, f Features) {
+	for _, c := range []struct {
+		chain, then string
+		port        field
+	}{{fromUnknown, fromStranger, inPort}, {toUnknown, toStranger, outPort}} {
+		if o.closed() && !f.BridgeNames && f.Prefixes {
+			b.add(c.chain, "remember the port", nil, match{c.port.load(register(0))}, note(setUnknown, unix.NFT_DYNSET_OP_UPDATE, unknownLife))
+		}
+		b.add(c.chain, "and count", goTo(c.then))
+	}
+}
+
+// hostRules are the rules of the chain for what comes in to the host, of a table that has
+// the set of bridges.
+//
+// A bridge gives frames to link-local groups (01:80:c2:00:00:00 to :0f, LLDP among them) to
+// the host as if they had come in by the port itself, and those for LLDP pass no hook of the
+// bridge on the way (br_handle_frame). A port that the agent has seen forwards them like any
+// others (see settings.group), so that the rules before the bridge see them. An unknown port
+// does not. No honest packet of IP or ARP is in such a frame, whosever veth it is, so that
+// this rule needs to know no bridge.
+func (b *builder) hostRules(refuse expr.Any) {
+	b.add(unknownChain, "for a link-local group", refuse, aVeth, toLinkLocalGroup)
+	b.add(unknownChain, "of an unknown port of a managed bridge", refuse, framePriority.is(unknownMark...), in(setHostBridges, inPort))
+}
+
+func hostBridges() setSpec {
+	return setSpec{name: setHostBridges, key: []nftables.SetDatatype{nftables.TypeIFIndex}, size: maxBridges}
+}
+
+// hostBridges are the elements of that set.
+func (p *plan) hostBridges() elements {
+	out := elements{}
+	for _, index := range p.bridges {
+		out[element{key: portKey(index)}] = ""
+	}
+	return out
+}
