@@ -18,9 +18,9 @@ var (
 	nobodyFar = attack.Party{IPv4: netip.MustParseAddr("192.0.2.5"), IPv6: netip.MustParseAddr("2001:db8:2::5"), MAC: attack.Nobody}
 )
 
-// reached counts what the host's stack is given of attack.ToHost, for itself or to be
+// hearing counts what the host's stack is given of attack.ToHost, for itself or to be
 // forwarded.
-var reached = fmt.Sprintf(`
+var hearing = fmt.Sprintf(`
 add table inet reached
 add counter inet reached total
 add chain inet reached input { type filter hook input priority -10; }
@@ -66,7 +66,7 @@ func TestLinkLocalGroups(t *testing.T) {
 	e.Network("net", Subnet("198.18.98.0/24"), Subnet("fd00:98::/64"))
 	e.Output("ip", "addr", "add", hostFar.IPv4.String()+"/32", "dev", "lo")
 	e.Output("ip", "addr", "add", hostFar.IPv6.String()+"/128", "dev", "lo", "nodad")
-	e.Output("sh", "-c", "nft -f - <<'E'\n"+reached+"E")
+	e.Output("sh", "-c", "nft -f - <<'E'\n"+hearing+"E")
 	// reach sends all frames of a container, and names those that reach the host.
 	reach := func(c *Container, own bool) (sent, n int, names []string) {
 		a := enter(t, c, "net")
