@@ -1,7 +1,6 @@
 package link
 
 import (
-	"errors"
 	"syscall"
 	"time"
 
@@ -19,34 +18,43 @@ const (
 	// heardMost is more than it takes to set up a port.
 	heardMost = 100
 	window    = time.Second
-	// mutedMost is how many links the filter names: what the smallest usual
-	// net.core.optmem_max (20 KiB) has room for, twice.
-	mutedMost = 128
+	// A container may be on many networks. When idleMost messages of all links said
+	// nothing new, a link that says nothing new is muted after a few.
+	idleMost, few = 400, 3
+	// mutedMost is how many links the filter names. Where net.core.optmem_max has room for
+	// fewer, it is fewer.
+	mutedMost = 500
 )
 
 // flood counts messages about links (RTM_NEWLINK).
 type flood struct {
 	counts map[int]int // by ifindex, in this window
+	idle   int         // of these, those that said nothing new
 	end    time.Time   // of this window; zero if there is none
 	muted  map[int]struct{}
-	failed bool // the kernel refused the filter, as was told
+	most   int // of these
 }
 
-func newFlood() flood { return flood{counts: map[int]int{}, muted: map[int]struct{}{}} }
+func newFlood() flood {
+	return flood{counts: map[int]int{}, muted: map[int]struct{}{}, most: mutedMost}
+}
 
 // heard notes a message about a link, and says whether no more of these are to be heard
 // until the window ends.
-func (f *flood) heard(index int, now time.Time) bool {
+func (f *flood) heard(index int, news bool, now time.Time) bool {
 	if len(f.muted) == 0 && !now.Before(f.end) {
 		clear(f.counts)
-		f.end = now.Add(window)
+		f.idle, f.end = 0, now.Add(window)
 	}
 	f.counts[index]++
-	if _, muted := f.muted[index]; muted || f.counts[index] < heardMost || len(f.muted) >= mutedMost {
-		return false
+	most := heardMost
+	if !news {
+		if f.idle++; f.idle > idleMost {
+			most = few
+		}
 	}
-	f.muted[index] = struct{}{}
-	return true
+	_, muted := f.muted[index]
+	return !muted && f.counts[index] >= most && len(f.muted) < f.most
 }
 
 // due is when muted links are to be looked at; zero if there are none.
@@ -67,21 +75,33 @@ func (f *flood) take(now time.Time) map[int]struct{} {
 	return muted
 }
 
-// forget says whether the link was muted.
-func (f *flood) forget(index int) bool {
-	_, muted := f.muted[index]
-	delete(f.muted, index)
-	delete(f.counts, index)
-	return muted
+// mute has the kernel keep to itself what it says of a link, if it has room for that.
+func (t *Table) mute(index int) {
+	t.flood.muted[index] = struct{}{}
+	if !t.listen() {
+		delete(t.flood.muted, index)
+		t.flood.most = len(t.flood.muted)
+	}
 }
 
-// listen has the kernel know which links are muted. Where it refuses, more is heard.
-func (t *Table) listen() {
-	err := filter(t.events, t.flood.muted)
-	if err != nil && !t.flood.failed {
-		t.log.Warn("messages about links cannot be muted", "error", err)
+// unmuteGone forgets a link that is gone: another may get its index.
+func (t *Table) unmuteGone(index int) {
+	delete(t.flood.counts, index)
+	if _, muted := t.flood.muted[index]; muted {
+		delete(t.flood.muted, index)
+		if !t.listen() {
+			t.flood.muted[index] = struct{}{}
+		}
 	}
-	t.flood.failed = err != nil
+}
+
+// listen has the kernel know which links are muted. Where it refuses, it is as before.
+func (t *Table) listen() bool {
+	err := filter(t.events, t.flood.muted)
+	if err != nil {
+		t.log.Warn("messages about links cannot be muted", "links", len(t.flood.muted), "error", err)
+	}
+	return err == nil
 }
 
 // unmute hears of muted links again, looks at each, and says whether the hint grew.
@@ -90,7 +110,10 @@ func (t *Table) unmute(now time.Time) bool {
 	if len(muted) == 0 {
 		return false
 	}
-	t.listen() // before they are read: what changes from here on is heard
+	// Before they are read: what changes from here on is heard.
+	if !t.listen() {
+		t.flood.muted, t.flood.end = muted, now.Add(window)
+	}
 	grew := false
 	for index := range muted {
 		grew = t.lookAgain(index) || grew
@@ -108,11 +131,9 @@ func (t *Table) lookAgain(index int) bool {
 	req.AddData(msg)
 	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
 	if err != nil || len(answers) == 0 {
-		if !errors.Is(err, unix.ENODEV) {
-			t.log.Warn("link cannot be read", "ifindex", index, "error", err)
-		}
+		known := t.known(index)
 		t.follow(index)
-		return t.mark(index)
+		return known && t.mark(index)
 	}
 	return t.linkMessage(syscall.NetlinkMessage{
 		Header: syscall.NlMsghdr{Len: uint32(unix.SizeofNlMsghdr + len(answers[0])), Type: unix.RTM_NEWLINK}, Data: answers[0]})

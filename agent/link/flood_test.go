@@ -1,6 +1,8 @@
 package link
 
 import (
+	"errors"
+	"os"
 	"testing"
 	"time"
 
@@ -20,7 +22,9 @@ func TestFloodIsBounded(t *testing.T) {
 		for _, index := range []int{1, 2} {
 			if _, muted := f.muted[index]; !muted && (index == 1 || i%200 == 0) {
 				read[index]++
-				f.heard(index, now)
+				if f.heard(index, i%2 == 0, now) {
+					f.muted[index] = struct{}{}
+				}
 			}
 		}
 	}
@@ -30,9 +34,27 @@ func TestFloodIsBounded(t *testing.T) {
 	if read[2] != 500 {
 		t.Errorf("%d messages of 500 were heard about the calm link", read[2])
 	}
+	// One container may be on any number of networks.
+	all := 0
+	for i := range 100_000 {
+		if index := 10 + i%200; !has(Hint{Links: f.muted}, index) {
+			all++
+			if f.heard(index, false, start.Add(time.Minute)) {
+				f.muted[index] = struct{}{}
+			}
+		}
+	}
+	if all > idleMost+few*200 {
+		t.Errorf("%d messages were heard about 200 busy links", all)
+	}
+	if f.heard(1, true, start.Add(time.Minute)) {
+		t.Error("a link that says something new is muted at once")
+	}
 	for index := range 2 * mutedMost {
-		for range 2 * heardMost {
-			f.heard(index, start.Add(time.Minute))
+		for range few {
+			if f.heard(1000+index, false, start.Add(time.Minute)) {
+				f.muted[1000+index] = struct{}{}
+			}
 		}
 	}
 	if len(f.muted) != mutedMost {
@@ -97,7 +119,12 @@ func (n *noisy) until(muted bool) bool {
 	f := &n.table.flood
 	if muted {
 		f.muted[n.port.Index] = struct{}{}
-		n.table.listen()
+		for i := range mutedMost - 1 { // the filter has room for these
+			f.muted[1_000_000+i] = struct{}{}
+		}
+		if !n.table.listen() {
+			n.Fatal("the filter is refused")
+		}
 		clear(n.table.pace.rooms) // which is not what this is about
 	}
 	_, muted = f.muted[n.port.Index]
@@ -182,7 +209,37 @@ func TestFloodHidesNothing(t *testing.T) {
 	h.await("the veth deleted", func() bool { return has(h.table.TakeHint(), v.Index) })
 	h.table.refresh.Lock()
 	defer h.table.refresh.Unlock()
-	if len(h.table.flood.muted) != 0 {
+	if _, muted := h.table.flood.muted[v.Index]; muted {
 		t.Error("a link that is gone is still muted")
+	}
+}
+
+// TestFloodWithoutRoom: a kernel that has no room for all links mutes some.
+func TestFloodWithoutRoom(t *testing.T) {
+	h := newNoisy(t)
+	const room = "/proc/sys/net/core/optmem_max"
+	if _, err := os.Stat(room); errors.Is(err, os.ErrNotExist) {
+		t.Skip("before Linux 6.9 it is the whole machine's: " + room)
+	}
+	must(t, os.WriteFile(room, []byte("4096"), 0o644))
+	h.table.refresh.Lock()
+	f := &h.table.flood
+	f.end = time.Now().Add(time.Hour)
+	for i := 0; f.most == mutedMost && i < mutedMost; i++ {
+		h.table.mute(1_000_000 + i)
+	}
+	if len(f.muted) != f.most || f.most == 0 || f.most == mutedMost {
+		t.Errorf("%d links are muted, with room for %d", len(f.muted), f.most)
+	}
+	clear(f.muted)
+	f.most = 1
+	h.table.mute(h.port.Index)
+	h.table.refresh.Unlock()
+	h.settled()
+	before := h.read()
+	h.flap(20)
+	h.settled()
+	if n := h.read(); n != before {
+		t.Errorf("%d messages were read about a link that is muted", n-before)
 	}
 }

@@ -135,10 +135,15 @@ func (t *Table) message(m syscall.NetlinkMessage) bool {
 	if len(m.Data) < unix.SizeofIfInfomsg {
 		return false
 	}
-	if m.Header.Type == unix.RTM_NEWLINK && t.flood.heard(int(nl.DeserializeIfInfomsg(m.Data).Index), time.Now()) {
-		t.listen()
+	grew := t.linkMessage(m)
+	if m.Header.Type == unix.RTM_NEWLINK {
+		index := int(nl.DeserializeIfInfomsg(m.Data).Index)
+		_, veth, pinned := t.standing(index)
+		if t.flood.heard(index, grew || veth && !pinned, time.Now()) {
+			t.mute(index)
+		}
 	}
-	return t.linkMessage(m)
+	return grew
 }
 
 // linkMessage is message for those about links.
@@ -222,6 +227,7 @@ func (t *Table) follow(index int) {
 // t.refresh.
 func (t *Table) remove(index int) bool {
 	was := t.known(index)
+	t.unmuteGone(index)
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	delete(t.veths, index)
@@ -231,9 +237,6 @@ func (t *Table) remove(index int) bool {
 	delete(t.peers, index)
 	delete(t.heard, index)
 	t.pace.forget(index)
-	if t.flood.forget(index) {
-		t.listen()
-	}
 	if was {
 		t.hint.add(index)
 	}
