@@ -16,8 +16,9 @@ func TestFindsWhatWasThereBefore(t *testing.T) {
 	br := h.bridge("br-x")
 	v, _ := h.container().join("veth1", br, mac(1))
 	h.watch()
-	p := h.awaitPort("the port", "veth1", pinnedTo(mac(1)))
-	if p.Index != v.Index || p.Master != br.Index || p.MasterName != "br-x" || p.MTU != 1500 || !p.Up {
+	// The kernel may be a moment late to say that both ends are up.
+	p := h.awaitPort("the port", "veth1", func(p Port) bool { return pinnedTo(mac(1))(p) && p.Up })
+	if p.Index != v.Index || p.Master != br.Index || p.MasterName != "br-x" || p.MTU != 1500 {
 		t.Errorf("got %+v", p)
 	}
 	if got := h.table.Bridges(); len(got) != 1 || got["br-x"] != br.Index {
