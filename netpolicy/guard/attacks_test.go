@@ -102,6 +102,9 @@ var attacks = []attack{
 	{"IGMP_query", ofIP, func(a, v, c *box) []byte {
 		return ether(v.mac, a.mac, 0x800, ip4(a.ip4, v.ip4, 2, igmpPacket(0x11)))
 	}},
+	{"PIM_hello", ofIP, func(a, v, c *box) []byte {
+		return ether(MAC{1, 0, 0x5e, 0, 0, 13}, a.mac, 0x800, ip4(a.ip4, netip4(224, 0, 0, 13), 103, []byte{0x20, 0, 0xdf, 0xff}))
+	}},
 	{"IGMP_query_in_a_later_fragment", ofIP, func(a, v, c *box) []byte {
 		return ether(v.mac, a.mac, 0x800, fragment4(ip4(a.ip4, v.ip4, 2, igmpPacket(0x11)), 1, false))
 	}},

@@ -81,6 +81,7 @@ var (
 
 const (
 	icmp4, igmp, tcp, udp, icmp6 = 1, 2, 6, 17, 58
+	pim                          = 103
 	hopByHop                     = 0
 	reserved                     = 255 // a protocol and an ICMPv6 type that nobody has
 )
@@ -210,6 +211,9 @@ func (b *builder) ipv4(o Options, f Features) {
 	b.add("ipv4-own", "to a DHCP client", goTo("dhcp-server"), ip4Proto.is(udp), ip4Frag.noBit(0x1f, 0xff), targetPort.is(0, 68))
 	b.add("ipv4-own", "IGMP", goTo("igmp"), ip4Proto.is(igmp))
 	b.add("ipv4-own", "ICMP", goTo("icmpv4"), ip4Proto.is(icmp4))
+	// Its hello makes the bridge take the port for a multicast router's, and hand it the
+	// multicast that is for others.
+	b.refuse("ipv4-own", "PIM to all routers", kindIP, ip4Proto.is(pim), ip4To.is(224, 0, 0, 13))
 	b.pass("ipv4-own", "headers that can be read", l4.isNot(reserved))
 	b.refuse("ipv4-own", "any other", kindIP)
 }
