@@ -152,6 +152,18 @@ func TestMonitorMode(t *testing.T) {
 	}
 	a.AwaitStatus("faults are reported", isolates)
 	wrong.Inside().CanReach("tcp", web.Addr("net", 80))
+	a.AwaitStatus("what admission would refuse is counted", func(s control.Status) bool {
+		w, ok := Endpoint(s, wrong.Container, "net")
+		return ok && w.Withheld.Sent > 0
+	})
+	a.Stop()
+	late := e.Run("late", On("net"))
+	late.Inside().CanReach("tcp", web.Addr("net", 80))
+	a.Start()
+	a.AwaitStatus("so it is of who started without an agent", func(s control.Status) bool {
+		l, ok := Endpoint(s, late, "net")
+		return ok && Whole(l) && l.Withheld.Sent > 0
+	})
 	if r := a.CLI("status", "wrong"); r.Code != 1 {
 		t.Errorf("status of one whose label is wrong: %s", r)
 	}

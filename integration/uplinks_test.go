@@ -73,6 +73,10 @@ func TestUplinks(t *testing.T) {
 	}
 	a.Start()
 	a.AwaitStatus("the bridges with ports of others are left alone, in monitor mode", left)
+	watch := watching(t, e, a)
+	for _, port := range append([]string{Uplink}, portsOf(others)...) {
+		watch.AwaitLine("holds " + port + ", which is no container's port")
+	}
 	counted(t, e, a, other, stranger)
 	shall(t, way, true)
 	a.RestartWith("--mode", "enforce")

@@ -65,6 +65,13 @@ that are not read in time are dropped, and a line says how many.`,
 		m := monitor{output: output, screen: screenOf(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(), wait: again, zone: time.Local,
 			watch: func(ctx context.Context, ready func(), f func(control.Event) error) error {
 				return client.Events(ctx, names, ready, f)
+			},
+			findings: func(ctx context.Context) []string {
+				s, err := client.Status(ctx)
+				if err != nil {
+					return nil // what watches says so as well
+				}
+				return s.Findings
 			}}
 		return m.run(cmd.Context())
 	})
@@ -73,12 +80,14 @@ that are not read in time are dropped, and a line says how many.`,
 
 // monitor shows events.
 type monitor struct {
-	watch  func(ctx context.Context, ready func(), f func(control.Event) error) error
-	output string
-	screen screen
-	stderr io.Writer
-	wait   time.Duration // before an agent that is away is asked again
-	zone   *time.Location
+	watch func(ctx context.Context, ready func(), f func(control.Event) error) error
+	// findings are what status says of the host: what is not guarded is not shown either.
+	findings func(ctx context.Context) []string
+	output   string
+	screen   screen
+	stderr   io.Writer
+	wait     time.Duration // before an agent that is away is asked again
+	zone     *time.Location
 
 	lined []int // the widths of the lines so far
 	quiet bool  // it was said that the agent is away
@@ -96,6 +105,11 @@ func (m *monitor) run(ctx context.Context) error {
 	ready := func() {
 		if !answered || m.quiet { // there may be nothing else to see for long
 			fmt.Fprintln(m.stderr, "netguard: watching; Ctrl-C ends it")
+		}
+		if !answered && m.findings != nil {
+			for _, f := range m.findings(ctx) {
+				fmt.Fprintln(m.stderr, "netguard: "+printable(f))
+			}
 		}
 		answered, m.quiet = true, false
 	}
