@@ -209,6 +209,33 @@ func TestUnknownPortRemembered(t *testing.T) {
 			}
 		}
 	})
+	// Each is about groups that nobody is in; the first of them goes to all.
+	report := func(from *box) {
+		for n := 0; n < 6000; n += 100 {
+			from.send(ether(group4(igmpv3), nobody, 0x800, ip4(nobodyFar4, igmpv3, 2, reportOf(n, 100))))
+		}
+	}
+	h.run(t, "its_reports_of_groups_count_until_then", func(t *testing.T) {
+		doomed := h.addBox(bridgeName, "doomed", 53).silent()
+		h.boxes = h.boxes[:len(h.boxes)-1]
+		report(doomed)
+		if text := output(t, "ip", "-d", "link", "show", bridgeName); !strings.Contains(text, "mcast_snooping 0") {
+			t.Error("6,000 groups do not turn snooping off where admission is open")
+		}
+		run(t, "ip", "link", "del", doomed.name)
+		h.await("room in the table", func() bool { return !strings.Contains(output(t, "bridge", "mdb", "show"), "grp 239.") })
+		run(t, "ip", "link", "set", bridgeName, "type", "bridge", "mcast_snooping", "1")
+		h.apply(d, w)
+		report(one)
+		if n := strings.Count(output(t, "bridge", "mdb", "show"), " port "+one.name+" grp 239."); n > 100 {
+			t.Errorf("the bridge counts %d groups", n)
+		}
+		if text := output(t, "ip", "-d", "link", "show", bridgeName); !strings.Contains(text, "mcast_snooping 1") {
+			t.Error("snooping is off")
+		}
+		// The bridge has its settings; the port is unknown again.
+		run(t, "nft", "flush", "set", "bridge", TableName, setUnknown)
+	})
 	h.run(t, "closed", func(t *testing.T) {
 		h.apply(d, w)
 		if arrivedAt(known, one, toAll) {
