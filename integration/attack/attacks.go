@@ -89,7 +89,8 @@ func from(s Scene, a netip.Addr) []byte {
 func own(s Scene) []byte { return from(s, s.Attacker.IPv4) }
 
 // All are the attacks that consist of one frame.
-var All = slices.Concat(macs, arps, addresses, discovery, dhcp, encapsulations, channels, forgedErrors)
+var All = slices.Concat(macs, arps, addresses, discovery, dhcp, encapsulations, channels, forgedErrors,
+	malformed, lengths, strayReports, servers, sourceless, quotations, errorsOfAllTypes())
 
 var macs = []Attack{
 	{"IPv4_from_a_random_MAC", OfMAC, func(s Scene) []byte {
@@ -181,33 +182,33 @@ var discovery = []Attack{
 		from := s.Attacker.MAC.LinkLocal()
 		return Ether(Group(AllNodes), s.Attacker.MAC, EtherIPv6, IPv6(from, AllNodes, icmpv6, RouterAdvertisement(from, AllNodes)))
 	}},
-	{"router_advertisement_behind_hop_by_hop", OfND, func(s Scene) []byte { return advertise(s, 0, extension(icmpv6)) }},
+	{"router_advertisement_behind_hop_by_hop", OfND, func(s Scene) []byte { return advertise(s, 0, Extension(icmpv6)) }},
 	{"router_advertisement_behind_destination_options", OfND, func(s Scene) []byte {
-		return advertise(s, 60, extension(60), extension(icmpv6))
+		return advertise(s, 60, Extension(60), Extension(icmpv6))
 	}},
-	{"router_advertisement_behind_a_routing_header", OfND, func(s Scene) []byte { return advertise(s, 43, extension(icmpv6)) }},
-	{"router_advertisement_in_an_atomic_fragment", OfND, func(s Scene) []byte { return advertise(s, 44, fragment(icmpv6, 0, false)) }},
-	{"router_advertisement_in_a_first_fragment", OfND, func(s Scene) []byte { return advertise(s, 44, fragment(icmpv6, 0, true)) }},
+	{"router_advertisement_behind_a_routing_header", OfND, func(s Scene) []byte { return advertise(s, 43, Extension(icmpv6)) }},
+	{"router_advertisement_in_an_atomic_fragment", OfND, func(s Scene) []byte { return advertise(s, 44, Fragment6(icmpv6, 0, false)) }},
+	{"router_advertisement_in_a_first_fragment", OfND, func(s Scene) []byte { return advertise(s, 44, Fragment6(icmpv6, 0, true)) }},
 	{"redirect", OfND, func(s Scene) []byte {
 		return nd(s, 137, make([]byte, 4), s.Attacker.MAC.LinkLocal().AsSlice(), s.Third.IPv6.AsSlice())
 	}},
 	{"multicast_query", OfND, func(s Scene) []byte { return nd(s, 130, make([]byte, 20)) }},
 	{"neighbour_advertisement_for_the_gateway", OfND, func(s Scene) []byte {
-		return nd(s, 136, ndOverride, s.Gateway.IPv6.AsSlice(), macOption(2, s.Attacker.MAC))
+		return nd(s, 136, ndOverride, s.Gateway.IPv6.AsSlice(), MACOption(2, s.Attacker.MAC))
 	}},
 	{"neighbour_advertisement_for_a_neighbour", OfND, func(s Scene) []byte {
-		return nd(s, 136, ndOverride, s.Third.IPv6.AsSlice(), macOption(2, s.Attacker.MAC))
+		return nd(s, 136, ndOverride, s.Third.IPv6.AsSlice(), MACOption(2, s.Attacker.MAC))
 	}},
 	{"neighbour_advertisement_with_a_neighbours_MAC", OfND, func(s Scene) []byte {
-		return nd(s, 136, ndOverride, s.Attacker.IPv6.AsSlice(), macOption(2, s.Third.MAC))
+		return nd(s, 136, ndOverride, s.Attacker.IPv6.AsSlice(), MACOption(2, s.Third.MAC))
 	}},
 	{"neighbour_advertisement_behind_hop_by_hop", OfND, func(s Scene) []byte {
 		from, to := s.Attacker.IPv6, s.Victim.IPv6
-		return Ether(s.Victim.MAC, s.Attacker.MAC, EtherIPv6, IPv6(from, to, 0, extension(icmpv6),
-			ICMPv6(from, to, 136, ndOverride, s.Gateway.IPv6.AsSlice(), macOption(2, s.Attacker.MAC))))
+		return Ether(s.Victim.MAC, s.Attacker.MAC, EtherIPv6, IPv6(from, to, 0, Extension(icmpv6),
+			ICMPv6(from, to, 136, ndOverride, s.Gateway.IPv6.AsSlice(), MACOption(2, s.Attacker.MAC))))
 	}},
 	{"neighbour_solicitation_with_a_neighbours_MAC", OfND, func(s Scene) []byte {
-		return nd(s, 135, make([]byte, 4), s.Victim.IPv6.AsSlice(), macOption(1, s.Third.MAC))
+		return nd(s, 135, make([]byte, 4), s.Victim.IPv6.AsSlice(), MACOption(1, s.Third.MAC))
 	}},
 	{"detection_of_duplicates_for_a_neighbours_address", OfND, func(s Scene) []byte {
 		to := Solicited(s.Victim.IPv6)
@@ -215,7 +216,7 @@ var discovery = []Attack{
 			ICMPv6(None6, to, 135, make([]byte, 4), s.Third.IPv6.AsSlice())))
 	}},
 	{"router_solicitation_with_a_neighbours_MAC", OfND, func(s Scene) []byte {
-		return nd(s, 133, make([]byte, 4), macOption(1, s.Third.MAC))
+		return nd(s, 133, make([]byte, 4), MACOption(1, s.Third.MAC))
 	}},
 }
 

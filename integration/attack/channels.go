@@ -10,11 +10,6 @@ import (
 // Burden is what nobody asked for.
 var Burden = bytes.Repeat([]byte("payload "), 100)
 
-var (
-	reportGroup4 = netip.MustParseAddr("224.0.0.22")
-	reportGroup6 = netip.MustParseAddr("ff02::16")
-)
-
 // Discover is the question of a DHCP client.
 func Discover(client MAC) []byte {
 	return Ether(Broadcast, client, EtherIPv4, UDP4(port(None4, 68), port(All4, 67), DHCPRequest(client)))
@@ -24,14 +19,14 @@ func Discover(client MAC) []byte {
 func Report4(to, from MAC, sender netip.Addr, behind ...[]byte) []byte {
 	m := []byte{0x22, 0, 0, 0, 0, 0, 0, 1, 4, 0, 0, 0, 239, 0, 0, 9}
 	binary.BigEndian.PutUint16(m[2:], checksum(m))
-	return Ether(to, from, EtherIPv4, append([][]byte{IPv4(sender, reportGroup4, igmp, m)}, behind...)...)
+	return Ether(to, from, EtherIPv4, append([][]byte{IPv4(sender, ReportGroup4, igmp, m)}, behind...)...)
 }
 
 // Report6 is a report of MLDv2 about one group, in a frame to a MAC.
 func Report6(to, from MAC, sender netip.Addr, behind ...[]byte) []byte {
 	record := append([]byte{0, 0, 0, 1, 4, 0, 0, 0}, netip.MustParseAddr("ff05::9").AsSlice()...)
 	alert := []byte{icmpv6, 0, 5, 2, 0, 0, 1, 0}
-	return Ether(to, from, EtherIPv6, append([][]byte{IPv6(sender, reportGroup6, 0, alert, ICMPv6(sender, reportGroup6, 143, record))}, behind...)...)
+	return Ether(to, from, EtherIPv6, append([][]byte{IPv6(sender, ReportGroup6, 0, alert, ICMPv6(sender, ReportGroup6, 143, record))}, behind...)...)
 }
 
 // Unreachable says of a packet, in an error message of a type, that it went no further:
@@ -57,10 +52,10 @@ var channels = []Attack{
 		return append(arp(s, ARP(Reply, s.Attacker.MAC, s.Attacker.IPv4, s.Victim.MAC, s.Victim.IPv4)), Burden[:18]...)
 	}},
 	{"payload_behind_a_neighbour_solicitation", OfND, func(s Scene) []byte {
-		return append(nd(s, 135, make([]byte, 4), s.Victim.IPv6.AsSlice(), macOption(1, s.Attacker.MAC)), Burden...)
+		return append(nd(s, 135, make([]byte, 4), s.Victim.IPv6.AsSlice(), MACOption(1, s.Attacker.MAC)), Burden...)
 	}},
 	{"payload_behind_a_neighbour_advertisement", OfND, func(s Scene) []byte {
-		return append(nd(s, 136, ndOverride, s.Attacker.IPv6.AsSlice(), macOption(2, s.Attacker.MAC)), Burden...)
+		return append(nd(s, 136, ndOverride, s.Attacker.IPv6.AsSlice(), MACOption(2, s.Attacker.MAC)), Burden...)
 	}},
 	{"IGMP_report_in_a_frame_to_one", OfIP, func(s Scene) []byte { return Report4(s.Victim.MAC, s.Attacker.MAC, s.Attacker.IPv4) }},
 	{"payload_behind_an_IGMP_report_in_a_frame_to_one", OfIP, func(s Scene) []byte {

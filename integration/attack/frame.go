@@ -109,16 +109,17 @@ func IPv6(from, to netip.Addr, next byte, payload ...[]byte) []byte {
 
 // UDP4 is an IPv4 packet that holds a datagram without a checksum.
 func UDP4(from, to netip.AddrPort, payload ...[]byte) []byte {
-	return IPv4(from.Addr(), to.Addr(), udp, datagram(from.Port(), to.Port(), payload...))
+	return IPv4(from.Addr(), to.Addr(), udp, Datagram(from.Port(), to.Port(), payload...))
 }
 
 // UDP6 is the same in IPv6, with the checksum that it must have there.
 func UDP6(from, to netip.AddrPort, payload ...[]byte) []byte {
-	d := datagram(from.Port(), to.Port(), payload...)
+	d := Datagram(from.Port(), to.Port(), payload...)
 	return IPv6(from.Addr(), to.Addr(), udp, sum6(from.Addr(), to.Addr(), udp, d, 6))
 }
 
-func datagram(from, to uint16, payload ...[]byte) []byte {
+// Datagram is one of UDP, without a checksum.
+func Datagram(from, to uint16, payload ...[]byte) []byte {
 	body := slices.Concat(payload...)
 	p := binary.BigEndian.AppendUint16(nil, from)
 	p = binary.BigEndian.AppendUint16(p, to)
@@ -152,14 +153,14 @@ func checksum(p []byte) uint16 {
 	return ^uint16(sum)
 }
 
-// macOption is an option of neighbour discovery that holds a MAC.
-func macOption(typ byte, mac MAC) []byte { return append([]byte{typ, 1}, mac[:]...) }
+// MACOption is an option of neighbour discovery that holds a MAC.
+func MACOption(typ byte, mac MAC) []byte { return append([]byte{typ, 1}, mac[:]...) }
 
-// extension is a hop-by-hop, routing or destination header with only padding.
-func extension(next byte) []byte { return []byte{next, 0, 1, 4, 0, 0, 0, 0} }
+// Extension is a hop-by-hop, routing or destination header with only padding.
+func Extension(next byte) []byte { return []byte{next, 0, 1, 4, 0, 0, 0, 0} }
 
-// fragment is a fragment header; the offset is in units of 8 bytes.
-func fragment(next byte, offset uint16, more bool) []byte {
+// Fragment6 is a fragment header; the offset is in units of 8 bytes.
+func Fragment6(next byte, offset uint16, more bool) []byte {
 	field := offset << 3
 	if more {
 		field |= 1

@@ -103,7 +103,7 @@ func Redirect(frame []byte, want, seen uint16) [][]byte {
 			h := bytes.Clone(header)
 			binary.BigEndian.PutUint16(h[4:], uint16(fragmentHeader+len(part)))
 			h[6] = 44
-			return slices.Concat(frame[:ether], h, fragment(6, offset, more), part)
+			return slices.Concat(frame[:ether], h, Fragment6(6, offset, more), part)
 		}
 		// Who puts fragments together moves what comes before the fragment header.
 		return [][]byte{Late(ether+2+fragmentHeader, 40, cut(0, true, t[:first])),

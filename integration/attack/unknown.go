@@ -16,8 +16,8 @@ func ToHost(sender, host Party, end MAC) map[string][]byte {
 	four := UDP4(port(sender.IPv4, 7), port(host.IPv4, HostPort))
 	six := func(from netip.Addr) []byte { return UDP6(port(from, 7), port(host.IPv6, HostPort)) }
 	fragmented := func() []byte {
-		d := sum6(sender.IPv6, host.IPv6, udp, datagram(7, HostPort), 6)
-		return IPv6(sender.IPv6, host.IPv6, 44, fragment(udp, 0, false), d)
+		d := sum6(sender.IPv6, host.IPv6, udp, Datagram(7, HostPort), 6)
+		return IPv6(sender.IPv6, host.IPv6, 44, Fragment6(udp, 0, false), d)
 	}
 	out := map[string][]byte{}
 	to := map[string]MAC{"all": Broadcast, "all hosts": {1, 0, 0x5e, 0, 0, 1}, "a group": {1, 0, 0x5e, 0x7f, 0xff, 0xfa},
@@ -45,7 +45,7 @@ func ToHost(sender, host Party, end MAC) map[string][]byte {
 		"multicast query":         ICMPv6(local, AllNodes, 130, make([]byte, 20)),
 		"router advertisement":    RouterAdvertisement(local, AllNodes),
 		"neighbour solicitation":  ICMPv6(local, AllNodes, 135, make([]byte, 4), host.IPv6.AsSlice()),
-		"neighbour advertisement": ICMPv6(local, AllNodes, 136, ndOverride, sender.IPv6.AsSlice(), macOption(2, sender.MAC)),
+		"neighbour advertisement": ICMPv6(local, AllNodes, 136, ndOverride, sender.IPv6.AsSlice(), MACOption(2, sender.MAC)),
 		"redirect":                ICMPv6(local, AllNodes, 137, make([]byte, 4), local.AsSlice(), sender.IPv6.AsSlice()),
 	} {
 		out[name] = Ether(Group(AllNodes), sender.MAC, EtherIPv6, IPv6(local, AllNodes, icmpv6, message))

@@ -32,9 +32,10 @@ type rule struct {
 	says string
 	// about are the packages that the rule is about, except those of but.
 	about, but []string
-	// refused are the imports that are refused; with only, those that are not
-	// among allowed.
+	// refused are the imports that are refused, except those of unless; with only, those
+	// that are not among allowed.
 	refused []string
+	unless  []string
 	only    bool
 	allowed []string
 	// tests are bound by the rule as well.
@@ -101,6 +102,13 @@ var rules = []rule{
 		about:   []string{"netguard/..."},
 		but:     []string{"netguard/integration/..."},
 		refused: []string{"netguard/integration/..."},
+	},
+	{
+		says:    "nor do the tests of others, but on the attacks",
+		about:   []string{"netguard/..."},
+		but:     []string{"netguard/integration/..."},
+		refused: []string{"netguard/integration/..."},
+		unless:  []string{"netguard/integration/attack"},
 		tests:   true,
 	},
 }
@@ -126,7 +134,7 @@ func (r rule) breach(p pkg) []string {
 	}
 	var bad []string
 	for _, i := range imports {
-		if matches(i, r.refused) || r.only && !matches(i, r.allowed) {
+		if matches(i, r.refused) && !matches(i, r.unless) || r.only && !matches(i, r.allowed) {
 			bad = append(bad, i)
 		}
 	}

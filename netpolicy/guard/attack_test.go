@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
+
+	"netguard/integration/attack"
 )
 
 // deliver sends a frame and says whether it arrived. Control frames have exact
@@ -67,10 +69,10 @@ func expect(t *testing.T, before, after Violations, kind func(*Violations) *uint
 func TestAttacks(t *testing.T) {
 	h := newHost(t, 3)
 	a, v, c := h.boxes[0], h.boxes[1], h.boxes[2]
-	for _, at := range attacks {
-		h.run(t, "succeeds_without_the_guard/"+at.name, func(t *testing.T) {
+	for _, at := range attack.All {
+		h.run(t, "succeeds_without_the_guard/"+at.Name, func(t *testing.T) {
 			h.learn(t)
-			if !deliver(t, a, v, at.frame(a, v, c)) {
+			if !deliver(t, a, v, at.Frame(scene(a, v, c))) {
 				t.Error("the attack fails by itself: it proves nothing")
 			}
 		})
@@ -79,24 +81,24 @@ func TestAttacks(t *testing.T) {
 	monitor := h.wish()
 	monitor.Mode = Monitor
 	h.apply(d, monitor)
-	for _, at := range attacks {
-		h.run(t, "is_counted_in_monitor_mode/"+at.name, func(t *testing.T) {
+	for _, at := range attack.All {
+		h.run(t, "is_counted_in_monitor_mode/"+at.Name, func(t *testing.T) {
 			h.learn(t)
 			before := violations(t, d, a)
-			if !deliver(t, a, v, at.frame(a, v, c)) {
+			if !deliver(t, a, v, at.Frame(scene(a, v, c))) {
 				t.Error("a frame was dropped in monitor mode")
 			}
-			expect(t, before, violations(t, d, a), at.kind)
+			expect(t, before, violations(t, d, a), violation(at.Kind))
 		})
 	}
 	h.apply(d, h.wish())
-	for _, at := range attacks {
-		h.run(t, "fails_with_the_guard/"+at.name, func(t *testing.T) {
+	for _, at := range attack.All {
+		h.run(t, "fails_with_the_guard/"+at.Name, func(t *testing.T) {
 			before := violations(t, d, a)
-			if deliver(t, a, v, at.frame(a, v, c)) {
+			if deliver(t, a, v, at.Frame(scene(a, v, c))) {
 				t.Error("the frame arrived")
 			}
-			expect(t, before, violations(t, d, a), at.kind)
+			expect(t, before, violations(t, d, a), violation(at.Kind))
 		})
 	}
 	for _, b := range []*box{v, c} {

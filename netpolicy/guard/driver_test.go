@@ -12,6 +12,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	vish "github.com/vishvananda/netlink"
+
+	"netguard/integration/attack"
 )
 
 var (
@@ -240,11 +242,11 @@ func TestOthers(t *testing.T) {
 	d := h.driver()
 	h.apply(d, h.wish())
 	h.run(t, "ports_of_another_bridge_do_as_they_like", func(t *testing.T) {
-		for _, at := range attacks {
+		for _, at := range attack.All {
 			// The bridge must know again where v is.
 			deliver(t, v, a, ether(broadcast, v.mac, 0x806, arpPacket(1, v.mac, v.ip4, MAC{}, v.ip4)))
-			if !deliver(t, a, v, at.frame(a, v, ours[0])) {
-				t.Errorf("%s was dropped", at.name)
+			if !deliver(t, a, v, at.Frame(scene(a, v, ours[0]))) {
+				t.Errorf("%s was dropped", at.Name)
 			}
 		}
 	})

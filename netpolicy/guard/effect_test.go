@@ -8,6 +8,8 @@ import (
 
 	vish "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"netguard/integration/attack"
 )
 
 // The effects of attacks, beyond whether a frame arrives.
@@ -193,13 +195,13 @@ func TestBehindIFB(t *testing.T) {
 		"action", "mirred", "egress", "redirect", "dev", "ifb-a")
 	d := h.driver()
 	h.apply(d, h.wish())
-	for _, at := range attacks {
-		h.run(t, "fails/"+at.name, func(t *testing.T) {
+	for _, at := range attack.All {
+		h.run(t, "fails/"+at.Name, func(t *testing.T) {
 			before := violations(t, d, a)
-			if deliver(t, a, v, at.frame(a, v, c)) {
+			if deliver(t, a, v, at.Frame(scene(a, v, c))) {
 				t.Error("the frame arrived")
 			}
-			expect(t, before, violations(t, d, a), at.kind)
+			expect(t, before, violations(t, d, a), violation(at.Kind))
 		})
 	}
 	before := violations(t, d, a)
@@ -223,7 +225,7 @@ func TestBehindIFB(t *testing.T) {
 		t.Errorf("of 20 broadcasts %d were beyond a limit of 5", got)
 	}
 	ifb, err := vish.LinkByName("ifb-a")
-	if err != nil || ifb.Attrs().Statistics.TxPackets < uint64(2*len(attacks)) {
+	if err != nil || ifb.Attrs().Statistics.TxPackets < uint64(2*len(attack.All)) {
 		t.Errorf("the frames did not go through the IFB: %+v, %v", ifb, err)
 	}
 }

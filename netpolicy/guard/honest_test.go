@@ -125,13 +125,13 @@ var honest = []struct {
 	{"multicast_done", func(a, v *box) []byte {
 		return ether(group6(allRouter), a.mac, 0x86dd, ip6(a.mac.LinkLocal(), allRouter, 0, routerAlert(58), icmp6Packet(132, mldv2.AsSlice())))
 	}},
-	{"IGMP_report_about_183_groups", func(a, v *box) []byte { return igmpTo(group4(igmpv3), a.ip4, igmpv3, report4(183))(a, v, nil) }},
+	{"IGMP_report_about_183_groups", func(a, v *box) []byte { return igmpTo(igmpv3, a, report4(183)) }},
 	{"IGMP_report_filled_up", func(a, v *box) []byte {
-		return igmpTo(group4(mdns4), a.ip4, mdns4, igmpPacket(0x16), make([]byte, 14))(a, v, nil)
+		return igmpTo(mdns4, a, igmpPacket(0x16), make([]byte, 14))
 	}},
 	{"IGMP_leave", func(a, v *box) []byte {
 		to := netip4(224, 0, 0, 2)
-		return igmpTo(group4(to), a.ip4, to, igmpPacket(0x17))(a, v, nil)
+		return igmpTo(to, a, igmpPacket(0x17))
 	}},
 	{"ARP_request_to_one", func(a, v *box) []byte {
 		return ether(v.mac, a.mac, 0x806, arpPacket(1, a.mac, a.ip4, MAC{}, v.ip4))
@@ -139,7 +139,9 @@ var honest = []struct {
 	{"ARP_reply_of_a_virtual_machine", func(a, v *box) []byte {
 		return ether(v.mac, a.mac, 0x806, arpPacket(2, a.mac, a.ip4, v.mac, v.ip4), make([]byte, 18))
 	}},
-	{"DHCP_client_that_says_much", func(a, v *box) []byte { return discover(broadcast, all4, 1, 576-28-240)(a, v, nil) }},
+	{"DHCP_client_that_says_much", func(a, v *box) []byte {
+		return discover(a, 576-28-240)
+	}},
 	{"echo", func(a, v *box) []byte { return errorTo4(v, a, []byte{8, 0, 0, 0, 0, 1, 0, 1}) }},
 	{"echo_in_a_first_fragment_of_IPv4", func(a, v *box) []byte {
 		return ether(v.mac, a.mac, 0x800, fragment4(ip4(a.ip4, v.ip4, 1, append([]byte{8, 0, 0, 0, 0, 1, 0, 1}, burden...)), 0, true))

@@ -43,7 +43,6 @@ const bridgeName = "br-test"
 var (
 	gateway4 = netip.MustParseAddr("172.30.0.1")
 	gateway6 = netip.MustParseAddr("fd00:30::1")
-	nobody   = MAC{2, 0xbb, 0, 0, 0, 0xbb}
 )
 
 // box is a container: a namespace of its own with one end of a veth, and a socket

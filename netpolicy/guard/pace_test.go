@@ -25,14 +25,14 @@ func TestPace(t *testing.T) {
 			return ether(v.mac, a.mac, 0x806, arpPacket(1, a.mac, a.ip4, MAC{}, v.ip4))
 		}, ofARP, perNeighbour, false},
 		{"neighbour_solicitations", func(a, v *box) []byte { return nd(a, v, icmp6Packet(135, v.ip6.AsSlice(), ndOptionOf(1, a.mac))) }, ofND, perNeighbour, false},
-		{"IGMP_reports", func(a, v *box) []byte { return igmpTo(group4(igmpv3), a.ip4, igmpv3, report4(9))(a, v, nil) }, ofIP, perReports, true},
+		{"IGMP_reports", func(a, v *box) []byte { return igmpTo(igmpv3, a, report4(9)) }, ofIP, perReports, true},
 		{"multicast_reports", func(a, v *box) []byte {
 			return ether(group6(mldv2), a.mac, 0x86dd, ip6(a.mac.LinkLocal(), mldv2, 0, routerAlert(58), report6(9)))
 		}, ofND, perReports, true},
 		{"multicast_reports_from_no_address", func(a, v *box) []byte {
 			return ether(group6(mldv2), a.mac, 0x86dd, ip6(none6, mldv2, 0, routerAlert(58), report6(9)))
 		}, ofND, perReports, true},
-		{"DHCP_clients", func(a, v *box) []byte { return discover(broadcast, all4, 1, 100)(a, v, nil) }, ofDHCP, perClient, true},
+		{"DHCP_clients", func(a, v *box) []byte { return discover(a, 100) }, ofDHCP, perClient, true},
 	} {
 		h.run(t, flood.name, func(t *testing.T) {
 			// What one flood has used up is not there for the next one.

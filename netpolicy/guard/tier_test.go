@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"netguard/integration/attack"
 )
 
 func TestProbe(t *testing.T) {
@@ -61,15 +63,14 @@ func TestTiers(t *testing.T) {
 	for name, c := range map[string]struct {
 		lack func(*Features)
 		// passes are the attacks that nothing stops then.
-		passes func(attack) bool
+		passes func(attack.Attack) bool
 	}{
-		"no locked":   {func(f *Features) { f.Locked = false }, func(attack) bool { return false }},
-		"no sticky":   {func(f *Features) { f.Sticky = false }, func(attack) bool { return false }},
-		"no prefixes": {func(f *Features) { f.Prefixes = false }, func(attack) bool { return false }},
-		"no samples":  {func(f *Features) { f.Samples = false }, func(attack) bool { return false }},
-		"no filter": {func(f *Features) { f.Filter = false }, func(a attack) bool {
-			return !slices.Contains([]string{"IPv4_from_a_random_MAC", "IPv6_from_a_random_MAC", "frame_from_another_containers_MAC",
-				"frame_from_the_bridges_MAC", "ARP_from_another_containers_MAC"}, a.name)
+		"no locked":   {func(f *Features) { f.Locked = false }, func(attack.Attack) bool { return false }},
+		"no sticky":   {func(f *Features) { f.Sticky = false }, func(attack.Attack) bool { return false }},
+		"no prefixes": {func(f *Features) { f.Prefixes = false }, func(attack.Attack) bool { return false }},
+		"no samples":  {func(f *Features) { f.Samples = false }, func(attack.Attack) bool { return false }},
+		"no filter": {func(f *Features) { f.Filter = false }, func(a attack.Attack) bool {
+			return a.Kind != attack.OfMAC
 		}},
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) {
@@ -82,9 +83,9 @@ func TestTiers(t *testing.T) {
 			h.check(err)
 			t.Cleanup(d.Close)
 			h.apply(d, h.wish())
-			for _, at := range attacks {
-				if deliver(t, a, v, at.frame(a, v, third)) != c.passes(at) {
-					t.Errorf("%s: unexpected", at.name)
+			for _, at := range attack.All {
+				if deliver(t, a, v, at.Frame(scene(a, v, third))) != c.passes(at) {
+					t.Errorf("%s: unexpected", at.Name)
 				}
 			}
 			for _, f := range honest {

@@ -371,7 +371,11 @@ func TestFragments(t *testing.T) {
 	d := h.driver()
 	d.features.Checksum = false
 	w := h.wish()
-	fragments := []attack{
+	fragments := []struct {
+		name  string
+		kind  func(*Violations) *uint64
+		frame func(a, v, c *box) []byte
+	}{
 		{"first_fragment", ofChecksum, func(a, v, _ *box) []byte { return cut4(0, true, udp, udpOf)(a, v, nil) }},
 		{"last_fragment", ofChecksum, func(a, v, _ *box) []byte { return cut4(3, false, tcp, tcpOf)(a, v, nil) }},
 		{"IPv6_fragment", ofChecksum, func(a, v, _ *box) []byte {
