@@ -32,7 +32,6 @@ var (
 	fragment6     = attack.Fragment6
 	udpPacket     = attack.Datagram
 	extension     = attack.Extension
-	lastExtension = attack.LastExtension
 	routerAlert   = attack.RouterAlert6
 	icmp6Packet   = attack.Message6
 	igmpPacket    = attack.IGMP
