@@ -24,22 +24,22 @@ var (
 )
 
 var (
-	with          = attack.With
-	ip4           = attack.IPv4
-	ip6           = attack.IPv6
-	sum4          = attack.Sum4
-	fragment4     = attack.Fragment4
-	fragment6     = attack.Fragment6
-	udpPacket     = attack.Datagram
-	extension     = attack.Extension
-	routerAlert   = attack.RouterAlert6
-	icmp6Packet   = attack.Message6
-	igmpPacket    = attack.IGMP
-	solicited     = attack.Solicited
-	options       = attack.Options
-	report4       = attack.Records4
-	report6       = attack.Records6
-	quote         = attack.Quote
+	with        = attack.With
+	ip4         = attack.IPv4
+	ip6         = attack.IPv6
+	sum4        = attack.Sum4
+	fragment4   = attack.Fragment4
+	fragment6   = attack.Fragment6
+	udpPacket   = attack.Datagram
+	extension   = attack.Extension
+	routerAlert = attack.RouterAlert6
+	icmp6Packet = attack.Message6
+	igmpPacket  = attack.IGMP
+	solicited   = attack.Solicited
+	options     = attack.Options
+	report4     = attack.Records4
+	report6     = attack.Records6
+	quote       = attack.Quote
 )
 
 func ether(to, from MAC, typ uint16, payload ...[]byte) []byte {
