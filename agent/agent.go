@@ -135,6 +135,7 @@ func Run(ctx context.Context, o Options) error {
 	reconcile.memory = recall(memoryPath(), log)
 	reconcile.sentry = &sentry{log: log, driver: watcher}
 	reconcile.taking.guarded = watcher.Guarded
+	reconcile.locals.before = watcher.LinkLocals
 	if o.monitors() {
 		reconcile.sentry.mode = guard.Monitor
 	}

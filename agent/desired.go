@@ -20,6 +20,8 @@ type desire struct {
 	allow  guard.Allow
 	// extra are those of allow's addresses that are of the container's network.
 	extra []netip.Addr
+	// locals are those of allow's that no label names: see linkLocals.
+	locals []netip.Addr
 	// answers are its container's addresses on other networks, under which it may
 	// answer on this one.
 	answers []netip.Addr

@@ -198,7 +198,9 @@ func (d *desire) claims(permitted []netip.Prefix) {
 func (d *desire) narrow(r *ruling, permitted []netip.Prefix) {
 	widened, contested := r.widened[d.Key], r.states[d.Key].Contested
 	if len(permitted) > 0 {
-		widened = nil
+		widened = slices.DeleteFunc(slices.Clone(widened), func(a netip.Addr) bool {
+			return !slices.Contains(d.locals, a) || within(permitted, a)
+		})
 	}
 	if len(widened)+len(contested) == 0 {
 		return
@@ -238,8 +240,12 @@ func (d *desire) disclaim(counts func(netip.Prefix) (why string, ok bool)) {
 		if p.IsSingleIP() {
 			text = p.Addr().String()
 		}
+		of := "label " + guard.LabelAllow + ":"
+		if p.IsSingleIP() && slices.Contains(d.locals, p.Addr()) {
+			of = "link-local address"
+		}
 		if why != "" {
-			d.notes = append(slices.Clip(d.notes), fmt.Sprintf("label %s: %s %s", guard.LabelAllow, text, why))
+			d.notes = append(slices.Clip(d.notes), fmt.Sprintf("%s %s %s", of, text, why))
 		}
 	}
 	d.allow.Prefixes = left

@@ -67,6 +67,7 @@ type loop struct {
 	told   map[endpoint.Key]string // what was logged last about an endpoint
 	ground []string                // what was logged last about ports of bridges
 	taking taking
+	locals linkLocals
 	reads  int  // of observed, at the last pass
 	over   bool // nothing is to be written any more
 
@@ -184,9 +185,13 @@ func (l *loop) pass(ctx context.Context) {
 		here := ground
 		here.managed = managedBridges(seen.view, l.links.Bridges(), op)
 		l.sentry.quarantine(here) // before anything that takes long
-		extras{cfg.Claims, l.routes.to, l.links.Bridges(), ground.own}.decide(s.desires)
+		words := extras{cfg.Claims, l.routes.to, l.links.Bridges(), ground.own}
+		words.decide(s.desires)
+		if err := l.locals.decide(s.desires, words); err != nil {
+			l.log.Error("link-local addresses of containers do not count: the guard's table cannot be read", "error", err)
+		}
 		l.police.swarm = swarmPort(seen.view, cfg)
-		l.police.compile(l.policies.now.Load(), s.desires, len(cfg.Claims) > 0)
+		l.police.compile(l.policies.now.Load(), s.desires, len(cfg.Claims) > 0 || l.locals.ever)
 		l.sentry.policed = l.sentry.policed || l.police.ruling.any()
 		shut := l.police.ruling.shut(s.desires)
 		l.sentry.shut(here, shut)

@@ -9,8 +9,8 @@ import (
 )
 
 // needed are the capabilities without which the agent can do nothing, and what they
-// are for. CAP_BPF and CAP_PERFMON it only uses where it has them (guard.Probe says). It
-// needs no other: docker.sock is root's, containers' namespaces are asked
+// are for. CAP_BPF and CAP_PERFMON (guard.Probe says) and CAP_NET_BROADCAST (package link) it
+// only uses where it has them. It needs no other: docker.sock is root's, containers' namespaces are asked
 // for over netlink and never entered.
 var needed = []struct {
 	bit  int

@@ -64,6 +64,7 @@ func newContainer(s container.Summary) Container {
 			c.Networks = append(c.Networks, clip(name))
 		}
 		slices.Sort(c.Networks)
+		c.asked = localsOf(s)
 	}
 	return c
 }

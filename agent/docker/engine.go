@@ -39,6 +39,7 @@ type Engine struct {
 
 	reading sync.Mutex // one Refresh at a time
 	images  *images
+	locals  *locals
 
 	mu     sync.Mutex // guards what follows
 	client *caller
@@ -61,7 +62,7 @@ func New(host string, log *slog.Logger) (*Engine, error) {
 	}
 	e := &Engine{
 		host: host, log: log, most: maxAnswer,
-		pingEvery: 5 * time.Second, pingTimeout: 5 * time.Second, images: newImages(),
+		pingEvery: 5 * time.Second, pingTimeout: 5 * time.Second, images: newImages(), locals: newLocals(),
 		view: View{Containers: map[string]Container{}, Networks: map[string]Network{}, Firewall: defaultFirewall},
 	}
 	c, err := e.newClient()

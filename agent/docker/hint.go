@@ -1,6 +1,10 @@
 package docker
 
-import "github.com/docker/docker/api/types/events"
+import (
+	"time"
+
+	"github.com/docker/docker/api/types/events"
+)
 
 // maxHint is how many names a hint holds before it says "read all".
 const maxHint = 1024
@@ -73,4 +77,17 @@ func (h *Hint) note(m events.Message, v View) {
 			h.container(m.Actor.Attributes["container"])
 		}
 	}
+}
+
+// listedAfter is how long after a container was connected it is listed again.
+const listedAfter = 500 * time.Millisecond
+
+// connected gives the container that was put on one more network while it runs, "" of
+// any other event: it may have got link-local addresses there.
+func connected(m events.Message, v View) string {
+	id := m.Actor.Attributes["container"]
+	if m.Type == events.NetworkEventType && m.Action == events.ActionConnect && v.Containers[id].Running() {
+		return id
+	}
+	return ""
 }

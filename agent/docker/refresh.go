@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/network"
@@ -61,6 +62,7 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 			return r.View, err
 		}
 		e.prove(ctx, &r, imagePatience)
+		e.locate(ctx, &r, 0)
 		return r.View, nil
 	}
 	if !e.isTold() || v.InSwarm() && v.DataPort == 0 { // once a connection, and in a Swarm: /info asks storage drivers
@@ -74,11 +76,12 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 	if err := r.all(ctx); err != nil {
 		return r.View, err
 	}
-	patience := imagePatience
+	patience, forLocals := imagePatience, time.Duration(0)
 	if len(v.Networks) == 0 {
-		patience = firstImagePatience
+		patience, forLocals = firstImagePatience, localsPatience
 	}
 	e.prove(ctx, &r, patience)
+	e.locate(ctx, &r, forLocals)
 	e.images.forget(r.Containers)
 	return r.View, nil
 }

@@ -50,7 +50,13 @@ type Container struct {
 	// sorted, if it has an endpoint there yet or not.
 	Networks []string
 
+	// LocalAddrs are the link-local addresses that its creator gave it, by the network's
+	// name (or ID, as it was named), as far as is known: see LinkLocals.
+	LocalAddrs map[string][]netip.Addr
+
 	image imageRef
+	// asked names the endpoints on which the creator asked for addresses.
+	asked string
 }
 
 // Counts tells whether a label is known to be the word of whoever created the

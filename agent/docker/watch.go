@@ -107,7 +107,13 @@ func (e *Engine) stream(ctx context.Context, wake, began func()) error {
 	for {
 		select {
 		case m := <-messages:
-			e.note(func(h *Hint, v View) { h.note(m, v) })
+			e.note(func(h *Hint, v View) {
+				h.note(m, v)
+				if id := connected(m, v); id != "" {
+					// The engine lists what it was given only after it told of it.
+					time.AfterFunc(listedAfter, func() { e.hurry(map[string]struct{}{id: {}}) })
+				}
+			})
 			wake()
 		case err := <-errs:
 			return e.broken(ctx, err)

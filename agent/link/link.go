@@ -69,6 +69,9 @@ type Port struct {
 	// first be known for certain (Pinned); nil when it cannot be asked for.
 	PeerMAC net.HardwareAddr
 	Pinned  bool
+	// LinkLocals are the link-local addresses of IPv6 that the peer says it has,
+	// but for the one that is made of its MAC.
+	LinkLocals []LinkLocal
 	// Up says that both ends are up.
 	Up bool
 	// Seen numbers the links in the order in which they were first seen.
@@ -87,10 +90,12 @@ type Table struct {
 	// refresh serialises reading the kernel and storing what it said, so
 	// that an older answer never overwrites a newer one.
 	refresh sync.Mutex
-	// heard, pace and flood are guarded by it.
-	heard map[int]essence
-	pace  pace
-	flood flood
+	// heard, pace, flood, locals and listing are guarded by it.
+	heard   map[int]essence
+	pace    pace
+	flood   flood
+	locals  locals
+	listing bool // all ports are being looked at
 
 	mu      sync.Mutex // guards what follows
 	veths   map[int]*Port
@@ -148,6 +153,7 @@ func New(log *slog.Logger) (_ *Table, err error) {
 		return nil, err
 	}
 	t.raw = &nl.SocketHandle{Socket: socket}
+	t.openLocals()
 	return t, nil
 }
 
@@ -176,6 +182,7 @@ func (t *Table) Close() {
 	if t.raw != nil {
 		t.raw.Close()
 	}
+	t.closeLocals()
 }
 
 // Snapshot returns the ports of bridges, in the order in which they were first
@@ -231,5 +238,6 @@ func (t *Table) port(v *Port) (Port, bool) {
 	p.MasterName = name
 	p.MAC = slices.Clone(v.MAC)
 	p.PeerMAC = slices.Clone(v.PeerMAC)
+	p.LinkLocals = slices.Clone(v.LinkLocals)
 	return p, true
 }

@@ -41,6 +41,9 @@ func (t *Table) store(l netlink.Link) {
 	}
 	v.Name, v.Master, v.MTU = a.Name, a.MasterIndex, a.MTU
 	v.MAC = a.HardwareAddr
+	if v.PeerIndex != a.ParentIndex || v.NSID != a.NetNsID {
+		v.LinkLocals = nil
+	}
 	v.PeerIndex, v.NSID = a.ParentIndex, a.NetNsID
 	v.Up = a.Flags&net.FlagUp != 0 && a.OperState == netlink.OperUp
 	if v.NSID < 0 && v.PeerIndex != 0 && v.Master != 0 {

@@ -25,6 +25,10 @@ func (t *Table) Watch(ctx context.Context, wake func()) error {
 		return err
 	}
 	wake()
+	heard := make(chan struct{})
+	ctx, cancel := context.WithCancel(ctx)
+	go func() { t.watchLocals(ctx, wake); close(heard) }()
+	defer func() { cancel(); <-heard }()
 	for {
 		t.patience(time.Now())
 		messages, from, err := t.events.Receive()
@@ -107,9 +111,12 @@ func (t *Table) list(ctx context.Context) error {
 	for _, l := range links {
 		t.store(l)
 	}
+	t.locals.found++
+	t.listing = true // what is found now, was there: nobody knows what was first
 	for _, l := range links {
 		t.pin(l.Attrs().Index)
 	}
+	t.listing = false
 	return nil
 }
 
@@ -262,8 +269,14 @@ func (t *Table) pin(index int) {
 		return
 	}
 	t.mu.Lock()
-	defer t.mu.Unlock()
 	v.PeerMAC, v.Pinned = mac, up
+	t.mu.Unlock()
+	if up && t.locals.ask != nil {
+		if !t.listing {
+			t.locals.found++
+		}
+		t.askLocals(index, t.locals.found)
+	}
 }
 
 func (t *Table) mark(index int) bool {

@@ -48,6 +48,18 @@ func attach(name string, addresses []string) attachment {
 	return a
 }
 
+// LinkLocal gives the container these link-local addresses on the network that was named
+// last, as docker run --link-local-ip does.
+func LinkLocal(addresses ...string) ContainerOption {
+	return func(w *wish) {
+		a := &w.networks[len(w.networks)-1].config
+		if a.IPAMConfig == nil {
+			a.IPAMConfig = &network.EndpointIPAMConfig{}
+		}
+		a.IPAMConfig.LinkLocalIPs = addresses
+	}
+}
+
 // WithMAC gives the container this MAC address on its first network.
 func WithMAC(mac string) ContainerOption {
 	return func(w *wish) { w.mac = mac }

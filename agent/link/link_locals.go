@@ -1,0 +1,380 @@
+package link
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+// The link-local addresses of IPv6 that a container has are asked for in its namespace
+// without going there, as its MAC is. They are what the container says of itself: who
+// holds NET_ADMIN has any. What one of them is worth is for others to judge.
+//
+// The kernel tells of changes in the namespaces that it knows here by a number
+// (NETLINK_LISTEN_ALL_NSID, Linux 4.2), to who holds CAP_NET_BROADCAST. Without it they
+// are looked for now and then. A container can make such changes all the time. So the
+// messages are few at a time and a port is asked about in proportion to what that costs.
+
+const (
+	// MaxLinkLocals is how many count of a port, those that it has had for longest.
+	MaxLinkLocals = 4
+	// localsBuffer is how many bytes of messages wait, some 100.
+	localsBuffer = 64 << 10
+	// localsRest is the pause between two handfuls of them.
+	localsRest = 50 * time.Millisecond
+	// localsHandful is how many that is.
+	localsHandful = 50
+	// localsShare keeps asking about a port, or about all, below this part of the time.
+	localsShare = 100
+	// localsEvery is how often all ports are asked about if nobody tells of changes, and
+	// localsSoon how often at most when messages were lost.
+	localsEvery = 5 * time.Second
+	localsSoon  = 2 * time.Second
+	// localsCalm is after what time a change is forgotten, localsSlow how long a port
+	// waits at most that makes many.
+	localsCalm = 30 * time.Second
+	localsSlow = 5 * time.Second
+
+	sizeofNetlinkAddr = 8 // ifaddrmsg
+	// ifaTarget is IFA_TARGET_NETNSID (Linux 4.20).
+	ifaTarget = 10
+	// listenAllNSID is NETLINK_LISTEN_ALL_NSID, strictCheck NETLINK_GET_STRICT_CHK.
+	listenAllNSID, strictCheck = 8, 12
+	solNetlink                 = 270
+)
+
+// LinkLocal is a link-local address that a port's peer has.
+type LinkLocal struct {
+	Addr netip.Addr
+	// Since orders the addresses of all ports by when they were first seen. Those of
+	// one number were found together: nobody knows which was first.
+	Since uint64
+}
+
+// locals asks for the addresses. Its fields are guarded by Table.refresh.
+type locals struct {
+	ask    *nl.NetlinkSocket // nil where the kernel does not tell
+	events *nl.NetlinkSocket // nil without the right to hear them
+	found  uint64
+	paces  map[int]localsPace
+	due    map[int]struct{} // ports that are to be asked about
+	// all says that all ports are to be asked about, not before allNext.
+	all     bool
+	allNext time.Time
+	news    bool // the hint grew
+}
+
+// localsPace is when a port may be asked about again.
+type localsPace struct {
+	next, changed time.Time
+	pause         time.Duration
+}
+
+// openLocals opens the sockets. What the kernel does not have is left out.
+func (t *Table) openLocals() {
+	l := &t.locals
+	l.paces, l.due = map[int]localsPace{}, map[int]struct{}{}
+	s, err := openSocket()
+	if err == nil {
+		if err = unix.SetsockoptInt(s.GetFd(), solNetlink, strictCheck, 1); err != nil {
+			s.Close()
+		}
+	}
+	if err != nil {
+		t.log.Info("link-local addresses of containers are not asked for", "error", err)
+		return
+	}
+	l.ask = s
+	if l.events, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV6_IFADDR); err == nil {
+		err = errors.Join(unix.SetsockoptInt(l.events.GetFd(), solNetlink, listenAllNSID, 1), filterLocals(l.events.GetFd()),
+			unix.SetsockoptInt(l.events.GetFd(), unix.SOL_SOCKET, unix.SO_RCVBUF, localsBuffer))
+		if err != nil {
+			l.events.Close()
+			l.events = nil
+		}
+	}
+	if err != nil {
+		t.log.Info("changes of containers' link-local addresses are looked for now and then: CAP_NET_BROADCAST is missing", "error", err)
+	}
+}
+
+func (t *Table) closeLocals() {
+	for _, s := range []*nl.NetlinkSocket{t.locals.ask, t.locals.events} {
+		if s != nil {
+			s.Close()
+		}
+	}
+}
+
+// filterLocals lets messages about link-local addresses alone in.
+func filterLocals(fd int) error {
+	program, err := bpf.Assemble([]bpf.Instruction{
+		bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + 3, Size: 1}, // ifaddrmsg.ifa_scope
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.RT_SCOPE_LINK, SkipFalse: 1},
+		bpf.RetConstant{Val: 1 << 20},
+		bpf.RetConstant{Val: 0},
+	})
+	if err != nil {
+		return fmt.Errorf("assemble filter: %w", err)
+	}
+	code := make([]unix.SockFilter, len(program))
+	for i, c := range program {
+		code[i] = unix.SockFilter{Code: c.Op, Jt: c.Jt, Jf: c.Jf, K: c.K}
+	}
+	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
+}
+
+// watchLocals keeps the addresses up to date until ctx ends.
+func (t *Table) watchLocals(ctx context.Context, wake func()) {
+	l := &t.locals
+	if l.ask == nil {
+		return
+	}
+	over, end, err := os.Pipe() // it is closed to end a wait
+	if err != nil {
+		t.log.Warn("changes of containers' link-local addresses are not heard of", "error", err)
+		return
+	}
+	defer over.Close()
+	stop := context.AfterFunc(ctx, func() { _ = end.Close() })
+	defer func() {
+		if stop() {
+			_ = end.Close()
+		}
+	}()
+	for ctx.Err() == nil {
+		wait := t.hearLocals(int(over.Fd()))
+		if t.askDue(time.Now()) {
+			wake()
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(wait):
+		}
+	}
+}
+
+// hearLocals takes the messages that wait, or waits a while for one, and tells how long to
+// rest then.
+func (t *Table) hearLocals(over int) time.Duration {
+	l := &t.locals
+	if l.events == nil {
+		t.refresh.Lock()
+		defer t.refresh.Unlock()
+		l.all = true
+		return time.Second
+	}
+	fd := l.events.GetFd()
+	// One second bounds how late a port is asked about that has to wait.
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(over)}}, 1000); n == 0 || err != nil {
+		return 0
+	}
+	buf, oob := make([]byte, 16<<10), make([]byte, 64)
+	for range localsHandful {
+		n, oobn, _, from, err := unix.Recvmsg(fd, buf, oob, unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.ENOBUFS) {
+			t.refresh.Lock()
+			l.all = true
+			t.refresh.Unlock()
+			continue
+		}
+		if err != nil {
+			break
+		}
+		if k, ok := from.(*unix.SockaddrNetlink); ok && k.Pid == 0 {
+			t.heardLocal(buf[:n], oob[:oobn])
+		}
+	}
+	return localsRest
+}
+
+// heardLocal notes which port a message is about.
+func (t *Table) heardLocal(message, oob []byte) {
+	if len(message) < unix.SizeofNlMsghdr+sizeofNetlinkAddr {
+		return
+	}
+	index := int(binary.NativeEndian.Uint32(message[unix.SizeofNlMsghdr+4:]))
+	control, err := unix.ParseSocketControlMessage(oob)
+	if err != nil {
+		return
+	}
+	for _, c := range control {
+		if c.Header.Level != solNetlink || c.Header.Type != listenAllNSID || len(c.Data) < 4 {
+			continue
+		}
+		nsid := int(int32(binary.NativeEndian.Uint32(c.Data)))
+		t.refresh.Lock()
+		t.mu.Lock()
+		for _, v := range t.veths {
+			if v.NSID == nsid && v.PeerIndex == index {
+				t.locals.due[v.Index] = struct{}{}
+			}
+		}
+		t.mu.Unlock()
+		// Asked at once, in the order of the messages: of two that take one address
+		// the first one has it.
+		t.askNow(time.Now())
+		t.refresh.Unlock()
+	}
+}
+
+// askDue asks about the ports whose turn it is, and tells whether the hint grew.
+func (t *Table) askDue(now time.Time) bool {
+	t.refresh.Lock()
+	defer t.refresh.Unlock()
+	t.askNow(now)
+	l := &t.locals
+	if l.all && !now.Before(l.allNext) {
+		l.all = false
+		l.found++
+		for _, index := range t.indexes() {
+			t.askLocals(index, l.found)
+		}
+		clear(l.due)
+		rest := localsSoon
+		if l.events == nil {
+			rest = localsEvery
+		}
+		l.allNext = now.Add(max(rest, localsShare*time.Since(now)))
+	}
+	news := l.news
+	l.news = false
+	return news
+}
+
+func (t *Table) indexes() []int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	out := make([]int, 0, len(t.veths))
+	for index := range t.veths {
+		out = append(out, index)
+	}
+	return out
+}
+
+// askNow asks about ports of which something was heard, if they were not just asked about.
+// The caller holds t.refresh.
+func (t *Table) askNow(now time.Time) {
+	l := &t.locals
+	for index := range l.due {
+		p := l.paces[index]
+		if now.Before(p.next) {
+			continue
+		}
+		delete(l.due, index)
+		l.found++
+		changed := t.askLocals(index, l.found)
+		// Who changes its addresses all the time is asked about ever more seldom.
+		switch {
+		case now.Sub(p.changed) > localsCalm:
+			p.pause = 0
+		case changed:
+			p.pause = min(max(2*p.pause, localsRest), localsSlow)
+		}
+		if changed {
+			p.changed = now
+		}
+		p.next = now.Add(max(p.pause, localsShare*time.Since(now)))
+		l.paces[index] = p
+	}
+}
+
+// askLocals asks for the addresses of a port's peer, and tells whether they are others
+// than before. The caller holds t.refresh.
+func (t *Table) askLocals(index int, since uint64) bool {
+	l := &t.locals
+	t.mu.Lock()
+	v, ok := t.veths[index]
+	if !ok || l.ask == nil || v.NSID < 0 || v.PeerIndex == 0 || v.Master == 0 {
+		t.mu.Unlock()
+		delete(l.paces, index)
+		return false
+	}
+	peer, nsid := v.PeerIndex, v.NSID
+	t.mu.Unlock()
+	has, err := l.request(peer, nsid)
+	if err != nil {
+		// The peer is on its way out or elsewhere.
+		t.log.Debug("addresses of a bridge port's peer are not to be had", "ifindex", index, "error", err)
+		return false
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(has, madeOf(v.PeerMAC))
+	var now []LinkLocal
+	for _, old := range v.LinkLocals {
+		if has[old.Addr] {
+			now = append(now, old)
+			delete(has, old.Addr)
+		}
+	}
+	for _, a := range slices.SortedFunc(maps.Keys(has), netip.Addr.Compare) {
+		if len(now) < MaxLinkLocals {
+			now = append(now, LinkLocal{a, since})
+		}
+	}
+	if slices.Equal(now, v.LinkLocals) {
+		return false
+	}
+	v.LinkLocals = now
+	t.hint.add(index)
+	l.news = true
+	return true
+}
+
+// request asks the kernel. It answers for the peer alone.
+func (l *locals) request(peer, nsid int) (map[netip.Addr]bool, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: l.ask}}
+	msg := nl.NewIfAddrmsg(unix.AF_INET6)
+	msg.Index = uint32(peer)
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(ifaTarget, nl.Uint32Attr(uint32(nsid))))
+	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWADDR)
+	if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("ask for addresses of peer %d in namespace %d: %w", peer, nsid, err)
+	}
+	out := map[netip.Addr]bool{}
+	for _, a := range answers {
+		if len(a) < sizeofNetlinkAddr || a[0] != unix.AF_INET6 || a[3] != unix.RT_SCOPE_LINK || int(binary.NativeEndian.Uint32(a[4:])) != peer {
+			continue
+		}
+		var addr netip.Addr
+		told := false // it is that namespace's
+		walk(a[sizeofNetlinkAddr:], func(typ uint16, _, value []byte) {
+			switch {
+			case typ == unix.IFA_ADDRESS && !addr.IsValid(), typ == unix.IFA_LOCAL:
+				addr, _ = netip.AddrFromSlice(value)
+			case typ == ifaTarget && len(value) == 4:
+				told = int(int32(binary.NativeEndian.Uint32(value))) == nsid
+			}
+		})
+		if told && linkLocalNet.Contains(addr) && addr != linkLocalNet.Addr() {
+			out[addr] = true
+		}
+	}
+	return out, nil
+}
+
+// madeOf is the link-local address that the kernel makes of a MAC. It is the container's
+// anyway, and goes and comes with its link.
+func madeOf(mac net.HardwareAddr) netip.Addr {
+	if len(mac) != 6 {
+		return netip.Addr{}
+	}
+	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
+}
+
+// linkLocalNet is where link-local addresses are (RFC 4291 section 2.5.6).
+var linkLocalNet = netip.MustParsePrefix("fe80::/64")
