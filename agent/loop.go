@@ -67,9 +67,11 @@ type loop struct {
 	told   map[endpoint.Key]string // what was logged last about an endpoint
 	ground []string                // what was logged last about ports of bridges
 	taking taking
-	locals linkLocals
-	reads  int  // of observed, at the last pass
-	over   bool // nothing is to be written any more
+	// handover is what the addresses of containers that are gone leave behind.
+	handover handover
+	locals   linkLocals
+	reads    int  // of observed, at the last pass
+	over     bool // nothing is to be written any more
 
 	state atomic.Pointer[state]
 }
@@ -196,6 +198,7 @@ func (l *loop) pass(ctx context.Context) {
 		shut := l.police.ruling.shut(s.desires)
 		l.sentry.shut(here, shut)
 		l.police.pass(ctx)
+		l.handOver(ctx, s.desires)
 		s.policing = l.police.result()
 		for i := range s.desires {
 			s.desires[i].uncounted(s.policing.ruling.states[s.desires[i].Key].Uncounted)
@@ -205,7 +208,7 @@ func (l *loop) pass(ctx context.Context) {
 		l.apply(s, ports)
 		watched := watch(s.desires, here, func(d *desire) verdict { return l.admit(d, s.policing) })
 		l.sentry.apply(here, l.sentry.shutting(watched, shut, l.police.holds), elsewhere(s.desires))
-		if l.police.after(ctx) {
+		if l.police.after(ctx, &l.handover) {
 			l.wakeup.call()
 		}
 		now := time.Now()

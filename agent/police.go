@@ -174,7 +174,7 @@ func (p *police) pass(ctx context.Context) {
 // after is what takes long and what no container waits for: it looks at the kernel,
 // and goes over connections. It tells whether there is something to be done, or told,
 // at once.
-func (p *police) after(ctx context.Context) bool {
+func (p *police) after(ctx context.Context, left *handover) bool {
 	now := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, policeTimeout)
 	defer cancel()
@@ -186,6 +186,8 @@ func (p *police) after(ctx context.Context) bool {
 		p.verify(ctx)
 	}
 	if !p.cut.IsZero() && !time.Now().Before(p.cut) {
+		p.cut = time.Time{}
+		p.handOver(ctx, left, true)
 		p.cutConnections(ctx)
 	}
 	return p.dirty && p.wait == 0 || p.news
@@ -396,7 +398,6 @@ func another(was, is error) bool {
 
 // cutConnections ends the connections that policies do not allow (any more).
 func (p *police) cutConnections(ctx context.Context) {
-	p.cut = time.Time{}
 	local, err := p.links.Addresses()
 	if err == nil {
 		judge, where := netpolicy.NewJudge(p.ruling.rules), p.ruling.whereabouts(p.links.Bridges(), p.route)

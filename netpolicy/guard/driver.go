@@ -214,6 +214,28 @@ func (d *Driver) Fresh() (bool, error) {
 	return !s.present, nil
 }
 
+// Standing gives the ports, by ifindex, that the table in the kernel admits. It is nil
+// where no table is: nobody guards anything.
+func (d *Driver) Standing() (map[int]bool, error) {
+	if !d.features.Filter {
+		return nil, nil
+	}
+	s, _, err := d.filter.read()
+	if err != nil {
+		return nil, fmt.Errorf("guard: %w", err)
+	}
+	if !s.present {
+		return nil, nil
+	}
+	out := map[int]bool{}
+	for e := range s.sets[setKnown] {
+		if _, jailed := s.sets[setJail][e]; !jailed {
+			out[e.portOf()] = true
+		}
+	}
+	return out, nil
+}
+
 // Guarded tells which bridges, by ifindex, the table in the kernel is about: those that
 // somebody has guarded since the boot.
 func (d *Driver) Guarded(bridges []int) (map[int]bool, error) {

@@ -61,6 +61,23 @@ func (d *Driver) Cut(ctx context.Context, keep func(Flow) bool) (CutReport, erro
 	return r, nil
 }
 
+// End ends all connections that have one of the addresses at an end, and tells how many:
+// they were those of containers that are gone. Nothing is noted of them, since who has
+// the address next may talk to the same peers. In monitor mode it does nothing.
+//
+// An error leaves some; the next call goes over all again.
+func (d *Driver) End(ctx context.Context, addrs map[netip.Addr]bool) (int, error) {
+	var r CutReport
+	if d.options.Monitor || len(addrs) == 0 {
+		return 0, nil
+	}
+	c := &cutter{driver: d, report: &r, containers: addrs, all: true}
+	if err := c.run(ctx); err != nil {
+		return r.Cut, fmt.Errorf("end connections: %w", err)
+	}
+	return r.Cut, nil
+}
+
 // allow forgets what was cut and may be again.
 func (d *Driver) allow(ipv6 bool, keep func(Flow) bool, r *CutReport) error {
 	return d.forgetCut(ipv6, func(e element) bool {
@@ -112,6 +129,7 @@ func (d *Driver) forgetCut(ipv6 bool, which func(element) bool, n *int) error {
 type cutter struct {
 	driver     *Driver
 	keep       func(Flow) bool
+	all        bool // what concerns containers ends, unasked and unnoted
 	report     *CutReport
 	containers map[netip.Addr]bool
 	neighbours neighbours
@@ -161,7 +179,7 @@ func (c *cutter) look(m []byte) {
 		return
 	}
 	c.report.Seen++
-	if c.kept(e) {
+	if !c.all && c.kept(e) {
 		if !e.answered() || c.keepAll(e.reversed()) {
 			return
 		}
@@ -176,7 +194,7 @@ func (c *cutter) look(m []byte) {
 // concerns tells whether a container is at an end.
 func (c *cutter) concerns(e entry) bool {
 	for _, a := range []netip.Addr{e.orig.src, e.orig.dst, e.reply.src, e.reply.dst} {
-		if c.containers[a] || slices.ContainsFunc(c.driver.wish.Away, func(p netip.Prefix) bool { return p.Contains(a) }) {
+		if c.containers[a] || !c.all && slices.ContainsFunc(c.driver.wish.Away, func(p netip.Prefix) bool { return p.Contains(a) }) {
 			return true
 		}
 	}
@@ -221,6 +239,9 @@ func (c *cutter) keepAll(e entry) bool {
 func (c *cutter) flush() {
 	var notes [2][]element
 	for _, e := range c.chunk {
+		if c.all {
+			break
+		}
 		for _, r := range e.readings(c.neighbours.bridged(e)) {
 			if n, ok := r.reopens(); ok && !e.doubted {
 				i := index(n.second.Is6())
