@@ -87,11 +87,11 @@ func TestUplinks(t *testing.T) {
 	a.AwaitStatus("they are left alone by the next agent", left)
 	shall(t, way, true)
 	a.WriteConfig("networks: {uplinks: [" + Uplink + ", " + strings.Join(portsOf(others), ", ") + "]}\n")
-	s := a.AwaitStatus("the operator's word has them guarded", func(s control.Status) bool { return AllAdmitted(s) && !named(s) })
+	a.AwaitStatus("the operator's word has them guarded", func(s control.Status) bool { return AllAdmitted(s) && !named(s) })
 	shall(t, way, true)
 	host.Output("ip", "link", "add", "vx9", "type", "vxlan", "id", "9", "dev", "lo", "dstport", "4790")
 	host.Output("ip", "link", "set", "vx9", "master", "lan0")
-	s = a.AwaitStatus("the new port is named", func(s control.Status) bool {
+	s := a.AwaitStatus("the new port is named", func(s control.Status) bool {
 		return slices.ContainsFunc(s.Findings, func(f string) bool { return strings.Contains(f, "vx9") })
 	})
 	if state(s, "guest") != control.Admitted {
