@@ -120,7 +120,7 @@ func watch(desires []desire, here site, ask func(*desire) verdict) []guard.Port 
 		case d != nil && g.MAC != (guard.MAC{}): // without one that Docker gave it stays quarantined
 			g.Gateways, g.Allow = d.Network.Gateways, d.allow
 			g.Connections, g.Container, g.Answers = d.connections, d.Container.Name, d.answers
-			g.DHCPServer = d.dhcpServer
+			g.DHCPServer, g.LinkLocals = d.dhcpServer, d.locals
 			answer := ask(d)
 			g.Admitted, g.Standing = here.op.AdmissionOpen || answer == admit, answer == leave
 		}

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"net/netip"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,34 +16,85 @@ import (
 // with other addresses or another MAC than Docker gave it is not admitted: so nobody
 // gains anything by it.
 //
-// Extra addresses are not announced. They may be in use by the other of a pair.
+// Extra addresses that a label names are not announced. They may be in use by the other
+// of a pair.
 func (d *Driver) announce(socket int, news []*portPlan) {
 	for _, pp := range news {
 		if pp.MAC == (MAC{}) {
 			continue
 		}
-		send := func(port int, frame []byte) {
-			if err := unix.Sendto(socket, frame, 0, &unix.SockaddrLinklayer{Ifindex: port}); err != nil {
-				d.log.Debug("neighbours are not told of a new container", "veth", pp.Name, "error", err)
-			}
-		}
-		if bridge, ok := d.kernel.bridges[pp.Bridge]; ok && pp.IPv4.IsValid() {
-			// One frame for all. It comes from the bridge, so that ports which are not
-			// admitted do not get it.
-			send(pp.Bridge, gratuitous(bridge, pp.MAC, pp.IPv4))
+		if pp.IPv4.IsValid() {
+			d.tell(socket, pp, pp.IPv4)
 		}
 		if pp.IPv6.IsValid() {
-			for _, to := range d.plan.neighboursOf(pp) {
-				for _, a := range []netip.Addr{pp.IPv6, pp.MAC.LinkLocal()} {
-					// One frame each: the container itself would take an
-					// advertisement of its address for a duplicate.
-					if frame := advert(to, pp.MAC, a); frame != nil {
-						send(to.Index, frame)
-					}
-				}
-			}
+			d.tell(socket, pp, pp.IPv6)
+			d.tell(socket, pp, pp.MAC.LinkLocal())
 		}
 		d.correct(pp)
+	}
+}
+
+// later gives the link-local addresses, by port, that neighbours were not told of yet: a
+// container has some only a while after its admission. At the first Apply an earlier run
+// has told of those that are there.
+func (d *Driver) later(about map[int][]string) map[*portPlan][]netip.Addr {
+	first := d.announced == nil
+	if first {
+		d.announced = map[int][]netip.Addr{}
+	}
+	for index := range d.announced {
+		if d.plan.ports[index] == nil {
+			delete(d.announced, index)
+		}
+	}
+	out := map[*portPlan][]netip.Addr{}
+	for index, pp := range d.plan.ports {
+		_, waits := d.newcomers[index]
+		if len(pp.LinkLocals) == 0 || waits || pp.state == Quarantined || len(d.failed[index])+len(about[index]) > 0 {
+			continue
+		}
+		for _, a := range pp.LinkLocals {
+			if !first && !slices.Contains(d.announced[index], a) {
+				out[pp] = append(out[pp], a)
+			}
+		}
+		d.announced[index] = slices.Clone(pp.LinkLocals)
+	}
+	return out
+}
+
+// announceLinkLocals tells neighbours and the host of link-local addresses that are no
+// label's.
+func (d *Driver) announceLinkLocals(socket int, pp *portPlan, addrs []netip.Addr) {
+	for _, a := range addrs {
+		d.tell(socket, pp, a)
+		if err := d.links.correctNeighbour(Neighbour{pp.Bridge, a}, pp.MAC); err != nil {
+			d.log.Debug("the host may remember another MAC of a container", "veth", pp.Name, "address", a, "error", err)
+		}
+	}
+}
+
+// tell announces one address of a port.
+func (d *Driver) tell(socket int, pp *portPlan, a netip.Addr) {
+	send := func(port int, frame []byte) {
+		if err := unix.Sendto(socket, frame, 0, &unix.SockaddrLinklayer{Ifindex: port}); err != nil {
+			d.log.Debug("neighbours are not told of a new container", "veth", pp.Name, "error", err)
+		}
+	}
+	if a.Is4() {
+		// One frame for all. It comes from the bridge, so that ports which are not
+		// admitted do not get it.
+		if bridge, ok := d.kernel.bridges[pp.Bridge]; ok {
+			send(pp.Bridge, gratuitous(bridge, pp.MAC, a))
+		}
+		return
+	}
+	for _, to := range d.plan.neighboursOf(pp) {
+		// One frame each: the container itself would take an advertisement of its
+		// address for a duplicate.
+		if frame := advert(to, pp.MAC, a); frame != nil {
+			send(to.Index, frame)
+		}
 	}
 }
 

@@ -97,6 +97,46 @@ func TestAnnounce(t *testing.T) {
 			}
 		})
 	})
+	h.run(t, "link-local addresses that it has besides, also when it has them later", func(t *testing.T) {
+		locals := []netip.Addr{netip.MustParseAddr("169.254.7.7"), netip.MustParseAddr("fe80::7:7")}
+		for _, addr := range locals {
+			addrs[addr.String()] = addr
+		}
+		with := func(n int) Wish {
+			w := wish(true)
+			w.Ports[0].LinkLocals = locals[:n]
+			for _, addr := range locals[:n] {
+				w.Ports[0].Allow.Prefixes = append(w.Ports[0].Allow.Prefixes, netip.PrefixFrom(addr, addr.BitLen()))
+			}
+			return w
+		}
+		d := h.driver()
+		h.apply(d, wish(false))
+		prepare()
+		for _, addr := range locals {
+			run(t, "ip", "neigh", "replace", addr.String(), "lladdr", old.String(), "dev", bridgeName, "nud", "stale")
+		}
+		h.apply(d, with(1))
+		h.apply(d, with(2))
+		everybodyKnows()
+		for _, addr := range locals {
+			if !known(addr, bridgeName, a.mac) {
+				t.Errorf("the host does not know where %s is", addr)
+			}
+		}
+		prepare()
+		h.apply(d, with(2))
+		v.inside(func() {
+			for _, addr := range locals {
+				if !known(addr, "eth0", old) {
+					t.Errorf("%s was announced again", addr)
+				}
+			}
+		})
+		for _, addr := range locals {
+			delete(addrs, addr.String())
+		}
+	})
 	h.run(t, "on a network that is not guarded", func(t *testing.T) {
 		d := h.driver()
 		w := wish(false)

@@ -43,6 +43,9 @@ type Driver struct {
 	failed map[int][]error
 	// newcomers are the ports, by ifindex, that are to be introduced.
 	newcomers map[int]struct{}
+	// announced are the link-local addresses of ports that neighbours were told of; nil
+	// before the first Apply.
+	announced map[int][]netip.Addr
 
 	// program is what ports have at their entrance; nil where the kernel cannot.
 	program     *checksum.Program

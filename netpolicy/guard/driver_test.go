@@ -65,7 +65,7 @@ func ruleset(t *testing.T) string {
 		if exprs, ok := object["rule"]["expr"].([]any); ok && object["rule"]["chain"] == "refuse-stranger" {
 			object["rule"]["expr"] = exprs[1:]
 		}
-		if set := object["set"]; set["name"] == setViolations || set["name"] == setStorm || set["name"] == setStormBytes || set["name"] == setSamples ||
+		if set := object["set"]; set["name"] == setViolations || set["name"] == setStorm || set["name"] == setStormBytes || set["name"] == setSamples || set["name"] == setUnknown ||
 			strings.HasPrefix(fmt.Sprint(set["name"]), "pace-") {
 			delete(set, "elem")
 		}

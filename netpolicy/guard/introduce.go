@@ -59,9 +59,11 @@ func (d *Driver) introduce(left work) {
 		if pp := d.plan.ports[index]; pp.state != Quarantined && len(d.failed[index])+len(about[index]) == 0 {
 			news = append(news, pp)
 			delete(d.newcomers, index)
+			delete(d.announced, index)
 		}
 	}
-	if len(news) == 0 {
+	later := d.later(about)
+	if len(news)+len(later) == 0 {
 		return
 	}
 	socket, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
@@ -80,6 +82,9 @@ func (d *Driver) introduce(left work) {
 		}
 	}
 	d.announce(socket, news)
+	for pp, addrs := range later {
+		d.announceLinkLocals(socket, pp, addrs)
+	}
 }
 
 // answers are frames that tell a container of the bridge's addresses first, then
@@ -99,7 +104,7 @@ func (p *plan) answers(to *portPlan, bridge MAC) [][]byte {
 		tell(bridge, append(slices.Clone(to.Gateways), bridge.LinkLocal())...)
 	}
 	for _, pp := range p.neighboursOf(to) {
-		tell(pp.MAC, pp.own()...)
+		tell(pp.MAC, append(pp.own(), pp.LinkLocals...)...)
 	}
 	return frames
 }

@@ -59,6 +59,9 @@ type Port struct {
 	// Allow are further addresses of its own, by its label. It never takes an
 	// address that is another port's or a gateway's.
 	Allow Allow
+	// LinkLocals are those of Allow's that are this port's alone, though no label names
+	// them. They are announced as those that Docker gave are.
+	LinkLocals []netip.Addr
 	// Container is whose it is, for messages, and so that its ports may share addresses.
 	Container string
 	// Answers are addresses of the same container on other bridges: it may use them here
