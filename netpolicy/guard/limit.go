@@ -131,14 +131,15 @@ func (f ipFamily) over(limit uint32) match {
 	}, note(f.open, unix.NFT_DYNSET_OP_UPDATE, 0, &expr.Connlimit{Count: each, Flags: overLimit}))
 }
 
-// limitRules are the rules of all chains, those of the limits among them. With closed
-// admission the table has the rules about unknown ports as well, and with guests those about
-// clients of DHCP.
+// limitRules are the rules of all chains, those of the limits among them, and that about the
+// host's loopback. With closed admission the table has the rules about unknown ports as
+// well, and with guests those about clients of DHCP.
 func limitRules(mode Mode, closed, guests bool, limits []uint32) []rule {
 	b := &builder{}
 	if closed {
 		b.hostRules(goTo("refuse"))
 	}
+	b.loopback()
 	if guests {
 		b.clients()
 	}
@@ -201,7 +202,7 @@ func (p *plan) limits() limitPlan {
 			asked = append(asked, pp.Connections)
 		}
 	}
-	if len(asked) == 0 && !p.closed && len(p.guests) == 0 {
+	if len(asked) == 0 && !p.closed && len(p.bridges) == 0 {
 		return limitPlan{}
 	}
 	slices.Sort(asked)

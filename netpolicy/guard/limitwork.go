@@ -111,7 +111,7 @@ func diffLimits(p limitPlan, have *tableState) limitWork {
 			}
 		}
 		for e, data := range have.sets[set] {
-			if want[e] != data {
+			if wanted, ok := want[e]; !ok || wanted != data {
 				w.del[set][e] = data
 			}
 		}

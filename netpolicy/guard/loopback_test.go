@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -43,6 +44,7 @@ func TestLoopback(t *testing.T) {
 	} {
 		h.run(t, "admission_is_"+name, func(t *testing.T) {
 			w := h.wish()
+			w.Bridges = []Bridge{{Index: h.bridge, Name: bridgeName}}
 			change(&w)
 			h.apply(d, w)
 			before := violations(t, d, a)
@@ -61,9 +63,31 @@ func TestLoopback(t *testing.T) {
 					t.Errorf("the datagram for %s arrived", to.LocalAddr())
 				}
 			}
-			if before.IP += 2; before != violations(t, d, a) {
+			if before != violations(t, d, a) {
 				t.Errorf("counted %+v, want %+v", violations(t, d, a), before)
 			}
 		})
+	}
+}
+
+// TestLimitsForgetBridges: a set without data loses what is not wanted any more.
+func TestLimitsForgetBridges(t *testing.T) {
+	h := newHost(t, 1)
+	run(t, "ip", "link", "add", "br-gone", "type", "bridge")
+	gone, err := net.InterfaceByName("br-gone")
+	h.check(err)
+	w, d := h.wish(), h.driver()
+	w.Bridges = []Bridge{{Index: h.bridge, Name: bridgeName}, {Index: gone.Index, Name: "br-gone"}}
+	h.apply(d, w)
+	w.Bridges = w.Bridges[:1]
+	h.apply(d, w)
+	if got := len(d.kernel.limits.sets[setHostBridges]); got != 1 {
+		t.Errorf("%d bridges are in the set", got)
+	}
+	if r, err := d.Read(); err != nil || r.Changes != 0 || len(r.Drift) > 0 {
+		t.Errorf("%d changes, drift %q, %v", r.Changes, r.Drift, err)
+	}
+	if got := output(t, "nft", "list", "set", "inet", TableName, setHostBridges); strings.Contains(got, "br-gone") || !strings.Contains(got, bridgeName) {
+		t.Errorf("the kernel has %s", got)
 	}
 }

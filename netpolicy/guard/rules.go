@@ -152,9 +152,6 @@ func (b *builder) hooks(o Options, f Features) {
 	// The bridge floods the host's own broadcasts to each port, whatever its
 	// settings.
 	b.add("output", "to a port that is not admitted", goTo(refusals[kindWithheld]), in(setJail, outPort))
-	// Docker without its proxy has the bridges take 127.0.0.0/8 as an address like others
-	// (route_localnet), and with it whatever listens for the host alone.
-	b.refuse("input", "for the host's loopback", kindIP, etherType.is(8, 0), ip4To.maskedIs([]byte{0xff, 0, 0, 0}, []byte{127, 0, 0, 0}), in(setPorts, inPort))
 	b.shut(f)
 	if o.strangers() {
 		b.strangers(o, f)

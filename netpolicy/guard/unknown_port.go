@@ -94,6 +94,16 @@ func (b *builder) hostRules(refuse expr.Any) {
 	b.add(unknownChain, "of an unknown port of a managed bridge", refuse, framePriority.is(unknownMark...), in(setHostBridges, inPort))
 }
 
+// loopback adds the rule about what containers send to the host's 127.0.0.0/8. Docker
+// without its proxy has the kernel take that from bridges (route_localnet). Rules of the
+// bridge cannot refuse it: what they see of an answer to the host's own connection by
+// 127.0.0.1 has that address already, where iptables is handed what the bridge forwards.
+// Here it does not have it yet.
+func (b *builder) loopback() {
+	b.add(unknownChain, "for the host's loopback", goTo("refuse"),
+		nfproto.is(unix.NFPROTO_IPV4), ip4To.maskedIs([]byte{0xff, 0, 0, 0}, []byte{127, 0, 0, 0}), in(setHostBridges, inPort))
+}
+
 func hostBridges() setSpec {
 	return setSpec{name: setHostBridges, key: []nftables.SetDatatype{nftables.TypeIFIndex}, size: maxBridges}
 }
