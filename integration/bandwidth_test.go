@@ -113,10 +113,12 @@ func TestFirstPacket(t *testing.T) {
 		if len(is) < 5 {
 			t.Fatalf("%s: only %d intervals arrived", protocol, len(is))
 		}
-		// Tree.Burst says 12.6 kB at this rate, all classes together; nothing else is allowed.
+		// Tree.Burst says 12.6 kB at this rate, all classes together. A receiver that has to
+		// wait for a processor finds what came meanwhile all at once: 20 ms are 20 kB. Without
+		// a limit it is a megabyte and more.
 		got := excess(is, 8e6)
 		t.Logf("%s: %.0f bytes above rate x time at most", protocol, got)
-		if got > 13e3 {
+		if got > 13e3+20e3 {
 			t.Errorf("%s: %.0f bytes above rate x time", protocol, got)
 		}
 		c.Remove()

@@ -247,7 +247,7 @@ var anchor = regexp.MustCompile(`(?m)^-A (DOCKER-USER|FORWARD) -j NG-FORWARD\n`)
 var anywhere = regexp.MustCompile(`(?m)^-A (DOCKER-USER|FORWARD)( -m conntrack --ctstate NEW)? -j NG-FORWARD\n`)
 
 // passing are the sets that frames fill.
-var passing = regexp.MustCompile(`(?s)\tset (storm|violations|samples|pace-[a-z-]+|(?:open|full|refused)[46]) \{.*?\n\t\}`)
+var passing = regexp.MustCompile(`(?s)\tset (storm|storm-bytes|violations|samples|unknown|pace-[a-z-]+|(?:open|full|refused)[46]) \{.*?\n\t\}`)
 
 // state is what netguard keeps in the kernel, without what counts.
 func (d *doorway) state() string {
