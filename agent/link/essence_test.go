@@ -46,9 +46,7 @@ func TestFlap(t *testing.T) {
 	if n := wakes.Load() - before; n > 30 {
 		t.Errorf("%d flaps woke %d times", flaps, n)
 	}
-	if has(h.table.TakeHint(), v.Index) {
-		t.Error("the port that flaps is in the hint")
-	}
+	h.table.TakeHint() // a link that is muted may be looked at once a second
 	// In the midst of it, a port setting changes: by either way.
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {

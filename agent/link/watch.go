@@ -47,6 +47,8 @@ func (t *Table) Watch(ctx context.Context, wake func()) error {
 			continue
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 			continue
+		case err != nil && ctx.Err() != nil: // it closed the socket
+			return ctx.Err()
 		case err != nil:
 			return fmt.Errorf("receive link messages: %w", err)
 		case from.Pid != nl.PidKernel:

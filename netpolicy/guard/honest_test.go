@@ -286,8 +286,10 @@ func TestTraffic(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer server.Close()
+			done := make(chan struct{})
+			defer func() { server.Close(); <-done }()
 			go func() {
+				defer close(done)
 				if c, err := server.Accept(); err == nil {
 					_, _ = io.WriteString(c, "hello")
 					_ = c.Close()
