@@ -107,7 +107,7 @@ func (w Wish) equal(v Wish) bool {
 		}) && slices.EqualFunc(w.Ports, v.Ports, func(a, b Port) bool {
 		return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge && a.BridgeName == b.BridgeName && a.MAC == b.MAC &&
 			a.Connections == b.Connections && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted && a.Standing == b.Standing && a.Shut == b.Shut && a.DHCPServer == b.DHCPServer &&
-			slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.Allow.MACs, b.Allow.MACs) && slices.Equal(a.Allow.Prefixes, b.Allow.Prefixes)
+			slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.Answers, b.Answers) && slices.Equal(a.LinkLocals, b.LinkLocals) && a.Container == b.Container && slices.Equal(a.Allow.MACs, b.Allow.MACs) && slices.Equal(a.Allow.Prefixes, b.Allow.Prefixes)
 	})
 }
 
