@@ -19,13 +19,13 @@ func (l *loop) admit(d *desire, p *policing) verdict {
 	}
 	have, known := l.applied[seen]
 	_, failing := l.failing[seen]
-	if known && have == d.form() && !failing && l.police.holds && !p.behind(d.Key) && !l.handover.blind && !l.handover.waits(d) {
+	if known && have == d.form() && !failing && l.police.holds && !p.behind(d.Key) && !l.handover.blind() && !l.handover.waits(d) {
 		l.admitted[seen] = true
 	}
 	switch {
 	case l.admitted[seen]:
 		return admit
-	case !l.police.ever, l.handover.blind:
+	case !l.police.ever, l.handover.blind():
 		// What holds for it is what an earlier agent wrote.
 		return leave
 	case failing && l.police.holds:

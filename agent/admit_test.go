@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"net/netip"
 	"testing"
 
 	"netguard/agent/config"
@@ -45,7 +46,7 @@ func TestAdmit(t *testing.T) {
 		"no_policy_is_about_it_at_all":             {police: police{holds: true, ever: true}, shaped: true, behind: true, want: admit},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := &loop{applied: map[uint64]form{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{7: c.admitted}, police: &c.police}
+			l := &loop{handover: handover{owners: map[netip.Addr]string{}}, applied: map[uint64]form{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{7: c.admitted}, police: &c.police}
 			if c.shaped {
 				l.applied[7] = d.form()
 			}

@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -17,8 +16,6 @@ type handover struct {
 	owners map[netip.Addr]string
 	// old are the addresses whose connections are still to be ended.
 	old map[netip.Addr]bool
-	// blind says that it could not be told whom an earlier agent admitted.
-	blind bool
 }
 
 // look compares with the look before. standing gives the ports that an earlier agent
@@ -42,7 +39,7 @@ func (h *handover) look(desires []desire, standing func() (map[int]bool, error))
 	}
 	if h.owners == nil {
 		stand, err := standing()
-		if h.blind = err != nil; h.blind {
+		if err != nil {
 			return err
 		}
 		for i := range desires {
@@ -63,6 +60,9 @@ func (h *handover) look(desires []desire, standing func() (map[int]bool, error))
 	h.owners = owners
 	return nil
 }
+
+// blind says that it could not be told whom an earlier agent admitted.
+func (h *handover) blind() bool { return h.owners == nil }
 
 // waits tells whether connections of others have to end before the endpoint may be
 // admitted.
@@ -96,7 +96,7 @@ func (p *police) handOver(ctx context.Context, h *handover, urgent bool) {
 	if n > 0 {
 		p.log.Info("connections of containers that are gone were ended", "connections", n, "addresses", len(h.old))
 	}
-	maps.DeleteFunc(h.old, func(netip.Addr, bool) bool { return true })
+	clear(h.old)
 }
 
 // handOver ends what is left of addresses' former owners before the next are admitted.

@@ -69,11 +69,11 @@ func TestHandover(t *testing.T) {
 	}
 	t.Run("nobody_can_say_whom_an_earlier_agent_admitted", func(t *testing.T) {
 		h := &handover{}
-		if err := h.look(nil, func() (map[int]bool, error) { return nil, errors.New("no") }); err == nil || !h.blind {
-			t.Errorf("%v, blind %v", err, h.blind)
+		if err := h.look(nil, func() (map[int]bool, error) { return nil, errors.New("no") }); err == nil || !h.blind() {
+			t.Errorf("%v, blind %v", err, h.blind())
 		}
-		if err := h.look(nil, admitted()); err != nil || h.blind {
-			t.Errorf("the next time: %v, blind %v", err, h.blind)
+		if err := h.look(nil, admitted()); err != nil || h.blind() {
+			t.Errorf("the next time: %v, blind %v", err, h.blind())
 		}
 	})
 }

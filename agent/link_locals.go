@@ -136,7 +136,7 @@ func (l *linkLocals) decide(desires []desire, x extras) error {
 
 // foreign says why an address cannot be an endpoint's, "" if it can.
 func foreign(d *desire, a netip.Addr, mine map[spot]*desire, x extras) string {
-	permitted := slices.ContainsFunc(x.permitted, func(p netip.Prefix) bool { return p.Contains(a) })
+	permitted := within(x.permitted, a)
 	if other := mine[spot{d.Network.Bridge, a}]; other != nil && other != d {
 		return "it is the address of container " + other.Container.Name
 	}
@@ -176,7 +176,7 @@ func (l *linkLocals) first(s spot, by []said) (*desire, bool) {
 	if len(had) == 1 {
 		return had[0], true
 	}
-	lowest := slices.MinFunc(by, func(a, b said) int { return int(int64(a.since) - int64(b.since)) })
+	lowest := slices.MinFunc(by, func(a, b said) int { return cmp.Compare(a.since, b.since) })
 	for _, one := range by {
 		if one.by != lowest.by && one.since == lowest.since {
 			return nil, false
@@ -199,7 +199,7 @@ func (d *desire) local(a netip.Addr) {
 
 // allows tells whether an address is the endpoint's by a label or by Docker.
 func (d *desire) allows(a netip.Addr) bool {
-	return slices.ContainsFunc(d.allow.Prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+	return within(d.allow.Prefixes, a)
 }
 
 // givenTo tells which other endpoint of a bridge has an address by a label or by Docker.

@@ -38,7 +38,7 @@ func work(t testing.TB, p *Process) time.Duration {
 // share is how much of a core the agent takes for a while, in percent.
 func share(t testing.TB, a *Agent, while time.Duration) float64 {
 	before, begin := work(t, a.Process()), time.Now()
-	time.Sleep(while)
+	time.Sleep(while) // the stretch that is measured
 	return float64(work(t, a.Process())-before) / float64(time.Since(begin)) * 100
 }
 
@@ -81,7 +81,7 @@ func BenchmarkAgentUnderAttack(b *testing.B) {
 	others := [2]*Container{e.Run("peer", On("net")), e.Run("shut", On("net"))}
 	settled := func() {
 		a.AwaitStatus("all are admitted", func(s control.Status) bool { return s.InSync && AllAdmitted(s) })
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // what it does once after that is not peace
 	}
 	settled()
 	idle := share(b, a, while)
