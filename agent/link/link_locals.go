@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
 	"net/netip"
 	"os"
 	"time"
@@ -116,20 +115,12 @@ func (t *Table) closeLocals() {
 
 // filterLocals lets messages about link-local addresses alone in.
 func filterLocals(fd int) error {
-	program, err := bpf.Assemble([]bpf.Instruction{
+	return attach(fd, []bpf.Instruction{
 		bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + 3, Size: 1}, // ifaddrmsg.ifa_scope
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: unix.RT_SCOPE_LINK, SkipFalse: 1},
 		bpf.RetConstant{Val: 1 << 20},
 		bpf.RetConstant{Val: 0},
 	})
-	if err != nil {
-		return fmt.Errorf("assemble filter: %w", err)
-	}
-	code := make([]unix.SockFilter, len(program))
-	for i, c := range program {
-		code[i] = unix.SockFilter{Code: c.Op, Jt: c.Jt, Jf: c.Jf, K: c.K}
-	}
-	return unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]})
 }
 
 // watchLocals keeps the addresses up to date until ctx ends.

@@ -49,7 +49,12 @@ func followNeighbours(s *nl.NetlinkSocket) error {
 // filter has the kernel leave out what is not of interest, and RTM_NEWLINK of links that
 // are muted.
 func filter(s *nl.NetlinkSocket, muted map[int]struct{}) error {
-	program, err := bpf.Assemble(append(silence(muted), ofInterest()...))
+	return attach(s.GetFd(), append(silence(muted), ofInterest()...))
+}
+
+// attach gives a socket a filter of classic BPF.
+func attach(fd int, filter []bpf.Instruction) error {
+	program, err := bpf.Assemble(filter)
 	if err != nil {
 		return fmt.Errorf("assemble filter: %w", err)
 	}
@@ -57,7 +62,7 @@ func filter(s *nl.NetlinkSocket, muted map[int]struct{}) error {
 	for i, c := range program {
 		code[i] = unix.SockFilter{Code: c.Op, Jt: c.Jt, Jf: c.Jf, K: c.K}
 	}
-	if err := unix.SetsockoptSockFprog(s.GetFd(), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
+	if err := unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 		&unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}); err != nil {
 		return fmt.Errorf("attach filter: %w", err)
 	}
