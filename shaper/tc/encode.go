@@ -35,19 +35,26 @@ func encode(dev int, direct uint32, s shaper.Step) (netlink.Message, error) {
 				ae.Uint32(htbDirectQlen, direct)
 			}
 		})
-		return request(unix.RTM_NEWQDISC, netlink.Create|netlink.Excl, dev, rootHandle, rootParent, "htb", options), err
+		if err != nil {
+			return netlink.Message{}, err
+		}
+		return request(unix.RTM_NEWQDISC, netlink.Create|netlink.Excl, dev, rootHandle, rootParent, "htb", options)
 	case shaper.AddClass, shaper.ChangeClass:
-		options, err = class(s.Class)
+		if options, err = class(s.Class); err != nil {
+			return netlink.Message{}, err
+		}
 		parent := rootHandle | uint32(s.Class.Parent) // 0 is the qdisc itself
 		// Without NLM_F_EXCL: a class that is there is changed in place.
-		return request(unix.RTM_NEWTCLASS, netlink.Create, dev, rootHandle|uint32(s.Class.Minor), parent, "htb", options), err
+		return request(unix.RTM_NEWTCLASS, netlink.Create, dev, rootHandle|uint32(s.Class.Minor), parent, "htb", options)
 	case shaper.AddQueue, shaper.ChangeQueue:
 		flags := netlink.Create | netlink.Excl
 		if s.Op == shaper.ChangeQueue {
 			flags = 0
 		}
-		options, err = queue(s.Queue)
-		return request(unix.RTM_NEWQDISC, flags, dev, uint32(s.Queue.Handle())<<16, rootHandle|uint32(s.Queue.Class), s.Queue.Kind, options), err
+		if options, err = queue(s.Queue); err != nil {
+			return netlink.Message{}, err
+		}
+		return request(unix.RTM_NEWQDISC, flags, dev, uint32(s.Queue.Handle())<<16, rootHandle|uint32(s.Queue.Class), s.Queue.Kind, options)
 	}
 	return netlink.Message{}, fmt.Errorf("operation %d is not one message", s.Op)
 }
@@ -99,27 +106,21 @@ func rateSpec(bytes uint64, linkLayer byte) []byte {
 }
 
 // request is struct tcmsg with a kind and its options.
-func request(typ uint16, flags netlink.HeaderFlags, dev int, handle, parent uint32, kind string, options []byte) netlink.Message {
-	data := words(0, uint32(dev), handle, parent, 0)
-	data = append(data, attribute(tcaKind, append([]byte(kind), 0))...)
+func request(typ uint16, flags netlink.HeaderFlags, dev int, handle, parent uint32, kind string, options []byte) (netlink.Message, error) {
+	attributes, err := attributesOf(func(ae *netlink.AttributeEncoder) {
+		ae.String(tcaKind, kind)
+		ae.Bytes(tcaOptions, options)
+	})
 	return netlink.Message{
 		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | netlink.Acknowledge | flags},
-		Data:   append(data, attribute(tcaOptions, options)...),
-	}
+		Data:   append(words(0, uint32(dev), handle, parent, 0), attributes...),
+	}, err
 }
 
 func attributesOf(fill func(*netlink.AttributeEncoder)) ([]byte, error) {
 	ae := netlink.NewAttributeEncoder()
 	fill(ae)
 	return ae.Encode()
-}
-
-// attribute is one attribute, padded to four bytes.
-func attribute(typ uint16, value []byte) []byte {
-	const header = 4
-	out := netlinkOrder.AppendUint16(nil, uint16(header+len(value)))
-	out = append(netlinkOrder.AppendUint16(out, typ), value...)
-	return append(out, make([]byte, -len(value)&3)...)
 }
 
 func words(of ...uint32) []byte {
