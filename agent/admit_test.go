@@ -66,7 +66,7 @@ func TestAdmit(t *testing.T) {
 	t.Run("an_unguarded_network_quarantines_too", func(t *testing.T) {
 		op := config.Config{Unguarded: config.Globs{"front"}}
 		for answer, open := range map[verdict]bool{refuse: false, leave: false, admit: true} {
-			got := watch([]desire{*d}, site{ports: []link.Port{*d.Port}, managed: bridges{"br-n": {Index: 9}}, op: op}, func(*desire) verdict { return answer })
+			got := watch([]*desire{d}, site{ports: []link.Port{*d.Port}, managed: bridges{"br-n": {Index: 9}}, op: op}, func(*desire) verdict { return answer })
 			if len(got) != 1 || got[0].Admitted != open || got[0].Guarded == open {
 				t.Errorf("%d: %+v", answer, got)
 			}

@@ -98,7 +98,7 @@ type alerting struct {
 }
 
 // pass looks at the counters when it is time.
-func (a *alerts) pass(now time.Time, desires []desire, unadmitted []lasting) {
+func (a *alerts) pass(now time.Time, desires []*desire, unadmitted []lasting) {
 	if now.Before(a.next) {
 		return
 	}
@@ -114,8 +114,7 @@ func (a *alerts) pass(now time.Time, desires []desire, unadmitted []lasting) {
 	// After the counters: what is counted was handed over before.
 	taken := a.claims.take()
 	here := map[int]*alerting{}
-	for i := range desires {
-		d := &desires[i]
+	for _, d := range desires {
 		if d.Port == nil {
 			continue
 		}

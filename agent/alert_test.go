@@ -26,7 +26,7 @@ type scene struct {
 	err     error
 	now     time.Time
 	log     bytes.Buffer
-	desires []desire
+	desires []*desire
 	// unadmitted are ports that are not admitted.
 	unadmitted []lasting
 	watch      control.EventStream
@@ -38,10 +38,10 @@ func newScene(t *testing.T) *scene {
 	s.alerts = &alerts{log: slog.New(slog.NewTextHandler(&s.log, nil)), hub: hub, claims: &claims{}, samples: true, base: map[int]guard.Violations{},
 		count: func() (map[int]guard.Violations, error) { return s.counts, s.err }}
 	for i, name := range []string{"web", "db"} {
-		s.desires = append(s.desires, desire{Endpoint: endpoint.Endpoint{Container: docker.Container{Name: name, ID: "id-" + name},
+		s.desires = append(s.desires, &desire{Endpoint: endpoint.Endpoint{Container: docker.Container{Name: name, ID: "id-" + name},
 			Network: docker.Network{Name: "front"}, Port: &link.Port{Index: 10 + i, Name: "veth-" + name}}})
 	}
-	s.desires = append(s.desires, desire{Endpoint: endpoint.Endpoint{Container: docker.Container{Name: "no-port"}}})
+	s.desires = append(s.desires, &desire{Endpoint: endpoint.Endpoint{Container: docker.Container{Name: "no-port"}}})
 	s.watch = hub.Subscribe(nil)
 	t.Cleanup(s.watch.Close)
 	return s

@@ -109,8 +109,7 @@ func (n *denials) tell(now time.Time) {
 		return
 	}
 	byAddr := map[netip.Addr]*desire{}
-	for i := range s.desires {
-		d := &s.desires[i]
+	for _, d := range s.desires {
 		for _, a := range slices.Concat(own(d.Endpoint), d.extra) {
 			if _, taken := byAddr[a]; !taken {
 				byAddr[a] = d

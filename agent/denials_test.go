@@ -46,9 +46,9 @@ deny: [{egress: {to: [{cidr: 169.254.169.254/32}]}}]
 	}
 	ports := map[string][]docker.Published{"db": {{HostPort: 15432, ContainerPort: 5432, Proto: "tcp"}, {HostPort: 5353, ContainerPort: 5432, Proto: "udp"},
 		{HostPort: 15432, HostIP: outside, ContainerPort: 5432, Proto: "tcp"}}}
-	var desires []desire
+	var desires []*desire
 	for name, a := range map[string]netip.Addr{"web": webAddr, "db": dbAddr} {
-		desires = append(desires, desire{Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: "id-" + name, Network: "n"},
+		desires = append(desires, &desire{Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: "id-" + name, Network: "n"},
 			Container: docker.Container{Name: name, ID: "id-" + name, Ports: ports[name]}, Network: docker.Network{Name: "front"},
 			Attachment: docker.Attachment{IPv4: a}, Port: &link.Port{Name: "veth-" + name}}})
 	}

@@ -50,12 +50,12 @@ func (d *desire) faults() []string { return slices.Concat(d.wrong, d.notes) }
 
 // desired gives what every endpoint should have, with all addresses that labels name:
 // which of them count is for extras to say. It is pure.
-func desired(endpoints []endpoint.Endpoint, cfg config.Config, leaf shaper.Leaf) []desire {
-	out := make([]desire, len(endpoints))
+func desired(endpoints []endpoint.Endpoint, cfg config.Config, leaf shaper.Leaf) []*desire {
+	out := make([]*desire, len(endpoints))
 	on := networksOf(endpoints)
 	for i, e := range endpoints {
-		d := &out[i]
-		d.Endpoint, d.notes = e, e.Faults
+		d := &desire{Endpoint: e, notes: e.Faults}
+		out[i] = d
 		if e.Beyond {
 			d.inVain(on[e.Key.Container])
 		}

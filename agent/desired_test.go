@@ -20,7 +20,7 @@ func container(labels ...string) docker.Container {
 }
 
 func TestDesired(t *testing.T) {
-	one := func(e endpoint.Endpoint, cfg config.Config) desire {
+	one := func(e endpoint.Endpoint, cfg config.Config) *desire {
 		e.Network.Name = "backend"
 		return desired([]endpoint.Endpoint{e}, cfg, shaper.Hashed)[0]
 	}

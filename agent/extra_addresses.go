@@ -34,14 +34,13 @@ type known struct {
 }
 
 // decide leaves in each endpoint's allow what counts, and says why the rest does not.
-func (x extras) decide(desires []desire) {
+func (x extras) decide(desires []*desire) {
 	answers(desires)
-	if !slices.ContainsFunc(desires, func(d desire) bool { return len(d.allow.Prefixes) > 0 }) {
+	if !slices.ContainsFunc(desires, func(d *desire) bool { return len(d.allow.Prefixes) > 0 }) {
 		return
 	}
 	k := known{owners: map[netip.Addr][]*desire{}, on: map[string][]*desire{}}
-	for i := range desires {
-		d := &desires[i]
+	for _, d := range desires {
 		for _, a := range []netip.Addr{d.Attachment.IPv4.Unmap(), d.Attachment.IPv6} {
 			if a.IsValid() {
 				k.owners[a] = append(k.owners[a], d)
@@ -51,8 +50,7 @@ func (x extras) decide(desires []desire) {
 			k.on[d.Key.Container] = append(k.on[d.Key.Container], d)
 		}
 	}
-	for i := range desires {
-		d := &desires[i]
+	for _, d := range desires {
 		d.claims(x.permitted)
 		d.disclaim(func(p netip.Prefix) (why string, ok bool) {
 			if !p.IsSingleIP() {
@@ -124,10 +122,10 @@ func (x extras) counts(d *desire, a netip.Addr, k known) (why string, ok bool) {
 // answers notes under which addresses of its other networks a container may answer: where
 // it is reached by them past translation, it answers by its default gateway, on whatever
 // network that is. It cannot begin anything under them there: see netpolicy/iptables.
-func answers(desires []desire) {
+func answers(desires []*desire) {
 	by := map[string][]*desire{}
 	for i := range desires {
-		if d := &desires[i]; d.Unmanaged == "" {
+		if d := desires[i]; d.Unmanaged == "" {
 			by[d.Key.Container] = append(by[d.Key.Container], d)
 		}
 	}

@@ -98,7 +98,7 @@ func TestExtraAddresses(t *testing.T) {
 			all[3].Unmanaged = "the configuration excludes its network"
 			desires := desired(all, config.Config{}, shaper.Hashed)
 			extras{subnets(c.permitted...), hostRoutes, map[string]int{"br-f": 2, "br-b": 3}, nil}.decide(desires)
-			d := &desires[0]
+			d := desires[0]
 			if got := texts(d.allow.Prefixes); got != c.want {
 				t.Errorf("the guard allows %q, want %q", got, c.want)
 			}
@@ -266,7 +266,7 @@ func TestExtraAddressesOfRuling(t *testing.T) {
 			desires := desired([]endpoint.Endpoint{joined("vip", front, "172.18.0.2", "172.18.0.10,172.18.0.11")}, config.Config{}, shaper.Hashed)
 			permitted := subnets(c.permitted...)
 			extras{permitted, hostRoutes, map[string]int{"br-f": 2}, nil}.decide(desires)
-			d := &desires[0]
+			d := desires[0]
 			d.narrow(&ruling{widened: map[endpoint.Key][]netip.Addr{d.Key: c.widened}, states: map[endpoint.Key]netpolicy.State{d.Key: {Contested: c.contested}}}, permitted)
 			if got := texts(d.extra); got != c.want {
 				t.Errorf("%q, want %q", got, c.want)

@@ -21,10 +21,9 @@ type handover struct {
 // look compares with the look before. standing gives the ports that an earlier agent
 // admitted, and is asked at the first look only: a container that came while no agent
 // ran has had no connection of its own, so what there is was somebody else's.
-func (h *handover) look(desires []desire, standing func() (map[int]bool, error)) error {
+func (h *handover) look(desires []*desire, standing func() (map[int]bool, error)) error {
 	owners := map[netip.Addr]string{}
-	for i := range desires {
-		d := &desires[i]
+	for _, d := range desires {
 		if d.Unmanaged != "" {
 			continue
 		}
@@ -42,8 +41,7 @@ func (h *handover) look(desires []desire, standing func() (map[int]bool, error))
 		if err != nil {
 			return err
 		}
-		for i := range desires {
-			d := &desires[i]
+		for _, d := range desires {
 			if stand == nil || d.Unmanaged != "" || d.Port != nil && stand[d.Port.Index] {
 				continue
 			}
@@ -71,8 +69,8 @@ func (h *handover) waits(d *desire) bool {
 }
 
 // urgent tells whether somebody waits.
-func (h *handover) urgent(desires []desire) bool {
-	return len(h.old) > 0 && slices.ContainsFunc(desires, func(d desire) bool { return d.Unmanaged == "" && h.waits(&d) })
+func (h *handover) urgent(desires []*desire) bool {
+	return len(h.old) > 0 && slices.ContainsFunc(desires, func(d *desire) bool { return d.Unmanaged == "" && h.waits(d) })
 }
 
 // handOver ends the connections of addresses that are not whose they were, at once where
@@ -100,7 +98,7 @@ func (p *police) handOver(ctx context.Context, h *handover, urgent bool) {
 }
 
 // handOver ends what is left of addresses' former owners before the next are admitted.
-func (l *loop) handOver(ctx context.Context, desires []desire) {
+func (l *loop) handOver(ctx context.Context, desires []*desire) {
 	standing := l.sentry.driver.Standing
 	if l.settings.config().AdmissionOpen { // who came unseen may have connections of its own
 		standing = func() (map[int]bool, error) { return nil, nil }

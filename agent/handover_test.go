@@ -13,8 +13,8 @@ import (
 )
 
 func TestHandover(t *testing.T) {
-	on := func(container, addr string, port int) desire {
-		return desire{Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: container, Network: "n"},
+	on := func(container, addr string, port int) *desire {
+		return &desire{Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: container, Network: "n"},
 			Attachment: docker.Attachment{IPv4: netip.MustParseAddr(addr)}, Port: &link.Port{Index: port}}}
 	}
 	free := on("free", "198.18.0.9", 9)
@@ -32,20 +32,20 @@ func TestHandover(t *testing.T) {
 	}
 	for name, c := range map[string]struct {
 		standing func() (map[int]bool, error)
-		looks    [][]desire
+		looks    [][]*desire
 		old      []string
 	}{
-		"nobody_guarded_before":                 {none, [][]desire{{on("web", web, 2)}}, nil},
-		"an_earlier_agent_admitted_it":          {admitted(2), [][]desire{{on("web", web, 2)}}, nil},
-		"it_came_while_no_agent_ran":            {admitted(2), [][]desire{{on("web", web, 2), on("db", db, 3)}}, []string{db}},
-		"it_came_and_is_not_managed":            {admitted(2), [][]desire{{free}}, nil},
-		"new_later":                             {none, [][]desire{{}, {on("web", web, 2)}}, nil},
-		"gone":                                  {none, [][]desire{{on("web", web, 2)}, {}}, []string{web}},
-		"another_has_it":                        {none, [][]desire{{on("web", web, 2)}, {on("db", web, 3)}}, []string{web}},
-		"the_same_started_again":                {none, [][]desire{{on("web", web, 2)}, {on("web", web, 3)}}, nil},
-		"one_of_two_is_gone":                    {none, [][]desire{{on("web", web, 2), on("db", web, 3)}, {on("db", web, 3)}}, []string{web}},
-		"the_order_of_two_does_not_matter":      {none, [][]desire{{on("web", web, 2), on("db", web, 3)}, {on("db", web, 3), on("web", web, 2)}}, nil},
-		"what_was_gone_stays_so_until_it_ended": {none, [][]desire{{on("web", web, 2)}, {}, {on("db", web, 3)}}, []string{web}},
+		"nobody_guarded_before":                 {none, [][]*desire{{on("web", web, 2)}}, nil},
+		"an_earlier_agent_admitted_it":          {admitted(2), [][]*desire{{on("web", web, 2)}}, nil},
+		"it_came_while_no_agent_ran":            {admitted(2), [][]*desire{{on("web", web, 2), on("db", db, 3)}}, []string{db}},
+		"it_came_and_is_not_managed":            {admitted(2), [][]*desire{{free}}, nil},
+		"new_later":                             {none, [][]*desire{{}, {on("web", web, 2)}}, nil},
+		"gone":                                  {none, [][]*desire{{on("web", web, 2)}, {}}, []string{web}},
+		"another_has_it":                        {none, [][]*desire{{on("web", web, 2)}, {on("db", web, 3)}}, []string{web}},
+		"the_same_started_again":                {none, [][]*desire{{on("web", web, 2)}, {on("web", web, 3)}}, nil},
+		"one_of_two_is_gone":                    {none, [][]*desire{{on("web", web, 2), on("db", web, 3)}, {on("db", web, 3)}}, []string{web}},
+		"the_order_of_two_does_not_matter":      {none, [][]*desire{{on("web", web, 2), on("db", web, 3)}, {on("db", web, 3), on("web", web, 2)}}, nil},
+		"what_was_gone_stays_so_until_it_ended": {none, [][]*desire{{on("web", web, 2)}, {}, {on("db", web, 3)}}, []string{web}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := &handover{}
@@ -62,7 +62,7 @@ func TestHandover(t *testing.T) {
 				t.Errorf("old are %v, want %v", old, c.old)
 			}
 			last := c.looks[len(c.looks)-1]
-			if waits := slices.ContainsFunc(last, func(d desire) bool { return h.waits(&d) }); waits != (len(c.old) > 0 && len(last) > 0) || waits != h.urgent(last) {
+			if waits := slices.ContainsFunc(last, func(d *desire) bool { return h.waits(d) }); waits != (len(c.old) > 0 && len(last) > 0) || waits != h.urgent(last) {
 				t.Errorf("somebody waits: %v, urgent: %v", waits, h.urgent(last))
 			}
 		})

@@ -29,7 +29,7 @@ func viewOf(c docker.Container) docker.View {
 
 // TestLabelsOfImages: what an image says of itself may narrow, and gives nothing.
 func TestLabelsOfImages(t *testing.T) {
-	one := func(c docker.Container, cfg config.Config) desire {
+	one := func(c docker.Container, cfg config.Config) *desire {
 		e := endpoint.Endpoint{Port: &link.Port{MTU: 1500}, Container: trusting(viewOf(c), cfg.TrustImageLabels).Containers[c.ID]}
 		return desired([]endpoint.Endpoint{e}, cfg, shaper.Hashed)[0]
 	}
@@ -91,7 +91,7 @@ func TestLabelsOfImages(t *testing.T) {
 		c := imaged(netpolicy.LabelProject, "shop", netpolicy.LabelService, "api")
 		d := one(c, config.Config{})
 		d.Sharers = []docker.Container{unread}
-		p := parties([]desire{d})[0]
+		p := parties([]*desire{d})[0]
 		if p.Project != "shop" || p.Service != "api" || !p.Inherited[netpolicy.LabelService] || p.Shared[0].Unproven == "" {
 			t.Errorf("%+v", p)
 		}

@@ -30,8 +30,7 @@ func (l *loop) fail(seen uint64, err error) {
 func (l *loop) apply(s *state, ports []link.Port) {
 	news := false
 	wanted := make(map[uint64]*desire, len(s.desires))
-	for i := range s.desires {
-		d := &s.desires[i]
+	for _, d := range s.desires {
 		if d.Port == nil || d.Unmanaged != "" {
 			continue
 		}

@@ -57,7 +57,7 @@ type said struct {
 
 // decide adds to each endpoint's allow what counts, and says why the rest does not. It is
 // called when labels were decided about.
-func (l *linkLocals) decide(desires []desire, x extras) error {
+func (l *linkLocals) decide(desires []*desire, x extras) error {
 	if !l.read {
 		earlier, err := l.before()
 		if err != nil {
@@ -66,14 +66,12 @@ func (l *linkLocals) decide(desires []desire, x extras) error {
 		l.earlier, l.read = earlier, true
 	}
 	mine := map[spot]*desire{}
-	for i := range desires {
-		d := &desires[i]
+	for _, d := range desires {
 		for _, a := range own(d.Endpoint) {
 			mine[spot{d.Network.Bridge, a}] = d
 		}
 	}
-	for i := range desires {
-		d := &desires[i]
+	for _, d := range desires {
 		for _, a := range d.Container.LinkLocals(d.Network) {
 			if d.Network.Bridge == "" || d.Unmanaged != "" {
 				continue
@@ -87,8 +85,7 @@ func (l *linkLocals) decide(desires []desire, x extras) error {
 	}
 	given := givenTo(desires)
 	all := map[spot][]said{}
-	for i := range desires {
-		d := &desires[i]
+	for _, d := range desires {
 		if d.Port == nil || d.Network.Bridge == "" {
 			continue
 		}
@@ -203,10 +200,10 @@ func (d *desire) allows(a netip.Addr) bool {
 }
 
 // givenTo tells which other endpoint of a bridge has an address by a label or by Docker.
-func givenTo(desires []desire) func(spot, *desire) *desire {
+func givenTo(desires []*desire) func(spot, *desire) *desire {
 	by := map[string][]*desire{}
 	for i := range desires {
-		if d := &desires[i]; len(d.allow.Prefixes) > 0 && d.Network.Bridge != "" {
+		if d := desires[i]; len(d.allow.Prefixes) > 0 && d.Network.Bridge != "" {
 			by[d.Network.Bridge] = append(by[d.Network.Bridge], d)
 		}
 	}

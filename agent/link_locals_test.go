@@ -56,7 +56,7 @@ func TestLinkLocalsThatDockerGives(t *testing.T) {
 			desires := desired(all, config.Config{}, shaper.Hashed)
 			l := linkLocals{before: nothingBefore}
 			must(t, l.decide(desires, x))
-			d := &desires[0]
+			d := desires[0]
 			if got := texts(d.allow.Prefixes); got != c.want || texts(d.away()) != c.want {
 				t.Errorf("it has %q, on its bridge alone %q, want %q", got, texts(d.away()), c.want)
 			}

@@ -78,7 +78,7 @@ type loop struct {
 
 // state is what the last pass came to.
 type state struct {
-	desires  []desire
+	desires  []*desire
 	errs     map[endpoint.Key]error // why the kernel could not be brought to it
 	observed observed
 	held     map[endpoint.Key]time.Time
@@ -231,7 +231,7 @@ func (l *loop) pass(ctx context.Context) {
 		}
 	}
 	for i := range s.desires {
-		if d := &s.desires[i]; d.Port != nil && d.Unmanaged == "" {
+		if d := s.desires[i]; d.Port != nil && d.Unmanaged == "" {
 			if f, ok := l.failing[d.Port.Seen]; ok {
 				s.errs[d.Key] = f.err
 			}

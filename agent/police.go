@@ -61,7 +61,7 @@ type place struct {
 	bridge string
 }
 
-func places(desires []desire) []place {
+func places(desires []*desire) []place {
 	out := make([]place, len(desires))
 	for i := range desires {
 		out[i] = place{desires[i].Key, desires[i].Network.Bridge}
@@ -79,14 +79,14 @@ func (r *ruling) wish() iptables.Wish {
 
 // rule compiles. Where the operator lets labels name addresses of other networks, a
 // container is told by its bridge as well. It is pure.
-func rule(catalog *netpolicy.Catalog, desires []desire, ps []netpolicy.Endpoint, byBridge bool, held map[netpolicy.Holding]bool, builtIn ...netpolicy.Policy) *ruling {
+func rule(catalog *netpolicy.Catalog, desires []*desire, ps []netpolicy.Endpoint, byBridge bool, held map[netpolicy.Holding]bool, builtIn ...netpolicy.Policy) *ruling {
 	r := &ruling{catalog: catalog, builtIn: builtIn, endpoints: ps, byBridge: byBridge, places: places(desires), homes: homes(desires), states: map[endpoint.Key]netpolicy.State{},
 		within: map[endpoint.Key]bool{}, bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}, named: map[endpoint.Key][]netip.Prefix{}}
 	r.rules = netpolicy.Compile(netpolicy.World{Endpoints: ps, Policies: append(slices.Clip(catalog.Policies()), builtIn...), Broken: catalog.Broken(), Places: byBridge, Held: held})
 	r.held = r.rules.Held(ps)
 	within, widened := r.rules.Within(ps), r.rules.Widened(ps)
 	for i, s := range r.rules.States {
-		e := &desires[i]
+		e := desires[i]
 		r.states[e.Key], r.named[e.Key] = s, e.allow.Prefixes
 		if len(widened[i]) > 0 {
 			r.widened[e.Key] = widened[i]
@@ -147,7 +147,7 @@ type police struct {
 }
 
 // compile rules on the endpoints that there are now.
-func (p *police) compile(catalog *netpolicy.Catalog, desires []desire, byBridge bool) {
+func (p *police) compile(catalog *netpolicy.Catalog, desires []*desire, byBridge bool) {
 	if ps := parties(desires); p.ruling == nil || p.ruling.catalog != catalog || p.ruling.byBridge != byBridge || p.ruled != p.swarm || !reflect.DeepEqual(p.ruling.endpoints, ps) ||
 		!slices.Equal(p.ruling.places, places(desires)) {
 		p.ruling, p.dirty, p.holds = rule(catalog, desires, ps, byBridge, p.held, builtIn(p.swarm)...), true, false

@@ -18,8 +18,8 @@ func TestCompile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	one := func(network, bridge string) []desire {
-		return []desire{{allow: allow, extra: []netip.Addr{netip.MustParseAddr("192.0.2.10")}, Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: "web", Network: network},
+	one := func(network, bridge string) []*desire {
+		return []*desire{{allow: allow, extra: []netip.Addr{netip.MustParseAddr("192.0.2.10")}, Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: "web", Network: network},
 			Network:    docker.Network{Name: "front", Bridge: bridge},
 			Attachment: docker.Attachment{IPv4: netip.MustParseAddr("172.18.0.2")}}}}
 	}

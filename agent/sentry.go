@@ -88,10 +88,10 @@ func (s site) port(p link.Port) (guard.Port, bool) {
 
 // watch gives the ports of the managed bridges: those that desires know, as they
 // are declared and admitted where ask says so, and all others quarantined.
-func watch(desires []desire, here site, ask func(*desire) verdict) []guard.Port {
+func watch(desires []*desire, here site, ask func(*desire) verdict) []guard.Port {
 	byPort := make(map[int]*desire, len(desires))
 	for i := range desires {
-		if d := &desires[i]; d.Port != nil {
+		if d := desires[i]; d.Port != nil {
 			byPort[d.Port.Index] = d
 		}
 	}
@@ -131,10 +131,10 @@ func watch(desires []desire, here site, ask func(*desire) verdict) []guard.Port 
 
 // elsewhere are the addresses of containers on networks that are not managed, so
 // that no label takes them.
-func elsewhere(desires []desire) []netip.Addr {
+func elsewhere(desires []*desire) []netip.Addr {
 	var out []netip.Addr
 	for i := range desires {
-		if d := &desires[i]; d.Unmanaged != "" {
+		if d := desires[i]; d.Unmanaged != "" {
 			for _, a := range []netip.Addr{d.Attachment.IPv4, d.Attachment.IPv6} {
 				if a.IsValid() {
 					out = append(out, a)

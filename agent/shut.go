@@ -8,10 +8,10 @@ import (
 )
 
 // shut gives the ports of those that policies close for what reaches them, by ifindex.
-func (r *ruling) shut(desires []desire) map[int]bool {
+func (r *ruling) shut(desires []*desire) map[int]bool {
 	out := map[int]bool{}
 	for i := range desires {
-		if e := &desires[i]; e.Port != nil && e.Unmanaged == "" && r.states[e.Key].Isolated(netpolicy.Ingress) {
+		if e := desires[i]; e.Port != nil && e.Unmanaged == "" && r.states[e.Key].Isolated(netpolicy.Ingress) {
 			out[e.Port.Index] = true
 		}
 	}

@@ -88,7 +88,7 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 		out.Findings = append(out.Findings, text)
 	}
 	for i := range s.desires {
-		e := r.endpoint(&s.desires[i], s, snapshot, rules, guarding)
+		e := r.endpoint(s.desires[i], s, snapshot, rules, guarding)
 		out.InSync = out.InSync && e.Missing == ""
 		out.Endpoints = append(out.Endpoints, e)
 	}

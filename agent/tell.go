@@ -11,8 +11,7 @@ import (
 // tell logs what became of endpoints, one line each time that changes.
 func (l *loop) tell(s *state) {
 	here := make(map[endpoint.Key]struct{}, len(s.desires))
-	for i := range s.desires {
-		d := &s.desires[i]
+	for _, d := range s.desires {
 		here[d.Key] = struct{}{}
 		now := d.summary()
 		was, known := l.told[d.Key]

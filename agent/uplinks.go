@@ -128,7 +128,7 @@ const patience = 5 * time.Second
 // unknownPorts are the ports of managed bridges that are nobody's, for longer than it
 // takes a container to start. While Docker cannot be read nothing is said of any: nobody
 // can be asked whose they are.
-func (s site) unknownPorts(desires []desire, o observed, now time.Time) []link.Port {
+func (s site) unknownPorts(desires []*desire, o observed, now time.Time) []link.Port {
 	if o.err != nil {
 		return nil
 	}

@@ -19,13 +19,12 @@ type lasting struct {
 }
 
 // lasting gives those of the managed bridges.
-func (s site) lasting(desires []desire, unknown []link.Port, report guard.Report, now time.Time) []lasting {
+func (s site) lasting(desires []*desire, unknown []link.Port, report guard.Report, now time.Time) []lasting {
 	var out []lasting
 	for _, p := range unknown {
 		out = append(out, lasting{port: p})
 	}
-	for i := range desires {
-		d := &desires[i]
+	for _, d := range desires {
 		if d.Port != nil && d.Unmanaged == "" && report.Ports[d.Port.Index].State == guard.Quarantined && now.Sub(d.Port.Since) >= patience {
 			out = append(out, lasting{*d.Port, d})
 		}

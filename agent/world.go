@@ -10,10 +10,9 @@ import (
 )
 
 // parties gives the endpoints as policies see them, in the same order. It is pure.
-func parties(desires []desire) []netpolicy.Endpoint {
+func parties(desires []*desire) []netpolicy.Endpoint {
 	out := make([]netpolicy.Endpoint, len(desires))
-	for i := range desires {
-		e := &desires[i]
+	for i, e := range desires {
 		p := netpolicy.Endpoint{Workload: workload(e.Container), Network: e.Network.Name, Bridge: e.Network.Bridge, Managed: e.underPolicies(),
 			Addrs: own(e.Endpoint), Extra: e.extra, Away: e.away(), Since: e.Container.Created}
 		p.Build = e.Attachment.Kind == docker.KindBuild
