@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"errors"
 	"net"
 	"net/netip"
 	"syscall"
@@ -25,8 +26,13 @@ func TestAddressOfAnother(t *testing.T) {
 		t.Helper()
 		var c *net.UDPConn
 		if err := at.Do(func() (err error) {
-			c, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(ip), Port: port})
-			return err
+			// A program that is just being started may still hold the socket that was closed.
+			for until := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
+				c, err = net.ListenUDP("udp4", &net.UDPAddr{IP: net.ParseIP(ip), Port: port})
+				if !errors.Is(err, syscall.EADDRINUSE) || time.Now().After(until) {
+					return err
+				}
+			}
 		}); err != nil {
 			t.Fatal(err)
 		}

@@ -136,26 +136,24 @@ func TestClients(t *testing.T) {
 	// arrives sends a datagram, and one after it to a port that nothing is said of.
 	got := func(at *box, to netip.Addr, from, port int) bool {
 		var all []*net.UDPConn
-		open := func(in *box, local net.UDPAddr) *net.UDPConn {
-			var c *net.UDPConn
-			f := func() {
-				var err error
-				c, err = net.ListenUDP("udp", &local)
-				h.check(err)
-			}
-			if all = append(all, c); in == nil {
-				f()
-			} else {
-				in.inside(f)
-			}
-			all[len(all)-1] = c
-			return c
-		}
 		defer func() {
 			for _, c := range all {
 				_ = c.Close()
 			}
 		}()
+		open := func(in *box, local net.UDPAddr) *net.UDPConn {
+			f := func() {
+				c, err := opened(func() (*net.UDPConn, error) { return net.ListenUDP("udp", &local) })
+				h.check(err)
+				all = append(all, c)
+			}
+			if in == nil {
+				f()
+			} else {
+				in.inside(f)
+			}
+			return all[len(all)-1]
+		}
 		asked, last := open(at, net.UDPAddr{Port: port}), open(at, net.UDPAddr{Port: 4000})
 		sender := open(a, net.UDPAddr{Port: from})
 		buf := make([]byte, 10)
@@ -224,7 +222,9 @@ func TestClients(t *testing.T) {
 func (b *box) datagram(to netip.Addr, from, port int) (n int, err error) {
 	b.inside(func() {
 		var c *net.UDPConn
-		if c, err = net.DialUDP("udp", &net.UDPAddr{Port: from}, &net.UDPAddr{IP: to.AsSlice(), Port: port}); err == nil {
+		if c, err = opened(func() (*net.UDPConn, error) {
+			return net.DialUDP("udp", &net.UDPAddr{Port: from}, &net.UDPAddr{IP: to.AsSlice(), Port: port})
+		}); err == nil {
 			n, err = c.Write([]byte("answer"))
 			_ = c.Close()
 		}

@@ -282,7 +282,9 @@ func TestTraffic(t *testing.T) {
 		h.run(t, name+"_published_port_answers", func(t *testing.T) {
 			var server net.Listener
 			var err error
-			a.inside(func() { server, err = net.Listen("tcp4", "0.0.0.0:80") })
+			a.inside(func() {
+				server, err = opened(func() (net.Listener, error) { return net.Listen("tcp4", "0.0.0.0:80") })
+			})
 			if err != nil {
 				t.Fatal(err)
 			}

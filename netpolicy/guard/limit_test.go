@@ -25,7 +25,7 @@ func (b *box) opens(to netip.Addr, first, n int) {
 			}
 			s, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 			b.host.check(err)
-			if err := unix.Bind(s, at); err != nil {
+			if _, err := opened(func() (int, error) { return s, unix.Bind(s, at) }); err != nil {
 				b.host.t.Fatalf("bind %s port %d: %v", from, port, err)
 			}
 			if err := unix.Sendto(s, []byte("x"), 0, dest); err != nil {

@@ -260,6 +260,16 @@ func (h *host) await(what string, holds func() bool) {
 	}
 }
 
+// opened opens a socket, and waits while a closed one still has its address: a program
+// that is just being started holds the sockets that were open at its fork until its exec.
+func opened[T any](open func() (T, error)) (socket T, err error) {
+	for deadline := time.Now().Add(arrives); ; time.Sleep(time.Millisecond) {
+		if socket, err = open(); !errors.Is(err, unix.EADDRINUSE) || time.Now().After(deadline) {
+			return socket, err
+		}
+	}
+}
+
 func (h *host) check(err error) {
 	h.t.Helper()
 	if err != nil {
