@@ -80,6 +80,13 @@ type Port struct {
 	Since time.Time
 }
 
+// Same tells whether two ports are the same in all that is known of them.
+func (p *Port) Same(o *Port) bool {
+	return p.Index == o.Index && p.Seen == o.Seen && p.Name == o.Name && p.Master == o.Master && p.MasterName == o.MasterName &&
+		p.MTU == o.MTU && p.PeerIndex == o.PeerIndex && p.NSID == o.NSID && p.Pinned == o.Pinned && p.Up == o.Up &&
+		p.Since.Equal(o.Since) && slices.Equal(p.MAC, o.MAC) && slices.Equal(p.PeerMAC, o.PeerMAC) && slices.Equal(p.LinkLocals, o.LinkLocals)
+}
+
 // Table is the set of ports and bridges of one network namespace.
 type Table struct {
 	log    *slog.Logger
@@ -99,6 +106,8 @@ type Table struct {
 
 	mu      sync.Mutex // guards what follows
 	veths   map[int]*Port
+	order   []*Port // the veths in the order in which they were first seen
+	ports   []Port  // the last snapshot; nil when something changed since
 	peers   map[int]int // ifindex of a peer while in this namespace -> port
 	bridges map[int]string
 	ifbs    map[int]struct{}
@@ -186,18 +195,28 @@ func (t *Table) Close() {
 }
 
 // Snapshot returns the ports of bridges, in the order in which they were first
-// seen. The caller owns the result.
+// seen. Nobody may change the result: all callers get the same one until a port changes.
 func (t *Table) Snapshot() []Port {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	ports := make([]Port, 0, len(t.veths))
-	for _, v := range t.veths {
-		if p, ok := t.port(v); ok {
-			ports = append(ports, p)
+	if t.ports == nil {
+		t.ports = make([]Port, 0, len(t.order))
+		for _, v := range t.order {
+			if p, ok := t.port(v); ok {
+				t.ports = append(t.ports, p)
+			}
 		}
 	}
-	slices.SortFunc(ports, func(a, b Port) int { return int(int64(a.Seen) - int64(b.Seen)) })
-	return ports
+	return t.ports
+}
+
+// drop forgets a veth. The caller holds t.mu.
+func (t *Table) drop(index int) {
+	if v, ok := t.veths[index]; ok {
+		delete(t.veths, index)
+		t.order = slices.DeleteFunc(t.order, func(o *Port) bool { return o == v })
+		t.ports = nil
+	}
 }
 
 // Seen returns the number of the link that was first seen last.
@@ -228,7 +247,8 @@ func (t *Table) TakeHint() Hint {
 }
 
 // port returns a copy of v with its bridge's name; false when v is not a port
-// of a bridge. The caller holds t.mu.
+// of a bridge. What v points to is replaced and never changed, so the copy shares it.
+// The caller holds t.mu.
 func (t *Table) port(v *Port) (Port, bool) {
 	name, ok := t.bridges[v.Master]
 	if !ok {
@@ -236,8 +256,5 @@ func (t *Table) port(v *Port) (Port, bool) {
 	}
 	p := *v
 	p.MasterName = name
-	p.MAC = slices.Clone(v.MAC)
-	p.PeerMAC = slices.Clone(v.PeerMAC)
-	p.LinkLocals = slices.Clone(v.LinkLocals)
 	return p, true
 }

@@ -21,6 +21,7 @@ func (t *Table) store(l netlink.Link) {
 	a := l.Attrs()
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.ports = nil
 	switch l.Type() {
 	case "bridge":
 		t.bridges[a.Index] = a.Name
@@ -38,6 +39,7 @@ func (t *Table) store(l netlink.Link) {
 		t.seen++
 		v = &Port{Index: a.Index, Seen: t.seen, Since: time.Now()}
 		t.veths[a.Index] = v
+		t.order = append(t.order, v)
 	}
 	v.Name, v.Master, v.MTU = a.Name, a.MasterIndex, a.MTU
 	v.MAC = a.HardwareAddr

@@ -26,8 +26,9 @@ func (t *Table) Watch(ctx context.Context, wake func()) error {
 	}
 	wake()
 	heard := make(chan struct{})
-	ctx, cancel := context.WithCancel(ctx)
-	go func() { t.watchLocals(ctx, wake); close(heard) }()
+	// ctx itself says that the socket was closed: a context below it may say so later.
+	hearing, cancel := context.WithCancel(ctx)
+	go func() { t.watchLocals(hearing, wake); close(heard) }()
 	defer func() { cancel(); <-heard }()
 	for {
 		t.patience(time.Now())
@@ -47,8 +48,6 @@ func (t *Table) Watch(ctx context.Context, wake func()) error {
 			continue
 		case errors.Is(err, unix.EINTR), errors.Is(err, unix.EAGAIN):
 			continue
-		case err != nil && ctx.Err() != nil: // it closed the socket
-			return ctx.Err()
 		case err != nil:
 			return fmt.Errorf("receive link messages: %w", err)
 		case from.Pid != nl.PidKernel:
@@ -92,16 +91,17 @@ func (t *Table) list(ctx context.Context) error {
 		// another one that took its index. The container cannot change
 		// the MAC of the host's end.
 		if v, ok := t.veths[a.Index]; ok && !bytes.Equal(v.MAC, a.HardwareAddr) {
-			delete(t.veths, a.Index)
+			t.drop(a.Index)
 		}
 	}
 	if !interrupted {
 		for index := range t.veths {
 			if _, ok := here[index]; !ok {
-				delete(t.veths, index)
+				t.drop(index)
 			}
 		}
 	}
+	t.ports = nil
 	clear(t.bridges)
 	clear(t.ifbs)
 	clear(t.devices)
@@ -239,7 +239,10 @@ func (t *Table) remove(index int) bool {
 	t.unmuteGone(index)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	delete(t.veths, index)
+	t.drop(index)
+	if _, bridge := t.bridges[index]; bridge {
+		t.ports = nil
+	}
 	delete(t.bridges, index)
 	delete(t.ifbs, index)
 	delete(t.devices, index)
@@ -272,6 +275,7 @@ func (t *Table) pin(index int) {
 	}
 	t.mu.Lock()
 	v.PeerMAC, v.Pinned = mac, up
+	t.ports = nil
 	t.mu.Unlock()
 	if up && t.locals.ask != nil {
 		if !t.listing {
