@@ -40,7 +40,7 @@ func TestConnectionsOfAnEndpoint(t *testing.T) {
 		"a_wrong_label_of_a_sharer": {1000, []string{"20", "no limit"}, 20, `label netguard.guard.connections is "no limit"`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := desired([]endpoint.Endpoint{labelled(c.labels...)}, config.Config{Connections: c.operator}, shaper.Leaf(""))[0]
+			d := desired(pointers(labelled(c.labels...)), &config.Config{Connections: c.operator}, shaper.Leaf(""))[0]
 			if d.connections != c.limit {
 				t.Errorf("%d, want %d", d.connections, c.limit)
 			}

@@ -110,7 +110,7 @@ func (n *denials) tell(now time.Time) {
 	}
 	byAddr := map[netip.Addr]*desire{}
 	for _, d := range s.desires {
-		for _, a := range slices.Concat(own(d.Endpoint), d.extra) {
+		for _, a := range slices.Concat(d.own(), d.extra) {
 			if _, taken := byAddr[a]; !taken {
 				byAddr[a] = d
 			}

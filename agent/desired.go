@@ -29,6 +29,12 @@ type desire struct {
 	dhcpServer bool
 	// connections is how many it may have open at a time; 0 is no limit.
 	connections uint32
+	// addrs are own's, worked out once.
+	addrs []netip.Addr
+	// base is what it was copied from, to be changed; nil where it was not: see drafts.
+	base *desire
+	// alone says that no other endpoint, and nothing but its labels, decides about it.
+	alone bool
 	// wrong is what is wrong with its labels, with the remedy: it is not to be
 	// admitted. notes are what holds other than as it was declared.
 	wrong, notes []string
@@ -50,31 +56,32 @@ func (d *desire) faults() []string { return slices.Concat(d.wrong, d.notes) }
 
 // desired gives what every endpoint should have, with all addresses that labels name:
 // which of them count is for extras to say. It is pure.
-func desired(endpoints []endpoint.Endpoint, cfg config.Config, leaf shaper.Leaf) []*desire {
-	out := make([]*desire, len(endpoints))
-	on := networksOf(endpoints)
-	for i, e := range endpoints {
-		d := &desire{Endpoint: e, notes: e.Faults}
-		out[i] = d
-		if e.Beyond {
-			d.inVain(on[e.Key.Container])
-		}
-		if e.Unmanaged != "" {
-			continue
-		}
-		if d.kind(cfg) {
-			d.shape(cfg.Limits, leaf, on[e.Key.Container])
-			d.counts(cfg.Connections)
-		}
-		d.owns()
-		d.serves(cfg, on[e.Key.Container])
+func desired(endpoints []*endpoint.Endpoint, cfg *config.Config, leaf shaper.Leaf) []*desire {
+	return new(drafts).desired(endpoints, cfg, leaf)
+}
+
+// newDesire works out what an endpoint should have by its labels. On are the networks of
+// its container.
+func newDesire(e *endpoint.Endpoint, cfg *config.Config, leaf shaper.Leaf, on []string) *desire {
+	d := &desire{Endpoint: *e, notes: e.Faults, addrs: ownOf(e)}
+	if e.Beyond {
+		d.inVain(on)
 	}
-	return out
+	if e.Unmanaged != "" {
+		return d
+	}
+	if d.kind(cfg) {
+		d.shape(cfg.Limits, leaf, on)
+		d.counts(cfg.Connections)
+	}
+	d.owns()
+	d.serves(cfg, on)
+	return d
 }
 
 // networksOf gives the names of the networks that each container is on, by its ID,
 // sorted: where it has an endpoint, and where it was declared to have one.
-func networksOf(endpoints []endpoint.Endpoint) map[string][]string {
+func networksOf(endpoints []*endpoint.Endpoint) map[string][]string {
 	on := map[string][]string{}
 	for _, e := range endpoints {
 		id := e.Key.Container

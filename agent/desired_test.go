@@ -19,10 +19,19 @@ func container(labels ...string) docker.Container {
 	return c
 }
 
+// pointers is how Join gives endpoints.
+func pointers(all ...endpoint.Endpoint) []*endpoint.Endpoint {
+	out := make([]*endpoint.Endpoint, len(all))
+	for i := range all {
+		out[i] = &all[i]
+	}
+	return out
+}
+
 func TestDesired(t *testing.T) {
 	one := func(e endpoint.Endpoint, cfg config.Config) *desire {
 		e.Network.Name = "backend"
-		return desired([]endpoint.Endpoint{e}, cfg, shaper.Hashed)[0]
+		return desired(pointers(e), &cfg, shaper.Hashed)[0]
 	}
 	port := &link.Port{MTU: 1500}
 	t.Run("shapes_both_directions_from_labels", func(t *testing.T) {
@@ -61,12 +70,12 @@ func TestDesired(t *testing.T) {
 		on := func(network string) endpoint.Endpoint {
 			return endpoint.Endpoint{Key: endpoint.Key{Container: "c", Network: network}, Port: port, Container: c, Network: docker.Network{Name: network}}
 		}
-		for _, d := range desired([]endpoint.Endpoint{on("backend"), on("other")}, config.Config{}, shaper.Hashed) {
+		for _, d := range desired(pointers(on("backend"), on("other")), &config.Config{}, shaper.Hashed) {
 			if len(d.faults()) > 0 || d.wish.Egress == nil {
 				t.Errorf("on %s: %q, %+v", d.Network.Name, d.faults(), d.wish)
 			}
 		}
-		for _, d := range desired([]endpoint.Endpoint{on("backend")}, config.Config{}, shaper.Hashed) {
+		for _, d := range desired(pointers(on("backend")), &config.Config{}, shaper.Hashed) {
 			if len(d.wrong) > 0 || len(d.notes) != 1 || !strings.Contains(d.notes[0], "netguard.network.other.egress.rate has no effect") {
 				t.Errorf("on %s: %q", d.Network.Name, d.faults())
 			}

@@ -11,7 +11,7 @@ import (
 
 // serves reads whether the container may answer DHCP clients of its network. It takes
 // the creator's word and the operator's: who answers them becomes their router.
-func (d *desire) serves(cfg config.Config, on []string) {
+func (d *desire) serves(cfg *config.Config, on []string) {
 	note := func(format string, args ...any) { d.notes = append(slices.Clip(d.notes), fmt.Sprintf(format, args...)) }
 	for _, c := range append([]docker.Container{d.Container}, d.Sharers...) {
 		label, ok := c.Labels[guard.LabelDHCP]

@@ -41,7 +41,7 @@ func TestDHCPServers(t *testing.T) {
 			}
 			all := []endpoint.Endpoint{joined("dns", front, "172.18.0.2", ""), joined("dns", back, "172.19.0.2", "")}
 			all[0].Container, all[1].Container = of, of
-			desires := desired(all, config.Config{DHCPServers: c.permitted, Unguarded: c.unguarded}, shaper.Hashed)
+			desires := desired(pointers(all...), &config.Config{DHCPServers: c.permitted, Unguarded: c.unguarded}, shaper.Hashed)
 			if got := [2]bool{desires[0].dhcpServer, desires[1].dhcpServer}; got != c.want {
 				t.Errorf("a server on front and back: %v, want %v", got, c.want)
 			}
@@ -58,7 +58,7 @@ func TestDHCPServers(t *testing.T) {
 	// Of who shares its namespace the label counts as well.
 	e := joined("web", front, "172.18.0.2", "")
 	e.Sharers = []docker.Container{{Name: "dns", Labels: map[string]string{guard.LabelDHCP: "server"}}}
-	if d := desired([]endpoint.Endpoint{e}, config.Config{DHCPServers: config.Globs{"front"}}, shaper.Hashed)[0]; !d.dhcpServer {
+	if d := desired(pointers(e), &config.Config{DHCPServers: config.Globs{"front"}}, shaper.Hashed)[0]; !d.dhcpServer {
 		t.Error("a sharer's label does not count")
 	}
 }

@@ -39,11 +39,11 @@ func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rule
 		e.State = control.Unmanaged
 		return e
 	}
-	for _, a := range own(d.Endpoint) {
+	for _, a := range d.own() {
 		e.Denied += rules.denied[a]
 	}
 	for _, p := range d.allow.Prefixes {
-		if p.IsSingleIP() && !slices.Contains(own(d.Endpoint), p.Addr()) {
+		if p.IsSingleIP() && !slices.Contains(d.own(), p.Addr()) {
 			e.Denied += rules.denied[p.Addr()]
 		}
 	}

@@ -125,7 +125,7 @@ func (x extras) counts(d *desire, a netip.Addr, k known) (why string, ok bool) {
 func answers(desires []*desire) {
 	by := map[string][]*desire{}
 	for i := range desires {
-		if d := desires[i]; d.Unmanaged == "" {
+		if d := desires[i]; d.Unmanaged == "" && !d.alone {
 			by[d.Key.Container] = append(by[d.Key.Container], d)
 		}
 	}
@@ -254,15 +254,23 @@ func (d *desire) disclaim(counts func(netip.Prefix) (why string, ok bool)) {
 func (d *desire) away() []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range d.allow.Prefixes {
-		if !p.IsSingleIP() || !slices.Contains(d.extra, p.Addr()) && !slices.Contains(own(d.Endpoint), p.Addr()) {
+		if !p.IsSingleIP() || !slices.Contains(d.extra, p.Addr()) && !slices.Contains(d.own(), p.Addr()) {
 			out = append(out, p)
 		}
 	}
 	return out
 }
 
-// own are the addresses that Docker gave an endpoint, and its link-local one.
-func own(e endpoint.Endpoint) []netip.Addr {
+// own are the addresses that Docker gave an endpoint, and its link-local one. Nobody may
+// change them.
+func (d *desire) own() []netip.Addr {
+	if d.addrs != nil {
+		return d.addrs
+	}
+	return ownOf(&d.Endpoint)
+}
+
+func ownOf(e *endpoint.Endpoint) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range []netip.Addr{e.Attachment.IPv4, e.Attachment.IPv6, linkLocal(e.Attachment.MAC)} {
 		if a.IsValid() {

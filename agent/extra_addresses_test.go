@@ -96,7 +96,7 @@ func TestExtraAddresses(t *testing.T) {
 			all := []endpoint.Endpoint{joined("evil", front, "172.18.0.2", c.label), joined("evil", back, "172.19.0.2", c.label),
 				joined("web", front, "172.18.0.3", ""), joined("other", lan, "172.20.0.2", "172.20.0.10")}
 			all[3].Unmanaged = "the configuration excludes its network"
-			desires := desired(all, config.Config{}, shaper.Hashed)
+			desires := desired(pointers(all...), &config.Config{}, shaper.Hashed)
 			extras{subnets(c.permitted...), hostRoutes, map[string]int{"br-f": 2, "br-b": 3}, nil}.decide(desires)
 			d := desires[0]
 			if got := texts(d.allow.Prefixes); got != c.want {
@@ -126,7 +126,7 @@ func TestExtraAddresses(t *testing.T) {
 
 func TestExtraAddressesBesideAnUplink(t *testing.T) {
 	for _, permitted := range [][]netip.Prefix{nil, subnets("172.18.0.0/24")} {
-		desires := desired([]endpoint.Endpoint{joined("vip", front, "172.18.0.2", "172.18.0.10")}, config.Config{}, shaper.Hashed)
+		desires := desired(pointers(joined("vip", front, "172.18.0.2", "172.18.0.10")), &config.Config{}, shaper.Hashed)
 		extras{permitted, hostRoutes, map[string]int{"br-f": 2}, map[string]ownPorts{"br-f": {all: []string{"eth0"}}}}.decide(desires)
 		d := desires[0]
 		if said := strings.Join(d.notes, "\n"); (len(d.extra) == 1) != (permitted != nil) || (said == "") != (permitted != nil) || said != "" && !strings.Contains(said, "bridge br-f holds eth0") {
@@ -137,7 +137,7 @@ func TestExtraAddressesBesideAnUplink(t *testing.T) {
 
 func TestExtraAddressesAwaitTheRules(t *testing.T) {
 	const label = "172.18.0.10,172.18.0.11"
-	desires := desired([]endpoint.Endpoint{joined("vip", front, "172.18.0.2", label)}, config.Config{}, shaper.Hashed)
+	desires := desired(pointers(joined("vip", front, "172.18.0.2", label)), &config.Config{}, shaper.Hashed)
 	d := desires[0]
 	d.await(&ruling{named: map[endpoint.Key][]netip.Prefix{d.Key: subnets("172.18.0.10/32")}})
 	if got := texts(d.allow.Prefixes); got != "172.18.0.10/32" {
@@ -165,7 +165,7 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			all := []endpoint.Endpoint{joined("two", front, "172.18.0.2", c.label), joined("two", c.network, "172.19.0.2", c.label), joined("other", c.network, "172.19.0.3", "")}
-			desires := desired(all, config.Config{}, shaper.Hashed)
+			desires := desired(pointers(all...), &config.Config{}, shaper.Hashed)
 			extras{nil, hostRoutes, map[string]int{"br-f": 2, "br-b": 3}, nil}.decide(desires)
 			if got := texts(desires[0].answers); got != c.want {
 				t.Errorf("it may answer under %q, want %q", got, c.want)
@@ -188,7 +188,7 @@ func TestExtraAddressesAreKept(t *testing.T) {
 	evil.Container.Labels["netguard.egress"] = "[]"
 	p, catalog := &police{}, &netpolicy.Catalog{}
 	lost := func(all ...endpoint.Endpoint) (names []string) {
-		desires := desired(all, config.Config{}, shaper.Hashed)
+		desires := desired(pointers(all...), &config.Config{}, shaper.Hashed)
 		extras{nil, hostRoutes, map[string]int{"br-f": 2}, nil}.decide(desires)
 		p.compile(catalog, desires, false)
 		for i := range desires {
@@ -263,7 +263,7 @@ func TestExtraAddressesOfRuling(t *testing.T) {
 			"172.18.0.10 is left out: container lb has it, which named it first"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			desires := desired([]endpoint.Endpoint{joined("vip", front, "172.18.0.2", "172.18.0.10,172.18.0.11")}, config.Config{}, shaper.Hashed)
+			desires := desired(pointers(joined("vip", front, "172.18.0.2", "172.18.0.10,172.18.0.11")), &config.Config{}, shaper.Hashed)
 			permitted := subnets(c.permitted...)
 			extras{permitted, hostRoutes, map[string]int{"br-f": 2}, nil}.decide(desires)
 			d := desires[0]

@@ -27,7 +27,7 @@ func (h *handover) look(desires []*desire, standing func() (map[int]bool, error)
 		if d.Unmanaged != "" {
 			continue
 		}
-		for _, a := range own(d.Endpoint) {
+		for _, a := range d.own() {
 			all := append(strings.Fields(owners[a]), d.Key.Container)
 			slices.Sort(all)
 			owners[a] = strings.Join(slices.Compact(all), " ")
@@ -45,7 +45,7 @@ func (h *handover) look(desires []*desire, standing func() (map[int]bool, error)
 			if stand == nil || d.Unmanaged != "" || d.Port != nil && stand[d.Port.Index] {
 				continue
 			}
-			for _, a := range own(d.Endpoint) {
+			for _, a := range d.own() {
 				h.old[a] = true
 			}
 		}
@@ -65,7 +65,7 @@ func (h *handover) blind() bool { return h.owners == nil }
 // waits tells whether connections of others have to end before the endpoint may be
 // admitted.
 func (h *handover) waits(d *desire) bool {
-	return len(h.old) > 0 && slices.ContainsFunc(own(d.Endpoint), func(a netip.Addr) bool { return h.old[a] })
+	return len(h.old) > 0 && slices.ContainsFunc(d.own(), func(a netip.Addr) bool { return h.old[a] })
 }
 
 // urgent tells whether somebody waits.

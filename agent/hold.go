@@ -18,7 +18,7 @@ const heldFor = 2 * time.Second
 // loop's goroutine.
 type holder struct {
 	log  *slog.Logger
-	last []endpoint.Endpoint // of the last pass, those that have a port
+	last []*endpoint.Endpoint // of the last pass, those that have a port
 	// held are those that were kept in it, since when.
 	held map[endpoint.Key]time.Time
 	told bool
@@ -51,7 +51,7 @@ func (h *holder) view(v docker.View, ports []link.Port) docker.View {
 }
 
 // joined notes what a pass found.
-func (h *holder) joined(endpoints []endpoint.Endpoint) {
+func (h *holder) joined(endpoints []*endpoint.Endpoint) {
 	h.last = h.last[:0]
 	for _, e := range endpoints {
 		if e.Port != nil {

@@ -16,7 +16,7 @@ func homes(desires []*desire) []iptables.Home {
 		if e.Unmanaged != "" || e.Network.Bridge == "" {
 			continue
 		}
-		for _, a := range slices.Concat(own(e.Endpoint), e.extra) {
+		for _, a := range slices.Concat(e.own(), e.extra) {
 			out = append(out, iptables.Home{Addr: a, Bridge: e.Network.Bridge})
 		}
 	}

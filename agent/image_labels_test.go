@@ -31,7 +31,7 @@ func viewOf(c docker.Container) docker.View {
 func TestLabelsOfImages(t *testing.T) {
 	one := func(c docker.Container, cfg config.Config) *desire {
 		e := endpoint.Endpoint{Port: &link.Port{MTU: 1500}, Container: trusting(viewOf(c), cfg.TrustImageLabels).Containers[c.ID]}
-		return desired([]endpoint.Endpoint{e}, cfg, shaper.Hashed)[0]
+		return desired(pointers(e), &cfg, shaper.Hashed)[0]
 	}
 	trusted := config.Config{TrustImageLabels: config.Globs{"ev*"}}
 	unread := imaged(guard.LabelAllow, "192.0.2.10")
@@ -83,7 +83,7 @@ func TestLabelsOfImages(t *testing.T) {
 		c := imaged("netguard.network.backend.egress.rate", "1gbit")
 		c.Labels["netguard.egress.rate"] = "5mbit"
 		e := endpoint.Endpoint{Port: &link.Port{MTU: 1500}, Container: c, Network: docker.Network{Name: "backend"}}
-		if d := desired([]endpoint.Endpoint{e}, config.Config{}, shaper.Hashed)[0]; d.limits.Limit[shaper.Egress].Rate != 5*shaper.Mbit {
+		if d := desired(pointers(e), &config.Config{}, shaper.Hashed)[0]; d.limits.Limit[shaper.Egress].Rate != 5*shaper.Mbit {
 			t.Errorf("%+v, %q", d.limits.Limit, d.faults())
 		}
 	})

@@ -17,7 +17,7 @@ func kindName(k docker.Kind) string {
 
 // kind has what is no container treated as what it is. The routing mesh carries what is
 // for all services of the host: no limit for one container is meant for it.
-func (d *desire) kind(cfg config.Config) (limits bool) {
+func (d *desire) kind(cfg *config.Config) (limits bool) {
 	switch d.Attachment.Kind {
 	case docker.KindSwarmIngress:
 		return false

@@ -65,9 +65,15 @@ func (l *linkLocals) decide(desires []*desire, x extras) error {
 		}
 		l.earlier, l.read = earlier, true
 	}
+	if !slices.ContainsFunc(desires, func(d *desire) bool {
+		return len(d.Container.LocalAddrs) > 0 || d.Port != nil && len(d.Port.LinkLocals) > 0
+	}) {
+		l.has = nil
+		return nil
+	}
 	mine := map[spot]*desire{}
 	for _, d := range desires {
-		for _, a := range own(d.Endpoint) {
+		for _, a := range d.own() {
 			mine[spot{d.Network.Bridge, a}] = d
 		}
 	}
@@ -184,7 +190,7 @@ func (l *linkLocals) first(s spot, by []said) (*desire, bool) {
 
 // local adds an address.
 func (d *desire) local(a netip.Addr) {
-	if !d.allows(a) && !slices.Contains(own(d.Endpoint), a) {
+	if !d.allows(a) && !slices.Contains(d.own(), a) {
 		// What a label says of it does not matter then.
 		d.notes = slices.DeleteFunc(slices.Clone(d.notes), func(n string) bool {
 			return strings.HasPrefix(n, fmt.Sprintf("label %s: %s ", guard.LabelAllow, a))

@@ -53,7 +53,7 @@ func TestLinkLocalsThatDockerGives(t *testing.T) {
 			if c.uplink {
 				x.own = map[string]ownPorts{"br-f": {all: []string{"eth0"}}}
 			}
-			desires := desired(all, config.Config{}, shaper.Hashed)
+			desires := desired(pointers(all...), &config.Config{}, shaper.Hashed)
 			l := linkLocals{before: nothingBefore}
 			must(t, l.decide(desires, x))
 			d := desires[0]
@@ -134,7 +134,7 @@ func TestLinkLocalsThatContainersSay(t *testing.T) {
 		{"though_it_came_later", []endpoint.Endpoint{has(one, 14, x), has(given, 15, x)}, "two " + x + "/128", "container two was given it"},
 		{"not_one_of_who_is_left_alone", []endpoint.Endpoint{has(one, 20, "fe80::f"), has(free, 16, "fe80::f")}, "", "container other had it first"},
 	} {
-		desires := desired(step.all, config.Config{}, shaper.Hashed)
+		desires := desired(pointers(step.all...), &config.Config{}, shaper.Hashed)
 		must(t, l.decide(desires, localWords(nil)))
 		var got, notes []string
 		for i := range desires {

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"netguard/agent/config"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
 	"netguard/netpolicy/guard"
@@ -52,6 +53,10 @@ type loop struct {
 
 	holder *holder
 	bound  endpoint.Bindings
+	drafts drafts
+	// decided and final are the desires as they were compiled last, and as they were
+	// applied last.
+	decided, final settled
 	// applied is what was written last for a port, by link.Port.Seen.
 	applied map[uint64]form
 	failing map[uint64]failure // ports that could not be written, by link.Port.Seen
@@ -174,25 +179,27 @@ func (l *loop) pass(ctx context.Context) {
 	seen.view = trusting(l.holder.view(seen.view, ports), cfg.TrustImageLabels)
 	l.police.networks = allOf(seen.view)
 	op := endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}
-	ground := site{ports: ports, op: cfg, devices: l.links.Devices(), watches: l.sentry.mode == guard.Monitor}
+	ground := site{ports: ports, op: *cfg, devices: l.links.Devices(), watches: l.sentry.mode == guard.Monitor}
 	ground.own = hostPorts(ports, ground.devices, cfg.Uplinks)
 	op.Left = l.left(seen, op, ground)
 	endpoints := endpoint.Join(endpoint.Observation{View: seen.view, Ports: ports, Fresh: seen.fresh,
 		Sandboxes: seen.sandboxes, Now: time.Now()}, op, l.bound)
 	l.observer.contested(endpoints)
 	l.holder.joined(endpoints)
-	s := &state{desires: desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, observed: seen, held: l.holder.held}
+	s := &state{desires: l.drafts.desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, observed: seen, held: l.holder.held}
 	if seen.complete { // before that nobody knows whose the ports are
 		l.memory.keep(seen.view, seen.reads)
 		here := ground
 		here.managed = managedBridges(seen.view, l.links.Bridges(), op)
 		l.sentry.quarantine(here) // before anything that takes long
 		words := extras{cfg.Claims, l.routes.to, l.links.Bridges(), ground.own}
+		s.desires = copies(s.desires)
 		words.decide(s.desires)
 		if err := l.locals.decide(s.desires, words); err != nil {
 			l.log.Error("link-local addresses of containers do not count: the guard's table cannot be read", "error", err)
 		}
-		l.police.swarm = swarmPort(seen.view, cfg)
+		l.decided.settle(s.desires)
+		l.police.swarm = swarmPort(seen.view, *cfg)
 		l.police.compile(l.policies.now.Load(), s.desires, len(cfg.Claims) > 0 || l.locals.ever)
 		l.sentry.policed = l.sentry.policed || l.police.ruling.any()
 		shut := l.police.ruling.shut(s.desires)
@@ -200,11 +207,7 @@ func (l *loop) pass(ctx context.Context) {
 		l.police.pass(ctx)
 		l.handOver(ctx, s.desires)
 		s.policing = l.police.result()
-		for i := range s.desires {
-			s.desires[i].uncounted(s.policing.ruling.states[s.desires[i].Key].Uncounted)
-			s.desires[i].narrow(s.policing.ruling, cfg.Claims)
-			s.desires[i].await(l.police.known)
-		}
+		s.desires = l.narrowed(s.desires, s.policing.ruling, cfg)
 		l.apply(s, ports)
 		watched := watch(s.desires, here, func(d *desire) verdict { return l.admit(d, s.policing) })
 		l.sentry.apply(here, l.sentry.shutting(watched, shut, l.police.holds), elsewhere(s.desires))
@@ -240,6 +243,24 @@ func (l *loop) pass(ctx context.Context) {
 	s.admission = l.sentry.admission
 	l.tell(s)
 	l.state.Store(s)
+}
+
+// narrowed gives the desires with what the ruling says of them.
+func (l *loop) narrowed(desires []*desire, r *ruling, cfg *config.Config) []*desire {
+	out := slices.Clone(desires)
+	for i, d := range out {
+		found := r.states[d.Key].Uncounted
+		if len(found) == 0 && len(d.allow.Prefixes) == 0 {
+			continue
+		}
+		c := d.copy()
+		c.uncounted(found)
+		c.narrow(r, cfg.Claims)
+		c.await(l.police.known)
+		out[i] = c
+	}
+	l.final.settle(out)
+	return out
 }
 
 // left says why bridges are not taken. While admission is open nothing is cut there, and

@@ -70,7 +70,7 @@ type observer struct {
 }
 
 // contested notes whose ports their MACs do not tell, and asks for their namespaces.
-func (o *observer) contested(endpoints []endpoint.Endpoint) {
+func (o *observer) contested(endpoints []*endpoint.Endpoint) {
 	contests, news := map[string]bool{}, false
 	for _, e := range endpoints {
 		if e.Contested {

@@ -46,12 +46,12 @@ func BenchmarkDesired(b *testing.B) {
 	for _, n := range []int{10, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			v, ports, fresh := crowd(n)
-			bound := endpoint.NewBindings()
+			bound, m := endpoint.NewBindings(), drafts{}
 			cfg := config.Config{}
 			b.ReportAllocs()
 			for b.Loop() {
 				es := endpoint.Join(endpoint.Observation{View: v, Ports: ports, Fresh: fresh, Now: time.Now()}, endpoint.Operator{}, bound)
-				ds := desired(es, cfg, shaper.Hashed)
+				ds := copies(m.desired(es, &cfg, shaper.Hashed))
 				x := extras{route: func(netip.Addr) (link.Route, error) { return link.Route{}, nil }, bridges: map[string]int{}}
 				x.decide(ds)
 				if len(ds) != n || ds[0].Port == nil {

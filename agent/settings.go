@@ -39,7 +39,8 @@ func (s *settings) findings() []string {
 	return out
 }
 
-func (s *settings) config() config.Config { return *s.now.Load() }
+// config is the configuration in force. Nobody changes it: another one is another pointer.
+func (s *settings) config() *config.Config { return s.now.Load() }
 
 // reload reads the file again and tells whether something changed. A file that
 // cannot be read leaves the old configuration in force.
@@ -55,7 +56,7 @@ func (s *settings) reload(o Options, log *slog.Logger) bool {
 		return false
 	}
 	// What was opened at the start stays as it is.
-	started := old
+	started := *old
 	started.Exclude, started.Limits, started.AllowOptOut = cfg.Exclude, cfg.Limits, cfg.AllowOptOut
 	started.Unguarded, started.AdmissionOpen, started.Storm = cfg.Unguarded, cfg.AdmissionOpen, cfg.Storm
 	started.TrustImageLabels = cfg.TrustImageLabels
@@ -67,7 +68,7 @@ func (s *settings) reload(o Options, log *slog.Logger) bool {
 		text := fmt.Sprintf("%s changes what is only read at the start (socket, metrics, docker_host, policy_dir, log): restart the agent for that", o.ConfigPath)
 		s.fault.Store(&text)
 	}
-	if reflect.DeepEqual(started, old) {
+	if reflect.DeepEqual(started, *old) {
 		return false
 	}
 	s.now.Store(&started)

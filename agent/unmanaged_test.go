@@ -39,7 +39,7 @@ func TestLabelsInVain(t *testing.T) {
 				return endpoint.Endpoint{Key: endpoint.Key{Container: "c", Network: network}, Container: container(c.labels...), Sharers: []docker.Container{container(c.sharer...)},
 					Network: docker.Network{Name: network}, Unmanaged: unmanaged, Beyond: unmanaged != "" && !c.chosen}
 			}
-			d := desired([]endpoint.Endpoint{on("lan", "its driver"), on("front", "")}, config.Config{}, shaper.Hashed)[0]
+			d := desired(pointers(on("lan", "its driver"), on("front", "")), &config.Config{}, shaper.Hashed)[0]
 			if got := strings.Join(d.notes, "\n"); len(d.notes) > 1 || !strings.Contains(got, c.want) || (got == "") != (c.want == "") || len(d.wrong) > 0 {
 				t.Errorf("%q, want %q", d.faults(), c.want)
 			}

@@ -14,7 +14,7 @@ func parties(desires []*desire) []netpolicy.Endpoint {
 	out := make([]netpolicy.Endpoint, len(desires))
 	for i, e := range desires {
 		p := netpolicy.Endpoint{Workload: workload(e.Container), Network: e.Network.Name, Bridge: e.Network.Bridge, Managed: e.underPolicies(),
-			Addrs: own(e.Endpoint), Extra: e.extra, Away: e.away(), Since: e.Container.Created}
+			Addrs: e.own(), Extra: e.extra, Away: e.away(), Since: e.Container.Created}
 		p.Build = e.Attachment.Kind == docker.KindBuild
 		for _, s := range e.Sharers {
 			p.Shared = append(p.Shared, workload(s))

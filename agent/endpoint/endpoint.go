@@ -13,9 +13,6 @@
 package endpoint
 
 import (
-	"fmt"
-	"maps"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -23,10 +20,6 @@ import (
 	"netguard/agent/docker"
 	"netguard/agent/link"
 )
-
-// Label is the one that turns netguard off for a container, where the operator
-// permits it.
-const Label = "netguard.enabled"
 
 // Key names an endpoint: a container on a network, by their IDs.
 type Key struct{ Container, Network string }
@@ -56,14 +49,6 @@ type Endpoint struct {
 	Faults []string
 }
 
-// Operator is what the configuration says about which endpoints are managed.
-type Operator struct {
-	Exclude     []string // patterns of network names
-	AllowOptOut bool     // netguard.enabled=false counts
-	// Left says of bridges, by name, why their networks are left alone.
-	Left map[string]string
-}
-
 // Observation is what Join looks at.
 type Observation struct {
 	View  docker.View
@@ -87,7 +72,8 @@ type Sandbox struct {
 	Seen uint64
 }
 
-// Bindings are what Join has found out about ports, which are named by link.Port.Seen.
+// Bindings are what Join has found out about ports, which are named by link.Port.Seen, and
+// what it came to last.
 type Bindings struct {
 	// ports gives whose they are. Those with the zero Key are nobody's whom their
 	// MAC names.
@@ -95,11 +81,12 @@ type Bindings struct {
 	// beside is how far ports had been seen while the endpoint had one. None of
 	// those will be its next one, whatever MAC they have by then.
 	beside map[Key]uint64
+	last   *last
 }
 
 // NewBindings knows of no port.
 func NewBindings() Bindings {
-	return Bindings{ports: map[uint64]Key{}, beside: map[Key]uint64{}}
+	return Bindings{ports: map[uint64]Key{}, beside: map[Key]uint64{}, last: &last{}}
 }
 
 // unclaimed is how long after a port came Docker may name its container. Who has none
@@ -107,72 +94,131 @@ func NewBindings() Bindings {
 const unclaimed = 5 * time.Second
 
 // Join gives all endpoints that the view names, ordered by container and
-// network name, and updates the bindings.
-func Join(o Observation, op Operator, bound Bindings) []Endpoint {
-	byBridge := map[string][]*link.Port{}
-	here := map[uint64]bool{}
+// network name, and updates the bindings. What did not change is the same pointer as at
+// the last call. Nobody may change what a pointer leads to, or the slice.
+func Join(o Observation, op Operator, bound Bindings) []*Endpoint {
+	l := bound.last
+	affected, moved := l.compare(o, op)
+	if !moved && len(affected) == 0 && len(l.networks) == len(o.View.Networks) {
+		return l.all
+	}
+	bound.clean(o)
+	owned := make(map[Key]*link.Port, len(o.Ports))
 	for i := range o.Ports {
 		p := &o.Ports[i]
-		here[p.Seen] = true
-		byBridge[p.MasterName] = append(byBridge[p.MasterName], p)
-	}
-	for seen, key := range bound.ports {
-		_, attached := o.View.Networks[key.Network].Endpoints[key.Container]
-		if !here[seen] || !attached && key != (Key{}) {
-			delete(bound.ports, seen)
+		if key, ok := bound.ports[p.Seen]; ok && key != (Key{}) && owned[key] == nil && o.View.Networks[key.Network].Bridge == p.MasterName {
+			owned[key] = p
 		}
 	}
-	for key := range bound.beside {
+	for _, nid := range affected {
+		l.networks[nid] = o.network(nid, op, bound, owned)
+	}
+	l.all = make([]*Endpoint, 0, len(l.all)+1)
+	for nid, n := range l.networks {
+		if _, there := o.View.Networks[nid]; !there {
+			delete(l.networks, nid)
+			continue
+		}
+		l.all = append(l.all, n.endpoints...)
+	}
+	slices.SortFunc(l.all, func(a, b *Endpoint) int {
+		return compare(a.Container.Name, b.Container.Name, a.Network.Name, b.Network.Name, a.Key.Container, b.Key.Container, a.Key.Network, b.Key.Network)
+	})
+	return l.all
+}
+
+// clean forgets the ports and the endpoints that are gone.
+func (b Bindings) clean(o Observation) {
+	here := make(map[uint64]bool, len(o.Ports))
+	for i := range o.Ports {
+		here[o.Ports[i].Seen] = true
+	}
+	for seen, key := range b.ports {
+		_, attached := o.View.Networks[key.Network].Endpoints[key.Container]
+		if !here[seen] || !attached && key != (Key{}) {
+			delete(b.ports, seen)
+		}
+	}
+	for key := range b.beside {
 		_, there := o.View.Containers[key.Container]
 		n, known := o.View.Networks[key.Network]
 		there = there || n.Endpoints[key.Container].Kind != docker.KindContainer
 		if !there || !known {
-			delete(bound.beside, key)
+			delete(b.beside, key)
 		}
 	}
-	sharers := sharers(o.View)
-	var out []Endpoint
-	for nid, n := range o.View.Networks {
-		for _, cid := range provenFirst(n.Endpoints) {
-			a := n.Endpoints[cid]
-			c, known := o.View.Containers[cid]
-			switch {
-			case a.Kind != docker.KindContainer && n.Bridge == "":
-				continue // a swarm's own
-			case a.Kind != docker.KindContainer:
-				c = docker.Container{ID: cid, Name: cid, State: "running"}
-			case !known:
-				continue // listed in a moment
-			}
-			e := Endpoint{Key: Key{cid, nid}, Container: c, Sharers: sharers[cid], Network: n, Attachment: a}
-			e.Unmanaged, e.Faults = op.manages(n, c)
-			e.Beyond = beyond(n) != ""
-			if n.Bridge != "" {
-				e.Port, e.Contested = o.port(e, byBridge[n.Bridge], bound)
-			}
-			out = append(out, e)
-		}
-		o.disbelieve(nid, byBridge[n.Bridge], bound)
-	}
-	slices.SortFunc(out, func(a, b Endpoint) int {
-		return compare(a.Container.Name, b.Container.Name, a.Network.Name, b.Network.Name, a.Key.Container, b.Key.Container, a.Key.Network, b.Key.Network)
-	})
-	return out
 }
 
-// provenFirst gives the keys of attachments, those of containers first. Of what is no
-// container nothing but the MAC tells the port: it gets none that is a container's by
-// its namespace.
-func provenFirst(all map[string]docker.Attachment) []string {
-	keys := slices.Collect(maps.Keys(all))
-	rank := func(key string) int {
-		if all[key].Kind != docker.KindContainer {
-			return 1
+// network joins what there is of one network.
+func (o Observation) network(nid string, op Operator, bound Bindings, owned map[Key]*link.Port) *network {
+	n, l := o.View.Networks[nid], bound.last
+	ports := l.ports[n.Bridge]
+	was := l.networks[nid]
+	is := &network{Network: n, ports: ports, by: make(map[string]*Endpoint, len(n.Endpoints)), settled: true}
+	for _, cid := range o.provenFirst(n.Endpoints) {
+		a := n.Endpoints[cid]
+		c, known := o.View.Containers[cid]
+		switch {
+		case a.Kind != docker.KindContainer && n.Bridge == "":
+			continue // a swarm's own
+		case a.Kind != docker.KindContainer:
+			c = docker.Container{ID: cid, Name: cid, State: "running"}
+		case !known:
+			is.settled = false
+			continue // listed in a moment
 		}
-		return 0
+		key := Key{cid, nid}
+		port, contested := owned[key], false
+		if port == nil && n.Bridge != "" {
+			port, contested = o.port(key, a, ports, bound)
+			is.settled = is.settled && port != nil
+		}
+		e := was.endpoint(cid)
+		if e == nil || !e.as(&c, l.sharers[cid], &n, &a, port, contested) {
+			e = &Endpoint{Key: key, Container: c, Sharers: l.sharers[cid], Network: n, Attachment: a, Port: port, Contested: contested}
+			e.Unmanaged, e.Faults = op.manages(n, c)
+			e.Beyond = beyond(n) != ""
+		}
+		is.by[cid] = e
+		is.endpoints = append(is.endpoints, e)
 	}
-	slices.SortFunc(keys, func(a, b string) int { return rank(a) - rank(b) })
-	return keys
+	o.disbelieve(nid, ports, bound)
+	for _, p := range ports {
+		if _, known := bound.ports[p.Seen]; !known {
+			is.settled = false
+		}
+	}
+	return is
+}
+
+// as tells whether an endpoint that is made of these would be as e is.
+func (e *Endpoint) as(c *docker.Container, sharers []docker.Container, n *docker.Network, a *docker.Attachment, p *link.Port, contested bool) bool {
+	return e.Contested == contested && (p == nil) == (e.Port == nil) && (p == nil || p.Same(e.Port)) &&
+		e.Container.Same(c) && e.Network.Same(n) && e.Attachment.Same(a) &&
+		slices.EqualFunc(e.Sharers, sharers, func(x, y docker.Container) bool { return x.Same(&y) })
+}
+
+// provenFirst gives the keys of attachments: first those of containers whose namespaces
+// were asked for, last those of no container. A namespace tells a port for certain, a MAC
+// may be a lie, and of what is no container there is only the MAC. The order is always
+// the same.
+func (o Observation) provenFirst(all map[string]docker.Attachment) []string {
+	var ranks [3][]string
+	for key, a := range all {
+		_, asked := o.Sandboxes[key]
+		switch {
+		case a.Kind != docker.KindContainer:
+			ranks[2] = append(ranks[2], key)
+		case asked:
+			ranks[0] = append(ranks[0], key)
+		default:
+			ranks[1] = append(ranks[1], key)
+		}
+	}
+	for _, keys := range ranks {
+		slices.Sort(keys)
+	}
+	return slices.Concat(ranks[:]...)
 }
 
 func compare(pairs ...string) int {
@@ -199,13 +245,8 @@ func sharers(v docker.View) map[string][]docker.Container {
 	return out
 }
 
-// port finds the endpoint's port among those of its bridge, and binds it.
-func (o Observation) port(e Endpoint, ports []*link.Port, bound Bindings) (_ *link.Port, contested bool) {
-	for _, p := range ports {
-		if bound.ports[p.Seen] == e.Key {
-			return p, false
-		}
-	}
+// port finds an endpoint's port among those of its bridge, and binds it.
+func (o Observation) port(of Key, a docker.Attachment, ports []*link.Port, bound Bindings) (_ *link.Port, contested bool) {
 	var found []*link.Port
 	later := false // a port that the view may not know has the MAC too
 	for _, p := range ports {
@@ -213,20 +254,20 @@ func (o Observation) port(e Endpoint, ports []*link.Port, bound Bindings) (_ *li
 		if known && key != (Key{}) || p.NSID < 0 {
 			continue
 		}
-		if p.Seen > o.Fresh[e.Key.Network] {
-			later = later || e.Attachment.MAC != nil && slices.Equal(p.PeerMAC, e.Attachment.MAC)
+		if p.Seen > o.Fresh[of.Network] {
+			later = later || a.MAC != nil && slices.Equal(p.PeerMAC, a.MAC)
 			continue
 		}
-		if ns, asked := o.Sandboxes[e.Key.Container]; asked && p.Seen <= ns.Seen {
+		if ns, asked := o.Sandboxes[of.Container]; asked && p.Seen <= ns.Seen {
 			if p.NSID == ns.NSID {
-				bound.ports[p.Seen] = e.Key
+				bound.ports[p.Seen] = of
 				return p, false
 			}
 			continue
 		}
 		switch {
-		case e.Attachment.MAC == nil || !slices.Equal(p.PeerMAC, e.Attachment.MAC):
-		case known || p.Seen <= bound.beside[e.Key]:
+		case a.MAC == nil || !slices.Equal(p.PeerMAC, a.MAC):
+		case known || p.Seen <= bound.beside[of]:
 			contested = true
 		default:
 			found = append(found, p)
@@ -236,7 +277,7 @@ func (o Observation) port(e Endpoint, ports []*link.Port, bound Bindings) (_ *li
 	if len(found) != 1 || later {
 		return nil, contested || len(found) > 0
 	}
-	bound.ports[found[0].Seen] = e.Key
+	bound.ports[found[0].Seen] = of
 	return found[0], false
 }
 
@@ -266,62 +307,4 @@ func (o Observation) disbelieve(network string, ports []*link.Port, bound Bindin
 			bound.ports[p.Seen] = Key{}
 		}
 	}
-}
-
-// Manages tells whether netguard manages a network.
-func (op Operator) Manages(n docker.Network) bool { return op.leaves(n) == "" }
-
-// beyond says why a network cannot be managed, "" if it can.
-func beyond(n docker.Network) string {
-	switch n.Driver {
-	case "bridge":
-	case "host":
-		return "it uses the host's own network (--network host)"
-	case "null":
-		return "it has no network (--network none)"
-	case "macvlan", "ipvlan", "overlay":
-		return fmt.Sprintf("its network's driver is %s, whose traffic crosses no bridge of this host that netguard could guard", n.Driver)
-	default:
-		return fmt.Sprintf("its network's driver is %q: netguard manages networks of the driver bridge", n.Driver)
-	}
-	return ""
-}
-
-// leaves says why a network is left alone, "" if it is not.
-func (op Operator) leaves(n docker.Network) string {
-	if why := beyond(n); why != "" {
-		return why
-	}
-	if why, ok := op.Left[n.Bridge]; ok && n.Bridge != "" {
-		return why
-	}
-	for _, pattern := range op.Exclude {
-		if ok, err := path.Match(pattern, n.Name); ok && err == nil {
-			return fmt.Sprintf("the configuration excludes its network (networks.exclude: %s)", pattern)
-		}
-	}
-	return ""
-}
-
-// manages says why an endpoint is left alone, "" if it is not.
-func (op Operator) manages(n docker.Network, c docker.Container) (reason string, faults []string) {
-	if reason := op.leaves(n); reason != "" {
-		return reason, nil
-	}
-	switch value, there := c.Labels[Label]; {
-	case !there || value == "true":
-	case value == "false" && op.AllowOptOut && !c.Counts(Label):
-		why := "the image has the same, and an image cannot opt out"
-		if c.Unproven != "" {
-			why = c.Unproven
-		}
-		faults = append(faults, fmt.Sprintf("label %s=false has no effect: %s: add the image to trust_image_labels of the configuration (docker lists it as %.200q), or exclude the network", Label, why, c.Image))
-	case value == "false" && op.AllowOptOut:
-		return "its label " + Label + "=false opts out", nil
-	case value == "false":
-		faults = append(faults, fmt.Sprintf("label %s=false has no effect: the operator's configuration does not permit it (allow_opt_out: true)", Label))
-	default:
-		faults = append(faults, fmt.Sprintf("label %s=%.40q: it is true or false", Label, value))
-	}
-	return "", faults
 }

@@ -27,7 +27,7 @@ func scene(macs map[string]net.HardwareAddr, ports ...link.Port) Observation {
 	return Observation{View: v, Ports: ports, Fresh: map[string]uint64{"n": 100}}
 }
 
-func portOf(t *testing.T, es []Endpoint, name string) uint64 {
+func portOf(t *testing.T, es []*Endpoint, name string) uint64 {
 	t.Helper()
 	for _, e := range es {
 		if e.Container.Name == name {
@@ -102,7 +102,9 @@ func TestJoin(t *testing.T) {
 		if p := portOf(t, Join(o, Operator{}, bound), "a"); p != 2 {
 			t.Errorf("after its restart a has port %d, want 2", p)
 		}
-		delete(o.View.Networks["n"].Endpoints, "a")
+		n := o.View.Networks["n"]
+		n.Endpoints = nil // a view that was handed out does not change
+		o.View.Networks = map[string]docker.Network{"n": n}
 		if es := Join(o, Operator{}, bound); len(es) != 0 || len(bound.ports) != 0 {
 			t.Errorf("a was disconnected; endpoints %v, bindings %v", es, bound)
 		}

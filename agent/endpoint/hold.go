@@ -15,8 +15,8 @@ import (
 // not list it (for a moment, or wrongly) is no reason to take its rules away, and
 // none to cut it off. It is let go when Docker gives its bridge or one of its
 // addresses to another, so that nobody inherits what it may do.
-func Hold(v docker.View, last []Endpoint, ports []link.Port) (docker.View, []Key) {
-	var lacking []Endpoint
+func Hold(v docker.View, last []*Endpoint, ports []link.Port) (docker.View, []Key) {
+	var lacking []*Endpoint
 	for _, e := range last {
 		if e.Port == nil {
 			continue
@@ -96,7 +96,7 @@ func other(given map[netip.Addr]Key, a netip.Addr, key Key) bool {
 	return taken && owner != key
 }
 
-func macTaken(v docker.View, e Endpoint) bool {
+func macTaken(v docker.View, e *Endpoint) bool {
 	for cid, a := range v.Networks[e.Key.Network].Endpoints {
 		if cid != e.Key.Container && a.MAC != nil && bytes.Equal(a.MAC, e.Attachment.MAC) {
 			return true

@@ -12,7 +12,7 @@ import (
 )
 
 // running is a scene with a at a port, joined.
-func running(t *testing.T) (Observation, []Endpoint) {
+func running(t *testing.T) (Observation, []*Endpoint) {
 	t.Helper()
 	o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA})
 	n := o.View.Networks["n"]

@@ -106,8 +106,8 @@ type Table struct {
 
 	mu      sync.Mutex // guards what follows
 	veths   map[int]*Port
-	order   []*Port // the veths in the order in which they were first seen
-	ports   []Port  // the last snapshot; nil when something changed since
+	order   []*Port     // the veths in the order in which they were first seen
+	ports   []Port      // the last snapshot; nil when something changed since
 	peers   map[int]int // ifindex of a peer while in this namespace -> port
 	bridges map[int]string
 	ifbs    map[int]struct{}

@@ -1,0 +1,116 @@
+package endpoint
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+
+	"netguard/agent/docker"
+	"netguard/agent/link"
+)
+
+// last is what Join looked at and came to last, so that a change costs what it is about
+// and not what there is.
+type last struct {
+	op        Operator
+	view      docker.View
+	all       []*Endpoint
+	networks  map[string]*network
+	sharers   map[string][]docker.Container
+	ports     map[string][]*link.Port // by bridge
+	snapshot  []link.Port
+	sandboxes map[string]Sandbox
+}
+
+// network is what Join came to for one network.
+type network struct {
+	docker.Network
+	ports     []*link.Port
+	endpoints []*Endpoint
+	by        map[string]*Endpoint // by container
+	// settled says that nothing but another observation would come to something else:
+	// each endpoint has its port, and each port is somebody's.
+	settled bool
+}
+
+func (n *network) endpoint(container string) *Endpoint {
+	if n == nil {
+		return nil
+	}
+	return n.by[container]
+}
+
+// compare gives the networks that have to be joined again, tells whether any port may
+// have come, gone or changed, and keeps what it looked at.
+func (l *last) compare(o Observation, op Operator) (affected []string, moved bool) {
+	all := l.networks == nil || !l.op.same(op) || !identical(l.sandboxes, o.Sandboxes)
+	if l.networks == nil {
+		l.networks = map[string]*network{}
+	}
+	others := l.containers(o.View)
+	if len(others) > 0 || l.sharers == nil {
+		l.sharers = sharers(o.View)
+	}
+	if l.ports == nil || len(l.snapshot) != len(o.Ports) || len(o.Ports) > 0 && &l.snapshot[0] != &o.Ports[0] {
+		l.ports, moved = map[string][]*link.Port{}, true
+		for i := range o.Ports {
+			p := &o.Ports[i]
+			l.ports[p.MasterName] = append(l.ports[p.MasterName], p)
+		}
+	}
+	l.op, l.view, l.snapshot, l.sandboxes = op, o.View, o.Ports, o.Sandboxes
+	for nid, n := range o.View.Networks {
+		was := l.networks[nid]
+		if all || was == nil || !was.settled || !was.Network.Same(&n) || !sameEndpoints(was.Network.Endpoints, n.Endpoints) ||
+			!slices.EqualFunc(was.ports, l.ports[n.Bridge], func(a, b *link.Port) bool { return a.Same(b) }) || touches(n, others) {
+			affected = append(affected, nid)
+		}
+	}
+	return affected, moved || all
+}
+
+// containers gives those that are others than in the last view, and those that share
+// namespaces with them.
+func (l *last) containers(v docker.View) map[string]bool {
+	if identical(l.view.Containers, v.Containers) {
+		return nil
+	}
+	others, came := map[string]bool{}, 0
+	for id, c := range v.Containers {
+		was, known := l.view.Containers[id]
+		if !known {
+			came++
+		}
+		if !known || !was.Same(&c) {
+			others[id], others[c.SandboxOf], others[was.SandboxOf] = true, true, true
+		}
+	}
+	if len(l.view.Containers)+came != len(v.Containers) { // some are gone
+		for id, was := range l.view.Containers {
+			if _, there := v.Containers[id]; !there {
+				others[id], others[was.SandboxOf] = true, true
+			}
+		}
+	}
+	delete(others, "")
+	return others
+}
+
+// touches tells whether a network has one of some containers.
+func touches(n docker.Network, containers map[string]bool) bool {
+	for id := range containers {
+		if _, there := n.Endpoints[id]; there {
+			return true
+		}
+	}
+	return false
+}
+
+func sameEndpoints(a, b map[string]docker.Attachment) bool {
+	return identical(a, b) || maps.EqualFunc(a, b, func(x, y docker.Attachment) bool { return x.Same(&y) })
+}
+
+// identical tells whether two maps are one.
+func identical[K comparable, V any](a, b map[K]V) bool {
+	return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer() && len(a) == len(b)
+}
