@@ -113,21 +113,14 @@ func (f *filter) commitARP(w arpWork) error {
 
 // refuseARP brings the third table to the plan.
 func (d *Driver) refuseARP(w arpWork) error {
-	before, err := d.filter.generation()
-	if err != nil {
-		return err
-	}
 	if err := d.arp.commitARP(w); err != nil {
 		return errors.Join(fmt.Errorf("refuse ARP of unknown ports: %w", err), d.readTables())
 	}
-	undisturbed := before == d.generation
-	if err := d.readTables(); err != nil {
-		return err
-	}
-	if undisturbed && w.write && d.kernel.arp.generation == before+1 {
-		d.arp.learn(w.plan.lines(), d.kernel.arp)
-	}
-	return nil
+	return d.committed(true, nil, nil, nil, func() {
+		if w.write && d.kernel.arp.generation == d.generation {
+			d.arp.learn(w.plan.lines(), d.kernel.arp)
+		}
+	})
 }
 
 // probeARP loads the third table.

@@ -118,36 +118,44 @@ func (d *Driver) unlessGone(port int, err error) error {
 // commit sends a transaction and brings what is known of the table up to date: as
 // long as only this changed it, nothing need be read again.
 func (d *Driver) commit(c change) error {
-	before, err := d.filter.generation()
-	if err != nil {
-		return err
-	}
 	if err := d.filter.commit(c, d.layout.sets); err != nil {
 		d.kernel.table = nil
 		return err
 	}
-	after, err := d.filter.generation()
-	if err != nil {
-		return err
-	}
-	if c.replace != nil || before != d.generation || after != before+1 {
-		undisturbed := before == d.generation
-		if err := d.readTables(); err != nil {
+	return d.committed(c.replace != nil, d.kernel.table, c.add, c.del, func() {
+		d.filter.learn(c.replace.lines, d.kernel.table)
+	})
+}
+
+// committed brings what is known of a table up to date after a transaction of elements.
+// Where it changed more than those, or somebody else changed something, tables are read
+// again; learn is called then if it was alone.
+func (d *Driver) committed(more bool, s *tableState, add, del map[string]elements, learn func()) error {
+	if !more {
+		// As the kernel does: what goes first makes room for what comes.
+		for set, all := range del {
+			for e := range all {
+				delete(s.sets[set], e)
+			}
+		}
+		for set, all := range add {
+			maps.Copy(s.sets[set], all)
+		}
+		now, err := d.filter.generation()
+		if err != nil {
 			return err
 		}
-		if c.replace != nil && undisturbed && d.kernel.table.generation == before+1 {
-			d.filter.learn(c.replace.lines, d.kernel.table)
+		if now == d.generation+1 || d.notices.untouched(d.generation, now) {
+			d.generation = now
+			return nil
 		}
-		return nil
 	}
-	d.generation = after
-	for set, all := range c.add {
-		maps.Copy(d.kernel.table.sets[set], all)
+	was := d.generation
+	if err := d.readTables(); err != nil {
+		return err
 	}
-	for set, all := range c.del {
-		for e := range all {
-			delete(d.kernel.table.sets[set], e)
-		}
+	if more && d.generation == was+1 {
+		learn()
 	}
 	return nil
 }

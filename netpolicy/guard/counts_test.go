@@ -23,7 +23,9 @@ func TestCountsStay(t *testing.T) {
 			h.apply(d, w)
 			d.Close()
 			d = h.driver()
-			r := h.apply(d, w)
+			h.apply(d, w)
+			r, err := d.Read()
+			h.check(err)
 			if got := r.Ports[a.port].Violations.MAC; got != 3 {
 				t.Errorf("%d violations are remembered of 3", got)
 			}

@@ -22,6 +22,7 @@ type Driver struct {
 	filter   *filter
 	limiter  *filter
 	arp      *filter
+	notices  *notices // nil where the kernel does not tell
 	features Features
 	// namespace is the network namespace that it was opened in.
 	namespace uint64
@@ -82,12 +83,14 @@ func Open(features Features, log *slog.Logger) (*Driver, error) {
 		d.Close()
 		return nil, err
 	}
+	d.notices = openNotices(d.filter, d.limiter, d.arp)
 	return d, nil
 }
 
 // Close closes the sockets; what they wrote stays.
 func (d *Driver) Close() {
 	_ = d.links.conn.Close()
+	d.notices.close()
 	if d.filter != nil {
 		d.filter.close()
 	}
@@ -124,7 +127,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 		return Report{}, fmt.Errorf("guard: %w", err)
 	}
 	if d.settled && !news && !d.unhealed && d.wish.equal(w) {
-		return d.report(work{})
+		return d.report(work{}), nil
 	}
 	l := d.layout
 	if l.id == "" || l.options != w.Options {
@@ -190,9 +193,9 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	d.wish.Ports, d.wish.Bridges, d.wish.Others = slices.Clone(w.Ports), slices.Clone(w.Bridges), slices.Clone(w.Others)
 	d.wish.Taken = slices.Clone(w.Taken)
 	d.introduce(left)
-	r, err := d.report(left)
+	r := d.report(left)
 	r.Changes, r.Drift = changes, drift
-	return r, errors.Join(append([]error{err}, d.failed[0]...)...)
+	return r, errors.Join(d.failed[0]...)
 }
 
 // newPlan works a wish out with what only the kernel says.
@@ -260,85 +263,6 @@ func (d *Driver) Guarded(bridges []int) (map[int]bool, error) {
 		}
 	}
 	return out, nil
-}
-
-// Read looks at everything and says in how far the kernel holds what the last
-// Apply wanted. It changes nothing.
-func (d *Driver) Read() (Report, error) {
-	if d.plan == nil {
-		return Report{}, ErrNothingApplied
-	}
-	ports := map[int]Port{}
-	for index, pp := range d.plan.ports {
-		ports[index] = pp.Port
-	}
-	if _, err := d.observe(ports, d.wish.Bridges, Everything); err != nil {
-		return Report{}, fmt.Errorf("guard: %w", err)
-	}
-	left := diff(d.plan, &d.kernel, d.features, d.layout)
-	d.unhealed = true
-	r, err := d.report(left)
-	r.Changes, r.Drift = left.count(), sentences(left)
-	return r, err
-}
-
-// report says what is true, given what is left to be done.
-func (d *Driver) report(left work) (Report, error) {
-	r := Report{Ports: make(map[int]PortReport, len(d.plan.ports))}
-	violations, err := d.Violations()
-	if err != nil {
-		return r, err
-	}
-	if d.features.Filter && d.kernel.table.present {
-		if r.Strangers, err = d.filter.strangers(d.layout.options.stranger()); err != nil {
-			return r, fmt.Errorf("guard: %w", err)
-		}
-	}
-	about := left.about()
-	for index, pp := range d.plan.ports {
-		p := PortReport{State: pp.state, Faults: slices.Clone(pp.faults), Violations: violations[index]}
-		for _, err := range d.failed[index] {
-			p.Faults = append(p.Faults, err.Error())
-		}
-		p.Passes = d.kernel.table == nil || !d.kernel.table.present || d.kernel.table.admits(&pp.Port)
-		k, here := d.kernel.ports[index]
-		switch {
-		case pp.state == Trusted:
-		case !here || k.bridge != pp.Bridge:
-			p.State = Gone
-		case len(about[index])+len(d.failed[index]) > 0:
-			p.State = Pending
-			for _, what := range about[index] {
-				p.Faults = append(p.Faults, "not in the kernel: "+what)
-			}
-		}
-		r.Ports[index] = p
-	}
-	r.Warnings = d.warnings()
-	return r, nil
-}
-
-// sentences lists what is to be done, or was found undone, in words.
-func sentences(w work) []string {
-	var out []string
-	switch {
-	case w.admit.replace == nil:
-	case len(w.admit.chains) > 0:
-		out = append(out, "the rules of the table bridge "+TableName+" were changed")
-	default:
-		// All of its sets are new as well.
-		return []string{"the table bridge " + TableName + " is missing or not netguard's"}
-	}
-	for port, all := range w.about() {
-		for _, what := range all {
-			if port != 0 {
-				what = fmt.Sprintf("port %d: %s", port, what)
-			}
-			out = append(out, what)
-		}
-	}
-	slices.Sort(out)
-	return out
 }
 
 func byIndex(ports []Port) map[int]Port {

@@ -204,37 +204,15 @@ func (f *filter) refused() (map[netip.Addr]uint64, error) {
 
 // limit brings the table of limits to the plan.
 func (d *Driver) limit(w limitWork) error {
-	before, err := d.filter.generation()
-	if err != nil {
-		return err
-	}
 	if err := d.limiter.commitLimits(w, d.kernel.limits); err != nil {
 		return errors.Join(fmt.Errorf("limit connections: %w", err), d.readTables())
 	}
-	after, err := d.filter.generation()
-	if err != nil {
-		return err
-	}
-	if w.create || w.remove || len(w.chains)+len(w.drop) > 0 || before != d.generation || after != before+1 {
-		undisturbed := before == d.generation
-		if err := d.readTables(); err != nil {
-			return err
-		}
-		if undisturbed && d.kernel.limits.generation == before+1 {
+	more := w.create || w.remove || len(w.chains)+len(w.drop) > 0
+	return d.committed(more, d.kernel.limits, w.add, w.del, func() {
+		if d.kernel.limits.generation == d.generation {
 			d.limiter.learn(written(w.lines, w.chains), d.kernel.limits)
 		}
-		return nil
-	}
-	d.generation = after
-	for set, all := range w.del {
-		for e := range all {
-			delete(d.kernel.limits.sets[set], e)
-		}
-	}
-	for set, all := range w.add {
-		maps.Copy(d.kernel.limits.sets[set], all)
-	}
-	return nil
+	})
 }
 
 // hold keeps some ports that were not open yet from being admitted, and says why.

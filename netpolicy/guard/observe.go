@@ -209,17 +209,31 @@ func (d *Driver) observeTable(full bool) (bool, error) {
 		return false, nil
 	}
 	if !full && d.kernel.table != nil {
-		gen, err := d.filter.generation()
-		if err != nil || gen == d.generation {
+		if same, err := d.same(); err != nil || same {
 			return false, err
 		}
 	}
 	return true, d.readTables()
 }
 
+// same tells whether the tables are as they are known to be: nobody else changed them
+// since they were read.
+func (d *Driver) same() (bool, error) {
+	now, err := d.filter.generation()
+	if err != nil {
+		return false, err
+	}
+	if now != d.generation && !d.notices.untouched(d.generation, now) {
+		return false, nil
+	}
+	d.generation = now
+	return true, nil
+}
+
 // readTables reads all tables. If nftables changed in between, the next look at its
 // generation tells.
 func (d *Driver) readTables() error {
+	d.notices.begin()
 	s, gen, err := d.filter.read()
 	if err != nil {
 		return err

@@ -97,9 +97,9 @@ func TestQuarantine(t *testing.T) {
 
 	s := h.addBox(bridgeName, "stranger", 50)
 	strangers := func() uint64 {
-		r, err := d.Apply(w, Look{})
+		r, err := d.Read()
 		h.check(err)
-		return r.Strangers
+		return r.Unknown
 	}
 	h.run(t, "a_port_that_the_wish_does_not_name_reaches_nobody", func(t *testing.T) {
 		h.apply(d, w)
@@ -140,9 +140,9 @@ func TestQuarantine(t *testing.T) {
 		watch.Mode = Monitor
 		h.apply(d, watch)
 		counts := func() (uint64, Violations) {
-			r, err := d.Apply(watch, Look{})
+			r, err := d.Read()
 			h.check(err)
-			return r.Strangers, r.Ports[s.port].Violations
+			return r.Unknown, r.Ports[s.port].Violations
 		}
 		all, _ := counts()
 		if !reached(t, s, v) || !reached(t, v, s) {

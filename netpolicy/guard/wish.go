@@ -184,17 +184,17 @@ type PortReport struct {
 	// there with its addresses, or there is no table.
 	Passes bool
 	// Faults say what is wrong, each with its remedy.
-	Faults     []string
+	Faults []string
+	// Violations are counted when Read asks, and not by Apply.
 	Violations Violations
 }
 
 // Report is what the kernel holds.
 type Report struct {
 	Ports map[int]PortReport // by ifindex, one for each port of the wish
-	// Strangers counts the frames that were refused between ports of the wish
-	// and ports that it does not name, since the rule set was made. In Monitor mode
-	// they passed.
-	Strangers uint64
+	// Unknown counts the frames that were refused between ports of the wish and unknown
+	// ports since the rule set was made. In Monitor mode they passed. Read counts them.
+	Unknown uint64
 	// Changes counts what Apply changed, or what Read found to be otherwise.
 	Changes int
 	// Drift says what Apply or Read found changed by somebody else.

@@ -1,0 +1,127 @@
+package guard
+
+import (
+	"encoding/binary"
+	"slices"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// notices are the kernel's messages about changes of nftables. They tell whether somebody
+// else changed netguard's tables. The generation alone does not: Docker, iptables and all
+// others change it as well.
+//
+// The kernel sends the messages of a transaction in order, from whom each came, and at the
+// end which generation it made. It tells when messages were lost.
+type notices struct {
+	conn *netlink.Conn
+	// mine are the tables of the driver: what comes by their sockets is its own doing.
+	mine []*filter
+	// generation is the last one that was told of.
+	generation uint32
+	// touched is the last one that is somebody else's and changed a table of netguard's.
+	touched uint32
+	// pending: the transaction whose messages are arriving does so.
+	pending bool
+	// lost: messages were lost, so that only reading the tables tells.
+	lost bool
+}
+
+const (
+	// noticePatience is how long after a generation its messages may come.
+	noticePatience = 200 * time.Millisecond
+	noticeBuffer   = 4 << 20
+
+	nftaTable = 1 // NFTA_*_TABLE, NFTA_TABLE_NAME: in all messages but NEWGEN
+)
+
+// openNotices subscribes. It gives nil where that is not possible: then each new
+// generation is a reason to read the tables.
+func openNotices(mine ...*filter) *notices {
+	conn, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: answer})
+	if err != nil {
+		return nil
+	}
+	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+		_ = conn.Close()
+		return nil
+	}
+	_ = conn.SetReadBuffer(noticeBuffer)
+	return &notices{conn: conn, mine: mine, lost: true}
+}
+
+func (n *notices) close() {
+	if n != nil {
+		_ = n.conn.Close()
+	}
+}
+
+// begin forgets what was lost: the tables are about to be read.
+func (n *notices) begin() {
+	if n != nil {
+		n.lost = false
+	}
+}
+
+// untouched tells whether nobody else changed netguard's tables from one generation to
+// another, which is the present one.
+func (n *notices) untouched(from, to uint32) bool {
+	if n == nil {
+		return false
+	}
+	for deadline := time.Now().Add(noticePatience); !n.lost && before(n.generation, to); {
+		if err := n.receive(deadline); err != nil {
+			// Also what is only late: without it nothing is sure.
+			n.lost, n.pending = true, true
+		}
+	}
+	return !n.lost && !before(from, n.touched)
+}
+
+// before tells whether one generation came before another.
+func before(a, b uint32) bool { return int32(a-b) < 0 }
+
+// receive takes what has arrived, or waits for it.
+func (n *notices) receive(deadline time.Time) error {
+	if err := n.conn.SetReadDeadline(deadline); err != nil {
+		return err
+	}
+	messages, err := n.conn.Receive()
+	for _, m := range messages {
+		n.message(m)
+	}
+	return err
+}
+
+func (n *notices) message(m netlink.Message) {
+	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < 4 {
+		return
+	}
+	if m.Header.Type&0xff == unix.NFT_MSG_NEWGEN {
+		_ = attributes(m.Data[4:], func(typ uint16, b []byte) error {
+			if typ == unix.NFTA_GEN_ID && len(b) == 4 {
+				n.generation = binary.BigEndian.Uint32(b)
+			}
+			return nil
+		})
+		if n.pending {
+			n.touched, n.pending = n.generation, false
+		}
+		return
+	}
+	switch nftables.TableFamily(m.Data[0]) {
+	case bridgeFamily, limitFamily, arpFamily:
+	default:
+		return
+	}
+	if n.pending || slices.ContainsFunc(n.mine, func(f *filter) bool { return f.raw.PID() == m.Header.PID }) {
+		return
+	}
+	_ = attributes(m.Data[4:], func(typ uint16, b []byte) error {
+		n.pending = n.pending || typ == nftaTable && cut(b) == TableName
+		return nil
+	})
+}

@@ -1,0 +1,95 @@
+package guard
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Read looks at everything and says in how far the kernel holds what the last
+// Apply wanted. It changes nothing.
+func (d *Driver) Read() (Report, error) {
+	if d.plan == nil {
+		return Report{}, ErrNothingApplied
+	}
+	ports := map[int]Port{}
+	for index, pp := range d.plan.ports {
+		ports[index] = pp.Port
+	}
+	if _, err := d.observe(ports, d.wish.Bridges, Everything); err != nil {
+		return Report{}, fmt.Errorf("guard: %w", err)
+	}
+	left := diff(d.plan, &d.kernel, d.features, d.layout)
+	d.unhealed = true
+	r := d.report(left)
+	r.Changes, r.Drift = left.count(), sentences(left)
+	return r, d.count(&r)
+}
+
+// count adds to a report what the kernel has counted.
+func (d *Driver) count(r *Report) error {
+	violations, err := d.Violations()
+	if err != nil {
+		return err
+	}
+	for index, v := range violations {
+		p := r.Ports[index]
+		p.Violations = v
+		r.Ports[index] = p
+	}
+	if d.features.Filter && d.kernel.table.present {
+		if r.Unknown, err = d.filter.unknown(d.layout.options.stranger()); err != nil {
+			return fmt.Errorf("guard: %w", err)
+		}
+	}
+	return nil
+}
+
+// report says what is true, given what is left to be done.
+func (d *Driver) report(left work) Report {
+	r := Report{Ports: make(map[int]PortReport, len(d.plan.ports))}
+	about := left.about()
+	for index, pp := range d.plan.ports {
+		p := PortReport{State: pp.state, Faults: slices.Clone(pp.faults)}
+		for _, err := range d.failed[index] {
+			p.Faults = append(p.Faults, err.Error())
+		}
+		p.Passes = d.kernel.table == nil || !d.kernel.table.present || d.kernel.table.admits(&pp.Port)
+		k, here := d.kernel.ports[index]
+		switch {
+		case pp.state == Trusted:
+		case !here || k.bridge != pp.Bridge:
+			p.State = Gone
+		case len(about[index])+len(d.failed[index]) > 0:
+			p.State = Pending
+			for _, what := range about[index] {
+				p.Faults = append(p.Faults, "not in the kernel: "+what)
+			}
+		}
+		r.Ports[index] = p
+	}
+	r.Warnings = d.warnings()
+	return r
+}
+
+// sentences lists what is to be done, or was found undone, in words.
+func sentences(w work) []string {
+	var out []string
+	switch {
+	case w.admit.replace == nil:
+	case len(w.admit.chains) > 0:
+		out = append(out, "the rules of the table bridge "+TableName+" were changed")
+	default:
+		// All of its sets are new as well.
+		return []string{"the table bridge " + TableName + " is missing or not netguard's"}
+	}
+	for port, all := range w.about() {
+		for _, what := range all {
+			if port != 0 {
+				what = fmt.Sprintf("port %d: %s", port, what)
+			}
+			out = append(out, what)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
