@@ -67,7 +67,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := privileged(); err != nil {
 		return err
 	}
-	status := &statusReader{mode: o.Mode, settings: s, began: time.Now()}
+	status := &statusReader{mode: o.Mode, settings: s, began: time.Now(), reader: newReader()}
 	server := control.NewServer(cfg.Socket, status, o.Version, log)
 	// The socket first: it keeps a second agent from writing anything.
 	if err := server.Listen(); err != nil {

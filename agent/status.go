@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"sync"
 	"time"
 
 	"netguard/agent/control"
@@ -25,72 +24,42 @@ type statusReader struct {
 	policies *policies
 	began    time.Time // of the agent
 
-	mu     sync.Mutex // one reading at a time
+	reader *reader
 	driver *tc.Driver
 	filter *iptables.Driver
 	around *surroundings
 }
 
-// Status implements control.Source.
+// Status implements control.Source. What cannot be read of the kernel in time it gives
+// as it was read last, and says so.
 func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if err := ctx.Err(); err != nil {
-		return control.Status{}, err
-	}
 	s := r.loop.state.Load()
 	if s == nil {
 		s = &state{}
+	}
+	is, fault := r.reader.now(ctx, readWithin, func(ctx context.Context) (*reading, error) { return r.read(ctx, s) })
+	if is == nil {
+		return control.Status{}, fault
 	}
 	out := control.Status{
 		Mode:      r.mode,
 		Admission: s.admission,
 		Docker: control.Docker{Version: s.observed.view.Version, Firewall: s.observed.view.Firewall,
 			Connected: r.engine.Watching(), ReadAt: s.observed.at.UTC()},
-		Shaper:    control.Shaper{Leaf: string(r.loop.features.Leaf), Missing: r.loop.features.Missing},
-		Findings:  []string{},
-		Endpoints: make([]control.Endpoint, 0, len(s.desires)),
-		InSync:    true,
+		Shaper:       control.Shaper{Leaf: string(r.loop.features.Leaf), Missing: r.loop.features.Missing},
+		Guard:        is.guard,
+		VerifiedAt:   is.at,
+		InSync:       is.inSync && fault == nil,
+		Findings:     append([]string{}, is.findings...),
+		Endpoints:    append([]control.Endpoint{}, is.endpoints...),
+		UnknownPorts: append([]control.UnknownPort(nil), is.unknown...),
 	}
-	snapshot, err := r.driver.Snapshot()
-	if err != nil {
-		return control.Status{}, fmt.Errorf("read kernel: %w", err)
-	}
-	rules, err := r.rules(ctx, s)
-	if err != nil {
-		return control.Status{}, err
-	}
-	guarding, err := r.guarding(ctx, s)
-	if err != nil {
-		return control.Status{}, err
-	}
-	features := r.loop.sentry.driver.Features()
-	out.Guard = control.Guard{Tier: features.Tier(), Missing: features.Missing, Checksum: s.keeping, ChecksumMissing: features.NoChecksum}
-	if len(guarding.Drift) > 0 {
-		out.InSync = false
-		out.Findings = append(out.Findings, fmt.Sprintf("the kernel does not hold the guard now (%s): it is put back within %v", guarding.Drift[0], guardEvery))
-	}
-	out.Findings = append(out.Findings, guarding.Warnings...)
-	out.VerifiedAt = time.Now().UTC()
-	if len(rules.drift) > 0 {
-		out.InSync = false
-		out.Findings = append(out.Findings, fmt.Sprintf("the kernel does not hold the rules of policies now (%s): they are put back within %v", rules.drift[0], policeEvery))
-	}
-	if s.policing.closes() {
-		if others, err := r.around.get(ctx); err == nil { // what cannot be read doctor tells
-			if text := untracked(others.Untracked(nil)); text != "" {
-				out.Findings = append(out.Findings, text)
-			}
-		}
+	if fault != nil {
+		out.Findings = append(out.Findings, late(is, fault))
 	}
 	if text := s.policing.finding(); text != "" {
 		out.InSync = false
 		out.Findings = append(out.Findings, text)
-	}
-	for i := range s.desires {
-		e := r.endpoint(s.desires[i], s, snapshot, rules, guarding)
-		out.InSync = out.InSync && e.Missing == ""
-		out.Endpoints = append(out.Endpoints, e)
 	}
 	now := r.loop.observer.current()
 	out.Starting = starting(now, s.observed.complete, time.Since(r.began))
@@ -104,11 +73,52 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 		out.InSync = false
 	}
 	out.Findings = append(append(out.Findings, s.ground...), s.fights...)
-	for _, p := range s.unknown {
-		out.UnknownPorts = append(out.UnknownPorts, control.UnknownPort{Port: p.Name, Bridge: p.MasterName, Withheld: frames(guarding.Ports[p.Index].Violations)})
-	}
 	out.Findings = append(out.Findings, r.settings.findings()...)
 	out.Findings = append(out.Findings, r.policies.findings()...)
+	return out, nil
+}
+
+// read reads what an answer says of the kernel.
+func (r *statusReader) read(ctx context.Context, s *state) (*reading, error) {
+	snapshot, err := r.driver.Snapshot()
+	if err != nil {
+		return nil, fmt.Errorf("read kernel: %w", err)
+	}
+	rules, err := r.rules(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	guarding, err := r.guarding(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	features := r.loop.sentry.driver.Features()
+	out := &reading{inSync: true, at: time.Now().UTC(), endpoints: make([]control.Endpoint, 0, len(s.desires)),
+		guard: control.Guard{Tier: features.Tier(), Missing: features.Missing, Checksum: s.keeping, ChecksumMissing: features.NoChecksum}}
+	if len(guarding.Drift) > 0 {
+		out.inSync = false
+		out.findings = append(out.findings, fmt.Sprintf("the kernel does not hold the guard now (%s): it is put back within %v", guarding.Drift[0], guardEvery))
+	}
+	out.findings = append(out.findings, guarding.Warnings...)
+	if len(rules.drift) > 0 {
+		out.inSync = false
+		out.findings = append(out.findings, fmt.Sprintf("the kernel does not hold the rules of policies now (%s): they are put back within %v", rules.drift[0], policeEvery))
+	}
+	if s.policing.closes() {
+		if others, err := r.around.get(ctx); err == nil { // what cannot be read doctor tells
+			if text := untracked(others.Untracked(nil)); text != "" {
+				out.findings = append(out.findings, text)
+			}
+		}
+	}
+	for i := range s.desires {
+		e := r.endpoint(s.desires[i], s, snapshot, rules, guarding)
+		out.inSync = out.inSync && e.Missing == ""
+		out.endpoints = append(out.endpoints, e)
+	}
+	for _, p := range s.unknown {
+		out.unknown = append(out.unknown, control.UnknownPort{Port: p.Name, Bridge: p.MasterName, Withheld: frames(guarding.Ports[p.Index].Violations)})
+	}
 	return out, nil
 }
 

@@ -18,6 +18,9 @@ import (
 // counters are what changes in listings without anybody changing anything.
 var counters = regexp.MustCompile(`(?m)\[\d+:\d+\]|^# .*$|packets \d+ bytes \d+|(expires|timeout|used|ref|hold_timer|message_age_timer|forward_delay_timer|direct_packets_stat|hello_timer|gc_timer|tcn_timer|topology_change_timer) +-?[\d./]+[dhms\d]*|\b(REACHABLE|STALE|DELAY|PROBE)\b|(fdb_n_learned|fdb_max_learned) \d+| probes \d+| updated \d+| offload_\S+`)
 
+// noted are members of sets that go by themselves after a while.
+var noted = regexp.MustCompile(`(?m)^add ng[46]-(?:cut|began) .*\n`)
+
 // bothBackends are those of iptables.
 var bothBackends = []struct {
 	name   string
@@ -42,7 +45,7 @@ func kernel(e *Engine) map[string]string {
 		"neighbours":       "ip neigh show nud permanent; ip -6 neigh show nud permanent",
 		"sysctls":          "sysctl -a 2>/dev/null | grep -E '^net\\.(bridge|ipv4\\.(conf|neigh|ip_forward)|ipv6\\.conf|netfilter\\.nf_conntrack_(max|tcp))' | sort",
 	} {
-		out[name] = counters.ReplaceAllString(dynamic.ReplaceAllString(e.Output("sh", "-c", command), "$1"), "")
+		out[name] = counters.ReplaceAllString(noted.ReplaceAllString(unfilled(e.Output("sh", "-c", command)), ""), "")
 	}
 	out["programs"] = programs(e)
 	return out

@@ -129,9 +129,12 @@ var vary = regexp.MustCompile(`(?m)^\d+: (ngifb)|\b(initval|hashsize|bucketsize|
 // ifbMAC is one that the kernel makes up.
 var ifbMAC = regexp.MustCompile(`(?m)^(\d+: ngifb.*\n\s+link/ether) \S+`)
 
-// dynamic are the sets that the guard's rules fill, and that of numbers which the kernel
-// gives.
-var dynamic = regexp.MustCompile(`(?s)(set (violations|storm|storm-bytes|samples|programs|unknown|pace-[a-z-]+|(?:open|full|refused)[46]) \{[^{}]*)elements = \{[^{}]*\}`)
+// filled are the elements of sets that rules fill, and of the one whose numbers the
+// kernel gives, with the white space before them.
+var filled = regexp.MustCompile(`(set \S+ \{[^{}]*\bdynamic\b[^{}]*?|set programs \{[^{}]*?)\s*elements = \{[^{}]*\}`)
+
+// unfilled is a listing of nft without them.
+func unfilled(text string) string { return filled.ReplaceAllString(text, "$1") }
 
 // elements are those of a set, which nft lists as they were added.
 var elements = regexp.MustCompile(`(?s)elements = \{([^{}]*)\}`)
@@ -168,7 +171,7 @@ func held(e *Engine) map[string][]string {
 	lists["guard"] = ""
 	for _, listing := range []string{"table bridge netguard 2>/dev/null", "table inet netguard 2>/dev/null", "table arp netguard 2>/dev/null", "tables | sort"} {
 		text := counters.ReplaceAllString(e.Output("sh", "-c", "nft list "+listing+"; true"), "")
-		lists["guard"] += sortChains(sortElements(dynamic.ReplaceAllString(text, "$1"))) + "\n"
+		lists["guard"] += sortChains(sortElements(unfilled(text))) + "\n"
 	}
 	// iptables lists the kernel's own chains whether they are there or not.
 	lists["base chains"] = e.Output("sh", "-c", `nft list chains | awk '/^table/ { table = $2 " " $3 } /^\tchain/ { chain = $2 } /hook/ { print table, chain, $0 }' | sort`)
