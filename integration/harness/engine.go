@@ -64,7 +64,7 @@ func Start(tb TB, options ...Option) *Engine {
 		tb.Fatalf("%v", err)
 	}
 	tb.Cleanup(func() {
-		if tb.Failed() {
+		if tb.Failed() && !e.set.noDaemon {
 			tb.Logf("dockerd of %s, the last lines of its log:\n%s", e.name, e.logTail(40))
 		}
 		if handle.Client != nil {
@@ -77,7 +77,9 @@ func Start(tb TB, options ...Option) *Engine {
 	if err := handle.build(tb); err != nil {
 		tb.Fatalf("%v", err)
 	}
-	handle.StartDaemon()
+	if !e.set.noDaemon {
+		handle.StartDaemon()
+	}
 	return handle
 }
 

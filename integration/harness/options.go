@@ -19,6 +19,7 @@ type settings struct {
 	legacy          bool
 	outside         bool
 	config          string
+	noDaemon        bool
 }
 
 // Flags passes flags to dockerd, such as --live-restore.
@@ -52,6 +53,12 @@ func WithLegacyIptables() Option {
 // WithOutside joins a second host to the engine's, as [Engine.Outside].
 func WithOutside() Option {
 	return func(s *settings) { s.outside = true }
+}
+
+// WithoutDaemon makes the engine's host without a dockerd: the test answers at the
+// engine's socket itself.
+func WithoutDaemon() Option {
+	return func(s *settings) { s.noDaemon = true }
 }
 
 var iptablesNames = []string{

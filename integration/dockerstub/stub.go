@@ -1,0 +1,206 @@
+// Package dockerstub answers as a Docker engine does, for more containers than a test
+// machine can run.
+//
+// Only the engine is played: its API on a unix socket, and what it does to the kernel.
+// Bridges, their ports, the containers' network namespaces and Docker's firewall rules are
+// real. A container has no process. Answers, events and their order are those of Docker
+// 20.10; see TestStub for the comparison with a real one.
+package dockerstub
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+
+	"netguard/integration/harness"
+)
+
+// PortsPerBridge is how many ports a bridge of the kernel can have.
+const PortsPerBridge = 1023
+
+// Engine is a played Docker engine, on a host of the harness that has no dockerd.
+type Engine struct {
+	tb     harness.TB
+	host   *harness.Engine
+	kernel *netlink.Handle // on the host
+
+	mu          sync.Mutex
+	networks    map[string]*Network // by ID
+	containers  map[string]*Container
+	order       []*Container // as they were created
+	past        []event
+	subscribers map[*subscriber]struct{}
+}
+
+// Start plays an engine at the host's socket until the test is over. The host was started
+// with [harness.WithoutDaemon].
+func Start(tb harness.TB, host *harness.Engine) *Engine {
+	tb.Helper()
+	e := &Engine{
+		tb: tb, host: host, networks: map[string]*Network{}, containers: map[string]*Container{},
+		subscribers: map[*subscriber]struct{}{},
+	}
+	e.must(host.Do(func() (err error) {
+		e.kernel, err = netlink.NewHandle()
+		return err
+	}), "open netlink")
+	tb.Cleanup(e.kernel.Close)
+	e.must(e.firewall(), "write Docker's rules")
+	for _, name := range []string{"none", "host"} {
+		n := &Network{Name: name, ID: newID(), Driver: name}
+		if name == "none" {
+			n.Driver = "null"
+		}
+		e.networks[n.ID] = n
+	}
+	e.addNetwork("bridge", "docker0", "172.17.0.0/16", map[string]string{
+		"com.docker.network.bridge.default_bridge": "true", "com.docker.network.bridge.enable_icc": "true",
+		"com.docker.network.bridge.enable_ip_masquerade": "true", "com.docker.network.bridge.host_binding_ipv4": "0.0.0.0",
+		"com.docker.network.bridge.name": "docker0", "com.docker.network.driver.mtu": "1500",
+	})
+	listener, err := net.Listen("unix", strings.TrimPrefix(host.Host(), "unix://"))
+	e.must(err, "listen at the engine's socket")
+	server := &http.Server{Handler: e.handler()}
+	go func() { _ = server.Serve(listener) }()
+	tb.Cleanup(func() {
+		_ = server.Close()
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		for _, c := range e.containers {
+			c.close()
+		}
+	})
+	return e
+}
+
+// must ends the test when err is not nil.
+func (e *Engine) must(err error, format string, args ...any) {
+	if err != nil {
+		e.tb.Helper()
+		e.tb.Fatalf("%s: %v", fmt.Sprintf(format, args...), err)
+	}
+}
+
+// Container is a played container: it has a network namespace and no process.
+type Container struct {
+	ID, Name string
+
+	e       *Engine
+	network *Network
+	labels  map[string]string
+	image   string
+	created time.Time
+	port    port
+
+	// The engine's mutex guards what follows.
+	state      string
+	endpointID string // "" while it is on no network
+}
+
+// Create creates a container and tells of it.
+func (e *Engine) Create(name, image string, on *Network, labels map[string]string) *Container {
+	e.tb.Helper()
+	c := &Container{ID: newID(), Name: name, e: e, network: on, labels: labels, image: image, created: time.Now(), state: "created"}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c.port.address = on.take()
+	e.containers[c.ID] = c
+	e.order = append(e.order, c)
+	e.tell("container", "create", c.ID, map[string]string{"image": image, "name": name})
+	return c
+}
+
+// Order is in what order an engine starts a container.
+type Order int
+
+const (
+	// ConnectFirst tells of the connection before the container's end of the link is up, as
+	// Docker 20.10.
+	ConnectFirst Order = iota
+	// LinkFirst tells of the connection last, as Docker 29.
+	LinkFirst
+)
+
+// between is the time between two steps of a start. Docker takes longer: 200 ms in 20.10.
+const between = 20 * time.Millisecond
+
+// Start starts the container, and calls ready when nothing is missing but the word that it
+// runs: from then on only netguard keeps its first packet back.
+func (c *Container) Start(order Order, ready func()) {
+	c.e.tb.Helper()
+	c.e.must(c.port.add(c.e, c.network), "add port of %s", c.Name)
+	if order == ConnectFirst {
+		c.connect()
+		time.Sleep(between)
+	}
+	c.e.must(c.port.open(c.e, c.network), "open link of %s", c.Name)
+	if order == LinkFirst {
+		time.Sleep(between)
+		c.connect()
+	}
+	if ready != nil {
+		ready()
+	}
+	c.run()
+}
+
+// Fill starts the container at once. It is for those that are there before the agent is.
+func (c *Container) Fill() {
+	c.e.tb.Helper()
+	c.e.must(c.port.add(c.e, c.network), "add port of %s", c.Name)
+	c.e.must(c.port.open(c.e, c.network), "open link of %s", c.Name)
+	c.connect()
+	c.run()
+}
+
+func (c *Container) connect() {
+	c.e.mu.Lock()
+	defer c.e.mu.Unlock()
+	c.endpointID = newID()
+	c.network.attached[c.ID] = c
+	c.e.tell("network", "connect", c.network.ID, map[string]string{"container": c.ID, "name": c.network.Name, "type": "bridge"})
+}
+
+func (c *Container) run() {
+	c.e.mu.Lock()
+	defer c.e.mu.Unlock()
+	c.state = "running"
+	c.e.tell("container", "start", c.ID, map[string]string{"image": c.image, "name": c.Name})
+}
+
+// Remove stops the container and removes it, as docker rm -f.
+func (c *Container) Remove() {
+	c.e.tb.Helper()
+	e := c.e
+	about := map[string]string{"image": c.image, "name": c.Name}
+	e.mu.Lock()
+	e.tell("container", "kill", c.ID, about)
+	c.state = "exited"
+	e.tell("container", "die", c.ID, about)
+	e.mu.Unlock()
+	e.must(c.port.remove(e), "remove port of %s", c.Name)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c.endpointID = ""
+	delete(c.network.attached, c.ID)
+	e.tell("network", "disconnect", c.network.ID, map[string]string{"container": c.ID, "name": c.network.Name, "type": "bridge"})
+	delete(e.containers, c.ID)
+	e.order = slices.DeleteFunc(e.order, func(o *Container) bool { return o == c })
+	c.network.give(c.port.address)
+	e.tell("container", "destroy", c.ID, about)
+	c.close()
+}
+
+func newID() string {
+	raw := make([]byte, 32)
+	rand.Read(raw)
+	return hex.EncodeToString(raw)
+}
