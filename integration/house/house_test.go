@@ -86,6 +86,13 @@ var rules = []rule{
 		refused: []string{"github.com/cilium/ebpf/..."},
 	},
 	{
+		says:    "pictures are drawn by the benchmark's command alone",
+		about:   []string{"netguard/..."},
+		but:     []string{"netguard/integration/scale/draw"},
+		refused: []string{"gonum.org/..."},
+		tests:   true,
+	},
+	{
 		says:    "commands use the agent, not the other way round",
 		about:   []string{"netguard/..."},
 		but:     []string{"netguard/cmd/..."},
