@@ -58,7 +58,7 @@ type observer struct {
 	wakeup wake
 	notify func() // tells the loop
 
-	strangers strangers
+	unmatched unmatched
 
 	mu  sync.Mutex
 	now observed
@@ -158,12 +158,7 @@ func (o *observer) current() observed {
 	return o.now
 }
 
-func (o *observer) set(n observed) {
-	o.keep(n)
-	o.notify()
-}
-
-// keep is set for what the loop does not act on.
+// keep has others see it. The loop is told where it should act on it.
 func (o *observer) keep(n observed) {
 	o.mu.Lock()
 	o.now = n
@@ -173,7 +168,7 @@ func (o *observer) keep(n observed) {
 // run reads what hints name until ctx ends. Links must have been listed.
 func (o *observer) run(ctx context.Context) error {
 	known := observed{fresh: map[string]uint64{}, old: o.links.Seen()}
-	o.set(known)
+	o.keep(known)
 	retry := minRetry
 	last := time.Now() // that everything was read
 	list := last.Add(listEvery)
@@ -182,7 +177,7 @@ func (o *observer) run(ctx context.Context) error {
 		hint := o.engine.TakeHint()
 		ports := o.links.Snapshot()
 		now := time.Now()
-		ask, next := o.strangers.networks(known, ports, now)
+		ask, next := o.unmatched.look(&known, ports, now)
 		hint.Merge(ask)
 		hint.Merge(o.waiting(known.view, now, settled))
 		list = earlier(list, o.relist(last))
@@ -193,6 +188,7 @@ func (o *observer) run(ctx context.Context) error {
 			hint.Merge(docker.Hint{Full: true})
 		}
 		wait := time.Until(earlier(list, next))
+		news := false
 		if !hint.Empty() {
 			began := time.Now()
 			known.asking = began
@@ -202,7 +198,7 @@ func (o *observer) run(ctx context.Context) error {
 			case ctx.Err() != nil:
 				return ctx.Err()
 			case read.err != nil:
-				if known.err == nil {
+				if news = another(known.err, read.err); known.err == nil {
 					o.log.Warn("docker cannot be read; what is enforced stays enforced", "error", read.err)
 				}
 				known.err = read.err
@@ -210,7 +206,7 @@ func (o *observer) run(ctx context.Context) error {
 				wait = max(retry, min(time.Since(began), maxRest))
 				retry = min(2*retry, maxRetry)
 			default:
-				known, retry = read, minRetry
+				known, retry, news = read, minRetry, true
 				if hint.Full {
 					last = time.Now()
 					list = earlier(last.Add(max(listEvery, listShare*last.Sub(began))), o.relist(last))
@@ -219,10 +215,14 @@ func (o *observer) run(ctx context.Context) error {
 			}
 			known.asking = time.Time{}
 		}
+		sandboxes := known.sandboxes
 		if settled = o.settle(ctx, &known, settled); !settled.IsZero() {
 			wait = min(wait, time.Until(settled))
+			news = news || !maps.Equal(sandboxes, known.sandboxes)
 		}
-		o.set(known)
+		if o.keep(known); news {
+			o.notify()
+		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():

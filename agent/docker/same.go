@@ -24,6 +24,16 @@ func (n *Network) Same(o *Network) bool {
 		slices.Equal(n.Reserved, o.Reserved)
 }
 
+// SameEndpoints tells whether the same are attached to two networks.
+func (n *Network) SameEndpoints(o *Network) bool {
+	return Identical(n.Endpoints, o.Endpoints) || maps.EqualFunc(n.Endpoints, o.Endpoints, func(a, b Attachment) bool { return a.Same(&b) })
+}
+
+// Identical tells whether two maps are one: what was handed out does not change.
+func Identical[K comparable, V any](a, b map[K]V) bool {
+	return len(a) == len(b) && reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
+}
+
 // Same tells whether two attachments are the same.
 func (a *Attachment) Same(o *Attachment) bool {
 	return a.IPv4 == o.IPv4 && a.IPv6 == o.IPv6 && a.Kind == o.Kind && slices.Equal(a.MAC, o.MAC)
@@ -31,5 +41,5 @@ func (a *Attachment) Same(o *Attachment) bool {
 
 // sameMap compares what is in two maps only if they are two.
 func sameMap[V comparable](a, b map[string]V) bool {
-	return len(a) == len(b) && (reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer() || maps.Equal(a, b))
+	return Identical(a, b) || maps.Equal(a, b)
 }

@@ -1,8 +1,6 @@
 package endpoint
 
 import (
-	"maps"
-	"reflect"
 	"slices"
 
 	"netguard/agent/docker"
@@ -43,7 +41,7 @@ func (n *network) endpoint(container string) *Endpoint {
 // compare gives the networks that have to be joined again, tells whether any port may
 // have come, gone or changed, and keeps what it looked at.
 func (l *last) compare(o Observation, op Operator) (affected []string, moved bool) {
-	all := l.networks == nil || !l.op.same(op) || !identical(l.sandboxes, o.Sandboxes)
+	all := l.networks == nil || !l.op.same(op) || !docker.Identical(l.sandboxes, o.Sandboxes)
 	if l.networks == nil {
 		l.networks = map[string]*network{}
 	}
@@ -61,7 +59,7 @@ func (l *last) compare(o Observation, op Operator) (affected []string, moved boo
 	l.op, l.view, l.snapshot, l.sandboxes = op, o.View, o.Ports, o.Sandboxes
 	for nid, n := range o.View.Networks {
 		was := l.networks[nid]
-		if all || was == nil || !was.settled || !was.Network.Same(&n) || !sameEndpoints(was.Network.Endpoints, n.Endpoints) ||
+		if all || was == nil || !was.settled || !was.Network.Same(&n) || !was.Network.SameEndpoints(&n) ||
 			!slices.EqualFunc(was.ports, l.ports[n.Bridge], func(a, b *link.Port) bool { return a.Same(b) }) || touches(n, others) {
 			affected = append(affected, nid)
 		}
@@ -72,7 +70,7 @@ func (l *last) compare(o Observation, op Operator) (affected []string, moved boo
 // containers gives those that are others than in the last view, and those that share
 // namespaces with them.
 func (l *last) containers(v docker.View) map[string]bool {
-	if identical(l.view.Containers, v.Containers) {
+	if docker.Identical(l.view.Containers, v.Containers) {
 		return nil
 	}
 	others, came := map[string]bool{}, 0
@@ -104,13 +102,4 @@ func touches(n docker.Network, containers map[string]bool) bool {
 		}
 	}
 	return false
-}
-
-func sameEndpoints(a, b map[string]docker.Attachment) bool {
-	return identical(a, b) || maps.EqualFunc(a, b, func(x, y docker.Attachment) bool { return x.Same(&y) })
-}
-
-// identical tells whether two maps are one.
-func identical[K comparable, V any](a, b map[K]V) bool {
-	return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer() && len(a) == len(b)
 }

@@ -12,8 +12,8 @@ import (
 var macA, macB = net.HardwareAddr{2, 66, 0, 0, 0, 1}, net.HardwareAddr{2, 66, 0, 0, 0, 2}
 
 // knownNetwork is what is known when a network with one endpoint was read.
-func knownNetwork(mac net.HardwareAddr) observed {
-	known := observed{complete: true, fresh: map[string]uint64{"n": 5}}
+func knownNetwork(mac net.HardwareAddr) *observed {
+	known := &observed{complete: true, fresh: map[string]uint64{"n": 5}}
 	n := docker.Network{ID: "n", Bridge: "br0", Endpoints: map[string]docker.Attachment{}}
 	if mac != nil {
 		n.Endpoints["a"] = docker.Attachment{MAC: mac}
@@ -22,7 +22,7 @@ func knownNetwork(mac net.HardwareAddr) observed {
 	return known
 }
 
-func TestStrangers(t *testing.T) {
+func TestUnmatched(t *testing.T) {
 	start := time.Now()
 	for name, c := range map[string]struct {
 		mac  net.HardwareAddr // of the endpoint
@@ -34,8 +34,8 @@ func TestStrangers(t *testing.T) {
 		"a_port_of_somebody_else's_bridge_does_not":       {nil, link.Port{MasterName: "virbr0", Seen: 6}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			var s strangers
-			if h, next := s.networks(knownNetwork(c.mac), []link.Port{c.port}, start); h.Empty() == c.want || !next.IsZero() {
+			var s unmatched
+			if h, next := s.look(knownNetwork(c.mac), []link.Port{c.port}, start); h.Empty() == c.want || !next.IsZero() {
 				t.Errorf("hint %+v, again at %v", h, next)
 			}
 		})
@@ -52,10 +52,10 @@ func TestStrangers(t *testing.T) {
 		"a_port_that_has_not_moved_in_yet": {nil, []link.Port{{MasterName: "br0", Seen: 5, NSID: -1, PeerMAC: macA}}, false},
 	} {
 		t.Run(name+"_has_its_network_read_again_and_again", func(t *testing.T) {
-			var s strangers
+			var s unmatched
 			times, now := 0, start
 			for now.Before(start.Add(10 * time.Minute)) {
-				h, next := s.networks(knownNetwork(c.mac), c.ports, now)
+				h, next := s.look(knownNetwork(c.mac), c.ports, now)
 				if !h.Empty() {
 					times++
 				}
@@ -73,11 +73,11 @@ func TestStrangers(t *testing.T) {
 		})
 	}
 	t.Run("what_fits_now_is_forgotten", func(t *testing.T) {
-		var s strangers
+		var s unmatched
 		ports := []link.Port{{MasterName: "br0", Seen: 5, NSID: 1, PeerMAC: macA}}
-		s.networks(knownNetwork(nil), ports, start)
-		s.networks(knownNetwork(macA), ports, start)
-		if len(s) != 0 {
+		s.look(knownNetwork(nil), ports, start)
+		s.look(knownNetwork(macA), ports, start)
+		if len(s.asked) != 0 {
 			t.Errorf("%+v", s)
 		}
 	})
@@ -86,16 +86,16 @@ func TestStrangers(t *testing.T) {
 func TestUnknown(t *testing.T) {
 	ports := []link.Port{{Master: 7, MasterName: "br-new", Seen: 9}}
 	known := knownNetwork(nil)
-	if !unknown(known, ports) {
+	if !unknown(*known, ports) {
 		t.Error("a bridge that nobody knows is no reason to ask")
 	}
-	if known.others = others(known.view, ports); unknown(known, ports) {
+	if known.others = others(known.view, ports); unknown(*known, ports) {
 		t.Error("Docker is asked again about a bridge that is not Docker's")
 	}
-	if ports[0].Master = 8; !unknown(known, ports) {
+	if ports[0].Master = 8; !unknown(*known, ports) {
 		t.Error("another bridge of that name is not asked about")
 	}
-	if ports[0].MasterName = "br0"; unknown(known, ports) {
+	if ports[0].MasterName = "br0"; unknown(*known, ports) {
 		t.Error("Docker is asked about a bridge that is known")
 	}
 	if unknown(observed{}, ports) {
