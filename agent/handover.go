@@ -98,14 +98,17 @@ func (p *police) handOver(ctx context.Context, h *handover, urgent bool) {
 }
 
 // handOver ends what is left of addresses' former owners before the next are admitted.
-func (l *loop) handOver(ctx context.Context, desires []*desire) {
+// The owners are looked at where a desire is another one than before.
+func (l *loop) handOver(ctx context.Context, desires []*desire, changed bool) {
 	standing := l.sentry.driver.Standing
 	if l.settings.config().AdmissionOpen { // who came unseen may have connections of its own
 		standing = func() (map[int]bool, error) { return nil, nil }
 	}
-	if err := l.handover.look(desires, standing); err != nil {
-		l.log.Error("it cannot be told whom an earlier agent admitted; trying again", "error", err)
-		l.police.cut = time.Now().Add(minFailing)
+	if changed || l.handover.blind() {
+		if err := l.handover.look(desires, standing); err != nil {
+			l.log.Error("it cannot be told whom an earlier agent admitted; trying again", "error", err)
+			l.police.cut = time.Now().Add(minFailing)
+		}
 	}
 	l.police.handOver(ctx, &l.handover, l.handover.urgent(desires))
 }

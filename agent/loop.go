@@ -68,9 +68,10 @@ type loop struct {
 	// veths are the veths behind the IFBs that were there at the last look, by their
 	// ifindexes: one that is gone does not say whose it was.
 	veths  map[int]int
-	fights map[uint64]*fight       // about limits, by link.Port.Seen
-	told   map[endpoint.Key]string // what was logged last about an endpoint
-	ground []string                // what was logged last about ports of bridges
+	fights map[uint64]*fight      // about limits, by link.Port.Seen
+	told   map[endpoint.Key]*tale // what was logged last about an endpoint
+	round  uint64                 // of tell
+	ground []string               // what was logged last about ports of bridges
 	taking taking
 	// handover is what the addresses of containers that are gone leave behind.
 	handover handover
@@ -101,7 +102,7 @@ type state struct {
 
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
 	return &loop{log: log, driver: driver, links: links, observer: observer, settings: s, holder: &holder{log: log, tell: observer.lacking},
-		wakeup: newWake(), bound: endpoint.NewBindings(), applied: map[uint64]form{}, told: map[endpoint.Key]string{}, veths: map[int]int{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{}, asks: make(chan func()), fights: map[uint64]*fight{},
+		wakeup: newWake(), bound: endpoint.NewBindings(), applied: map[uint64]form{}, told: map[endpoint.Key]*tale{}, veths: map[int]int{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{}, asks: make(chan func()), fights: map[uint64]*fight{},
 		check: check{all: true}, routes: routes{ask: links.RouteTo, own: links.Addresses}}
 }
 
@@ -198,14 +199,14 @@ func (l *loop) pass(ctx context.Context) {
 		if err := l.locals.decide(s.desires, words); err != nil {
 			l.log.Error("link-local addresses of containers do not count: the guard's table cannot be read", "error", err)
 		}
-		l.decided.settle(s.desires)
+		changed := l.decided.settle(s.desires)
 		l.police.swarm = swarmPort(seen.view, *cfg)
 		l.police.compile(l.policies.now.Load(), s.desires, len(cfg.Claims) > 0 || l.locals.ever)
 		l.sentry.policed = l.sentry.policed || l.police.ruling.any()
 		shut := l.police.ruling.shut(s.desires)
 		l.sentry.shut(here, shut)
 		l.police.pass(ctx)
-		l.handOver(ctx, s.desires)
+		l.handOver(ctx, s.desires, changed)
 		s.policing = l.police.result()
 		s.desires = l.narrowed(s.desires, s.policing.ruling, cfg)
 		l.apply(s, ports)
@@ -273,7 +274,7 @@ func (l *loop) left(seen observed, op endpoint.Operator, here site) map[string]s
 	if !seen.complete {
 		view = l.memory.view
 	}
-	left, err := l.taking.left(view, l.links.Bridges(), op, here.own, here.foreign(view, seen.sandboxes))
+	left, err := l.taking.left(view, l.links.Bridges(), op, here.own, func(bridge string) []string { return here.foreign(bridge, view, seen.sandboxes) })
 	if err != nil {
 		l.log.Error("it cannot be told which bridges an earlier agent guarded; taking all", "error", err)
 	}

@@ -109,6 +109,8 @@ type police struct {
 	monitor bool
 
 	ruling *ruling // the last that was compiled
+	// compiled are the desires that it was compiled for, or would have been.
+	compiled []*desire
 	known  *ruling // the last that packets met
 	held   map[netpolicy.Holding]bool
 	// swarm is what swarmPort says, ruled what it said when the ruling was compiled.
@@ -148,6 +150,10 @@ type police struct {
 
 // compile rules on the endpoints that there are now.
 func (p *police) compile(catalog *netpolicy.Catalog, desires []*desire, byBridge bool) {
+	if slices.Equal(p.compiled, desires) && p.ruling != nil && p.ruling.catalog == catalog && p.ruling.byBridge == byBridge && p.ruled == p.swarm {
+		return
+	}
+	p.compiled = desires
 	if ps := parties(desires); p.ruling == nil || p.ruling.catalog != catalog || p.ruling.byBridge != byBridge || p.ruled != p.swarm || !reflect.DeepEqual(p.ruling.endpoints, ps) ||
 		!slices.Equal(p.ruling.places, places(desires)) {
 		p.ruling, p.dirty, p.holds = rule(catalog, desires, ps, byBridge, p.held, builtIn(p.swarm)...), true, false

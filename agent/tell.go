@@ -2,23 +2,38 @@ package agent
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 
 	"netguard/agent/endpoint"
 	"netguard/shaper"
 )
 
+// tale is what was logged last about an endpoint.
+type tale struct {
+	of    *desire
+	text  string
+	round uint64
+}
+
 // tell logs what became of endpoints, one line each time that changes.
 func (l *loop) tell(s *state) {
-	here := make(map[endpoint.Key]struct{}, len(s.desires))
+	l.round++
 	for _, d := range s.desires {
-		here[d.Key] = struct{}{}
-		now := d.summary()
-		was, known := l.told[d.Key]
-		if known && was == now || !known && now == "" {
+		was := l.told[d.Key]
+		if was == nil {
+			was = &tale{}
+			l.told[d.Key] = was
+		}
+		if was.round = l.round; was.of == d {
 			continue
 		}
-		l.told[d.Key] = now
+		was.of = d
+		now := d.summary()
+		if was.text == now {
+			continue
+		}
+		was.text = now
 		at := l.log.With("container", d.Container.Name, "network", d.Network.Name)
 		if faults := d.faults(); len(faults) > 0 {
 			at.Warn("endpoint is not as declared", "ingress", describe(d.limits.Limit[shaper.Ingress]),
@@ -30,10 +45,8 @@ func (l *loop) tell(s *state) {
 				"egress", describe(d.limits.Limit[shaper.Egress]))
 		}
 	}
-	for key := range l.told {
-		if _, ok := here[key]; !ok {
-			delete(l.told, key)
-		}
+	if len(l.told) > len(s.desires) {
+		maps.DeleteFunc(l.told, func(_ endpoint.Key, t *tale) bool { return t.round != l.round })
 	}
 }
 

@@ -62,13 +62,13 @@ func hostPorts(ports []link.Port, devices []link.Device, named config.Globs) map
 	return out
 }
 
-// foreign gives the veths, by bridge, that are no container's and count as the host's own
-// while their bridge is not taken.
-func (s site) foreign(v docker.View, sandboxes map[string]endpoint.Sandbox) map[string][]string {
-	out := map[string][]string{}
+// foreign gives the veths of a bridge that are no container's and count as the host's own
+// while the bridge is not taken.
+func (s site) foreign(bridge string, v docker.View, sandboxes map[string]endpoint.Sandbox) []string {
+	var out []string
 	for _, p := range s.ports {
-		if !s.isOwn(p) && endpoint.Foreign(p, v, sandboxes) {
-			out[p.MasterName] = append(out[p.MasterName], p.Name)
+		if p.MasterName == bridge && !s.isOwn(p) && endpoint.Foreign(p, v, sandboxes) {
+			out = append(out, p.Name)
 		}
 	}
 	return out
@@ -76,7 +76,7 @@ func (s site) foreign(v docker.View, sandboxes map[string]endpoint.Sandbox) map[
 
 // left says why bridges are not taken, by name. There says which there are, foreign which
 // veths on them are no container's.
-func (t *taking) left(v docker.View, there map[string]int, op endpoint.Operator, mine map[string]ownPorts, foreign map[string][]string) (map[string]string, error) {
+func (t *taking) left(v docker.View, there map[string]int, op endpoint.Operator, mine map[string]ownPorts, foreign func(bridge string) []string) (map[string]string, error) {
 	if !t.read {
 		was, err := t.guarded(slices.Collect(maps.Values(there)))
 		if err != nil {
@@ -90,8 +90,12 @@ func (t *taking) left(v docker.View, there map[string]int, op endpoint.Operator,
 		if !ok || !op.Manages(n) {
 			continue
 		}
-		own := slices.Concat(mine[n.Bridge].unnamed, foreign[n.Bridge])
-		if len(own) == 0 || t.taken[index] || t.earlier[index] {
+		if t.taken[index] || t.earlier[index] {
+			still[index] = true
+			continue
+		}
+		own := slices.Concat(mine[n.Bridge].unnamed, foreign(n.Bridge))
+		if len(own) == 0 {
 			still[index] = true
 			continue
 		}
