@@ -79,10 +79,10 @@ func (r *ruling) wish() iptables.Wish {
 
 // rule compiles. Where the operator lets labels name addresses of other networks, a
 // container is told by its bridge as well. It is pure.
-func rule(catalog *netpolicy.Catalog, desires []*desire, ps []netpolicy.Endpoint, byBridge bool, held map[netpolicy.Holding]bool, builtIn ...netpolicy.Policy) *ruling {
+func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, desires []*desire, ps []netpolicy.Endpoint, byBridge bool, held map[netpolicy.Holding]bool, builtIn ...netpolicy.Policy) *ruling {
 	r := &ruling{catalog: catalog, builtIn: builtIn, endpoints: ps, byBridge: byBridge, places: places(desires), homes: homes(desires), states: map[endpoint.Key]netpolicy.State{},
 		within: map[endpoint.Key]bool{}, bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}, named: map[endpoint.Key][]netip.Prefix{}}
-	r.rules = netpolicy.Compile(netpolicy.World{Endpoints: ps, Policies: append(slices.Clip(catalog.Policies()), builtIn...), Broken: catalog.Broken(), Places: byBridge, Held: held})
+	r.rules = compiler.Compile(netpolicy.World{Endpoints: ps, Policies: append(slices.Clip(catalog.Policies()), builtIn...), Broken: catalog.Broken(), Places: byBridge, Held: held})
 	r.held = r.rules.Held(ps)
 	within, widened := r.rules.Within(ps), r.rules.Widened(ps)
 	for i, s := range r.rules.States {
@@ -108,11 +108,12 @@ type police struct {
 	// monitor: what is refused is counted and passes.
 	monitor bool
 
-	ruling *ruling // the last that was compiled
+	compiler netpolicy.Compiler
+	ruling   *ruling // the last that was compiled
 	// compiled are the desires that it was compiled for, or would have been.
 	compiled []*desire
-	known  *ruling // the last that packets met
-	held   map[netpolicy.Holding]bool
+	known    *ruling // the last that packets met
+	held     map[netpolicy.Holding]bool
 	// swarm is what swarmPort says, ruled what it said when the ruling was compiled.
 	swarm, ruled uint16
 	dirty        bool // it is not in the kernel, or not all of what was before is gone
@@ -156,7 +157,7 @@ func (p *police) compile(catalog *netpolicy.Catalog, desires []*desire, byBridge
 	p.compiled = desires
 	if ps := parties(desires); p.ruling == nil || p.ruling.catalog != catalog || p.ruling.byBridge != byBridge || p.ruled != p.swarm || !reflect.DeepEqual(p.ruling.endpoints, ps) ||
 		!slices.Equal(p.ruling.places, places(desires)) {
-		p.ruling, p.dirty, p.holds = rule(catalog, desires, ps, byBridge, p.held, builtIn(p.swarm)...), true, false
+		p.ruling, p.dirty, p.holds = rule(&p.compiler, catalog, desires, ps, byBridge, p.held, builtIn(p.swarm)...), true, false
 		p.held = p.ruling.held
 		p.ruled = p.swarm
 		p.wait = 0

@@ -189,7 +189,8 @@ func (p *parter) lead(s parts, rules []Rule, levels int) []Rule {
 
 // unionSet is what is in any of the sets.
 func (p *parter) unionSet(s parts) string {
-	return p.blockSet(s, p.stage == Guardrail, "whom many rules are about", "union "+nameAll(s.sets), func() []Member { return unionOf(s.kind, s.sets) })
+	kind, names := s.kind, namesOf(s.sets)
+	return p.blockSet(s, p.stage == Guardrail, "whom many rules are about", "union "+nameAll(s.sets), func(b *builder) []Member { return unionOf(kind, b.named(names)) })
 }
 
 // blockSets are, for each block, what is in its sets and in none of another
@@ -200,23 +201,49 @@ func (p *parter) blockSets(s parts, blocks [][]*Set) []string {
 		key += "block " + nameAll(block)
 	}
 	key = digest(setHashLen, key)
-	var lists [][]Member
-	alone := func(i int) []Member {
-		if lists == nil {
-			lists = disjoint(s.kind, blocks)
+	kind, names := s.kind, make([][]string, len(blocks))
+	for i, block := range blocks {
+		names[i] = namesOf(block)
+	}
+	alone := func(b *builder) [][]Member {
+		lists, ok := b.apart[key]
+		if !ok {
+			sets := make([][]*Set, len(names))
+			for i := range names {
+				sets[i] = b.named(names[i])
+			}
+			lists = disjoint(kind, sets)
+			b.apart[key] = lists
 		}
-		return lists[i]
+		return lists
 	}
 	out := make([]string, len(blocks))
 	for i := range blocks {
-		out[i] = p.blockSet(s, p.stage != Guardrail, "whom a block of many rules is about", fmt.Sprint("block ", i, " of ", key), func() []Member { return alone(i) })
+		out[i] = p.blockSet(s, p.stage != Guardrail, "whom a block of many rules is about", fmt.Sprint("block ", i, " of ", key), func(b *builder) []Member { return alone(b)[i] })
 	}
 	return out
 }
 
-func (p *parter) blockSet(s parts, closes bool, about, key string, members func() []Member) string {
+func (p *parter) blockSet(s parts, closes bool, about, key string, members recipe) string {
 	name := contentSet(p.ipv6, letterBlock, key, strconv.FormatBool(closes))
 	return p.set(Set{Name: name, Kind: s.kind, Closes: closes, About: about}, members)
+}
+
+func namesOf(sets []*Set) []string {
+	names := make([]string, len(sets))
+	for i, s := range sets {
+		names[i] = s.Name
+	}
+	return names
+}
+
+// named gives sets by their names.
+func (b *builder) named(names []string) []*Set {
+	sets := make([]*Set, len(names))
+	for i, name := range names {
+		sets[i] = b.sets[name]
+	}
+	return sets
 }
 
 func nameAll(sets []*Set) string {

@@ -26,33 +26,118 @@ type World struct {
 
 // Compile makes the rule set. It cannot fail: what could not be read closes the
 // endpoints that it is about. The same input gives the same rule set.
-func Compile(w World) *RuleSet { return compile(w, blockRules) }
+func Compile(w World) *RuleSet { return new(Compiler).Compile(w) }
 
 // compile parts chains of more than so many rules.
-func compile(w World, block int) *RuleSet {
-	p := prepare(w)
+func compile(w World, block int) *RuleSet { return (&Compiler{block: block}).Compile(w) }
+
+// Compiler compiles one world after the other, and does again only what changed: while
+// policies and what labels say stay, rules stay. It comes to the same as Compile. The zero
+// value is ready; it is not safe for concurrent use.
+type Compiler struct {
+	block    int // rules, after which a chain is parted; blockRules if zero
+	read     *labelReader
+	skeleton *skeleton
+	last     *RuleSet
+}
+
+// skeleton is a rule set without the members of its sets.
+type skeleton struct {
+	policies   []Policy
+	labels     [2][]string // what the rules of labels are
+	places     bool
+	generation string
+	families   [2]Family
+	outlines   [2][]outline // in the order in which they can be filled
+}
+
+// outline is a set, and where its members come from.
+type outline struct {
+	Set
+	members recipe
+}
+
+// recipe gives the members of a set in the world of a builder.
+type recipe func(*builder) []Member
+
+// Compile makes the rule set of a world. Sets that have the same members as in the last
+// rule set share them with it.
+func (c *Compiler) Compile(w World) *RuleSet {
+	if c.block == 0 {
+		c.block = blockRules
+	}
+	if c.read == nil {
+		c.read = newLabelReader()
+	}
+	c.read.next()
+	p := prepare(w, c.read)
+	if !c.skeleton.fits(w, p) {
+		c.skeleton = c.rules(w, p)
+	}
+	rs := &RuleSet{Generation: c.skeleton.generation, States: p.states, bounded: boundedPeers(w.Policies), allows: allowedOf(w.Policies)}
+	for i, f := range rs.Families() {
+		*f = c.fill(c.skeleton, p, i)
+	}
+	c.last = rs
+	return rs
+}
+
+// fits tells whether the rules of a world are those of the skeleton.
+func (s *skeleton) fits(w World, p *prepared) bool {
+	if s == nil || s.places != w.Places || !slices.EqualFunc(s.policies, w.Policies, samePolicy) {
+		return false
+	}
+	labels := labelsOf(p)
+	return slices.Equal(s.labels[Ingress], labels[Ingress]) && slices.Equal(s.labels[Egress], labels[Egress])
+}
+
+// rules makes the rules of a world.
+func (c *Compiler) rules(w World, p *prepared) *skeleton {
 	// The generation is a hash of rules that name it, so they are made twice.
 	draft := &RuleSet{Generation: strings.Repeat("a", generationLen)}
-	for _, f := range []*Family{&draft.V4, &draft.V6} {
+	for i, f := range draft.Families() {
 		// Whole: how chains are parted follows from them.
-		b := builder{prepared: p, block: math.MaxInt, ipv6: f == &draft.V6, generation: draft.Generation, draft: true, sets: map[string]*Set{}}
-		f.Chains = b.chains()
+		f.Chains = newBuilder(p, math.MaxInt, i, draft.Generation).chains()
 	}
-	meaning := []string{draft.rulesText(), strconv.Itoa(block)}
+	meaning := []string{draft.rulesText(), strconv.Itoa(c.block)}
 	if p.places { // no name says of what kind the sets of a generation are
 		meaning = append(meaning, Places.String())
 	}
-	rs := &RuleSet{Generation: digest(generationLen, meaning...), States: p.states, bounded: boundedPeers(w.Policies), allows: allowedOf(w.Policies)}
-	for _, f := range rs.Families() {
-		ipv6 := f == &rs.V6
-		b := builder{prepared: p, block: block, ipv6: ipv6, generation: rs.Generation, sets: map[string]*Set{},
-			addrs: p.own.family(ipv6), ports: publishedOf(p.endpoints, ipv6)}
-		if p.places {
-			b.away = p.awayParts(ipv6)
-		}
-		*f = b.family()
+	s := &skeleton{policies: slices.Clone(w.Policies), places: w.Places, generation: digest(generationLen, meaning...), labels: labelsOf(p)}
+	for i := range s.families {
+		b := newBuilder(p, c.block, i, s.generation)
+		s.families[i] = Family{IPv6: b.ipv6, Chains: b.chains(), Entry: [3]string{
+			Forward: b.chain(codeForward, ""), Input: b.chain(codeInput, ""), Output: b.chain(codeOutput, "")}}
+		s.outlines[i] = b.outlines
 	}
-	return rs
+	return s
+}
+
+// fill gives a family of the skeleton with the members that its sets have in a world.
+func (c *Compiler) fill(s *skeleton, p *prepared, family int) Family {
+	b := newBuilder(p, c.block, family, s.generation)
+	b.look()
+	f := s.families[family]
+	was := map[string]*Set{}
+	if c.last != nil && c.last.Generation == s.generation {
+		old := c.last.Families()[family]
+		for i := range old.Sets {
+			was[old.Sets[i].Name] = &old.Sets[i]
+		}
+	}
+	f.Sets = make([]Set, len(s.outlines[family]))
+	for i, o := range s.outlines[family] {
+		set := &f.Sets[i]
+		if *set = o.Set; o.members != nil {
+			set.Members = sorted(o.members(b))
+		}
+		if old := was[set.Name]; old != nil && slices.Equal(old.Members, set.Members) {
+			set.Members = old.Members
+		}
+		b.sets[set.Name] = set
+	}
+	slices.SortFunc(f.Sets, func(a, b Set) int { return strings.Compare(a.Name, b.Name) })
+	return f
 }
 
 // rulesText is all rules as a text.
@@ -69,52 +154,81 @@ func (r *RuleSet) rulesText() string {
 	return b.String()
 }
 
-// builder makes one family of a rule set.
+// builder makes one family of a rule set: its rules, and the members of its sets.
 type builder struct {
 	*prepared
 	block      int // rules
 	ipv6       bool
 	generation string
-	draft      bool // only the rules count, sets stay without members
-	addrs      []owned
-	away       [][]netip.Prefix // by endpoint
-	ports      []published
 	sets       map[string]*Set
+	outlines   []outline
+
+	addrs []owned
+	of    [][]int          // the addresses of each endpoint, as indexes of addrs
+	away  [][]netip.Prefix // by endpoint
+	ports []published
+	apart map[string][][]Member // see blockSets
 }
 
-func (b *builder) family() Family {
-	f := Family{IPv6: b.ipv6, Chains: b.chains()}
-	f.Entry = [3]string{
-		Forward: b.chain(codeForward, ""), Input: b.chain(codeInput, ""), Output: b.chain(codeOutput, ""),
+func newBuilder(p *prepared, block, family int, generation string) *builder {
+	return &builder{prepared: p, block: block, ipv6: family == 1, generation: generation, sets: map[string]*Set{}, apart: map[string][][]Member{}}
+}
+
+// look finds what members are made of.
+func (b *builder) look() {
+	b.addrs, b.ports = b.own.family(b.ipv6), publishedOf(b.endpoints, b.ipv6)
+	b.of = make([][]int, len(b.endpoints))
+	for k, a := range b.addrs {
+		for _, i := range a.by {
+			b.of[i] = append(b.of[i], k)
+		}
 	}
-	for _, s := range b.sets {
-		f.Sets = append(f.Sets, *s)
+	if b.places {
+		b.away = b.awayParts(b.ipv6)
 	}
-	slices.SortFunc(f.Sets, func(a, b Set) int { return strings.Compare(a.Name, b.Name) })
-	return f
 }
 
 func (b *builder) chain(path, stage string) string { return chainName(path, stage, b.generation) }
 
 // set gives a set by its name, made at its first use.
-func (b *builder) set(s Set, members func() []Member) string {
+func (b *builder) set(s Set, members recipe) string {
 	if _, ok := b.sets[s.Name]; !ok {
-		if !b.draft {
-			s.Members = members()
-			slices.SortFunc(s.Members, compareMembers)
-			s.Members = slices.Compact(s.Members)
+		if s.Kind == Nets { // whatever the world, and rules are parted by them
+			s.Members, members = sorted(members(b)), nil
 		}
 		b.sets[s.Name] = &s
+		b.outlines = append(b.outlines, outline{s, members})
 	}
 	return s.Name
 }
 
+// group gives a group of another builder in this one's world.
+func (b *builder) group(g group) group {
+	if own, ok := b.groups[g.key]; ok {
+		return own
+	}
+	if g.sel != nil {
+		return b.selector(*g.sel)
+	}
+	return group{has: make([]bool, len(b.endpoints)), opens: make([]bool, len(b.endpoints))}
+}
+
+// sorted sorts members, each once.
+func sorted(members []Member) []Member {
+	if !slices.IsSortedFunc(members, compareMembers) {
+		slices.SortFunc(members, compareMembers)
+	}
+	return slices.Compact(members)
+}
+
 func single(a netip.Addr) Member { return Member{Prefix: netip.PrefixFrom(a, a.BitLen())} }
 
-// addrsOf gives the addresses of which all owners, or one, are meant.
-func (b *builder) addrsOf(has []bool, all bool) []Member {
+// addrsOf gives the addresses of which all owners, or one, are meant. In are the
+// endpoints that may be meant, nil for all.
+func (b *builder) addrsOf(in []int, has []bool, all bool) []Member {
 	var members []Member
-	for _, a := range b.addrs {
+	consider := func(k int) {
+		a := &b.addrs[k]
 		meant := 0
 		for _, i := range a.by {
 			if has[i] {
@@ -122,7 +236,18 @@ func (b *builder) addrsOf(has []bool, all bool) []Member {
 			}
 		}
 		if meant == len(a.by) || meant > 0 && !all {
-			members = b.appendPlaces(members, a, has)
+			members = b.appendPlaces(members, *a, has)
+		}
+	}
+	if in == nil {
+		for k := range b.addrs {
+			consider(k)
+		}
+	} else {
+		for _, i := range in {
+			for _, k := range b.of[i] {
+				consider(k)
+			}
 		}
 	}
 	return append(members, b.awayOf(has)...)
@@ -136,14 +261,17 @@ func (b *builder) groupSet(g group, denies bool) string {
 		letter = letterDeny
 	}
 	return b.set(Set{Name: contentSet(b.ipv6, letter, b.content(g.key)...), Kind: b.whose(), Closes: denies, About: g.about},
-		func() []Member { return b.addrsOf(g.members(denies), !denies) })
+		func(b *builder) []Member {
+			g := b.group(g)
+			return b.addrsOf(g.in, g.members(denies), !denies)
+		})
 }
 
 // isolatedSet is the set of the endpoints that a stage closes.
 func (b *builder) isolatedSet(s Stage) string {
 	return b.set(Set{Name: scopedSet(b.ipv6, letterIsolated, stageCode(s), b.generation), Kind: b.whose(), Scoped: true, Closes: true,
 		About: "endpoints closed by " + s.String()},
-		func() []Member { return b.addrsOf(b.isolated[s], false) })
+		func(b *builder) []Member { return b.addrsOf(nil, b.isolated[s], false) })
 }
 
 // containersSet is the set of all containers' addresses, managed or not. It is
@@ -151,7 +279,7 @@ func (b *builder) isolatedSet(s Stage) string {
 // allow, and opens in a deny: there are two, for the order of changes.
 func (b *builder) containersSet(denies bool) string {
 	return b.set(Set{Name: contentSet(b.ipv6, letterContainers, strconv.FormatBool(denies)), Kind: Addrs, Closes: !denies, About: "all containers"},
-		func() []Member {
+		func(b *builder) []Member {
 			var members []Member
 			for _, a := range b.addrs {
 				members = append(members, single(a.addr))
@@ -162,7 +290,7 @@ func (b *builder) containersSet(denies bool) string {
 
 func (b *builder) netSet(n nets) string {
 	return b.set(Set{Name: contentSet(b.ipv6, letterNet, n.key), Kind: Nets, About: n.String(), of: n.of},
-		func() []Member { return netMembers(n.prefixes) })
+		func(*builder) []Member { return netMembers(n.prefixes) })
 }
 
 func netMembers(prefixes []netip.Prefix) []Member {
@@ -176,15 +304,18 @@ func netMembers(prefixes []netip.Prefix) []Member {
 // publishedSet is the set of all published ports.
 func (b *builder) publishedSet() string {
 	return b.set(Set{Name: contentSet(b.ipv6, letterPublished), Kind: Published, Closes: true, About: "published ports"},
-		func() []Member { return b.portsOf(func(target) bool { return true }, nil, true) })
+		func(b *builder) []Member { return b.portsOf(func(target) bool { return true }, nil, true) })
 }
 
 // exceptSet is the set of ports of the host that a deny leaves out. What has no ports is
 // in no such set.
 func (b *builder) exceptSet(p ports) string {
+	var all []Member // whatever the world
 	return b.set(Set{Name: contentSet(b.ipv6, letterPublished, "except", p.String()), Kind: Published,
-		About: "ports of the host that a deny leaves out, " + p.String()}, func() []Member {
-		var all []Member
+		About: "ports of the host that a deny leaves out, " + p.String()}, func(b *builder) []Member {
+		if all != nil {
+			return all
+		}
 		for _, s := range p {
 			for _, r := range s.ranges {
 				for port := int(r.First); port <= int(r.Last); port++ {
@@ -194,7 +325,7 @@ func (b *builder) exceptSet(p ports) string {
 				}
 			}
 		}
-		slices.SortFunc(all, compareMembers)
+		all = sorted(all)
 		return all
 	})
 }
@@ -204,22 +335,26 @@ func (b *builder) exceptSet(p ports) string {
 func (b *builder) isolatedPorts(s Stage) string {
 	return b.set(Set{Name: scopedSet(b.ipv6, letterPublished, stageCode(s), b.generation), Kind: Published, Scoped: true, Closes: true,
 		About: "published ports closed by " + s.String()},
-		func() []Member { return b.portsOf(func(t target) bool { return b.isolated[s][t.endpoint] }, nil, true) })
+		func(b *builder) []Member {
+			return b.portsOf(func(t target) bool { return b.isolated[s][t.endpoint] }, nil, true)
+		})
 }
 
 // targetSet is the set of published ports that lead to whom a rule is about, on
 // one of its ports. For an allow all that the port may lead to has to be meant,
 // but for what the stage leaves open.
-func (b *builder) targetSet(key, about string, is func(target) bool, p ports, denies bool, s Stage) string {
-	open := func(t target) bool { return s >= FileIngress && !b.isolated[s][t.endpoint] }
+func (b *builder) targetSet(key, about string, is func(*builder) func(target) bool, p ports, denies bool, s Stage) string {
 	name := contentSet(b.ipv6, letterPublished, key, p.String(), strconv.FormatBool(denies), b.generation, s.String())
 	return b.set(Set{Name: name, Kind: Published, Scoped: true, Closes: denies,
 		About: "published ports of " + about + ", " + p.String()},
-		func() []Member {
-			if denies {
-				return b.portsOf(is, p, true)
+		func(b *builder) []Member {
+			if len(b.ports) == 0 {
+				return nil
 			}
-			return b.portsOf(is, p, false, open)
+			if denies {
+				return b.portsOf(is(b), p, true)
+			}
+			return b.portsOf(is(b), p, false, func(t target) bool { return s >= FileIngress && !b.isolated[s][t.endpoint] })
 		})
 }
 
@@ -247,4 +382,28 @@ func (b *builder) portsOf(is func(target) bool, p ports, some bool, open ...func
 
 func stageCode(s Stage) string {
 	return strings.ToLower([...]string{"", codeEgress, codeEgressLabel, codeIngress, codeIngressLabel}[s])
+}
+
+// samePolicy tells whether two policies were read from the same text: they share what they
+// point to.
+func samePolicy(a, b Policy) bool {
+	same := a.name == b.name && a.isolates == b.isolates && a.sel.equal(b.sel) && shared(a.deny, b.deny)
+	for _, d := range Directions {
+		same = same && shared(a.rules[d], b.rules[d])
+	}
+	return same
+}
+
+// shared tells whether two slices are one.
+func shared[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+
+// labelsOf gives what the rules of labels are.
+func labelsOf(p *prepared) [2][]string {
+	var all [2][]string
+	for _, d := range Directions {
+		for _, r := range p.rules[labelStage(d)] {
+			all[d] = append(all[d], r.key)
+		}
+	}
+	return all
 }

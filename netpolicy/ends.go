@@ -62,7 +62,10 @@ func (b *builder) publishedEnds(s Stage, d Direction, g group, p peer, of ports)
 		if !ok {
 			return nil, false
 		}
-		is := func(t target) bool { return g.members(denies)[t.endpoint] }
+		is := func(b *builder) func(target) bool {
+			has := b.group(g).members(denies)
+			return func(t target) bool { return has[t.endpoint] }
+		}
 		return append([]SetMatch{{Set: b.targetSet(g.key, g.about, is, of, denies, s), Side: Dst}}, theirs...), true
 	}
 	is, ok := b.targets(p, denies)
@@ -79,24 +82,30 @@ func (b *builder) publishedEnds(s Stage, d Direction, g group, p peer, of ports)
 // allows what has its first address of the family in it, since that is where a
 // connection would have gone; it denies what has any address in it, since
 // docker-proxy goes to the other family as well.
-func (b *builder) targets(p peer, denies bool) (func(target) bool, bool) {
+func (b *builder) targets(p peer, denies bool) (func(*builder) func(target) bool, bool) {
 	switch p.kind {
 	case peerAny:
-		return func(target) bool { return true }, true
+		return func(*builder) func(target) bool { return func(target) bool { return true } }, true
 	case peerContainers:
-		has := b.selector(p.sel).members(denies)
-		return func(t target) bool { return has[t.endpoint] }, true
+		return func(b *builder) func(target) bool {
+			has := b.selector(p.sel).members(denies)
+			return func(t target) bool { return has[t.endpoint] }
+		}, true
 	case peerNet:
 		if denies {
-			return func(t target) bool { return slices.ContainsFunc(b.endpoints[t.endpoint].Addrs, p.nets.contains) }, true
+			return func(b *builder) func(target) bool {
+				return func(t target) bool { return slices.ContainsFunc(b.endpoints[t.endpoint].Addrs, p.nets.contains) }
+			}, true
 		}
 		if p.nets.ipv6() != b.ipv6 {
 			return nil, false
 		}
-		return func(t target) bool {
-			addrs := b.endpoints[t.endpoint].Addrs
-			i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == b.ipv6 })
-			return i >= 0 && p.nets.contains(addrs[i])
+		return func(b *builder) func(target) bool {
+			return func(t target) bool {
+				addrs := b.endpoints[t.endpoint].Addrs
+				i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == b.ipv6 })
+				return i >= 0 && p.nets.contains(addrs[i])
+			}
 		}, true
 	}
 	return nil, false

@@ -14,6 +14,10 @@ type group struct {
 	about string
 	has   []bool // by endpoint: for whom it closes
 	opens []bool // by endpoint: for whom it allows, which is never more
+	// in are the endpoints that has names, sorted; nil where they were not gathered.
+	in []int
+	// sel is what it was made of, nil where it was not made of a selector alone.
+	sel *Selector
 	// byLabel says that labels decide who is in it.
 	byLabel bool
 }
@@ -44,7 +48,8 @@ type prepared struct {
 	rules    map[Stage][]stageRules
 	denies   []stageDeny
 	places   bool
-	groups   map[string]group // of selectors
+	groups   map[string]group // by key
+	index    candidates
 }
 
 type stageDeny struct {
@@ -58,7 +63,7 @@ func fileStage(d Direction) Stage { return [...]Stage{Ingress: FileIngress, Egre
 
 func labelStage(d Direction) Stage { return [...]Stage{Ingress: LabelIngress, Egress: LabelEgress}[d] }
 
-func prepare(w World) *prepared {
+func prepare(w World, read *labelReader) *prepared {
 	n := len(w.Endpoints)
 	endpoints := clean(w.Endpoints)
 	p := &prepared{
@@ -70,6 +75,7 @@ func prepare(w World) *prepared {
 		},
 		rules:  map[Stage][]stageRules{},
 		groups: map[string]group{},
+		index:  candidatesOf(endpoints),
 		places: w.Places,
 	}
 	for i, e := range endpoints {
@@ -79,7 +85,7 @@ func prepare(w World) *prepared {
 		p.add(policy)
 	}
 	p.narrow()
-	p.readLabels()
+	p.readLabels(read)
 	p.noteUncounted(w.Policies)
 	for _, b := range w.Broken {
 		for i, in := range p.selector(b.Select).has {
@@ -99,12 +105,10 @@ func (p *prepared) add(policy Policy) {
 		if !policy.isolates[d] {
 			continue
 		}
-		for i, in := range g.has {
-			if in {
-				p.isolated[fileStage(d)][i] = true
-				if !slices.Contains(p.states[i].Policies[d], policy.name) { // a copy of a file, or one that moved
-					p.states[i].Policies[d] = append(p.states[i].Policies[d], policy.name)
-				}
+		for _, i := range g.in {
+			p.isolated[fileStage(d)][i] = true
+			if !slices.Contains(p.states[i].Policies[d], policy.name) { // a copy of a file, or one that moved
+				p.states[i].Policies[d] = append(p.states[i].Policies[d], policy.name)
 			}
 		}
 		p.rules[fileStage(d)] = append(p.rules[fileStage(d)], stageRules{g, policy.sel, policy.name, policy.rules[d]})
@@ -121,15 +125,23 @@ func (p *prepared) selector(s Selector) group {
 		return g
 	}
 	n := len(p.endpoints)
-	g := group{key, "containers with " + s.String(), make([]bool, n), make([]bool, n), len(s.named()) > 0}
+	g := group{key: key, about: "containers with " + s.String(), has: make([]bool, n), in: []int{}, byLabel: len(s.named()) > 0, sel: &s}
+	if g.opens = g.has; g.byLabel {
+		g.opens = make([]bool, n)
+	}
 	if s.String() == (Selector{}).String() {
 		g.about = s.String()
 	}
-	for i := range p.endpoints {
+	p.index.each(s, len(p.endpoints), func(i int) {
 		e := &p.endpoints[i]
-		g.has[i] = e.Managed && s.Matches(e)
-		g.opens[i] = g.has[i] && s.Opens(e)
-	}
+		if !e.Managed || !s.Matches(e) {
+			return
+		}
+		g.has[i], g.in = true, append(g.in, i)
+		if g.byLabel {
+			g.opens[i] = s.Opens(e)
+		}
+	})
 	p.groups[key] = g
 	return g
 }
@@ -150,10 +162,9 @@ func (p *prepared) lock(i int, why string) {
 
 // readLabels makes the label stages. Containers whose labels mean the same are
 // one group, so that rules grow with what labels say and not with containers.
-func (p *prepared) readLabels() {
+func (p *prepared) readLabels(read *labelReader) {
 	n := len(p.endpoints)
 	found, locked := make([]labelPolicy, n), make([][]string, n)
-	read := labelReader{}
 	var costs [2]map[string]int // by what a label comes to
 	for i := range p.endpoints {
 		if !p.endpoints[i].Managed {
@@ -205,6 +216,9 @@ func (p *prepared) readLabels() {
 	}
 	for _, d := range Directions { // an order that containers have no part in
 		slices.SortFunc(p.rules[labelStage(d)], func(a, b stageRules) int { return strings.Compare(a.key, b.key) })
+		for _, r := range p.rules[labelStage(d)] {
+			p.groups[r.key] = r.group
+		}
 	}
 }
 
@@ -237,58 +251,4 @@ func beyond(costs [2]map[string]int) [2]map[string]bool {
 		}
 	}
 	return over
-}
-
-// labelReader reads labels, each text once.
-type labelReader map[string]readLabel
-
-type readLabel struct {
-	rules  []rule
-	faults Faults
-}
-
-// endpoint gives what the labels of all containers of an endpoint say, and why
-// it is to be locked.
-func (r labelReader) endpoint(e *Endpoint) (labelPolicy, []string) {
-	found, faults := r.workload(&e.Workload)
-	var locked []string
-	for i := range e.Shared {
-		other, more := r.workload(&e.Shared[i])
-		faults = append(faults, more...)
-		for _, d := range Directions {
-			switch {
-			case !other.isolates[d]:
-			case !found.isolates[d]:
-				found.isolates[d], found.rules[d] = true, other.rules[d]
-			case canonical(found.rules[d]) != canonical(other.rules[d]):
-				locked = append(locked, fmt.Sprintf("containers that share a network namespace have different labels %s: give it to one of them", policyLabels[d]))
-			}
-		}
-	}
-	for _, f := range faults {
-		locked = append(locked, f.Error())
-	}
-	return found, locked
-}
-
-// workload reads the labels of one container. If there are faults, the policy is
-// not to be used.
-func (r labelReader) workload(w *Workload) (labelPolicy, Faults) {
-	var p labelPolicy
-	faults := Strays(w.Labels)
-	for _, d := range Directions {
-		text, ok := w.Labels[policyLabels[d]]
-		if !ok {
-			continue
-		}
-		key := d.String() + "\x00" + w.Project + "\x00" + text
-		l, ok := r[key]
-		if !ok {
-			l.rules, l.faults = parseLabel(policyLabels[d], text, d, w.Project)
-			r[key] = l
-		}
-		p.isolates[d], p.rules[d] = true, l.rules
-		faults = append(faults, l.faults...)
-	}
-	return p, faults
 }

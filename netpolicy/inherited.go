@@ -33,8 +33,8 @@ func (p *prepared) narrow() {
 		stage := fileStage(d)
 		proven := make([]bool, len(p.endpoints))
 		for _, r := range p.rules[stage] {
-			for i, opens := range r.opens {
-				proven[i] = proven[i] || opens
+			for _, i := range r.in {
+				proven[i] = proven[i] || r.opens[i]
 			}
 		}
 		seen := map[string]group{}
@@ -45,14 +45,15 @@ func (p *prepared) narrow() {
 			}
 			g, ok := seen[r.key]
 			if !ok {
-				g = group{key: r.key + " " + d.String(), about: r.about, has: r.has, opens: make([]bool, len(p.endpoints)), byLabel: true}
-				for i := range g.opens {
-					g.opens[i] = r.opens[i] || r.has[i] && !proven[i]
+				g = group{key: r.key + " " + d.String(), about: r.about, has: r.has, in: r.in, opens: make([]bool, len(p.endpoints)), byLabel: true}
+				for _, i := range g.in {
+					g.opens[i] = r.opens[i] || !proven[i]
 				}
 				seen[r.key] = g
+				p.groups[g.key] = g
 			}
-			for i := range g.opens {
-				if r.has[i] && !g.opens[i] && len(r.rules) > 0 {
+			for _, i := range g.in {
+				if !g.opens[i] && len(r.rules) > 0 {
 					p.uncounted(i, i, r.sel, r.policy)
 				}
 			}
@@ -103,8 +104,8 @@ func (p *prepared) peersUncounted(rules []rule, note func(peer int, s Selector))
 				continue
 			}
 			g := p.selector(s)
-			for i := range g.has {
-				if g.has[i] && !g.opens[i] {
+			for _, i := range g.in {
+				if !g.opens[i] {
 					note(i, s)
 				}
 			}
@@ -215,7 +216,7 @@ func allowedOf(policies []Policy) []allowed {
 func (e *explainer) inherited(p pair, h Hit, of *Endpoint, s *Service) string {
 	all := e.rs.allows
 	if h.Stage == labelStage(h.Direction) {
-		label, _ := labelReader{}.endpoint(of)
+		label, _ := newLabelReader().endpoint(of)
 		all = []allowed{{"label " + policyLabels[h.Direction], h.Direction, Selector{}, label.rules[h.Direction]}}
 	}
 	other := p.other(of)

@@ -82,7 +82,7 @@ type labelPolicy struct {
 // LabelFaults finds what is wrong with the policies in a container's labels, and
 // labels that were meant to be some. A container with a fault is closed.
 func LabelFaults(w Workload) Faults {
-	_, faults := labelReader{}.workload(&w)
+	_, faults := newLabelReader().workload(&w)
 	return faults
 }
 

@@ -67,7 +67,7 @@ func (b *builder) awayOf(has []bool) []Member {
 // awaySet is what is away of any endpoint: on its bridge it is a container's.
 func (b *builder) awaySet(denies bool) string {
 	return b.set(Set{Name: contentSet(b.ipv6, letterAway, strconv.FormatBool(denies)), Kind: Places, Closes: !denies, About: "extra addresses of other networks"},
-		func() []Member {
+		func(b *builder) []Member {
 			all := make([]bool, len(b.endpoints))
 			for i := range all {
 				all[i] = true
