@@ -81,10 +81,15 @@ func recorded(b testing.TB, pid int, name string, f func()) {
 type calls struct{ messages, calls, forks float64 }
 
 // traced counts what a process and its children ask of the kernel while f runs. It slows
-// them down, so that nothing else is measured meanwhile.
-func traced(b testing.TB, pid int, f func()) calls {
+// them down, so that nothing else is measured meanwhile. What strace saw stays where recorded
+// leaves what it records, as NAME.strace.
+func traced(b testing.TB, pid int, name string, f func()) calls {
 	b.Helper()
-	file := filepath.Join(b.TempDir(), "trace")
+	dir := os.Getenv("NETGUARD_SCALE_PERF")
+	if dir == "" {
+		dir = b.TempDir()
+	}
+	file := filepath.Join(dir, name+".strace")
 	cmd := exec.Command("strace", "-f", "-v", "-o", file, "-e", "trace=sendto,sendmsg,execve", "-p", strconv.Itoa(pid))
 	errs, err := cmd.StderrPipe()
 	if err != nil {

@@ -65,16 +65,16 @@ func (r *real) start() guest {
 
 // admission has a container connect by its first instruction. What that takes is what
 // netguard takes beyond the engine, and a fraction of a millisecond.
-func (r *real) admission() time.Duration {
+func (r *real) admission() (time.Duration, error) {
 	g := r.create(harness.Doing("connect", "tcp", netip.AddrPortFrom(r.gateway(r.made), echo).String(), "10s"))
 	g.c.Start()
 	g.c.Wait()
 	var got harness.Reach
 	if err := json.Unmarshal([]byte(strings.TrimSpace(g.c.Logs())), &got); err != nil || !got.Answered() {
-		r.b.Fatalf("%s said %q: %v", g.c.Name, g.c.Logs(), err)
+		return 0, fmt.Errorf("%s said %q: %w", g.c.Name, g.c.Logs(), err)
 	}
 	g.c.Remove()
-	return time.Duration(got.TookMS * float64(time.Millisecond))
+	return time.Duration(got.TookMS * float64(time.Millisecond)), nil
 }
 
 type realGuest struct {

@@ -2,6 +2,7 @@ package scale
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -35,7 +36,7 @@ type world interface {
 	// start starts one more, admission another one that goes again: how long it took, beyond
 	// what the engine takes, until a packet got through.
 	start() guest
-	admission() time.Duration
+	admission() (time.Duration, error)
 	engine() *harness.Engine
 }
 
@@ -152,9 +153,9 @@ func answer(b testing.TB, e *harness.Engine, port int) {
 	}()
 }
 
-// through asks until an answer comes, and tells how long that took.
-func through(b testing.TB, conn *net.UDPConn) time.Duration {
-	b.Helper()
+// through asks until an answer comes, tells how long that took, and closes the socket.
+func through(conn *net.UDPConn) (time.Duration, error) {
+	defer conn.Close()
 	began := time.Now()
 	got := make(chan time.Time, 1)
 	go func() {
@@ -171,11 +172,11 @@ func through(b testing.TB, conn *net.UDPConn) time.Duration {
 		select {
 		case at, ok := <-got:
 			if !ok {
-				b.Fatal("the socket ended before an answer came")
+				return 0, errors.New("the socket ended before an answer came")
 			}
-			return at.Sub(began)
+			return at.Sub(began), nil
 		case <-end:
-			b.Fatalf("no answer within %v", longest)
+			return 0, fmt.Errorf("no answer to %v within %v", conn.LocalAddr(), longest)
 		case <-tick.C:
 		}
 	}
@@ -248,15 +249,13 @@ func (p *played) start() guest {
 	return g
 }
 
-func (p *played) admission() (took time.Duration) {
+func (p *played) admission() (took time.Duration, err error) {
 	g := p.create()
-	g.c.Start(dockerstub.Order(p.made%2), func() {
-		conn := g.dial(echo)
-		took = through(p.b, conn)
-		_ = conn.Close()
-	})
-	g.remove()
-	return took
+	g.c.Start(dockerstub.Order(p.made%2), func() { took, err = through(g.dial(echo)) })
+	if err == nil {
+		g.remove()
+	}
+	return took, err
 }
 
 type playedGuest struct {
