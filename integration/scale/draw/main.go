@@ -14,7 +14,9 @@ import (
 	"strconv"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
@@ -79,9 +81,10 @@ var inks = []color.Color{
 	color.RGBA{R: 0x33, G: 0x33, B: 0x33, A: 0xff},
 }
 
-const width, height = 44 * vg.Centimeter, 20 * vg.Centimeter
+const width, height = 44 * vg.Centimeter, 21 * vg.Centimeter
 
 func render(runs []scale.Run) ([]byte, error) {
+	plot.DefaultFont = font.Font{Typeface: "Liberation", Variant: "Sans"}
 	canvas := vgsvg.NewWith(vgsvg.UseWH(width, height))
 	page := draw.New(canvas)
 	page.FillPolygon(color.White, []vg.Point{page.Min, {X: page.Max.X, Y: page.Min.Y}, page.Max, {X: page.Min.X, Y: page.Max.Y}})
@@ -96,7 +99,10 @@ func render(runs []scale.Run) ([]byte, error) {
 		}
 	}
 	gap := vg.Points(14)
-	tiles := draw.Tiles{Rows: len(panels), Cols: len(panels[0]), PadX: gap, PadY: gap, PadTop: gap, PadBottom: gap, PadLeft: gap, PadRight: gap}
+	page.FillText(text.Style{
+		Color: color.Black, Font: font.From(plot.DefaultFont, 18), XAlign: text.XLeft, YAlign: text.YTop, Handler: plot.DefaultTextHandler,
+	}, vg.Point{X: page.Min.X + gap, Y: page.Max.Y - gap}, "What the agent costs, by the number of endpoints on the host")
+	tiles := draw.Tiles{Rows: len(panels), Cols: len(panels[0]), PadX: gap, PadY: gap, PadTop: 4 * gap, PadBottom: gap, PadLeft: gap, PadRight: gap}
 	for i, row := range plot.Align(plots, tiles, page) {
 		for j, c := range row {
 			plots[i][j].Draw(c)
@@ -150,6 +156,9 @@ func (what panel) plot(runs []scale.Run, legend bool) (*plot.Plot, error) {
 	}
 	p.X.Min, p.X.Max = 8, 6500
 	p.Y.Min, p.Y.Max = what.low, 1.5*highest
+	if legend {
+		p.Y.Max *= 4 // room for it
+	}
 	if what.aim > 0 {
 		aim, err := plotter.NewLine(plotter.XYs{{X: p.X.Min, Y: what.aim}, {X: p.X.Max, Y: what.aim}})
 		if err != nil {
