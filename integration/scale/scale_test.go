@@ -18,7 +18,7 @@ const (
 	starts      = 20  // whose processor time is measured, one after the other
 	quickStarts = 100 // for the time until they are admitted
 	tracedOnes  = 5
-	settle      = 700 * time.Millisecond // after a start or stop, for what the agent does late
+	settle      = time.Second // after a start or stop, for what the agent does late
 	idle        = 30 * time.Second
 )
 
@@ -104,15 +104,6 @@ func measure(b *testing.B, w world, s *Size) {
 		return total - resting*ms(time.Since(began))
 	}
 
-	perf("starts", func() {
-		for range starts {
-			var g guest
-			s.StartCPU += extra(func() { g = w.start(); time.Sleep(settle) }) / starts
-			s.StopCPU += extra(func() { g.remove(); time.Sleep(settle) }) / starts
-		}
-	})
-	s.Starts = starts
-	var waits []time.Duration
 	// must ends the benchmark with what the agent says of its endpoints.
 	must := func(took time.Duration, err error) time.Duration {
 		if err != nil {
@@ -120,6 +111,22 @@ func measure(b *testing.B, w world, s *Size) {
 		}
 		return took
 	}
+	// begin starts a container, and waits until the agent is done with that.
+	begin := func() guest {
+		g := w.start()
+		must(through(g.dial(echo)))
+		time.Sleep(settle)
+		return g
+	}
+	perf("starts", func() {
+		for range starts {
+			var g guest
+			s.StartCPU += extra(func() { g = begin() }) / starts
+			s.StopCPU += extra(func() { g.remove(); time.Sleep(settle) }) / starts
+		}
+	})
+	s.Starts = starts
+	var waits []time.Duration
 	for began := time.Now(); len(waits) < quickStarts && time.Since(began) < longest; {
 		waits = append(waits, must(w.admission()))
 	}
@@ -142,8 +149,7 @@ func measure(b *testing.B, w world, s *Size) {
 	slices.Sort(status)
 	s.Status = ms(status[2])
 
-	witness := w.start()
-	time.Sleep(settle)
+	witness := begin()
 	s.EditCPU = extra(func() {
 		conn := witness.dial(opened)
 		n := 0
@@ -160,7 +166,7 @@ func measure(b *testing.B, w world, s *Size) {
 	for n := range tracedOnes {
 		var g guest
 		name := fmt.Sprintf("%s-%d-%d", s.Kind, s.Endpoints, n)
-		started.add(traced(b, pid, name+"-start", func() { g = w.start(); time.Sleep(settle) }))
+		started.add(traced(b, pid, name+"-start", func() { g = begin() }))
 		stopped.add(traced(b, pid, name+"-stop", func() { g.remove(); time.Sleep(settle) }))
 	}
 	s.Messages, s.Calls, s.Forks = started.messages/tracedOnes, started.calls/tracedOnes, started.forks/tracedOnes
