@@ -80,6 +80,12 @@ func recorded(b testing.TB, pid int, name string, f func()) {
 // calls is what a process asked of the kernel.
 type calls struct{ messages, calls, forks float64 }
 
+func (c *calls) add(o calls) {
+	c.messages += o.messages
+	c.calls += o.calls
+	c.forks += o.forks
+}
+
 // traced counts what a process and its children ask of the kernel while f runs. It slows
 // them down, so that nothing else is measured meanwhile. What strace saw stays where recorded
 // leaves what it records, as NAME.strace.
