@@ -1,5 +1,6 @@
 # Everything that leaves nothing but ./bin behind. Tests, benchmarks and the demo
-# need root: they run Docker engines in network namespaces of their own.
+# need root: they run Docker engines in network namespaces of their own. `make units`
+# needs none, and leaves out the tests that do.
 
 GO ?= go
 PARALLEL ?= 2
@@ -7,6 +8,12 @@ WIDTH ?= 4
 SOAK ?= 30m
 BENCH ?= .
 SUITE ?= sid
+FUZZ ?= 10s
+FLAKE ?= 100
+FLAKE_ENGINES ?= 5
+
+# make units alone leaves out the tests that need root.
+unexport NETGUARD_TEST_NO_ROOT
 
 # Unit tests, and those with engines, which want a quiet machine. WIDTH is how many of these
 # run at a time: they wait for half of their time.
@@ -22,7 +29,7 @@ define swept
 	@status=0; { $(1); } || status=$$?; $(SWEEP) || status=1; exit $$status
 endef
 
-.PHONY: help deps build test newer units bench soak demo lint sweep clean
+.PHONY: help deps build test newer units race fuzz flake bench soak demo lint sweep clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "%-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,9 +51,28 @@ newer: deps ## the tests with engines, against the Docker of Debian SUITE=sid
 	integration/newer $(CURDIR)/bin/newer $(SUITE)
 	$(call swept,NETGUARD_TEST_DOCKERD=$(CURDIR)/bin/newer/dockerd $(ENGINE_TESTS))
 
-units: ## the tests that need no engine
-	$(GO) test -count=1 -timeout 10m -p $(PARALLEL) $(UNITS)
+units: ## the tests that need neither an engine nor root: under a minute
+	NETGUARD_TEST_NO_ROOT=1 $(GO) test -count=1 -timeout 10m -p $(PARALLEL) $(UNITS)
 	$(GO) test -count=1 -tags faultinject ./internal/fault
+
+race: ## the tests that need no engine, with the race detector (root)
+	@integration/deps race
+	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 20m -p $(PARALLEL) $(UNITS)
+
+fuzz: ## each fuzz target for FUZZ=10s; what fails is kept beside it in testdata
+	@failed=0; for target in $$(grep -rHo '^func Fuzz[A-Za-z0-9]*' --include='*_test.go' . | sed 's,/[^/]*_test.go:func ,:,'); do \
+		$(GO) test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZ) "$${target%:*}" || failed=1; \
+	done; test $$failed = 0
+
+# The hog ends with the shell that started it, however that ends.
+HOG = { while kill -0 $$$$ 2>/dev/null; do :; done; } & hog=$$!
+
+flake: deps ## units FLAKE=100 times beside a CPU hog, then engines FLAKE_ENGINES=5 times
+	$(call swept,failed=0; $(HOG); \
+		test $(FLAKE) = 0 || $(GO) test -count=$(FLAKE) -timeout 0 -p 1 $(UNITS) || failed=1; \
+		kill $$hog; \
+		for run in $$(seq $(FLAKE_ENGINES)); do $(ENGINE_TESTS) || failed=1; done; \
+		test $$failed = 0)
 
 bench: deps ## measure against real engines (BENCH=pattern)
 	$(call swept,$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -count 1 -timeout 60m -p 1 $(ENGINES))

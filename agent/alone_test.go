@@ -14,11 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netguard/agent/control"
+	"netguard/internal/asroot"
 )
 
 // apart runs f in a network namespace of its own, as the user uid.
 func apart(t *testing.T, f func(as func(uid int, f func()))) {
 	t.Helper()
+	asroot.Only(t)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)

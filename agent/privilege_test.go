@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/asroot"
 )
 
 func TestLacking(t *testing.T) {
@@ -37,6 +39,10 @@ func TestLacking(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestPrivileged(t *testing.T) {
+	asroot.Only(t)
 	if err := privileged(); err != nil {
 		t.Errorf("root: %v", err)
 	}

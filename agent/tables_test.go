@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/vishvananda/netns"
+
+	"netguard/internal/asroot"
 )
 
 // inNamespace gives the test's thread a network namespace of its own.
@@ -34,6 +36,7 @@ func nft(t *testing.T, commands ...string) {
 }
 
 func TestTables(t *testing.T) {
+	asroot.Only(t)
 	done := make(chan struct{})
 	go func() { // on a thread that is thrown away
 		defer close(done)

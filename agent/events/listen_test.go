@@ -16,6 +16,8 @@ import (
 	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/asroot"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -26,6 +28,7 @@ const group = 0x4e55
 // of 127.0.0.1 are handed over and refused.
 func namespace(t *testing.T) {
 	t.Helper()
+	asroot.Only(t)
 	runtime.LockOSThread() // the thread is thrown away with the test
 	ns, err := netns.New()
 	if err != nil {

@@ -18,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"netguard/agent/control"
+	"netguard/internal/asroot"
 )
 
 // envMain makes the test's binary the command itself, in a process that signals
@@ -264,9 +265,14 @@ func TestRelativePaths(t *testing.T) {
 		// It gets as far as its socket.
 		{"agent --config ./c.yaml --policy-dir ./policies --socket /proc/none/s.sock", 1, "/proc/none"},
 	} {
-		code, _, stderr := netguard(t, strings.Fields(c.args)...)
-		if code != c.code || !strings.Contains(stderr, c.says) || c.says == "" && stderr != "" || strings.Contains(stderr, "absolute") {
-			t.Errorf("%s: %d %s", c.args, code, stderr)
-		}
+		t.Run(c.args, func(t *testing.T) {
+			if strings.HasPrefix(c.args, "agent ") {
+				asroot.Only(t)
+			}
+			code, _, stderr := netguard(t, strings.Fields(c.args)...)
+			if code != c.code || !strings.Contains(stderr, c.says) || c.says == "" && stderr != "" || strings.Contains(stderr, "absolute") {
+				t.Errorf("%d %s", code, stderr)
+			}
+		})
 	}
 }

@@ -20,6 +20,8 @@ import (
 	vish "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/asroot"
 )
 
 // arrives is how long a frame may take that must arrive, far more than it does.
@@ -63,6 +65,7 @@ type box struct {
 // away with the test.
 func newHost(t *testing.T, n int) *host {
 	t.Helper()
+	asroot.Only(t)
 	t.Parallel()
 	runtime.LockOSThread()
 	ns, err := netns.New()

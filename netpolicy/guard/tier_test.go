@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"netguard/integration/attack"
+	"netguard/internal/asroot"
 )
 
 func TestProbe(t *testing.T) {
@@ -56,6 +57,7 @@ func TestProbe(t *testing.T) {
 
 // TestTiers takes from the kernel, one by one, what older ones lack.
 func TestTiers(t *testing.T) {
+	asroot.Only(t)
 	all, err := Probe()
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vishvananda/netns"
 
+	"netguard/internal/asroot"
 	"netguard/netpolicy"
 )
 
@@ -30,6 +31,7 @@ func namespace(t testing.TB) {
 // alone is namespace for a test that no other may run beside.
 func alone(t testing.TB) {
 	t.Helper()
+	asroot.Only(t)
 	runtime.LockOSThread()
 	ns, err := netns.New()
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	vish "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
+	"netguard/internal/asroot"
 	"netguard/shaper"
 	"netguard/shaper/tc"
 )
@@ -19,6 +20,7 @@ import (
 // its namespace when the test ends.
 func vethIn(t *testing.T) (*tc.Driver, int) {
 	t.Helper()
+	asroot.Only(t)
 	runtime.LockOSThread()
 	ns, err := netns.New()
 	if err != nil {

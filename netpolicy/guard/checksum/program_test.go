@@ -7,10 +7,13 @@ import (
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
+
+	"netguard/internal/asroot"
 )
 
 // TestLoad has the kernel's verifier read both kinds.
 func TestLoad(t *testing.T) {
+	asroot.Only(t)
 	var prints []Fingerprint
 	for _, spoil := range []bool{true, false} {
 		p, err := New(spoil)
