@@ -3,7 +3,6 @@ package tc
 import (
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/mdlayher/netlink"
 
@@ -40,7 +39,7 @@ func run(steps []shaper.Step) int {
 func (d *Driver) sendTree(dev int, steps []shaper.Step) error {
 	var direct uint32
 	if steps[0].Op == shaper.AddRoot {
-		if link, err := d.links.LinkByIndex(dev); err == nil && link.Attrs().TxQLen == 0 {
+		if l, err := d.link(dev, ""); err == nil && l.queueLen == 0 {
 			direct = wasNoQueue
 		}
 	}
@@ -67,29 +66,10 @@ func (d *Driver) sendTree(dev int, steps []shaper.Step) error {
 // send sends messages together and waits until the kernel has tried the last. It
 // gives the first that failed.
 func (d *Driver) send(messages []netlink.Message) (failed int, err error) {
-	last := &messages[len(messages)-1]
-	for i := range messages {
-		messages[i].Header.Flags &^= netlink.Acknowledge // a failure is answered all the same
-	}
-	last.Header.Flags |= netlink.Acknowledge
-	sent, err := d.read.SendMessages(messages)
-	if err != nil {
-		return 0, err
-	}
-	for {
-		_, e := d.read.Receive()
-		var answer *netlink.OpError
-		switch {
-		case e == nil: // only the last one is answered if it did not fail
-			return failed, err
-		case !errors.As(e, &answer) || answer.Sequence == 0:
-			return failed, errors.Join(err, e) // it is the socket's fault
-		}
-		if at := slices.IndexFunc(sent, func(m netlink.Message) bool { return m.Header.Sequence == answer.Sequence }); err == nil && at >= 0 {
+	fault := d.conn.exchange(messages, nothing, func(at int, e error) {
+		if err == nil {
 			failed, err = at, e
 		}
-		if answer.Sequence == last.Header.Sequence {
-			return failed, err
-		}
-	}
+	})
+	return failed, errors.Join(err, fault)
 }

@@ -17,15 +17,15 @@ func (d *Driver) Cleanup() error {
 	}
 	var faults []error
 	for index, l := range s.links {
-		if l.Type() != "veth" {
+		if l.kind != "veth" {
 			continue
 		}
 		have, err := s.Endpoint(index)
 		if err == nil {
-			err = d.Apply(index, l.Attrs().Name, shaper.Diff(have, shaper.Wish{}))
+			err = d.Apply(index, l.name, shaper.Diff(have, shaper.Wish{}))
 		}
 		if err != nil && !gone(err) {
-			faults = append(faults, fmt.Errorf("clean up %s: %w", l.Attrs().Name, err))
+			faults = append(faults, fmt.Errorf("clean up %s: %w", l.name, err))
 		}
 	}
 	_, err = d.Sweep(func(int) bool { return false })

@@ -1,11 +1,11 @@
 package tc
 
 import (
-	"errors"
 	"fmt"
 	"strconv"
 	"strings"
 
+	"github.com/mdlayher/netlink"
 	vish "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -34,57 +34,25 @@ const (
 
 func ifbName(veth int) string { return ifbPrefix + strconv.Itoa(veth) }
 
-// ifbs lists netguard's IFBs by the ifindex of the veth that they serve.
-func (d *Driver) ifbs() (map[int]vish.Link, error) {
-	links, err := d.linkList()
-	if err != nil {
-		return nil, err
-	}
-	return ifbsOf(links), nil
-}
-
-func ifbsOf(links []vish.Link) map[int]vish.Link {
-	out := map[int]vish.Link{}
-	for _, l := range links {
-		if veth, ok := serves(l); ok {
-			out[veth] = l
-		}
-	}
-	return out
-}
-
-// linkList lists the links. A list during which links came or went may have
-// holes; after some tries it is used all the same.
-func (d *Driver) linkList() (links []vish.Link, err error) {
-	for range 5 {
-		links, err = d.links.LinkList()
-		if !errors.Is(err, vish.ErrDumpInterrupted) {
-			break
-		}
-	}
-	if err != nil && !errors.Is(err, vish.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("list links: %w", err)
-	}
-	return links, nil
-}
-
-func serves(l vish.Link) (veth int, ok bool) {
-	digits, named := strings.CutPrefix(l.Attrs().Name, ifbPrefix)
-	g := l.Attrs().Group
-	if !named || l.Type() != "ifb" || g != group && g != doomed {
+// serves gives the veth that a link of netguard's serves.
+func (l link) serves() (veth int, ok bool) {
+	digits, named := strings.CutPrefix(l.name, ifbPrefix)
+	if !named || l.kind != "ifb" || l.group != group && l.group != doomed {
 		return 0, false
 	}
 	veth, err := strconv.Atoi(digits)
 	return veth, err == nil
 }
 
-func (d *Driver) ifb(veth int) (vish.Link, error) {
-	l, err := d.links.LinkByName(ifbName(veth))
+// ifb gives the device that a veth's packets are led through; ENODEV where there is none.
+func (d *Driver) ifb(veth int) (link, error) {
+	name := ifbName(veth)
+	l, err := d.link(0, name)
 	if err != nil {
-		return nil, fmt.Errorf("find %s: %w", ifbName(veth), err)
+		return link{}, fmt.Errorf("find %s: %w", name, err)
 	}
-	if _, ok := serves(l); !ok {
-		return nil, fmt.Errorf("%s is not netguard's: remove or rename that device", ifbName(veth))
+	if of, ok := l.serves(); !ok || of != veth {
+		return link{}, fmt.Errorf("%s is not netguard's: remove or rename that device", name)
 	}
 	return l, nil
 }
@@ -92,7 +60,7 @@ func (d *Driver) ifb(veth int) (vish.Link, error) {
 func (d *Driver) addIFB(veth int) error {
 	attrs := vish.NewLinkAttrs()
 	attrs.Name, attrs.Group, attrs.TxQLen, attrs.MTU = ifbName(veth), group, queueLen, ifbMTU
-	if link, err := d.links.LinkByIndex(veth); err == nil && link.Attrs().TxQLen == 0 {
+	if l, err := d.link(veth, ""); err == nil && l.queueLen == 0 {
 		attrs.TxQLen = queueLenNone
 	}
 	attrs.Flags |= 1 // net.FlagUp: made and set up in one message
@@ -105,37 +73,38 @@ func (d *Driver) addIFB(veth int) error {
 func (d *Driver) deleteIFB(veth int) error {
 	l, err := d.ifb(veth)
 	if err != nil {
-		if errors.As(err, &vish.LinkNotFoundError{}) {
-			return nil
-		}
-		return err
+		return unless(gone, err)
 	}
-	return unless(gone, fault.Write("ifb delete", func() error { return d.links.LinkDel(l) }))
+	return unless(gone, fault.Write("ifb delete", func() error { return d.links.LinkDel(l.handle()) }))
 }
 
 // Sweep deletes the IFBs whose veth is not to be kept, all of them at once, and
 // tells how many they were. Their qdiscs go with them.
 func (d *Driver) Sweep(keep func(veth int) bool) (int, error) {
-	ifbs, err := d.ifbs()
-	if err != nil {
+	var ifbs []link
+	if err := d.eachLink("ifb", func(l link) { ifbs = append(ifbs, l) }); err != nil {
 		return 0, err
 	}
 	n := 0
-	for veth, l := range ifbs {
+	for _, l := range ifbs {
+		veth, ok := l.serves()
+		if !ok {
+			continue
+		}
 		if keep(veth) {
 			// One that an agent marked before it was killed would go with
 			// the next that is.
-			if l.Attrs().Group == doomed {
-				err := fault.Write("ifb group", func() error { return d.links.LinkSetGroup(l, group) })
+			if l.group == doomed {
+				err := fault.Write("ifb group", func() error { return d.links.LinkSetGroup(l.handle(), group) })
 				if err != nil && !gone(err) {
-					return n, fmt.Errorf("keep %s: %w", l.Attrs().Name, err)
+					return n, fmt.Errorf("keep %s: %w", l.name, err)
 				}
 			}
 			continue
 		}
-		err := fault.Write("ifb group", func() error { return d.links.LinkSetGroup(l, doomed) })
+		err := fault.Write("ifb group", func() error { return d.links.LinkSetGroup(l.handle(), doomed) })
 		if err != nil && !gone(err) {
-			return n, fmt.Errorf("mark %s for deletion: %w", l.Attrs().Name, err)
+			return n, fmt.Errorf("mark %s for deletion: %w", l.name, err)
 		}
 		n++
 	}
@@ -150,10 +119,9 @@ func (d *Driver) Sweep(keep func(veth int) bool) (int, error) {
 
 // deleteGroup deletes every link of the group of the doomed.
 func (d *Driver) deleteGroup() error {
-	msg := make([]byte, unix.SizeofIfInfomsg)
-	attr := make([]byte, 8)
-	netlinkOrder.PutUint16(attr[0:], 8)
-	netlinkOrder.PutUint16(attr[2:], unix.IFLA_GROUP)
-	netlinkOrder.PutUint32(attr[4:], doomed)
-	return unless(gone, d.remove(unix.RTM_DELLINK, append(msg, attr...)))
+	attr, err := attributesOf(func(ae *netlink.AttributeEncoder) { ae.Uint32(unix.IFLA_GROUP, doomed) })
+	if err != nil {
+		return err
+	}
+	return unless(gone, d.remove(unix.RTM_DELLINK, append(make([]byte, unix.SizeofIfInfomsg), attr...)))
 }

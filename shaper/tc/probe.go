@@ -55,9 +55,9 @@ func (d *Driver) try(veth int, leaf shaper.Leaf) error {
 	}
 	steps := shaper.Diff(shaper.Endpoint{IFB: &shaper.State{}, IngressQdisc: true, Redirect: true}, shaper.Wish{Egress: &tree})
 	err = d.Apply(veth, "", steps)
-	link, lerr := d.ifb(veth)
+	l, lerr := d.ifb(veth)
 	if lerr != nil {
 		return lerr
 	}
-	return errors.Join(err, d.deleteQdisc(link.Attrs().Index, shaper.RootMajor<<16, rootParent))
+	return errors.Join(err, d.deleteQdisc(l.index, shaper.RootMajor<<16, rootParent))
 }

@@ -1,8 +1,10 @@
 package tc
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/mdlayher/netlink"
@@ -46,28 +48,43 @@ type message struct {
 
 // dump asks for all objects of a type. The kernel lists qdiscs of every device
 // (it has no filter for them), classes and filters of just the one named.
-// Single objects are never asked for: the kernel sends that answer to every
-// listener of the host, netguard's own watch among them.
-func (d *Driver) dump(typ uint16, ifindex int, parent uint32) ([]message, error) {
-	head := make([]byte, sizeofTcMsg)
-	netlinkOrder.PutUint32(head[4:], uint32(ifindex))
-	netlinkOrder.PutUint32(head[12:], parent)
-	answers, err := d.read.Execute(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | netlink.Dump},
-		Data:   head,
+func (d *Driver) dump(typ uint16, ifindex int, parent uint32) (out []message, err error) {
+	err = d.conn.execute(typ, netlink.Dump, words(0, uint32(ifindex), 0, parent, 0), func(data []byte) error {
+		m, err := parse(bytes.Clone(data))
+		out = append(out, m)
+		return err
 	})
-	if err != nil {
-		return nil, err
+	return out, err
+}
+
+// qdiscsAt asks for the qdiscs of a device that stand under some parents. Where there is
+// none, and where it is the kernel's own, there is no answer.
+func (d *Driver) qdiscsAt(ifindex int, parents ...uint32) (out []message, err error) {
+	if len(parents) == 0 {
+		return nil, nil
 	}
-	out := make([]message, 0, len(answers))
-	for _, a := range answers {
-		m, err := parse(a.Data)
+	messages := make([]netlink.Message, len(parents))
+	for i, parent := range parents {
+		// Without Echo the kernel would answer to the listeners of the host alone.
+		messages[i] = netlink.Message{Header: netlink.Header{Type: unix.RTM_GETQDISC, Flags: netlink.Request | netlink.Echo},
+			Data: words(0, uint32(ifindex), 0, parent, 0)}
+	}
+	var fault error
+	for some := range slices.Chunk(messages, batchSize) {
+		err := d.conn.exchange(some, func(data []byte) error {
+			m, err := parse(bytes.Clone(data))
+			out = append(out, m)
+			return err
+		}, func(_ int, err error) {
+			if !gone(err) {
+				fault = err
+			}
+		})
 		if err != nil {
 			return nil, err
 		}
-		out = append(out, m)
 	}
-	return out, nil
+	return out, fault
 }
 
 func parse(data []byte) (message, error) {
@@ -128,66 +145,6 @@ func (d *Driver) qdiscs() (qdiscs, error) {
 		out[m.ifindex] = append(out[m.ifindex], m)
 	}
 	return out, nil
-}
-
-// state reads what stands at the root of a device and below it; spread is the
-// filter that is to spread packets over the classes there.
-func (d *Driver) state(ifindex int, on []message, spread program) (shaper.State, error) {
-	var s shaper.State
-	for _, m := range on {
-		if m.parent == rootParent {
-			s.Root = shaper.Root{Kind: m.kind, Major: uint16(m.handle >> 16)}
-			if m.kind == "htb" {
-				err := attributes(m.options, func(typ uint16, b []byte) error {
-					if typ == htbInit {
-						s.Root.Default = uint16(u32(b, 8))
-					}
-					return nil
-				})
-				if err != nil {
-					return s, err
-				}
-			}
-		}
-		if m.parent>>16 == shaper.RootMajor {
-			q, err := queueOf(m)
-			if err != nil {
-				return s, err
-			}
-			c, err := countersOf(m)
-			if err != nil {
-				return s, err
-			}
-			q.Backlog = uint32(c.Backlog)
-			s.Queues = append(s.Queues, q)
-		}
-	}
-	if !s.Own() {
-		s.Queues = nil
-		return s, nil
-	}
-	classes, err := d.dump(unix.RTM_GETTCLASS, ifindex, 0)
-	if err != nil {
-		return s, fmt.Errorf("list classes of device %d: %w", ifindex, err)
-	}
-	for _, m := range classes {
-		if m.kind != "htb" || m.handle>>16 != shaper.RootMajor {
-			continue
-		}
-		c, err := classOf(m)
-		if err != nil {
-			return s, err
-		}
-		s.Classes = append(s.Classes, c)
-	}
-	filters, err := d.dump(unix.RTM_GETTFILTER, ifindex, shaper.RootMajor<<16)
-	if err != nil {
-		return s, fmt.Errorf("list filters of device %d: %w", ifindex, err)
-	}
-	for _, m := range filters {
-		s.Classify = s.Classify || m.kind == "bpf" && m.handle == spread.handle
-	}
-	return s, nil
 }
 
 func classOf(m message) (shaper.Class, error) {

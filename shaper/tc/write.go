@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	gotc "github.com/florianl/go-tc"
-	vish "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"netguard/internal/fault"
@@ -87,11 +86,8 @@ func (d *Driver) device(veth int, which shaper.Device) (int, error) {
 	if which == shaper.Veth {
 		return veth, nil
 	}
-	link, err := d.ifb(veth)
-	if err != nil {
-		return 0, err
-	}
-	return link.Attrs().Index, nil
+	l, err := d.ifb(veth)
+	return l.index, err
 }
 
 // direction tells which limit a device has.
@@ -111,15 +107,15 @@ func (d *Driver) addQdisc(o *gotc.Object) error {
 // the veth the queue length from before its ingress qdisc: this step comes last, so
 // that nothing that is in use is without.
 func (d *Driver) addRedirect(veth int, vethName string) error {
-	link, err := d.ifb(veth)
+	l, err := d.ifb(veth)
 	if err != nil {
 		return err
 	}
 	alias := "netguard: what " + vethName + " sends"
-	if err := fault.Write("ifb alias", func() error { return d.links.LinkSetAlias(link, alias) }); err != nil {
-		return fmt.Errorf("name %s: %w", link.Attrs().Name, err)
+	if err := fault.Write("ifb alias", func() error { return d.links.LinkSetAlias(l.handle(), alias) }); err != nil {
+		return fmt.Errorf("name %s: %w", l.name, err)
 	}
-	if link.Attrs().TxQLen == queueLenNone {
+	if l.queueLen == queueLenNone {
 		if err := d.noQueue(veth); err != nil {
 			return err
 		}
@@ -130,7 +126,7 @@ func (d *Driver) addRedirect(veth int, vethName string) error {
 		Mirred: &gotc.Mirred{Parms: &gotc.MirredParam{
 			Action:  gotc.ActStolen,
 			Eaction: 1, // TCA_EGRESS_REDIR
-			IfIndex: uint32(link.Attrs().Index),
+			IfIndex: uint32(l.index),
 		}},
 	})
 }
@@ -155,11 +151,7 @@ func (d *Driver) addFilter(msg gotc.Msg, p program, action *gotc.Action) error {
 		if m.kind != "bpf" || !ours(m.handle) || m.handle == p.handle {
 			continue
 		}
-		old := make([]byte, sizeofTcMsg)
-		netlinkOrder.PutUint32(old[4:], msg.Ifindex)
-		netlinkOrder.PutUint32(old[8:], m.handle)
-		netlinkOrder.PutUint32(old[12:], msg.Parent)
-		netlinkOrder.PutUint32(old[16:], m.info)
+		old := words(0, msg.Ifindex, m.handle, msg.Parent, m.info)
 		if err := unless(gone, d.remove(unix.RTM_DELTFILTER, old)); err != nil {
 			return fmt.Errorf("delete an older version's filter: %w", err)
 		}
@@ -190,12 +182,12 @@ const wasNoQueue uint32 = 0x4e47
 // deleteRoot deletes netguard's root qdisc, and gives the device back the queue
 // length that it had. That comes first, while the qdisc still records it.
 func (d *Driver) deleteRoot(dev int) error {
-	all, err := d.qdiscs()
+	on, err := d.qdiscsAt(dev, rootParent)
 	if err != nil {
 		return err
 	}
 	none := false
-	for _, m := range all[dev] {
+	for _, m := range on {
 		if m.parent == rootParent && m.handle == rootHandle {
 			err := attributes(m.options, func(typ uint16, b []byte) error {
 				none = none || typ == htbDirectQlen && u32(b, 0) == wasNoQueue
@@ -216,11 +208,11 @@ func (d *Driver) deleteRoot(dev int) error {
 
 // noQueue sets a device's queue length to zero.
 func (d *Driver) noQueue(dev int) error {
-	link, err := d.links.LinkByIndex(dev)
-	if err == nil && link.Attrs().TxQLen != 0 {
-		err = fault.Write("queue length", func() error { return d.links.LinkSetTxQLen(link, 0) })
+	l, err := d.link(dev, "")
+	if err == nil && l.queueLen != 0 {
+		err = fault.Write("queue length", func() error { return d.links.LinkSetTxQLen(l.handle(), 0) })
 	}
-	if err == nil || gone(err) || errors.As(err, &vish.LinkNotFoundError{}) {
+	if err == nil || gone(err) {
 		return nil
 	}
 	return fmt.Errorf("set queue length: %w", err)
@@ -229,10 +221,10 @@ func (d *Driver) noQueue(dev int) error {
 // addIngress adds the ingress qdisc. The device keeps the queue length that it had:
 // nothing is queued here, and nothing here could record it.
 func (d *Driver) addIngress(dev int) error {
-	link, linkErr := d.links.LinkByIndex(dev)
+	l, linkErr := d.link(dev, "")
 	err := d.addQdisc(&gotc.Object{Msg: gotc.Msg{Family: unix.AF_UNSPEC, Ifindex: uint32(dev),
 		Handle: ingressParent, Parent: ingressSlot}, Attribute: gotc.Attribute{Kind: "ingress"}})
-	if err != nil || linkErr != nil || link.Attrs().TxQLen != 0 {
+	if err != nil || linkErr != nil || l.queueLen != 0 {
 		return occupied(err)
 	}
 	return d.noQueue(dev)
@@ -245,9 +237,5 @@ func (d *Driver) deleteQdisc(dev int, handle, parent uint32) error {
 }
 
 func (d *Driver) delete(typ uint16, dev int, handle, parent uint32) error {
-	msg := make([]byte, sizeofTcMsg)
-	netlinkOrder.PutUint32(msg[4:], uint32(dev))
-	netlinkOrder.PutUint32(msg[8:], handle)
-	netlinkOrder.PutUint32(msg[12:], parent)
-	return unless(gone, d.remove(typ, msg))
+	return unless(gone, d.remove(typ, words(0, uint32(dev), handle, parent, 0)))
 }
