@@ -17,9 +17,8 @@ func (l *loop) admit(d *desire, p *policing) verdict {
 		delete(l.admitted, seen)
 		return refuse
 	}
-	have, known := l.applied[seen]
-	_, failing := l.failing[seen]
-	if known && have == d.form() && !failing && l.police.holds && !p.behind(d.Key) && !l.handover.blind() && !l.handover.waits(d) {
+	failing := l.shaping.fault(seen) != nil
+	if l.shaping.inForce(d) && l.police.holds && !p.behind(d.Key) && !l.handover.blind() && !l.handover.waits(d) {
 		l.admitted[seen] = true
 	}
 	switch {

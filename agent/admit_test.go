@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"log/slog"
 	"net/netip"
 	"testing"
 
@@ -46,13 +47,12 @@ func TestAdmit(t *testing.T) {
 		"no_policy_is_about_it_at_all":             {police: police{holds: true, ever: true}, shaped: true, behind: true, want: admit},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := &loop{handover: handover{owners: map[netip.Addr]string{}}, applied: map[uint64]form{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{7: c.admitted}, police: &c.police}
-			if c.shaped {
-				l.applied[7] = d.form()
-			}
+			l := &loop{handover: handover{owners: map[netip.Addr]string{}}, shaping: newShaping(slog.New(slog.DiscardHandler), nil, nil), admitted: map[uint64]bool{7: c.admitted}, police: &c.police}
+			r := &shaped{known: c.shaped, form: d.form()}
 			if c.failing {
-				l.failing[7] = failure{err: broken}
+				r.err = broken
 			}
+			l.shaping.ports[7] = r
 			e := *d
 			if c.wrong {
 				e.wrong = []string{"a label"}

@@ -105,6 +105,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer driver.Close()
+	links.Ignore(driver.Socket())
 
 	watcher, err := openGuard(log)
 	if err != nil {

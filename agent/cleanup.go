@@ -118,7 +118,6 @@ func (l *loop) cleanup(ctx context.Context) error {
 func (l *loop) anew() {
 	l.police.anew()
 	l.sentry.look, l.sentry.at = guard.Everything, time.Time{}
-	clear(l.applied)
-	l.check = check{all: true}
+	l.shaping.anew()
 	l.memory.forgotten()
 }

@@ -3,7 +3,6 @@ package agent
 import (
 	"fmt"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 )
@@ -159,19 +158,7 @@ func (f *fight) finding() string {
 
 // fighting tells whether there is any fight.
 func (l *loop) fighting() bool {
-	return l.police.rules.on() || l.police.switches.on() || l.sentry.fight.on() || len(l.fightings()) > 0
-}
-
-// fightings are the ports about whose limits there is a fight, by link.Port.Seen.
-func (l *loop) fightings() []uint64 {
-	var out []uint64
-	for seen, f := range l.fights {
-		if f.on() {
-			out = append(out, seen)
-		}
-	}
-	slices.Sort(out)
-	return out
+	return l.police.rules.on() || l.police.switches.on() || l.sentry.fight.on() || len(l.shaping.fights()) > 0
 }
 
 // maxFindings bounds the findings about fights: one is enough to look for who it is.
@@ -180,16 +167,10 @@ const maxFindings = 5
 // fightFindings says all that is fought about.
 func (l *loop) fightFindings() []string {
 	var out []string
-	for _, f := range []*fight{&l.police.rules, &l.police.switches, &l.sentry.fight} {
-		if f.on() {
+	for _, f := range append([]*fight{&l.police.rules, &l.police.switches, &l.sentry.fight}, l.shaping.fights()...) {
+		if f.on() && len(out) < maxFindings {
 			out = append(out, f.finding())
 		}
-	}
-	for _, seen := range l.fightings() {
-		if len(out) == maxFindings {
-			break
-		}
-		out = append(out, l.fights[seen].finding())
 	}
 	return out
 }

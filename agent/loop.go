@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"slices"
 	"sync/atomic"
@@ -23,20 +24,13 @@ const (
 	// verifyShare keeps reading the kernel below this part of the time, on
 	// hosts where it takes long.
 	verifyShare = 10
-
-	// settle is how long after the last container came the kernel is read, and
-	// settleMost how long that is put off at most.
-	settle     = 500 * time.Millisecond
-	settleMost = 3 * time.Second
-
-	minFailing = time.Second
-	maxFailing = 30 * time.Second
 )
 
 // loop is the one goroutine that writes to the kernel.
 type loop struct {
 	log      *slog.Logger
-	driver   *tc.Driver
+	driver   *tc.Driver // of shaping
+	shaping  *shaping
 	features tc.Features // set before run
 	links    *link.Table
 	observer *observer
@@ -57,22 +51,13 @@ type loop struct {
 	// decided and final are the desires as they were compiled last, and as they were
 	// applied last.
 	decided, final settled
-	// applied is what was written last for a port, by link.Port.Seen.
-	applied map[uint64]form
-	failing map[uint64]failure // ports that could not be written, by link.Port.Seen
 	// admitted are the ports that all rules were in the kernel for, by
 	// link.Port.Seen: they stay so when a later change fails.
 	admitted map[uint64]bool
-	check    check
-	came     time.Time // the last container
-	// veths are the veths behind the IFBs that were there at the last look, by their
-	// ifindexes: one that is gone does not say whose it was.
-	veths  map[int]int
-	fights map[uint64]*fight      // about limits, by link.Port.Seen
-	told   map[endpoint.Key]*tale // what was logged last about an endpoint
-	round  uint64                 // of tell
-	ground []string               // what was logged last about ports of bridges
-	taking taking
+	told     map[endpoint.Key]*tale // what was logged last about an endpoint
+	round    uint64                 // of tell
+	ground   []string               // what was logged last about ports of bridges
+	taking   taking
 	// handover is what the addresses of containers that are gone leave behind.
 	handover handover
 	locals   linkLocals
@@ -102,8 +87,9 @@ type state struct {
 
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
 	return &loop{log: log, driver: driver, links: links, observer: observer, settings: s, holder: &holder{log: log, tell: observer.lacking},
-		wakeup: newWake(), bound: endpoint.NewBindings(), applied: map[uint64]form{}, told: map[endpoint.Key]*tale{}, veths: map[int]int{}, failing: map[uint64]failure{}, admitted: map[uint64]bool{}, asks: make(chan func()), fights: map[uint64]*fight{},
-		check: check{all: true}, routes: routes{ask: links.RouteTo, own: links.Addresses}}
+		wakeup: newWake(), bound: endpoint.NewBindings(), told: map[endpoint.Key]*tale{}, admitted: map[uint64]bool{}, asks: make(chan func()),
+		shaping: newShaping(log, driver, func(index int) bool { _, err := links.Resolve(index); return errors.Is(err, link.ErrNotFound) }),
+		routes:  routes{ask: links.RouteTo, own: links.Addresses}}
 }
 
 // run reconciles until ctx ends. What is in the kernel stays there.
@@ -113,7 +99,10 @@ func (l *loop) run(ctx context.Context) error {
 		if l.fighting() {
 			l.breathe(ctx)
 		}
-		at := l.check.at
+		at := time.Now().Add(verifyEvery)
+		if next := l.shaping.next(); !next.IsZero() && next.Before(at) {
+			at = next
+		}
 		for _, next := range []time.Time{l.police.next(), l.sentry.at, l.alerts.next} {
 			if next.Before(at) {
 				at = next
@@ -164,8 +153,9 @@ func (l *loop) ask(ctx context.Context, f func()) error {
 // pass brings the kernel to what is desired now.
 func (l *loop) pass(ctx context.Context) {
 	if l.over {
-		l.check.at = time.Now().Add(verifyEvery)
-		l.police.at, l.police.cut, l.sentry.at, l.alerts.next = l.check.at, time.Time{}, l.check.at, l.check.at
+		later := time.Now().Add(verifyEvery)
+		l.police.at, l.police.cut, l.sentry.at, l.alerts.next = later, time.Time{}, later, later
+		l.shaping.begun = false
 		return
 	}
 	seen := l.observer.current() // before the ports: they may only be newer
@@ -209,7 +199,7 @@ func (l *loop) pass(ctx context.Context) {
 		l.handOver(ctx, s.desires, changed)
 		s.policing = l.police.result()
 		s.desires = l.narrowed(s.desires, s.policing.ruling, cfg)
-		l.apply(s, ports)
+		l.shaping.apply(s.desires, ports, seen.old)
 		watched := watch(s.desires, here, func(d *desire) verdict { return l.admit(d, s.policing) })
 		l.sentry.apply(here, l.sentry.shutting(watched, shut, l.police.holds), elsewhere(s.desires))
 		if l.police.after(ctx, &l.handover) {
@@ -227,7 +217,6 @@ func (l *loop) pass(ctx context.Context) {
 	} else {
 		l.police.at = time.Now().Add(verifyEvery)
 		l.sentry.at = l.police.at
-		l.check.within(verifyEvery)
 		here := ground
 		here.managed = managedBridges(l.memory.view, l.links.Bridges(), op)
 		if !cfg.AdmissionOpen && l.memory.holds(here.others(), here.managed, l.sentry.driver.Fresh) {
@@ -236,8 +225,8 @@ func (l *loop) pass(ctx context.Context) {
 	}
 	for i := range s.desires {
 		if d := s.desires[i]; d.Port != nil && d.Unmanaged == "" {
-			if f, ok := l.failing[d.Port.Seen]; ok {
-				s.errs[d.Key] = f.err
+			if err := l.shaping.fault(d.Port.Seen); err != nil {
+				s.errs[d.Key] = err
 			}
 		}
 	}
@@ -294,16 +283,7 @@ func (l *loop) tellGround(findings []string) {
 // hear has looked at what the kernel told of.
 func (l *loop) hear(h link.Hint) {
 	l.sentry.hear(h)
-	if h.Full || len(h.Links) > 0 {
-		l.check.all = l.check.all || h.Full
-		for index := range h.Links {
-			l.check.mark(index)
-			if veth, ok := l.veths[index]; ok {
-				l.check.mark(veth)
-			}
-		}
-		l.check.within(verifySoon)
-	}
+	l.shaping.hear(h)
 	for name, index := range l.links.Bridges() {
 		if _, named := h.Links[index]; named || h.Full {
 			l.police.touched(name)

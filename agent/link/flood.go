@@ -97,11 +97,20 @@ func (t *Table) unmuteGone(index int) {
 
 // listen has the kernel know which links are muted. Where it refuses, it is as before.
 func (t *Table) listen() bool {
-	err := filter(t.events, t.flood.muted)
+	err := filter(t.events, t.flood.muted, t.own)
 	if err != nil {
-		t.log.Warn("messages about links cannot be muted", "links", len(t.flood.muted), "error", err)
+		t.log.Warn("messages about links cannot be muted", "links", len(t.flood.muted), "sockets", len(t.own), "error", err)
 	}
 	return err == nil
+}
+
+// Ignore has the table hear nothing of the queues, classes and filters that a socket of
+// this program reads or writes: who uses it knows of that.
+func (t *Table) Ignore(socket uint32) {
+	t.refresh.Lock()
+	defer t.refresh.Unlock()
+	t.own = append(t.own, socket)
+	t.listen()
 }
 
 // unmute hears of muted links again, looks at each, and says whether the hint grew.

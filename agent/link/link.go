@@ -97,12 +97,13 @@ type Table struct {
 	// refresh serialises reading the kernel and storing what it said, so
 	// that an older answer never overwrites a newer one.
 	refresh sync.Mutex
-	// heard, pace, flood, locals and listing are guarded by it.
+	// heard, pace, flood, locals, own and listing are guarded by it.
 	heard   map[int]essence
 	pace    pace
 	flood   flood
 	locals  locals
-	listing bool // all ports are being looked at
+	own     []uint32 // sockets of this program whose messages about queues are not heard
+	listing bool     // all ports are being looked at
 
 	mu      sync.Mutex // guards what follows
 	veths   map[int]*Port

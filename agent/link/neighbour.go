@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
@@ -35,7 +36,7 @@ const (
 // out both: of a bridge's FDB passes what somebody put there by hand, of neighbours
 // what says who put it there.
 func followNeighbours(s *nl.NetlinkSocket) error {
-	if err := filter(s, nil); err != nil {
+	if err := filter(s, nil, nil); err != nil {
 		return err
 	}
 	for _, group := range []int{unix.RTNLGRP_NEIGH, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR} {
@@ -46,10 +47,36 @@ func followNeighbours(s *nl.NetlinkSocket) error {
 	return nil
 }
 
-// filter has the kernel leave out what is not of interest, and RTM_NEWLINK of links that
-// are muted.
-func filter(s *nl.NetlinkSocket, muted map[int]struct{}) error {
-	return attach(s.GetFd(), append(silence(muted), ofInterest()...))
+// filter has the kernel leave out what is not of interest, RTM_NEWLINK of links that
+// are muted, and what is said of the queues that own sockets read or write.
+func filter(s *nl.NetlinkSocket, muted map[int]struct{}, own []uint32) error {
+	return attach(s.GetFd(), slices.Concat(silence(muted), ignore(own), ofInterest()))
+}
+
+// queueMessages are the types of messages about queues, classes and filters.
+var queueMessages = []uint16{unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTCLASS, unix.RTM_DELTCLASS,
+	unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER}
+
+// ignore is the part of the filter that is about own sockets.
+func ignore(own []uint32) []bpf.Instruction {
+	if len(own) == 0 {
+		return nil
+	}
+	out := []bpf.Instruction{bpf.LoadAbsolute{Off: 4, Size: 2}} // nlmsghdr.nlmsg_type
+	for i, typ := range queueMessages {
+		out = append(out, bpf.JumpIf{Cond: bpf.JumpEqual, Val: swapped(typ), SkipTrue: uint8(len(queueMessages) - i)})
+	}
+	out = append(out, bpf.Jump{Skip: uint32(1 + 2*len(own))},
+		bpf.LoadAbsolute{Off: 12, Size: 4}) // nlmsghdr.nlmsg_pid
+	for _, socket := range own {
+		out = append(out, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: swapped32(socket), SkipTrue: 1}, bpf.RetConstant{Val: 0})
+	}
+	return out
+}
+
+// swapped32 is a word of the host's order as the filter loads it.
+func swapped32(n uint32) uint32 {
+	return binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, n))
 }
 
 // attach gives a socket a filter of classic BPF.
@@ -82,7 +109,7 @@ func silence(muted map[int]struct{}) []bpf.Instruction {
 	}
 	for index := range muted {
 		out = append(out,
-			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(binary.NativeEndian.AppendUint32(nil, uint32(index))), SkipTrue: 1},
+			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: swapped32(uint32(index)), SkipTrue: 1},
 			bpf.RetConstant{Val: 0})
 	}
 	return out

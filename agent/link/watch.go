@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"syscall"
 	"time"
 
@@ -129,7 +130,7 @@ func (t *Table) message(m syscall.NetlinkMessage) bool {
 	switch m.Header.Type {
 	case unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTCLASS, unix.RTM_DELTCLASS,
 		unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER:
-		if len(m.Data) < nl.SizeofTcMsg {
+		if len(m.Data) < nl.SizeofTcMsg || slices.Contains(t.own, m.Header.Pid) {
 			return false
 		}
 		return t.mark(int(nl.DeserializeTcMsg(m.Data).Ifindex))

@@ -1,0 +1,160 @@
+package agent
+
+import (
+	"errors"
+	"time"
+
+	"netguard/agent/link"
+	"netguard/shaper/tc"
+)
+
+// verify compares what is due with the kernel, and repairs it.
+func (s *shaping) verify(ports []link.Port, wanted map[uint64]*desire) {
+	looks, rounds := s.all || s.look.Due(), s.round.Due()
+	if !looks && !rounds {
+		return
+	}
+	all, due, orphans := s.all && looks, s.due, s.orphans
+	if looks {
+		s.look.Begin()
+		s.due, s.orphans = map[int]struct{}{}, map[int]struct{}{}
+	} else {
+		due, orphans = nil, nil
+	}
+	chosen := s.chosen(ports, wanted, all, due, rounds)
+	if err := s.compare(chosen, wanted); err != nil {
+		s.log.Error("kernel cannot be read", "error", err)
+		for index := range due {
+			s.mark(index)
+		}
+		for index := range orphans {
+			s.orphans[index] = struct{}{}
+		}
+		if looks {
+			s.look.Failed()
+		}
+	} else {
+		s.clear(ports, wanted, all, orphans)
+		if looks {
+			s.all = s.all && !all
+			s.look.Done()
+		}
+	}
+	if rounds {
+		s.round.Begin()
+		s.round.Done()
+	}
+}
+
+// chosen are the ports to look at: those that are due, and the next ones of the round.
+func (s *shaping) chosen(ports []link.Port, wanted map[uint64]*desire, all bool, due map[int]struct{}, round bool) []*link.Port {
+	var out []*link.Port
+	left := 0
+	if round {
+		left = roundPorts
+	}
+	began := s.now()
+	for i := range ports {
+		p := &ports[i]
+		_, named := due[p.Index]
+		if d := wanted[p.Seen]; left > 0 && p.Seen > s.last && d != nil && !d.form().empty() {
+			named, left, s.last = true, left-1, p.Seen
+		}
+		r := s.ports[p.Seen]
+		switch {
+		case !all && !named:
+		case r != nil && r.fight.on() && began.Before(r.fight.until()) && r.form == wanted[p.Seen].formOrNone():
+			s.again(p, r.fight.until())
+		case r != nil && r.err != nil && began.Before(r.until):
+			s.again(p, r.until)
+		default:
+			out = append(out, p)
+		}
+	}
+	if left > 0 {
+		s.last = 0 // the next round begins
+	}
+	return out
+}
+
+// again has a port looked at by a time.
+func (s *shaping) again(p *link.Port, at time.Time) {
+	s.mark(p.Index)
+	s.look.By(at)
+}
+
+// clear deletes the IFBs of ports that are gone.
+func (s *shaping) clear(ports []link.Port, wanted map[uint64]*desire, all bool, orphans map[int]struct{}) {
+	if !all && len(orphans) == 0 {
+		return
+	}
+	keep := map[int]bool{}
+	for i := range ports {
+		d := wanted[ports[i].Seen]
+		keep[ports[i].Index] = d != nil && d.wish.Egress != nil
+	}
+	if all {
+		n, err := s.plane.Sweep(func(veth int) bool { return keep[veth] })
+		switch {
+		case err != nil:
+			s.log.Error("IFBs without a port cannot be deleted", "error", err)
+		case n > 0:
+			s.log.Debug("deleted IFBs without a port", "count", n)
+		}
+		return
+	}
+	var left []int
+	for veth := range orphans {
+		if !keep[veth] {
+			left = append(left, veth)
+		}
+	}
+	if err := s.plane.Drop(left); err != nil {
+		s.log.Error("IFBs without a port cannot be deleted", "error", err)
+		s.all = true
+		s.look.By(s.now().Add(minFailing))
+	}
+}
+
+// compare reads ports and repairs them.
+func (s *shaping) compare(ports []*link.Port, wanted map[uint64]*desire) error {
+	if len(ports) == 0 {
+		return nil
+	}
+	indexes := make([]int, len(ports))
+	for i, p := range ports {
+		indexes[i] = p.Index
+	}
+	have, err := s.plane.Read(indexes)
+	if err != nil {
+		return err
+	}
+	for _, p := range ports {
+		s.settle(p, wanted[p.Seen], have[p.Index])
+	}
+	return nil
+}
+
+// settle repairs a port, and notes why it cannot where that is so.
+func (s *shaping) settle(p *link.Port, d *desire, have tc.Port) {
+	r := s.record(p)
+	began := s.now()
+	err := s.repair(p, d, r, have)
+	if r.fight.on() {
+		s.again(p, r.fight.next(began, began.Add(verifyEvery)))
+	}
+	if err == nil {
+		r.err, r.wait, r.until = nil, 0, time.Time{}
+		return
+	}
+	if r.err == nil || r.err.Error() != err.Error() {
+		s.log.Error("port cannot be shaped; trying again until it can", "veth", p.Name, "error", err)
+	}
+	if r.err = err; errors.As(err, new(conflictError)) {
+		r.wait, r.until = 0, time.Time{} // the kernel tells when it is gone
+		return
+	}
+	r.wait = min(max(2*r.wait, minFailing), maxFailing)
+	r.until = began.Add(r.wait)
+	s.again(p, r.until)
+}

@@ -1,0 +1,80 @@
+package agent
+
+import (
+	"fmt"
+
+	"netguard/agent/link"
+	"netguard/shaper"
+	"netguard/shaper/tc"
+)
+
+// repair brings one port to what is desired for it; d is nil where nothing is.
+func (s *shaping) repair(p *link.Port, d *desire, r *shaped, have tc.Port) error {
+	if have.Err != nil {
+		return s.unlessGone(p, have.Err)
+	}
+	delete(s.ifbs, r.ifb)
+	r.ifb, r.leads = have.IFBIndex, have.IFB != nil
+	if r.ifb != 0 {
+		s.ifbs[r.ifb] = p.Index
+	}
+	var wish shaper.Wish
+	var want form
+	if d != nil {
+		wish, want = d.wish, d.form()
+	}
+	steps := shaper.Diff(have.Endpoint, wish)
+	same := r.known && r.form == want
+	if d != nil {
+		r.known, r.form = true, want // also where it fails: from here on only looks try
+	}
+	if len(steps) > 0 {
+		r.leads = r.leads || wish.Egress != nil
+		s.mark(p.Index) // it is read back
+		s.look.Wake()
+	}
+	if err := s.plane.Apply(p.Index, p.Name, steps); err != nil {
+		return s.unlessGone(p, err)
+	}
+	if d == nil {
+		r.known, r.form = false, form{}
+	}
+	if len(steps) == 0 {
+		r.fight.calm(s.log, s.now())
+		if err := s.plane.Apply(p.Index, p.Name, shaper.Leftovers(have.Endpoint, wish)); err != nil {
+			s.log.Debug("classes of an earlier version stay", "veth", p.Name, "error", err)
+		}
+	} else if same && d != nil {
+		if !r.fight.drifted(s.log, "the limits of "+d.Container.Name, s.now(), []string{steps[0].String() + " (" + p.Name + ")"}, nil) {
+			s.log.Warn("shaping was changed by somebody else; restored", "container", d.Container.Name,
+				"network", d.Network.Name, "veth", p.Name, "steps", steps)
+		}
+	}
+	return conflict(have.Endpoint, wish, p.Name)
+}
+
+// unlessGone drops an error about a port that is gone: its end is the next message.
+func (s *shaping) unlessGone(p *link.Port, err error) error {
+	if s.gone(p.Index) {
+		return nil
+	}
+	return err
+}
+
+// conflictError says what of somebody else's stands where a limit should be.
+type conflictError string
+
+func (e conflictError) Error() string { return string(e) }
+
+// conflict is a conflictError, nil where nothing stands in the way.
+func conflict(have shaper.Endpoint, wish shaper.Wish, veth string) error {
+	switch in, out := shaper.Conflicts(have, wish); {
+	case in:
+		return conflictError(fmt.Sprintf("another program's %s qdisc stands at the root of %s, so ingress is not limited: if nothing needs it, remove it with tc qdisc del dev %s root",
+			have.Veth.Root.Kind, veth, veth))
+	case out:
+		return conflictError(fmt.Sprintf("another program's filter or qdisc stands at the ingress of %s, so egress is not limited: if nothing needs it, remove it with tc qdisc del dev %s ingress",
+			veth, veth))
+	}
+	return nil
+}
