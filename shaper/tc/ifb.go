@@ -32,7 +32,8 @@ const (
 	ifbMTU = 1279
 )
 
-func ifbName(veth int) string { return ifbPrefix + strconv.Itoa(veth) }
+// IFBName is the name of the IFB of a veth.
+func IFBName(veth int) string { return ifbPrefix + strconv.Itoa(veth) }
 
 // serves gives the veth that a link of netguard's serves.
 func (l link) serves() (veth int, ok bool) {
@@ -46,7 +47,7 @@ func (l link) serves() (veth int, ok bool) {
 
 // ifb gives the device that a veth's packets are led through; ENODEV where there is none.
 func (d *Driver) ifb(veth int) (link, error) {
-	name := ifbName(veth)
+	name := IFBName(veth)
 	l, err := d.link(0, name)
 	if err != nil {
 		return link{}, fmt.Errorf("find %s: %w", name, err)
@@ -59,7 +60,7 @@ func (d *Driver) ifb(veth int) (link, error) {
 
 func (d *Driver) addIFB(veth int) error {
 	attrs := vish.NewLinkAttrs()
-	attrs.Name, attrs.Group, attrs.TxQLen, attrs.MTU = ifbName(veth), group, queueLen, ifbMTU
+	attrs.Name, attrs.Group, attrs.TxQLen, attrs.MTU = IFBName(veth), group, queueLen, ifbMTU
 	if l, err := d.link(veth, ""); err == nil && l.queueLen == 0 {
 		attrs.TxQLen = queueLenNone
 	}

@@ -47,13 +47,13 @@ func (d *Driver) Read(veths []int) (map[int]Port, error) {
 func (d *Driver) Drop(veths []int) error {
 	n := 0
 	for _, veth := range veths {
-		l, err := d.link(0, ifbName(veth))
+		l, err := d.link(0, IFBName(veth))
 		if _, ok := l.serves(); err == nil && ok {
 			n++
 			err = fault.Write("ifb group", func() error { return d.links.LinkSetGroup(l.handle(), doomed) })
 		}
 		if err != nil && !gone(err) {
-			return fmt.Errorf("mark %s for deletion: %w", ifbName(veth), err)
+			return fmt.Errorf("mark %s for deletion: %w", IFBName(veth), err)
 		}
 	}
 	if n == 0 {

@@ -38,9 +38,9 @@ func (d *Driver) Snapshot() (*Snapshot, error) {
 func (d *Driver) Port(veth int) (*Snapshot, error) {
 	s := &Snapshot{d: d, qdiscs: qdiscs{}, classes: map[int][]message{}, ifbs: map[int]link{}}
 	devices := []int{veth}
-	l, err := d.link(0, ifbName(veth))
+	l, err := d.link(0, IFBName(veth))
 	if err != nil && !gone(err) {
-		return nil, fmt.Errorf("find %s: %w", ifbName(veth), err)
+		return nil, fmt.Errorf("find %s: %w", IFBName(veth), err)
 	}
 	if _, ok := l.serves(); ok {
 		s.ifbs[veth] = l
