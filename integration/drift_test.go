@@ -51,8 +51,9 @@ var ofRules = []damage{
 	{name: "jump deleted", never: true, do: "iptables -D DOCKER-USER -j NG-FORWARD"},
 	{name: "DOCKER-USER flushed", do: "iptables -F DOCKER-USER"},
 	{name: "both jumps deleted", do: "iptables -D DOCKER-USER -j NG-FORWARD; iptables -D FORWARD -m conntrack --ctstate NEW -j NG-FORWARD", opens: byPolicy},
-	{name: "jump of IPv6 deleted", do: "ip6tables -D FORWARD -j NG-FORWARD", opens: byIPv6},
-	{name: "IPv6 flushed", do: "ip6tables -F", opens: byIPv6},
+	{name: "jump of IPv6 deleted", do: jumpOfIPv6, opens: byIPv6},
+	// Docker that writes ip6tables drops what FORWARD does not accept.
+	{name: "IPv6 flushed", do: "ip6tables -P FORWARD ACCEPT; ip6tables -F", opens: byIPv6},
 	{name: "jump for what the host receives deleted", do: "iptables -D INPUT ! -i lo -j NG-INPUT", opens: byInput},
 	{name: "jump for what the host sends deleted", do: "iptables -D OUTPUT -j NG-OUTPUT", opens: byOutput},
 	{name: "own chain flushed", do: "iptables -F NG-FORWARD", opens: byPolicy},
@@ -69,8 +70,14 @@ var ofRules = []damage{
 	{name: "iptables flushed", do: "iptables -F", opens: byInput + byOutput},
 	{name: "old rules restored", do: "iptables-restore < $OLD", opens: byPolicy},
 	{name: "iptables flushed, with FORWARD ACCEPT", do: "iptables -P FORWARD ACCEPT; iptables -F", opens: byPolicy + byInput + byOutput},
-	{name: "sets destroyed after it", do: "iptables -P FORWARD ACCEPT; for i in $(seq 100); do iptables -F; ip6tables -F; ipset destroy 2>/dev/null && exit; done; exit 1", opens: byPolicy + byIPv6 + byInput + byOutput},
+	{name: "sets destroyed after it", do: "iptables -P FORWARD ACCEPT; ip6tables -P FORWARD ACCEPT; for i in $(seq 100); do iptables -F; ip6tables -F; ipset destroy 2>/dev/null && exit; done; exit 1", opens: byPolicy + byIPv6 + byInput + byOutput},
 }
+
+// jumpOfIPv6 deletes what leads IPv6 to netguard's rules. Where Docker writes ip6tables
+// that are two jumps, as for IPv4.
+const jumpOfIPv6 = `if ip6tables -S DOCKER-USER >/dev/null 2>&1
+		then ip6tables -D DOCKER-USER -j NG-FORWARD; ip6tables -D FORWARD -m conntrack --ctstate NEW -j NG-FORWARD
+		else ip6tables -D FORWARD -j NG-FORWARD; fi`
 
 // accepted: the jump is first again.
 const accepted = "iptables -S DOCKER-USER | sed -n 2p | grep -q NG-FORWARD"
