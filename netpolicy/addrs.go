@@ -5,9 +5,6 @@ import (
 	"slices"
 )
 
-// owners tells which endpoints an address belongs to, by index.
-type owners map[netip.Addr][]int
-
 // Usable tells whether a container can have an address to itself.
 func Usable(a netip.Addr) bool {
 	a, ok := usable(a)
@@ -21,69 +18,78 @@ func usable(a netip.Addr) (netip.Addr, bool) {
 	return a, a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast()
 }
 
-// clean gives the endpoints with usable addresses only.
-func clean(endpoints []Endpoint) []Endpoint {
-	endpoints = slices.Clone(endpoints)
-	for i := range endpoints {
-		for _, list := range []*[]netip.Addr{&endpoints[i].Addrs, &endpoints[i].Extra} {
-			var kept []netip.Addr
-			for _, a := range *list {
-				if a, ok := usable(a); ok {
-					kept = append(kept, a)
-				}
-			}
-			*list = kept
-		}
-		endpoints[i].Away = filter(endpoints[i].Away, func(p netip.Prefix) bool { return p.IsValid() && p == p.Masked() && !p.Addr().Is4In6() })
-	}
-	return endpoints
-}
-
-// ownersOf takes endpoints that are clean.
-func ownersOf(endpoints []Endpoint) owners {
-	o := owners{}
-	add := func(a netip.Addr, i int) {
-		if !slices.Contains(o[a], i) {
-			o[a] = append(o[a], i)
-		}
-	}
-	for i := range endpoints {
-		for _, a := range endpoints[i].Addrs {
-			add(a, i)
-		}
-	}
-	// Only then what containers say of themselves: it takes no one's address.
-	own := make(map[netip.Addr]bool, len(o))
-	for a := range o {
-		own[a] = true
-	}
-	for i := range endpoints {
-		if !endpoints[i].Managed {
-			continue
-		}
-		for _, a := range endpoints[i].Extra {
-			if !own[a] {
-				add(a, i)
+// cleaned gives an endpoint with usable addresses only.
+func cleaned(e Endpoint) Endpoint {
+	for _, list := range []*[]netip.Addr{&e.Addrs, &e.Extra} {
+		var kept []netip.Addr
+		for _, a := range *list {
+			if a, ok := usable(a); ok {
+				kept = append(kept, a)
 			}
 		}
+		*list = kept
 	}
-	return o
+	e.Away = filter(e.Away, func(p netip.Prefix) bool { return p.IsValid() && p == p.Masked() && !p.Addr().Is4In6() })
+	return e
 }
 
-// owned is an address with its owners.
-type owned struct {
-	addr netip.Addr
-	by   []int
+// holder is who has an address.
+type holder struct {
+	own, extra []*subject
 }
 
-// family gives the addresses of a family that belong to someone, sorted.
-func (o owners) family(ipv6 bool) []owned {
-	var all []owned
-	for a, by := range o {
-		if a.Is6() == ipv6 {
-			all = append(all, owned{a, by})
+// by gives them. What containers say of themselves takes no one's address.
+func (h *holder) by() []*subject {
+	switch {
+	case h == nil:
+		return nil
+	case len(h.own) > 0:
+		return h.own
+	}
+	return h.extra
+}
+
+// holders are the addresses that somebody has.
+type holders map[netip.Addr]*holder
+
+func (all holders) each(s *subject, f func(*[]*subject)) {
+	for _, a := range s.Addrs {
+		f(&all.at(a).own)
+	}
+	if s.Managed {
+		for _, a := range s.Extra {
+			f(&all.at(a).extra)
 		}
 	}
-	slices.SortFunc(all, func(a, b owned) int { return a.addr.Compare(b.addr) })
-	return all
 }
+
+func (all holders) at(a netip.Addr) *holder {
+	h := all[a]
+	if h == nil {
+		h = &holder{}
+		all[a] = h
+	}
+	return h
+}
+
+func (all holders) add(s *subject) {
+	all.each(s, func(list *[]*subject) {
+		if !slices.Contains(*list, s) {
+			*list = append(*list, s)
+		}
+	})
+}
+
+func (all holders) remove(s *subject) {
+	all.each(s, func(list *[]*subject) {
+		*list = slices.DeleteFunc(*list, func(o *subject) bool { return o == s })
+	})
+	for _, a := range s.addresses() {
+		if h := all[a]; h != nil && len(h.own)+len(h.extra) == 0 {
+			delete(all, a)
+		}
+	}
+}
+
+// addresses are those that a subject may have.
+func (s *subject) addresses() []netip.Addr { return slices.Concat(s.Addrs, s.Extra) }

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"math"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -79,18 +78,20 @@ func (p *parter) leaf(rules []Rule, levels int) string {
 type parts struct {
 	side  Side
 	kind  Kind
-	sets  []*Set // each once
-	rules int    // that ask for one
+	sets  []*spec // each once
+	rules int     // that ask for one
 }
 
-// asked gives the set that a rule asks for there, "" if none.
-func (s *parts) asked(r *Rule, sets map[string]*Set) string {
+// asked gives the set that a rule asks for there, nil if none.
+func (s *parts) asked(r *Rule, sets map[string]*spec) *spec {
 	for _, m := range r.Sets {
-		if m.Side == s.side && !m.Not && sets[m.Set].Kind == s.kind {
-			return m.Set
+		if m.Side == s.side && !m.Not {
+			if set := sets[m.Set]; set.Kind == s.kind {
+				return set
+			}
 		}
 	}
-	return ""
+	return nil
 }
 
 // pick gives the side and kind that tells the rules apart best.
@@ -99,18 +100,18 @@ func (p *parter) pick(rules []Rule) (parts, bool) {
 	for _, side := range []Side{Src, Dst} {
 		for _, kind := range []Kind{p.whose(), Nets} {
 			s := parts{side: side, kind: kind}
-			seen := map[string]bool{}
+			seen := map[*spec]bool{}
 			members := 0
 			for i := range rules {
-				name := s.asked(&rules[i], p.sets)
-				if name == "" {
+				set := s.asked(&rules[i], p.sets)
+				if set == nil {
 					continue
 				}
 				s.rules++
-				if !seen[name] {
-					seen[name] = true
-					s.sets = append(s.sets, p.sets[name])
-					members += len(p.sets[name].Members)
+				if !seen[set] {
+					seen[set] = true
+					s.sets = append(s.sets, set)
+					members += len(set.Members)
 				}
 			}
 			if kind == Nets && members > maxNets {
@@ -127,7 +128,7 @@ func (p *parter) pick(rules []Rule) (parts, bool) {
 // likeness orders sets so that those stand together that are often about the same
 // addresses: by project and service, or by prefix. It tells no two apart that one
 // name may have.
-func likeness(a, b *Set) int {
+func likeness(a, b *spec) int {
 	if a.Kind == Nets && len(a.Members) > 0 && len(b.Members) > 0 {
 		return cmp.Or(compareMembers(a.Members[0], b.Members[0]), cmp.Compare(a.Name, b.Name))
 	}
@@ -136,11 +137,12 @@ func likeness(a, b *Set) int {
 
 // lead makes the chains of the blocks, and the rules that lead there.
 func (p *parter) lead(s parts, rules []Rule, levels int) []Rule {
-	count := map[string]int{} // rules by set
+	count := map[*spec]int{} // rules by set
 	others := 0
+	of := make([]*spec, len(rules))
 	for i := range rules {
-		if name := s.asked(&rules[i], p.sets); name != "" {
-			count[name]++
+		if of[i] = s.asked(&rules[i], p.sets); of[i] != nil {
+			count[of[i]]++
 		} else {
 			others++
 		}
@@ -149,27 +151,26 @@ func (p *parter) lead(s parts, rules []Rule, levels int) []Rule {
 	most := max(1, 2*len(rules)/max(1, others))
 	size := max(p.block, int(math.Sqrt(float64(s.rules))), (s.rules+most-1)/most)
 	slices.SortFunc(s.sets, likeness)
-	var blocks [][]*Set
-	in := map[string]int{} // block by set
+	var blocks [][]*spec
+	in := map[*spec]int{} // block by set
 	n := 0
 	for _, set := range s.sets {
 		if n == 0 || n >= size {
 			blocks, n = append(blocks, nil), 0
 		}
-		in[set.Name] = len(blocks) - 1
+		in[set] = len(blocks) - 1
 		blocks[len(blocks)-1] = append(blocks[len(blocks)-1], set)
-		n += count[set.Name]
+		n += count[set]
 	}
-	rest, of := []Rule(nil), make([][]Rule, len(blocks))
-	for i := range rules {
-		name := s.asked(&rules[i], p.sets)
-		if name == "" {
-			rest = append(rest, rules[i])
+	rest, each := []Rule(nil), make([][]Rule, len(blocks))
+	for i, set := range of {
+		if set != nil {
+			each[in[set]] = append(each[in[set]], rules[i])
+			continue
 		}
-		for j := range of {
-			if name == "" || in[name] == j {
-				of[j] = append(of[j], rules[i])
-			}
+		rest = append(rest, rules[i])
+		for j := range each {
+			each[j] = append(each[j], rules[i])
 		}
 	}
 	lead := func(set string, not bool, rules []Rule) Rule {
@@ -182,71 +183,66 @@ func (p *parter) lead(s parts, rules []Rule, levels int) []Rule {
 		return out
 	}
 	for i, set := range p.blockSets(s, blocks) {
-		out = append(out, lead(set, false, of[i]))
+		out = append(out, lead(set, false, each[i]))
 	}
 	return out
+}
+
+func (b *builder) blockSet(kind Kind, closes bool, about, key string) (string, *spec) {
+	name := contentSet(b.ipv6, letterBlock, key, strconv.FormatBool(closes))
+	s := b.set(name)
+	if s != nil {
+		s.Kind, s.Closes, s.About = kind, closes, about
+	}
+	return name, s
 }
 
 // unionSet is what is in any of the sets.
 func (p *parter) unionSet(s parts) string {
-	kind, names := s.kind, namesOf(s.sets)
-	return p.blockSet(s, p.stage == Guardrail, "whom many rules are about", "union "+nameAll(s.sets), func(b *builder) []Member { return unionOf(kind, b.named(names)) })
+	name, union := p.blockSet(s.kind, p.stage == Guardrail, "whom many rules are about", "union "+nameAll(s.sets))
+	switch {
+	case union == nil:
+	case s.kind == Nets:
+		union.Members = unionOf(s.kind, members(s.sets))
+	default:
+		union.of = s.sets
+		for _, set := range s.sets {
+			set.unions = append(set.unions, union)
+		}
+	}
+	return name
 }
 
 // blockSets are, for each block, what is in its sets and in none of another
 // block. A member more leaves rules out.
-func (p *parter) blockSets(s parts, blocks [][]*Set) []string {
-	key := ""
+func (p *parter) blockSets(s parts, blocks [][]*spec) []string {
+	var key strings.Builder
 	for _, block := range blocks {
-		key += "block " + nameAll(block)
+		key.WriteString("block " + nameAll(block))
 	}
-	key = digest(setHashLen, key)
-	kind, names := s.kind, make([][]string, len(blocks))
-	for i, block := range blocks {
-		names[i] = namesOf(block)
-	}
-	alone := func(b *builder) [][]Member {
-		lists, ok := b.apart[key]
-		if !ok {
-			sets := make([][]*Set, len(names))
-			for i := range names {
-				sets[i] = b.named(names[i])
-			}
-			lists = disjoint(kind, sets)
-			b.apart[key] = lists
-		}
-		return lists
-	}
-	out := make([]string, len(blocks))
+	hash := digest(setHashLen, key.String())
+	names, made := make([]string, len(blocks)), split{kind: s.kind, sets: make([]*spec, len(blocks)), of: blocks}
 	for i := range blocks {
-		out[i] = p.blockSet(s, p.stage != Guardrail, "whom a block of many rules is about", fmt.Sprint("block ", i, " of ", key), func(b *builder) []Member { return alone(b)[i] })
+		names[i], made.sets[i] = p.blockSet(s.kind, p.stage != Guardrail, "whom a block of many rules is about", fmt.Sprint("block ", i, " of ", hash))
 	}
-	return out
-}
-
-func (p *parter) blockSet(s parts, closes bool, about, key string, members recipe) string {
-	name := contentSet(p.ipv6, letterBlock, key, strconv.FormatBool(closes))
-	return p.set(Set{Name: name, Kind: s.kind, Closes: closes, About: about}, members)
-}
-
-func namesOf(sets []*Set) []string {
-	names := make([]string, len(sets))
-	for i, s := range sets {
-		names[i] = s.Name
+	switch {
+	case made.sets[0] == nil:
+	case s.kind == Nets:
+		for i, list := range made.members(func(s *spec) []Member { return s.Members }) {
+			made.sets[i].Members = list
+		}
+	default:
+		p.made.splits = append(p.made.splits, &made)
+		for i, block := range blocks {
+			for _, set := range block {
+				set.blocks = append(set.blocks, inBlock{&made, i})
+			}
+		}
 	}
 	return names
 }
 
-// named gives sets by their names.
-func (b *builder) named(names []string) []*Set {
-	sets := make([]*Set, len(names))
-	for i, name := range names {
-		sets[i] = b.sets[name]
-	}
-	return sets
-}
-
-func nameAll(sets []*Set) string {
+func nameAll(sets []*spec) string {
 	var b strings.Builder
 	for _, s := range sets {
 		b.WriteString(s.Name + " ")
@@ -254,70 +250,15 @@ func nameAll(sets []*Set) string {
 	return b.String()
 }
 
-func unionOf(kind Kind, sets []*Set) []Member {
-	var all []Member
-	for _, s := range sets {
-		all = append(all, s.Members...)
-	}
-	if kind == Nets {
-		prefixes := make([]netip.Prefix, len(all))
-		for i, m := range all {
-			prefixes[i] = m.Prefix
-		}
-		return netMembers(merged(prefixes))
-	}
-	slices.SortFunc(all, compareMembers)
-	return slices.Compact(all)
+// split is what many rules ask for, in blocks: an address is in the set of a block if it
+// is in one of its sets and in none of another block.
+type split struct {
+	kind Kind
+	sets []*spec   // by block
+	of   [][]*spec // by block
 }
 
-// disjoint gives for each block the members that overlap none of another's.
-func disjoint(kind Kind, blocks [][]*Set) [][]Member {
-	lists := make([][]Member, len(blocks))
-	owner := map[Member]int{} // a block, or -1 for several
-	for i, block := range blocks {
-		lists[i] = unionOf(kind, block)
-		for _, m := range lists[i] {
-			if _, taken := owner[m]; taken {
-				owner[m] = -1
-			} else {
-				owner[m] = i
-			}
-		}
-	}
-	out := make([][]Member, len(blocks))
-	wide := make([][]Member, len(blocks))
-	if kind == Places {
-		for i, list := range lists {
-			wide[i] = filter(list, func(m Member) bool { return !m.Prefix.IsSingleIP() })
-		}
-	}
-	for i, list := range lists {
-		out[i] = filter(list, func(m Member) bool {
-			if owner[m] != i {
-				return false
-			}
-			for j := range lists {
-				if kind == Nets && j != i && overlaps(lists[j], m.Prefix) || kind == Places && j != i && placed(lists[j], wide[j], m) {
-					return false
-				}
-			}
-			return true
-		})
-	}
-	return out
-}
-
-// placed tells whether a member overlaps others than itself. Nearly all are single
-// addresses, which overlap only the wide ones.
-func placed(all, wide []Member, m Member) bool {
-	if m.Prefix.IsSingleIP() {
-		all = wide
-	}
-	return slices.ContainsFunc(all, func(o Member) bool { return o.Bridge == m.Bridge && o.Prefix.Overlaps(m.Prefix) })
-}
-
-// overlaps takes members that are sorted and do not overlap each other.
-func overlaps(members []Member, p netip.Prefix) bool {
-	i, _ := slices.BinarySearchFunc(members, p, func(m Member, p netip.Prefix) int { return comparePrefixes(m.Prefix, p) })
-	return i < len(members) && members[i].Prefix.Overlaps(p) || i > 0 && members[i-1].Prefix.Overlaps(p)
+type inBlock struct {
+	*split
+	block int
 }

@@ -92,10 +92,10 @@ func (b *builder) stage(r route, s Stage, next string) []Chain {
 	past.Sets = []SetMatch{{Set: isolated(s), Side: side, Not: true}}
 	var rules []Rule
 	for _, p := range b.rules[s] {
-		for i, rule := range p.rules {
+		for i := range p.rules {
 			allow := goOn(next, s)
 			allow.Origin = Origin{s, p.policy, s.direction(), i}
-			rules = append(rules, b.expand(r, s, p.group, rule, allow)...)
+			rules = b.expand(rules, r, s, p.group, &p.rules[i], allow)
 		}
 	}
 	drop := Rule{ICMPType: AnyICMPType, Verdict: Drop, Origin: Origin{Stage: s, Direction: s.direction()}}
@@ -108,38 +108,38 @@ func stageName(s Stage) string {
 
 func (b *builder) guardrails(r route) []Rule {
 	var all []Rule
-	for _, d := range b.denies {
+	for i := range b.denies {
+		d := &b.denies[i]
 		if r == toHost && d.direction == Ingress || r == fromHost && d.direction == Egress {
 			continue
 		}
 		drop := Rule{ICMPType: AnyICMPType, Verdict: Drop, Origin: Origin{Guardrail, d.policy, d.direction, d.index}}
-		all = append(all, b.expand(r, Guardrail, d.group, d.rule, drop)...)
+		all = b.expand(all, r, Guardrail, d.group, &d.rule, drop)
 	}
 	return all
 }
 
-// expand makes the rules of a route for one rule of a policy: its peers times
+// expand adds the rules of a route for one rule of a policy: its peers times
 // its ports, as far as the route and the family have them.
-func (b *builder) expand(r route, s Stage, g group, of rule, like Rule) []Rule {
-	var all []Rule
-	matches := of.ports.matches(b.ipv6)
+func (b *builder) expand(all []Rule, r route, s Stage, g *group, of *readyRule, like Rule) []Rule {
+	matches := of.matches[b.family]
 	if r == toPublished { // the sets of ports know
-		matches = ports(nil).matches(b.ipv6)
+		matches = everyPort
 	}
 	if len(matches) == 0 {
-		return nil
+		return all
 	}
-	for _, p := range of.everyone() {
-		sets, ok := b.ends(r, s, like.Origin.Direction, g, p, of.ports)
+	for i := range of.peers {
+		sets, ok := b.ends(r, s, like.Origin.Direction, g, &of.peers[i], of)
 		if !ok {
 			continue
+		}
+		if of.except != nil {
+			sets = append(sets, SetMatch{Set: b.exceptSet(of.except), Side: Dst, Not: true})
 		}
 		for _, m := range matches {
 			rule := like
 			rule.Sets, rule.Proto, rule.Ports, rule.ICMPType = sets, m.proto, m.ranges, m.icmp
-			if of.except != nil {
-				rule.Sets = append(slices.Clip(sets), SetMatch{Set: b.exceptSet(of.except), Side: Dst, Not: true})
-			}
 			all = append(all, rule)
 		}
 	}

@@ -49,7 +49,7 @@ func withMembers(rs *RuleSet, have [2]map[string][]Member) *RuleSet {
 	for i, f := range other.Families() {
 		f.Sets = slices.Clone(f.Sets)
 		for j := range f.Sets {
-			f.Sets[j].Members = have[i][f.Sets[j].Name]
+			f.Sets[j].Members = sorted(slices.Clone(have[i][f.Sets[j].Name]))
 		}
 	}
 	return &other

@@ -142,9 +142,9 @@ func (p *planner) classes(ipv6 bool) []class {
 		at[key] = len(all)
 		all = append(all, c)
 	}
-	endpoints := clean(p.endpoints)
-	for i := range endpoints {
-		e := &endpoints[i]
+	for i := range p.endpoints {
+		cleaned := cleaned(p.endpoints[i])
+		e := &cleaned
 		j := slices.IndexFunc(e.Addrs, func(a netip.Addr) bool { return a.Is6() == ipv6 })
 		if j < 0 {
 			continue
@@ -188,8 +188,8 @@ func (p *planner) memberships(a netip.Addr, bridge string, ipv6 bool) string {
 	var b strings.Builder
 	for _, j := range []*Judge{p.was, p.is} {
 		f := &j.families[index(ipv6)]
-		for _, s := range f.Sets {
-			if s.Kind != Published && f.sets[s.Name].has(a, bridge, &Packet{}) {
+		for i := range f.Sets {
+			if s := &f.Sets[i]; s.Kind != Published && s.has(a, bridge, &Packet{}) {
 				b.WriteString(s.Name + " ")
 			}
 		}
@@ -228,9 +228,12 @@ func (p *planner) world(ipv6 bool) []class {
 			}
 		}
 	}
-	taken := ownersOf(clean(p.endpoints))
+	taken := holders{}
+	for _, e := range p.endpoints {
+		taken.add(&subject{Endpoint: cleaned(e)})
+	}
 	for i, a := range bounds {
-		for len(taken[a]) > 0 && a.Next().IsValid() {
+		for len(taken[a].by()) > 0 && a.Next().IsValid() {
 			a = a.Next()
 		}
 		bounds[i] = a

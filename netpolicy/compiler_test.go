@@ -3,6 +3,7 @@ package netpolicy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -56,19 +57,45 @@ func BenchmarkCompiler(b *testing.B) {
 	}
 }
 
+// drawAddresses gives the endpoints of a world bridges, and extra addresses that they may
+// contest, share or have on their bridge alone.
+func drawAddresses(t *rapid.T, w *World) {
+	extra := rapid.SampledFrom([]string{"10.1.0.9", "10.1.0.3", "fd00:1::9", "192.0.2.9", "192.0.2.200"})
+	away := rapid.SampledFrom([]string{"10.1.0.9/32", "192.0.2.0/24", "10.1.0.0/29", "2001:db8::/64"})
+	for i := range w.Endpoints {
+		e := &w.Endpoints[i]
+		if !sometimes(t, "no bridge", 10) {
+			e.Bridge = "br-" + e.Network
+		}
+		e.Since = int64(rapid.IntRange(0, 2).Draw(t, "since"))
+		if sometimes(t, "extra", 3) {
+			e.Extra = []netip.Addr{netip.MustParseAddr(extra.Draw(t, "extra"))}
+		}
+		if sometimes(t, "away", 6) {
+			e.Away = []netip.Prefix{prefixOf(away.Draw(t, "away"))}
+		}
+		if i > 0 && sometimes(t, "shares addresses", 8) {
+			e.Addrs = slices.Clone(w.Endpoints[0].Addrs)
+		}
+	}
+}
+
 // TestCompilerRemembers: whatever changes, a compiler that knows the last world comes to the
 // same as one that knows none.
 func TestCompilerRemembers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		worlds := [2]World{}
-		worlds[0], _ = drawWorld(t)
-		worlds[1], _ = drawWorld(t)
+		for i := range worlds {
+			worlds[i], _ = drawWorld(t)
+			drawAddresses(t, &worlds[i])
+		}
 		block := drawBlock(t)
 		c := Compiler{block: block}
 		w := worlds[0]
-		for range 6 {
+		w.Places = sometimes(t, "places", 2)
+		for range 8 {
 			from := worlds[rapid.IntRange(0, 1).Draw(t, "from")]
-			switch rapid.IntRange(0, 5).Draw(t, "change") {
+			switch rapid.IntRange(0, 9).Draw(t, "change") {
 			case 0:
 				w.Endpoints = from.Endpoints
 			case 1:
@@ -79,14 +106,30 @@ func TestCompilerRemembers(t *testing.T) {
 				w.Policies = from.Policies[:rapid.IntRange(0, len(from.Policies)).Draw(t, "some")]
 			case 4:
 				w.Places = !w.Places
-			default:
+			case 5:
 				w.Broken = from.Broken
+			case 6:
+				w.Endpoints = rapid.Permutation(w.Endpoints).Draw(t, "order")
+			default: // one comes, goes or changes
+				i := rapid.IntRange(0, len(w.Endpoints)).Draw(t, "at")
+				one := from.Endpoints[rapid.IntRange(0, len(from.Endpoints)-1).Draw(t, "one")]
+				switch rapid.IntRange(0, 2).Draw(t, "how") {
+				case 0:
+					w.Endpoints = slices.Insert(slices.Clone(w.Endpoints), i, one)
+				case 1:
+					w.Endpoints = slices.Delete(slices.Clone(w.Endpoints), min(i, max(len(w.Endpoints)-1, 0)), min(i+1, len(w.Endpoints)))
+				default:
+					if w.Endpoints = slices.Clone(w.Endpoints); i < len(w.Endpoints) {
+						w.Endpoints[i] = one
+					}
+				}
 			}
 			want, got := compile(w, block), c.Compile(w)
-			if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(RuleSet{}, Set{}), cmpopts.EquateEmpty(),
+			if diff := cmp.Diff(want, got, cmpopts.IgnoreUnexported(RuleSet{}, Set{}),
 				cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 				t.Fatal(diff)
 			}
+			w.Held = got.Held(w.Endpoints)
 		}
 	})
 }

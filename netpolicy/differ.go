@@ -3,6 +3,7 @@ package netpolicy
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 )
 
@@ -55,8 +56,11 @@ func (d *differences) between(src, dst netip.Addr, from, to string) bool {
 	}
 	p := Packet{Src: src, Dst: dst, From: from, To: to}
 	for i := range d.closed[0] {
-		for _, at := range []place{{from, src}, {to, dst}} {
-			if d.judges[0].sets[d.closed[0][i]].has(at.addr, at.bridge, &p) != d.judges[1].sets[d.closed[1][i]].has(at.addr, at.bridge, &p) {
+		for _, at := range []struct {
+			bridge string
+			addr   netip.Addr
+		}{{from, src}, {to, dst}} {
+			if d.judges[0].set(d.closed[0][i]).has(at.addr, at.bridge, &p) != d.judges[1].set(d.closed[1][i]).has(at.addr, at.bridge, &p) {
 				return true
 			}
 		}
@@ -73,29 +77,18 @@ func (d *differences) between(src, dst netip.Addr, from, to string) bool {
 
 func (d *differences) move() {
 	d.moved = map[netip.Addr]bool{}
-	for name, was := range d.judges[0].sets {
-		is, both := d.judges[1].sets[name]
-		if !both {
+	for name := range d.judges[0].sets {
+		if _, both := d.judges[1].sets[name]; !both {
 			continue
 		}
-		for at := range was.places {
-			if !is.places[at] {
-				d.moved[at.addr] = true
-			}
+		was, is := d.judges[0].set(name), d.judges[1].set(name)
+		if was.Kind != Addrs && was.Kind != Places {
+			continue
 		}
-		for at := range is.places {
-			if !was.places[at] {
-				d.moved[at.addr] = true
-			}
-		}
-		for a := range was.addrs {
-			if !is.addrs[a] {
-				d.moved[a] = true
-			}
-		}
-		for a := range is.addrs {
-			if !was.addrs[a] {
-				d.moved[a] = true
+		add, del := DiffMembers(was.Members, is.Members)
+		for _, m := range slices.Concat(add, del) {
+			if m.Prefix.IsSingleIP() {
+				d.moved[m.Prefix.Addr()] = true
 			}
 		}
 	}

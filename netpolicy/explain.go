@@ -179,7 +179,7 @@ func ends(p, other Party) []end {
 	var all []end
 	for i := range p.Endpoints {
 		for _, ipv6 := range []bool{false, true} {
-			addrs := clean(p.Endpoints[i : i+1])[0].Addrs
+			addrs := cleaned(p.Endpoints[i]).Addrs
 			if j := slices.IndexFunc(addrs, func(a netip.Addr) bool { return a.Is6() == ipv6 && (!link || scopeOf(a) == 2) }); j >= 0 {
 				all = append(all, end{&p.Endpoints[i], addrs[j]})
 			}

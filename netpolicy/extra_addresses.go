@@ -12,8 +12,9 @@ import (
 // sides of a keepalived pair, say. No label takes from a neighbour what policies allow
 // under its extra address, closes that address, or gets a neighbour's rights by it.
 //
-// It is asked when all policies and labels were looked at.
-func (p *prepared) contest(held map[Holding]bool) {
+// It is asked when all policies and labels were looked at. It gives the subjects without what
+// they lose, those of before where nothing else becomes of them, and notes it in the states.
+func contest(subjects, before []*subject, states []State, held map[Holding]bool) []*subject {
 	type wish struct {
 		at     int
 		prefix netip.Prefix
@@ -21,23 +22,21 @@ func (p *prepared) contest(held map[Holding]bool) {
 	}
 	var order []wish
 	claimants := 0
-	for i := range p.endpoints {
-		e := &p.endpoints[i]
-		var all []netip.Prefix
-		for _, a := range e.Extra {
-			all = append(all, netip.PrefixFrom(a, a.BitLen()))
-		}
-		all = append(all, e.Away...)
-		if !e.Managed || len(all) == 0 {
+	for i, s := range subjects {
+		if !s.Managed || len(s.Extra)+len(s.Away) == 0 {
 			continue
 		}
 		claimants++
-		for _, prefix := range all {
-			order = append(order, wish{i, prefix, held[Holding{e.ID, e.Network, prefix}]})
+		for _, a := range s.Extra {
+			prefix := netip.PrefixFrom(a, a.BitLen())
+			order = append(order, wish{i, prefix, held[Holding{s.ID, s.Network, prefix}]})
+		}
+		for _, prefix := range s.Away {
+			order = append(order, wish{i, prefix, held[Holding{s.ID, s.Network, prefix}]})
 		}
 	}
 	if claimants < 2 {
-		return
+		return subjects
 	}
 	slices.SortStableFunc(order, func(a, b wish) int {
 		if a.held != b.held {
@@ -46,22 +45,42 @@ func (p *prepared) contest(held map[Holding]bool) {
 			}
 			return 1
 		}
-		x, y := &p.endpoints[a.at], &p.endpoints[b.at]
+		x, y := subjects[a.at], subjects[b.at]
 		return cmp.Or(cmp.Compare(x.Since, y.Since), strings.Compare(x.ID, y.ID), cmp.Compare(a.at, b.at))
 	})
-	claims := claims{first: map[claim]int{}, below: map[claim][]int{}, treated: p.treatment()}
-	lost := map[int][]netip.Prefix{}
+	claims := claims{subjects: subjects, first: map[claim]int{}, below: map[claim][]int{}}
+	lost := map[int][]Contested{}
 	for _, w := range order {
-		if has, taken := claims.take(w.at, claim{p.endpoints[w.at].Network, w.prefix}); taken {
-			lost[w.at] = append(lost[w.at], w.prefix)
-			p.states[w.at].Contested = append(p.states[w.at].Contested, Contested{w.prefix, p.endpoints[has].Name})
+		if has, taken := claims.take(w.at, claim{subjects[w.at].Network, w.prefix}); taken {
+			lost[w.at] = append(lost[w.at], Contested{w.prefix, subjects[has].Name})
 		}
 	}
-	for i, prefixes := range lost {
-		e := &p.endpoints[i]
-		e.Extra = filter(e.Extra, func(a netip.Addr) bool { return !slices.Contains(prefixes, netip.PrefixFrom(a, a.BitLen())) })
-		e.Away = filter(e.Away, func(a netip.Prefix) bool { return !slices.Contains(prefixes, a) })
+	if len(lost) == 0 {
+		return subjects
 	}
+	known := map[*subject]*subject{}
+	for _, s := range before {
+		if s.base != nil {
+			known[s.base] = s
+		}
+	}
+	subjects = slices.Clone(subjects)
+	for i, all := range lost {
+		states[i].Contested = all
+		if s := known[subjects[i]]; s != nil && slices.Equal(s.lost, all) {
+			subjects[i] = s
+			continue
+		}
+		s := *subjects[i]
+		keeps := func(p netip.Prefix) bool {
+			return !slices.ContainsFunc(all, func(c Contested) bool { return c.Prefix == p })
+		}
+		s.base, s.lost = subjects[i], all
+		s.Extra = filter(s.Extra, func(a netip.Addr) bool { return keeps(netip.PrefixFrom(a, a.BitLen())) })
+		s.Away = filter(s.Away, keeps)
+		subjects[i] = &s
+	}
+	return subjects
 }
 
 // Holding is an extra address that an endpoint has.
@@ -99,15 +118,16 @@ type claim struct {
 
 // claims are those that count so far.
 type claims struct {
-	first map[claim]int
-	// below are those who have a part of a prefix, one of each treatment.
-	below   map[claim][]int
-	treated func(int) string
+	subjects []*subject
+	first    map[claim]int
+	// below are those who have a part of a prefix: the first, and the first that rules
+	// tell apart from it.
+	below map[claim][]int
 }
 
 // take gives a claim to an endpoint, or tells who has it or a part of it.
 func (c *claims) take(i int, wanted claim) (int, bool) {
-	differs := func(has int) bool { return has != i && c.treated(has) != c.treated(i) }
+	differs := func(has int) bool { return has != i && !alike(c.subjects[has], c.subjects[i]) }
 	if k := slices.IndexFunc(c.below[wanted], differs); k >= 0 {
 		return c.below[wanted][k], true
 	}
@@ -123,59 +143,9 @@ func (c *claims) take(i int, wanted claim) (int, bool) {
 	c.first[wanted] = i
 	for bits := wanted.prefix.Bits() - 1; bits >= 0; bits-- {
 		wide := claim{wanted.network, netip.PrefixFrom(a, bits).Masked()}
-		if have := c.below[wide]; !slices.ContainsFunc(have, func(has int) bool { return !differs(has) }) {
+		if have := c.below[wide]; len(have) == 0 || len(have) == 1 && differs(have[0]) {
 			c.below[wide] = append(have, i)
 		}
 	}
 	return 0, false
-}
-
-// treatment gives a function that tells what policies and labels say of an endpoint,
-// as a text: of two endpoints with the same text, no rule tells the one from the other.
-func (p *prepared) treatment() func(int) string {
-	var groups [][]bool
-	known := map[int]string{}
-	return func(i int) string {
-		if groups == nil {
-			groups = p.memberships()
-		}
-		if t, ok := known[i]; ok {
-			return t
-		}
-		t := make([]byte, len(groups))
-		for j, has := range groups {
-			if t[j] = '-'; has[i] {
-				t[j] = '+'
-			}
-		}
-		known[i] = string(t)
-		return known[i]
-	}
-}
-
-// memberships gives all groups of endpoints that rules speak of.
-func (p *prepared) memberships() [][]bool {
-	all := [][]bool{}
-	peers := func(r rule) {
-		for _, o := range r.everyone() {
-			if o.kind == peerContainers {
-				g := p.selector(o.sel)
-				all = append(all, g.has, g.opens)
-			}
-		}
-	}
-	for _, s := range []Stage{FileEgress, LabelEgress, FileIngress, LabelIngress} {
-		all = append(all, p.isolated[s])
-		for _, r := range p.rules[s] {
-			all = append(all, r.has, r.opens)
-			for _, rule := range r.rules {
-				peers(rule)
-			}
-		}
-	}
-	for _, d := range p.denies {
-		all = append(all, d.has, d.opens)
-		peers(d.rule)
-	}
-	return all
 }

@@ -1,6 +1,7 @@
 package netpolicy
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,107 +27,91 @@ type Uncounted struct {
 // maxUncounted bounds what is noted of one endpoint.
 const maxUncounted = 20
 
-// narrow gives the rules of each policy to whom they may allow something: to those that
-// it selects without labels of images, and to those that no other policy selects so.
-func (p *prepared) narrow() {
-	for _, d := range Directions {
-		stage := fileStage(d)
-		proven := make([]bool, len(p.endpoints))
-		for _, r := range p.rules[stage] {
-			for _, i := range r.in {
-				proven[i] = proven[i] || r.opens[i]
-			}
-		}
-		seen := map[string]group{}
-		for j := range p.rules[stage] {
-			r := &p.rules[stage][j]
-			if !r.byLabel {
-				continue // has and opens are the same, whoever comes
-			}
-			g, ok := seen[r.key]
-			if !ok {
-				g = group{key: r.key + " " + d.String(), about: r.about, has: r.has, in: r.in, opens: make([]bool, len(p.endpoints)), byLabel: true}
-				for _, i := range g.in {
-					g.opens[i] = r.opens[i] || !proven[i]
-				}
-				seen[r.key] = g
-				p.groups[g.key] = g
-			}
-			for _, i := range g.in {
-				if !g.opens[i] && len(r.rules) > 0 {
-					p.uncounted(i, i, r.sel, r.policy)
-				}
-			}
-			r.group = g
-		}
+// mention is a selector in what a policy of a file allows.
+type mention struct {
+	order  int
+	sel    Selector
+	policy string
+}
+
+// mention notes the labels of a subject that peers of an allow name, and that do not count:
+// those of an operator's policy at the container that has them.
+func (f *frame) mention(s *subject) {
+	var all []mention
+	for _, g := range s.withheld {
+		all = append(all, f.groups[g].mentions...)
+	}
+	slices.SortFunc(all, func(a, b mention) int { return cmp.Compare(a.order, b.order) })
+	for _, m := range all {
+		s.state.uncount(m.sel.uncounted(&s.Endpoint), m.policy)
 	}
 }
 
-// noteUncounted notes the labels that peers of an allow name and that do not count:
-// those of an operator's policy at the container that has them, those of a container's
-// own label at the container whose label it is, which is the only one concerned.
-func (p *prepared) noteUncounted(policies []Policy) {
-	for _, policy := range policies {
-		for _, d := range Directions {
-			p.peersUncounted(policy.rules[d], func(peer int, s Selector) { p.uncounted(peer, peer, s, policy.name) })
+// noteLabels notes the labels that a container's own label names, and that do not count, at
+// the container whose label it is, which is the only one concerned.
+func (f *frame) noteLabels(subjects []*subject, states []State) {
+	var withheld []*subject
+	for _, s := range subjects {
+		if len(s.withheld) > 0 {
+			withheld = append(withheld, s)
 		}
 	}
+	if len(withheld) == 0 {
+		return
+	}
+	own := map[int]bool{} // states that are copies
 	for _, d := range Directions {
-		for _, r := range p.rules[labelStage(d)] {
+		owners := map[int][]int{} // by group
+		for i, s := range subjects {
+			if s.labels[d] != none {
+				owners[s.labels[d]] = append(owners[s.labels[d]], i)
+			}
+		}
+		for _, r := range f.rules[labelStage(d)] {
 			// Once for all containers that have the label: they may be many, and so
 			// may be its peers.
-			type named struct {
-				peer int
-				sel  Selector
-			}
-			var found []named
-			p.peersUncounted(r.rules, func(peer int, s Selector) {
-				if len(found) < maxUncounted {
-					found = append(found, named{peer, s})
-				}
-			})
-			for owner, has := range r.has {
-				if !has {
-					continue
-				}
-				for _, f := range found {
-					p.uncounted(owner, f.peer, f.sel, r.policy)
+			var found []func(*State)
+			for _, rule := range r.rules {
+				for _, p := range rule.peers {
+					if p.kind != peerContainers || len(p.sel.named()) == 0 {
+						continue
+					}
+					for _, s := range withheld {
+						if len(found) < maxUncounted && slices.Contains(s.withheld, p.group.number) {
+							found = append(found, func(state *State) { state.uncount(p.sel.uncounted(&s.Endpoint), r.policy) })
+						}
+					}
 				}
 			}
-		}
-	}
-}
-
-func (p *prepared) peersUncounted(rules []rule, note func(peer int, s Selector)) {
-	for _, r := range rules {
-		for _, s := range r.selectors() {
-			if len(s.named()) == 0 {
-				continue
-			}
-			g := p.selector(s)
-			for _, i := range g.in {
-				if !g.opens[i] {
-					note(i, s)
+			for _, i := range owners[r.number] {
+				if len(found) > 0 && !own[i] {
+					own[i] = true
+					states[i].Uncounted = slices.Clone(states[i].Uncounted)
+					for j := range states[i].Uncounted {
+						u := &states[i].Uncounted[j]
+						u.Policies = slices.Clip(u.Policies)
+					}
+				}
+				for _, note := range found {
+					note(&states[i])
 				}
 			}
 		}
 	}
 }
 
-// uncounted notes at an endpoint that a policy would count labels of another, or of
-// itself.
-func (p *prepared) uncounted(at, of int, s Selector, policy string) {
-	state := &p.states[at]
-	for _, u := range s.uncounted(&p.endpoints[of]) {
-		i := slices.IndexFunc(state.Uncounted, func(o Uncounted) bool { return o.Container == u.Container && o.Label == u.Label })
+// uncount notes that a policy would count labels.
+func (s *State) uncount(labels []Uncounted, policy string) {
+	for _, u := range labels {
+		i := slices.IndexFunc(s.Uncounted, func(o Uncounted) bool { return o.Container == u.Container && o.Label == u.Label })
 		if i < 0 {
-			if len(state.Uncounted) == maxUncounted {
+			if len(s.Uncounted) == maxUncounted {
 				return
 			}
-			i = len(state.Uncounted)
-			state.Uncounted = append(state.Uncounted, u)
+			i = len(s.Uncounted)
+			s.Uncounted = append(s.Uncounted, u)
 		}
-		if known := &state.Uncounted[i].Policies; !slices.Contains(*known, policy) {
+		if known := &s.Uncounted[i].Policies; !slices.Contains(*known, policy) {
 			*known = append(*known, policy)
 		}
 	}
@@ -216,7 +201,7 @@ func allowedOf(policies []Policy) []allowed {
 func (e *explainer) inherited(p pair, h Hit, of *Endpoint, s *Service) string {
 	all := e.rs.allows
 	if h.Stage == labelStage(h.Direction) {
-		label, _ := newLabelReader().endpoint(of)
+		label, _ := new(labelReader).endpoint(of)
 		all = []allowed{{"label " + policyLabels[h.Direction], h.Direction, Selector{}, label.rules[h.Direction]}}
 	}
 	other := p.other(of)

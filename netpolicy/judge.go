@@ -26,55 +26,45 @@ type Judge struct {
 
 type judgeFamily struct {
 	*Family
+	*familyIndex
+}
+
+// familyIndex finds chains, and sets by their place, by name. It is the same for all rule
+// sets with the same rules.
+type familyIndex struct {
 	chains map[string][]Rule
-	sets   map[string]judgeSet
+	sets   map[string]int
 }
 
-// judgeSet finds members as ipset does.
-type judgeSet struct {
-	kind    Kind
-	addrs   map[netip.Addr]bool
-	places  map[place]bool
-	members []Member // of Places those that are no single addresses
-}
-
-// place is an address on a bridge.
-type place struct {
-	bridge string
-	addr   netip.Addr
+func indexOf(f *Family) *familyIndex {
+	x := &familyIndex{chains: make(map[string][]Rule, len(f.Chains)), sets: make(map[string]int, len(f.Sets))}
+	for _, c := range f.Chains {
+		x.chains[c.Name] = c.Rules
+	}
+	for i, s := range f.Sets {
+		x.sets[s.Name] = i
+	}
+	return x
 }
 
 // NewJudge takes a rule set that does not change any more.
 func NewJudge(rs *RuleSet) *Judge {
 	var j Judge
 	for i, f := range rs.Families() {
-		jf := judgeFamily{Family: f, chains: map[string][]Rule{}, sets: map[string]judgeSet{}}
-		for _, c := range f.Chains {
-			jf.chains[c.Name] = c.Rules
+		j.families[i] = judgeFamily{f, rs.index[i]}
+		if rs.index[i] == nil { // nobody compiled it
+			j.families[i].familyIndex = indexOf(f)
 		}
-		for _, s := range f.Sets {
-			js := judgeSet{kind: s.Kind, members: s.Members}
-			if s.Kind == Addrs {
-				js.addrs = make(map[netip.Addr]bool, len(s.Members))
-				for _, m := range s.Members {
-					js.addrs[m.Prefix.Addr()] = true
-				}
-			}
-			if s.Kind == Places {
-				js.places, js.members = make(map[place]bool, len(s.Members)), nil
-				for _, m := range s.Members {
-					if m.Prefix.IsSingleIP() {
-						js.places[place{m.Bridge, m.Prefix.Addr()}] = true
-					} else {
-						js.members = append(js.members, m)
-					}
-				}
-			}
-			jf.sets[s.Name] = js
-		}
-		j.families[i] = jf
 	}
 	return &j
+}
+
+// set gives a set by its name.
+func (f *judgeFamily) set(name string) *Set {
+	if i, ok := f.sets[name]; ok {
+		return &f.Sets[i]
+	}
+	return &Set{}
 }
 
 // Hit is a rule that matched, and did not only lead on past a stage that does
@@ -141,24 +131,37 @@ func (f *judgeFamily) meets(r *Rule, p *Packet) bool {
 		if m.Side == Dst {
 			a, bridge = p.Dst, p.To
 		}
-		if f.sets[m.Set].has(a, bridge, p) == m.Not {
+		if f.set(m.Set).has(a, bridge, p) == m.Not {
 			return false
 		}
 	}
 	return true
 }
 
-func (s judgeSet) has(a netip.Addr, bridge string, p *Packet) bool {
-	switch s.kind {
-	case Addrs:
-		return s.addrs[a]
-	case Places:
-		return bridge != "" && (s.places[place{bridge, a}] ||
-			slices.ContainsFunc(s.members, func(m Member) bool { return m.Bridge == bridge && m.Prefix.Contains(a) }))
-	case Nets:
-		return inside(len(s.members), func(i int) netip.Prefix { return s.members[i].Prefix }, a)
+// has tells whether the set has an address, on a bridge; or, of published ports, what a
+// packet is sent to.
+func (s *Set) has(a netip.Addr, bridge string, p *Packet) bool {
+	if s.Kind == Nets {
+		return inside(len(s.Members), func(i int) netip.Prefix { return s.Members[i].Prefix }, a)
 	}
-	return slices.ContainsFunc(s.members, func(m Member) bool {
-		return m.Proto == p.Proto && m.Port == p.Port && m.Prefix.Contains(a)
-	})
+	if s.Kind == Places && bridge == "" {
+		return false
+	}
+	// A member that has the address begins with one of its prefixes, nearly always all of it.
+	for bits := a.BitLen(); bits >= 0; bits-- {
+		m := Member{Prefix: netip.PrefixFrom(a, bits).Masked(), Bridge: bridge}
+		switch s.Kind {
+		case Addrs:
+			m.Bridge = ""
+		case Published:
+			m.Bridge, m.Proto, m.Port = "", p.Proto, p.Port
+		}
+		if _, ok := slices.BinarySearchFunc(s.Members, m, compareMembers); ok {
+			return true
+		}
+		if s.Kind == Addrs || s.Kind == Places && s.singles {
+			return false
+		}
+	}
+	return false
 }

@@ -73,16 +73,10 @@ func Strays(labels map[string]string) Faults {
 	return faults
 }
 
-// labelPolicy is what one container's labels say.
-type labelPolicy struct {
-	isolates [2]bool
-	rules    [2][]rule
-}
-
 // LabelFaults finds what is wrong with the policies in a container's labels, and
 // labels that were meant to be some. A container with a fault is closed.
 func LabelFaults(w Workload) Faults {
-	_, faults := newLabelReader().workload(&w)
+	_, faults := new(labelReader).workload(&w)
 	return faults
 }
 

@@ -8,8 +8,13 @@ import (
 )
 
 func compareMembers(a, b Member) int {
-	return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()),
-		cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port), strings.Compare(a.Bridge, b.Bridge))
+	if n := a.Prefix.Addr().Compare(b.Prefix.Addr()); n != 0 {
+		return n
+	}
+	if n := cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()); n != 0 || a == b {
+		return n
+	}
+	return cmp.Or(cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port), strings.Compare(a.Bridge, b.Bridge))
 }
 
 // String is the member as ipset writes it: 192.0.2.1, 10.0.0.0/8, 0.0.0.0/1,tcp:80,

@@ -46,7 +46,7 @@ func (e *explainer) nearMiss(p pair, h Hit, of *Endpoint) string {
 	}
 	all := e.rs.bounded
 	if h.Stage == labelStage(h.Direction) {
-		label, _ := newLabelReader().endpoint(of)
+		label, _ := new(labelReader).endpoint(of)
 		all = boundedRules("label "+policyLabels[h.Direction], h.Direction, label.rules[h.Direction])
 	}
 	for _, b := range all {

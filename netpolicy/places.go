@@ -27,91 +27,53 @@ func (b *builder) content(key string) []string {
 	return []string{key}
 }
 
-// appendPlaces adds an address as a member, for whom of its owners is meant.
-func (b *builder) appendPlaces(members []Member, a owned, has []bool) []Member {
-	m := single(a.addr)
-	if !b.places {
-		return append(members, m)
-	}
-	led := false
-	for _, i := range a.by {
-		if m.Bridge = b.endpoints[i].Bridge; has[i] && m.Bridge != "" {
-			members = append(members, m)
-			led = true
-		}
-	}
-	if m.Bridge = loopback; led {
-		members = append(members, m)
-	}
-	return members
-}
-
 // loopback is the device that the host's packets have that are led on from one of its own
 // addresses to a container, as by a published port: the kernel chose it before. A
 // container's address counts there too, since nothing else tells whose it is.
 const loopback = "lo"
 
-// awayOf gives what is away of some of the endpoints.
-func (b *builder) awayOf(has []bool) []Member {
-	var members []Member
-	for i, parts := range b.away {
-		for _, p := range parts {
-			if has[i] {
-				members = append(members, Member{Prefix: p, Bridge: b.endpoints[i].Bridge})
+// awaySet is what is away of any endpoint: on its bridge it is a container's.
+func (b *builder) awaySet(denies bool) string {
+	name := b.named(letterAway, strconv.FormatBool(denies))
+	if s := b.set(name); s != nil {
+		s.Kind, s.Closes, s.About = Places, !denies, "extra addresses of other networks"
+		b.made.away = append(b.made.away, s)
+	}
+	return name
+}
+
+// leaves tells whether anything of an endpoint counts on its bridge alone.
+func (e *Endpoint) leaves() bool { return e.Managed && e.Bridge != "" && len(e.Away) > 0 }
+
+// awayParts gives for each subject that has some what is away of it in a family, without
+// the addresses of endpoints on its bridge: a prefix takes none of those.
+func (m *membership) awayParts(subjects []*subject, ipv6 bool) map[*subject][]netip.Prefix {
+	parts := map[*subject][]netip.Prefix{}
+	taken := map[string][]netip.Prefix{} // by bridge
+	for _, s := range subjects {
+		if s.leaves() {
+			taken[s.Bridge] = nil
+		}
+	}
+	if len(taken) == 0 {
+		return nil
+	}
+	for a, h := range m.holders {
+		for i, s := range h.by() {
+			on := func(o *subject) bool { return o.Bridge == s.Bridge }
+			if list, asked := taken[s.Bridge]; asked && !slices.ContainsFunc(h.by()[:i], on) {
+				taken[s.Bridge] = append(list, netip.PrefixFrom(a, a.BitLen()))
 			}
 		}
 	}
-	return members
-}
-
-// awaySet is what is away of any endpoint: on its bridge it is a container's.
-func (b *builder) awaySet(denies bool) string {
-	return b.set(Set{Name: contentSet(b.ipv6, letterAway, strconv.FormatBool(denies)), Kind: Places, Closes: !denies, About: "extra addresses of other networks"},
-		func(b *builder) []Member {
-			all := make([]bool, len(b.endpoints))
-			for i := range all {
-				all[i] = true
-			}
-			return b.awayOf(all)
-		})
-}
-
-// awayParts gives for each endpoint what is away of it in a family, without the
-// addresses of endpoints on its bridge: a prefix takes none of those.
-func (p *prepared) awayParts(ipv6 bool) [][]netip.Prefix {
-	parts := make([][]netip.Prefix, len(p.endpoints))
-	taken := map[string][]netip.Prefix{} // by bridge
-	for i := range p.endpoints {
-		e := &p.endpoints[i]
-		if !e.Managed || e.Bridge == "" {
+	for _, s := range subjects {
+		if !s.leaves() {
 			continue
 		}
-		var prefixes []netip.Prefix
-		for _, a := range e.Away {
-			if a.Addr().Is6() == ipv6 {
-				prefixes = append(prefixes, a)
-			}
-		}
-		if len(prefixes) == 0 {
-			continue
-		}
-		if _, known := taken[e.Bridge]; !known {
-			taken[e.Bridge] = p.addressesOn(e.Bridge)
-		}
+		prefixes := filter(s.Away, func(p netip.Prefix) bool { return p.Addr().Is6() == ipv6 })
 		for _, a := range merged(prefixes) {
-			parts[i] = append(parts[i], newCIDR(a, taken[e.Bridge]).prefixes...)
+			parts[s] = append(parts[s], newCIDR(a, taken[s.Bridge]).prefixes...)
 		}
 	}
 	return parts
-}
-
-// addressesOn are the addresses of the endpoints on a bridge.
-func (p *prepared) addressesOn(bridge string) []netip.Prefix {
-	var all []netip.Prefix
-	for a, by := range p.own {
-		if slices.ContainsFunc(by, func(i int) bool { return p.endpoints[i].Bridge == bridge }) {
-			all = append(all, netip.PrefixFrom(a, a.BitLen()))
-		}
-	}
-	return all
 }

@@ -48,11 +48,13 @@ type portMatch struct {
 // slots is how many numbers one multiport match of iptables holds.
 const slots = 15
 
+var everyPort = []portMatch{{icmp: AnyICMPType}}
+
 // matches gives the combinations for a family. It is empty if the ports have
 // none there, and one that matches everything for nil.
 func (p ports) matches(ipv6 bool) []portMatch {
 	if p == nil {
-		return []portMatch{{icmp: AnyICMPType}}
+		return everyPort
 	}
 	var all []portMatch
 	add := func(m portMatch) {

@@ -12,22 +12,22 @@ type published struct {
 }
 
 type target struct {
-	endpoint int
-	port     uint16 // the container's
+	*subject
+	port uint16 // the container's
 }
 
 // publishedOf gives the published ports of a family, sorted. A port that leads to
 // a container of the other family is one of them: docker-proxy takes it there.
-func publishedOf(endpoints []Endpoint, ipv6 bool) []published {
+func publishedOf(subjects []*subject, ipv6 bool) []published {
 	at := map[Member][]target{}
-	for i := range endpoints {
-		for _, p := range endpoints[i].Published {
+	for _, s := range subjects {
+		for _, p := range s.Published {
 			if p.HostPort == 0 || !p.Proto.HasPorts() {
 				continue
 			}
 			for _, prefix := range hostPrefixes(p.HostIP, ipv6) {
 				m := Member{Prefix: prefix, Proto: p.Proto, Port: p.HostPort}
-				if t := (target{i, p.Port}); !slices.Contains(at[m], t) {
+				if t := (target{s, p.Port}); !slices.Contains(at[m], t) {
 					at[m] = append(at[m], t)
 				}
 			}
@@ -38,13 +38,13 @@ func publishedOf(endpoints []Endpoint, ipv6 bool) []published {
 		all = append(all, published{m, to})
 	}
 	slices.SortFunc(all, func(a, b published) int { return compareMembers(a.member, b.member) })
-	share(all)
+	shareTargets(all)
 	return all
 }
 
-// share gives ports that overlap each other's targets: one for an address next to
+// shareTargets gives ports that overlap each other's targets: one for an address next to
 // one for every address.
-func share(all []published) {
+func shareTargets(all []published) {
 	type key struct {
 		proto Protocol
 		port  uint16

@@ -31,6 +31,9 @@ import "net/netip"
 // the old ones, changes the jumps to the entry chains, and then removes what only
 // the old ones used.
 //
+// Sets with the same members in two rule sets that one Compiler made one after the other
+// share the slice of them: a driver that finds the same slice has nothing to do.
+//
 // Order matters when members change, so that nothing is open for a moment that
 // is closed before and after: Changes gives them in a good order.
 type RuleSet struct {
@@ -43,6 +46,7 @@ type RuleSet struct {
 
 	bounded []bounded // for explanations
 	allows  []allowed
+	index   [2]*familyIndex
 }
 
 // Families lists both, to range over.
@@ -125,7 +129,8 @@ type Set struct {
 	// Members are sorted, without duplicates.
 	Members []Member
 
-	of []cidr // that a set of Nets was made of, as operators wrote them
+	of      []cidr // that a set of Nets was made of, as operators wrote them
+	singles bool   // of Places: each member is a single address
 }
 
 // Member is a member of a set. Proto and Port are zero unless the set's kind is

@@ -34,9 +34,9 @@ func (f *judgeFamily) widens(e *Endpoint, a netip.Addr) bool {
 				continue
 			}
 			for _, m := range r.Sets {
-				s := f.sets[m.Set]
+				s := f.set(m.Set)
 				in := func(a netip.Addr) bool { return s.has(a, "", &Packet{}) }
-				if s.kind == Nets && !m.Not && in(a) == (r.Verdict != Drop) && slices.ContainsFunc(own, in) == (r.Verdict == Drop) {
+				if s.Kind == Nets && !m.Not && in(a) == (r.Verdict != Drop) && slices.ContainsFunc(own, in) == (r.Verdict == Drop) {
 					return true
 				}
 			}

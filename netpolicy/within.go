@@ -92,7 +92,7 @@ func (f *judgeFamily) end(r *Rule, e *Endpoint, side Side) bool {
 
 func (f *judgeFamily) fits(r *Rule, a netip.Addr, bridge string, side Side) bool {
 	for _, m := range r.Sets {
-		if m.Side == side && f.sets[m.Set].has(a, bridge, &Packet{}) == m.Not {
+		if m.Side == side && f.set(m.Set).has(a, bridge, &Packet{}) == m.Not {
 			return false
 		}
 	}

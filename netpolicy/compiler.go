@@ -1,0 +1,200 @@
+package netpolicy
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// World is all that a rule set is made of.
+type World struct {
+	Endpoints []Endpoint
+	Policies  []Policy
+	// Broken are policies that could not be read, in place of which nothing is
+	// known: whom they select is closed both ways.
+	Broken []Broken
+	// Places has the rules tell a container by its address and its bridge together,
+	// which costs a little more. Without, by its address alone, and what is Away of
+	// endpoints does not count: nobody may use it then.
+	Places bool
+	// Held are the extra addresses that endpoints had before; see RuleSet.Held.
+	Held map[Holding]bool
+}
+
+// Compile makes the rule set. It cannot fail: what could not be read closes the
+// endpoints that it is about. The same input gives the same rule set.
+func Compile(w World) *RuleSet { return new(Compiler).Compile(w) }
+
+// compile parts chains of more than so many rules.
+func compile(w World, block int) *RuleSet { return (&Compiler{block: block}).Compile(w) }
+
+// Compiler compiles one world after the other. It makes the same rule sets as Compile, and
+// works in proportion to what differs from the world before:
+//
+//   - the rules follow from policies and from what labels say. They are made again when
+//     one of these changes (see frame).
+//   - who an endpoint is to the rules follows from the endpoint and the rules (see subject).
+//   - the members of sets change where endpoints changed (see membership).
+//
+// What a World refers to must not change afterwards. The zero Compiler is ready; it is not
+// safe for concurrent use.
+type Compiler struct {
+	block int // rules, after which a chain is parted; blockRules if zero
+	read  labelReader
+	frame *frame
+	// subjects are the endpoints of the last world, as they came and after extra
+	// addresses were contested.
+	subjects, effective []*subject
+	members             membership
+	last                *RuleSet
+}
+
+// Compile makes the rule set of a world. Sets with the same members as in the last rule
+// set share their slice.
+func (c *Compiler) Compile(w World) *RuleSet {
+	if c.block == 0 {
+		c.block = blockRules
+	}
+	subjects := c.look(w.Endpoints)
+	labels := labelsOf(subjects)
+	fresh := !c.frame.fits(w, labels)
+	if fresh {
+		c.frame = newFrame(w, labels, c.block)
+	}
+	c.read.forget(subjects)
+	for i, s := range subjects {
+		if s.frame != c.frame {
+			subjects[i] = c.frame.judge(s)
+		}
+	}
+	states := make([]State, len(subjects))
+	for i, s := range subjects {
+		states[i] = s.state
+	}
+	c.frame.noteLabels(subjects, states)
+	effective := contest(subjects, c.effective, states, w.Held)
+
+	f := c.frame
+	rs := &RuleSet{Generation: f.generation, States: states, bounded: f.bounded, allows: f.allows, index: f.index()}
+	gone, came := changes(c.effective, effective)
+	if fresh {
+		gone, came = c.effective, effective
+	}
+	for i, family := range rs.Families() {
+		*family = f.families[i].Family
+	}
+	if fresh || !c.members.patch(f, gone, came, effective, c.last, rs) {
+		c.members.build(f, effective, rs)
+	}
+	if c.last != nil {
+		share(c.last, rs)
+	}
+	c.subjects, c.effective, c.last = subjects, effective, rs
+	return rs
+}
+
+// look gives the endpoints as subjects. Those that were in the last world are what they
+// were.
+func (c *Compiler) look(endpoints []Endpoint) []*subject {
+	subjects := make([]*subject, len(endpoints))
+	was := c.subjects
+	same := func(i, j int) bool { return was[j].source.same(&endpoints[i]) }
+	head, tail := 0, 0
+	for head < min(len(was), len(endpoints)) && same(head, head) {
+		subjects[head] = was[head]
+		head++
+	}
+	for tail < min(len(was), len(endpoints))-head && same(len(endpoints)-1-tail, len(was)-1-tail) {
+		subjects[len(endpoints)-1-tail] = was[len(was)-1-tail]
+		tail++
+	}
+	known := map[[2]string]int{}
+	for j := head; j < len(was)-tail; j++ {
+		known[[2]string{was[j].ID, was[j].Network}] = j
+	}
+	for i := head; i < len(endpoints)-tail; i++ {
+		if j, ok := known[[2]string{endpoints[i].ID, endpoints[i].Network}]; ok && same(i, j) {
+			subjects[i] = was[j]
+		} else {
+			subjects[i] = c.read.subject(endpoints[i])
+		}
+	}
+	return subjects
+}
+
+// changes gives the subjects that are in one list and not in the other.
+func changes(before, after []*subject) (gone, came []*subject) {
+	head, tail := 0, 0
+	for head < min(len(before), len(after)) && before[head] == after[head] {
+		head++
+	}
+	for tail < min(len(before), len(after))-head && before[len(before)-1-tail] == after[len(after)-1-tail] {
+		tail++
+	}
+	count := map[*subject]int{}
+	for _, s := range before[head : len(before)-tail] {
+		count[s]--
+	}
+	for _, s := range after[head : len(after)-tail] {
+		count[s]++
+	}
+	for s, n := range count {
+		for ; n < 0; n++ {
+			gone = append(gone, s)
+		}
+		for ; n > 0; n-- {
+			came = append(came, s)
+		}
+	}
+	return gone, came
+}
+
+// share has sets use the members of the sets before that have the same.
+func share(before, after *RuleSet) {
+	for i, f := range after.Families() {
+		old := before.Families()[i].Sets
+		for j, k := 0, 0; j < len(f.Sets) && k < len(old); {
+			switch n := strings.Compare(f.Sets[j].Name, old[k].Name); {
+			case n < 0:
+				j++
+			case n > 0:
+				k++
+			default:
+				if !shared(f.Sets[j].Members, old[k].Members) && slices.Equal(f.Sets[j].Members, old[k].Members) {
+					f.Sets[j].Members = old[k].Members
+				}
+				j, k = j+1, k+1
+			}
+		}
+	}
+}
+
+// samePolicy tells whether two policies were read from the same text: they share what they
+// point to.
+func samePolicy(a, b Policy) bool {
+	same := a.name == b.name && a.isolates == b.isolates && shared(a.deny, b.deny) && a.sel.equal(b.sel)
+	for _, d := range Directions {
+		same = same && shared(a.rules[d], b.rules[d])
+	}
+	return same
+}
+
+// shared tells whether two slices are one.
+func shared[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+
+// same tells whether two endpoints are the same in all that rules are made of.
+func (e *Endpoint) same(o *Endpoint) bool {
+	return e.Workload.same(&o.Workload) && e.Network == o.Network && e.Bridge == o.Bridge && e.Since == o.Since && e.Managed == o.Managed &&
+		equal(e.Addrs, o.Addrs) && equal(e.Extra, o.Extra) && equal(e.Away, o.Away) && equal(e.Published, o.Published) &&
+		(shared(e.Shared, o.Shared) || slices.EqualFunc(e.Shared, o.Shared, func(a, b Workload) bool { return a.same(&b) }))
+}
+
+func (w *Workload) same(o *Workload) bool {
+	return w.ID == o.ID && w.Name == o.Name && w.Project == o.Project && w.Service == o.Service && w.Unproven == o.Unproven && w.Build == o.Build &&
+		maps.Equal(w.Labels, o.Labels) && maps.Equal(w.Inherited, o.Inherited)
+}
+
+func equal[T netip.Addr | netip.Prefix | Publish](a, b []T) bool {
+	return shared(a, b) || slices.Equal(a, b)
+}

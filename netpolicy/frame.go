@@ -1,0 +1,222 @@
+package netpolicy
+
+import (
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+const stages = int(LabelIngress) + 1
+
+// frame is a rule set without the members of its sets. It follows from the policies and
+// from what labels say, and does not change: endpoints have no part in it.
+type frame struct {
+	policies []Policy
+	broken   []Broken
+	places   bool
+	labels   labels
+
+	groups    []*group
+	selectors selectorIndex
+	// selected is the group of whom a policy is about; narrowed, by direction, that of
+	// whom its rules may allow something.
+	selected []int
+	narrowed [2][]int
+	labelled [2]map[string]int // groups by the text of a label
+	rules    [stages][]stageRules
+	denies   []stageDeny
+
+	generation string
+	families   [2]frameFamily
+	bounded    []bounded // for explanations
+	allows     []allowed
+}
+
+// frameFamily is the frame of a family, with the sets by what they are made of.
+type frameFamily struct {
+	Family   // without Sets
+	specs    []*spec
+	allow    []*spec // by group
+	deny     []*spec
+	isolated [stages]*spec
+	all      []*spec // of all endpoints
+	away     []*spec // of all that is away
+	ports    []*spec
+	splits   []*split
+	index    familyIndex
+}
+
+// group is some of the endpoints, under a text that says which, so that the same
+// text is the same set in every generation.
+type group struct {
+	number     int
+	key, about string
+	// Of selectors: the policies that it selects for, and those that allow it something.
+	sel      Selector
+	policies []int
+	mentions []mention
+	names    [2][2]string // of the sets, by family, in an allow and in a deny
+}
+
+// stageRules are what one policy says in one direction, with whom it is about.
+type stageRules struct {
+	*group
+	policy string
+	rules  []readyRule
+}
+
+type stageDeny struct {
+	*group
+	policy    string
+	rule      readyRule
+	direction Direction
+	index     int
+}
+
+// readyRule is a rule with all that its routes and families need of it.
+type readyRule struct {
+	peers   []readyPeer
+	ports   ports
+	except  ports
+	text    string         // of the ports
+	matches [2][]portMatch // by family
+}
+
+type readyPeer struct {
+	peer
+	group     *group // of containers
+	canonical string
+}
+
+// fileStage and labelStage give the stages of a direction.
+func fileStage(d Direction) Stage { return [...]Stage{Ingress: FileIngress, Egress: FileEgress}[d] }
+
+func labelStage(d Direction) Stage { return [...]Stage{Ingress: LabelIngress, Egress: LabelEgress}[d] }
+
+// fits tells whether the rules of a world are those of the frame.
+func (f *frame) fits(w World, l labels) bool {
+	return f != nil && f.places == w.Places && slices.EqualFunc(f.policies, w.Policies, samePolicy) && f.labels.same(l) &&
+		slices.EqualFunc(f.broken, w.Broken, func(a, b Broken) bool {
+			return a.Policy == b.Policy && a.File == b.File && a.Select.equal(b.Select)
+		})
+}
+
+// newFrame makes the rules.
+func newFrame(w World, l labels, block int) *frame {
+	f := &frame{policies: slices.Clone(w.Policies), broken: slices.Clone(w.Broken), places: w.Places, labels: l,
+		bounded: boundedPeers(w.Policies), allows: allowedOf(w.Policies)}
+	known := map[string]*group{}
+	for i := range f.policies {
+		f.addPolicy(i, known)
+	}
+	for _, d := range Directions {
+		f.labelled[d] = map[string]int{}
+		for _, text := range slices.Sorted(maps.Keys(l.rules[d])) { // an order that containers have no part in
+			g := f.group("label "+d.String()+" "+text, "containers with one label "+policyLabels[d], known)
+			f.labelled[d][text] = g.number
+			f.rules[labelStage(d)] = append(f.rules[labelStage(d)], stageRules{g, "label " + policyLabels[d], f.ready(l.rules[d][text], known)})
+		}
+	}
+	f.make(block)
+	return f
+}
+
+func (f *frame) addPolicy(i int, known map[string]*group) {
+	p := &f.policies[i]
+	g := f.selector(p.sel, known)
+	g.policies = append(g.policies, i)
+	f.selected = append(f.selected, g.number)
+	for _, d := range Directions {
+		narrowed := g
+		if p.isolates[d] {
+			if len(p.sel.named()) > 0 { // see narrow
+				narrowed = f.group(g.key+" "+d.String(), g.about, known)
+			}
+			f.rules[fileStage(d)] = append(f.rules[fileStage(d)], stageRules{narrowed, p.name, f.ready(p.rules[d], known)})
+		}
+		f.narrowed[d] = append(f.narrowed[d], narrowed.number)
+		for j, r := range p.rules[d] {
+			for k, s := range r.selectors() {
+				if len(s.named()) > 0 {
+					peer := f.selector(s, known)
+					peer.mentions = append(peer.mentions, mention{order: ((i*2+int(d))*maxRules+j)*maxPeers + k, sel: s, policy: p.name})
+				}
+			}
+		}
+	}
+	for _, d := range p.deny {
+		f.denies = append(f.denies, stageDeny{g, p.name, f.ready([]rule{d.rule}, known)[0], d.direction, d.index})
+	}
+}
+
+// group gives the group of a key.
+func (f *frame) group(key, about string, known map[string]*group) *group {
+	g := known[key]
+	if g == nil {
+		g = &group{number: len(f.groups), key: key, about: about}
+		known[key] = g
+		f.groups = append(f.groups, g)
+	}
+	return g
+}
+
+// selector gives the group of the managed endpoints that a selector fits.
+func (f *frame) selector(s Selector, known map[string]*group) *group {
+	text := s.String()
+	key := "selector " + text
+	if g := known[key]; g != nil {
+		return g
+	}
+	about := "containers with " + text
+	if text == (Selector{}).String() {
+		about = text
+	}
+	g := f.group(key, about, known)
+	g.sel = s
+	f.selectors.add(s, g.number)
+	return g
+}
+
+func (f *frame) ready(rules []rule, known map[string]*group) []readyRule {
+	out := make([]readyRule, len(rules))
+	for i, r := range rules {
+		out[i] = readyRule{ports: r.ports, except: r.except, text: r.ports.String(), matches: [2][]portMatch{r.ports.matches(false), r.ports.matches(true)}}
+		for _, p := range r.everyone() {
+			ready := readyPeer{peer: p, canonical: p.canonical()}
+			if p.kind == peerContainers {
+				ready.group = f.selector(p.sel, known)
+			}
+			out[i].peers = append(out[i].peers, ready)
+		}
+	}
+	return out
+}
+
+// make makes the chains and sets.
+func (f *frame) make(block int) {
+	// The generation is a hash of rules that name it, so they are made twice.
+	var builders [2]builder
+	var draft []byte
+	for i := range builders {
+		builders[i] = builder{frame: f, family: i, ipv6: i == 1, names: map[string]string{}}
+		b := &builders[i]
+		// Whole: how chains are parted follows from them.
+		b.begin(strings.Repeat("a", generationLen), math.MaxInt)
+		draft = appendChains(draft, b.chains())
+	}
+	meaning := []string{string(draft), strconv.Itoa(block)}
+	if f.places { // no name says of what kind the sets of a generation are
+		meaning = append(meaning, Places.String())
+	}
+	f.generation = digest(generationLen, meaning...)
+	for i := range builders {
+		builders[i].begin(f.generation, block)
+		f.families[i] = builders[i].finish()
+	}
+}
+
+func (f *frame) index() [2]*familyIndex {
+	return [2]*familyIndex{&f.families[0].index, &f.families[1].index}
+}
