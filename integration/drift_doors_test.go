@@ -62,9 +62,9 @@ type door struct {
 	limit bool
 }
 
-func (d *door) arrive() {
+func (d *door) arrive(at time.Time) {
 	d.mu.Lock()
-	d.came = append(d.came, time.Now())
+	d.came = append(d.came, at)
 	d.mu.Unlock()
 }
 
@@ -191,27 +191,36 @@ func (d *doorway) sender(from inside, to netip.Addr, port uint16, size int) func
 	return func() error { _, err := c.Write(packet); return err }
 }
 
-// listen notes what arrives. It answers, so that what got in once is a connection
-// that exists, and has to be cut.
+// listen notes what arrives, and when the kernel took it: on a busy machine what is read
+// late comes in crowds. It answers, so that what got in once is a connection that exists,
+// and has to be cut.
 func (d *doorway) listen(at inside, port uint16, of func(netip.Addr) *door) {
-	var c net.PacketConn
+	var c *net.UDPConn
 	err := at.Do(func() (err error) {
-		c, err = net.ListenPacket("udp", fmt.Sprintf(":%d", port))
+		c, err = net.ListenUDP("udp", &net.UDPAddr{Port: int(port)})
 		return err
 	})
+	if err == nil {
+		err = stamped(c)
+	}
 	if err != nil {
 		d.t.Fatal(err)
 	}
 	d.t.Cleanup(func() { _ = c.Close() })
 	go func() {
-		buf := make([]byte, 2048)
+		buf, control := make([]byte, 2048), make([]byte, 128)
 		for {
-			_, from, err := c.ReadFrom(buf)
+			_, n, _, from, err := c.ReadMsgUDPAddrPort(buf, control)
 			if err != nil {
 				return
 			}
-			of(from.(*net.UDPAddr).AddrPort().Addr().Unmap()).arrive()
-			_, _ = c.WriteTo(buf[:1], from)
+			when, err := stampOf(control[:n])
+			if err != nil {
+				d.t.Error(err)
+				return
+			}
+			of(from.Addr().Unmap()).arrive(when)
+			_, _ = c.WriteToUDPAddrPort(buf[:1], from)
 		}
 	}()
 }
