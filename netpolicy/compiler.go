@@ -114,8 +114,10 @@ func (c *Compiler) look(endpoints []Endpoint) []*subject {
 		known[[2]string{was[j].ID, was[j].Network}] = j
 	}
 	for i := head; i < len(endpoints)-tail; i++ {
-		if j, ok := known[[2]string{endpoints[i].ID, endpoints[i].Network}]; ok && same(i, j) {
+		key := [2]string{endpoints[i].ID, endpoints[i].Network}
+		if j, ok := known[key]; ok && same(i, j) {
 			subjects[i] = was[j]
+			delete(known, key) // each is one endpoint
 		} else {
 			subjects[i] = c.read.subject(endpoints[i])
 		}
