@@ -67,6 +67,7 @@ func (r *statusReader) endpoint(d *desire, s *state, snapshot *tc.Snapshot, rule
 	var port guard.PortReport
 	if d.Port != nil {
 		port = guarding.Ports[d.Port.Index]
+		counted(&e, guarding.Violations[d.Port.Index])
 	}
 	judge(&e, d, port, s.admission == admissionOpen)
 	if r.mode == control.ModeMonitor && e.State == control.Quarantined {
@@ -85,11 +86,14 @@ func (r *statusReader) closed() string {
 	return "closed both ways: "
 }
 
-// judge adds what the guard says of an endpoint's port: whether it is admitted.
-func judge(e *control.Endpoint, d *desire, port guard.PortReport, open bool) {
-	v := port.Violations
+// counted adds what was refused at an endpoint's port.
+func counted(e *control.Endpoint, v guard.Violations) {
 	e.Violations = control.Violations{MAC: v.MAC, ARP: v.ARP, IP: v.IP, ND: v.ND, Ethertype: v.Ethertype, DHCP: v.DHCP, Storm: v.Storm, Connections: v.Connections, Checksum: v.Checksum, Fragments: v.Fragments}
 	e.Withheld = frames(v)
+}
+
+// judge adds what the guard says of an endpoint's port: whether it is admitted.
+func judge(e *control.Endpoint, d *desire, port guard.PortReport, open bool) {
 	e.Findings = append(slices.Clip(e.Findings), port.Faults...)
 	lacks := func(what string) {
 		if e.Missing == "" {

@@ -117,7 +117,7 @@ func (r *statusReader) read(ctx context.Context, s *state) (*reading, error) {
 		out.endpoints = append(out.endpoints, e)
 	}
 	for _, p := range s.unknown {
-		out.unknown = append(out.unknown, control.UnknownPort{Port: p.Name, Bridge: p.MasterName, Withheld: frames(guarding.Ports[p.Index].Violations)})
+		out.unknown = append(out.unknown, control.UnknownPort{Port: p.Name, Bridge: p.MasterName, Withheld: frames(guarding.Violations[p.Index])})
 	}
 	return out, nil
 }

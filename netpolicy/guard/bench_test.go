@@ -6,15 +6,18 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"slices"
 	"testing"
+	"time"
 
 	vish "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 )
 
-// many makes a bridge with n ports and the wish for them.
-func many(b *testing.B, n int) (*Driver, Wish) {
+// many makes a bridge with n ports and the wish for them, in a network namespace. in runs
+// a part of the benchmark there.
+func many(b *testing.B, n int) (d *Driver, w Wish, in func(name string, f func(*testing.B))) {
 	b.Helper()
 	runtime.LockOSThread()
 	ns, err := netns.New()
@@ -22,6 +25,15 @@ func many(b *testing.B, n int) (*Driver, Wish) {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { ns.Close() })
+	in = func(name string, f func(*testing.B)) {
+		b.Run(name, func(b *testing.B) {
+			runtime.LockOSThread()
+			if err := netns.Set(ns); err != nil {
+				b.Fatal(err)
+			}
+			f(b)
+		})
+	}
 	attrs := func(name string) vish.LinkAttrs {
 		a := vish.NewLinkAttrs()
 		a.Name = name
@@ -34,7 +46,7 @@ func many(b *testing.B, n int) (*Driver, Wish) {
 	if err := vish.LinkSetUp(br); err != nil {
 		b.Fatal(err)
 	}
-	w := Wish{Options: Options{Storm: DefaultStorm, FragmentRate: DefaultFragmentRate}}
+	w = Wish{Options: Options{Storm: DefaultStorm, FragmentRate: DefaultFragmentRate}, Bridges: []Bridge{{Index: br.Index, Name: bridgeName}}}
 	for i := range n {
 		v := &vish.Veth{LinkAttrs: attrs(fmt.Sprintf("v%d", i)), PeerName: fmt.Sprintf("p%d", i)}
 		v.MasterIndex = br.Index
@@ -43,18 +55,17 @@ func many(b *testing.B, n int) (*Driver, Wish) {
 		}
 		w.Ports = append(w.Ports, Port{Index: v.Index, Bridge: br.Index, MAC: MAC{2, 0, 0, 0, byte(i >> 8), byte(i)},
 			IPv4: netip4(10, 0, byte(i>>8), byte(i)), IPv6: netip.AddrFrom16([16]byte{0: 0xfd, 14: byte(i >> 8), 15: byte(i)}),
-			Guarded: true, Admitted: true})
+			Guarded: true, Admitted: true, Connections: DefaultConnections})
 	}
 	f, err := Probe()
 	if err != nil {
 		b.Fatal(err)
 	}
-	d, err := Open(f, slog.New(slog.DiscardHandler))
-	if err != nil {
+	if d, err = Open(f, slog.New(slog.DiscardHandler)); err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(d.Close)
-	return d, w
+	return d, w, in
 }
 
 func mustApply(b *testing.B, d *Driver, w Wish, look Look) {
@@ -70,12 +81,21 @@ func mustApply(b *testing.B, d *Driver, w Wish, look Look) {
 	}
 }
 
+// cpu is what this process has used of the processor, in the kernel as well.
+func cpu(b *testing.B) time.Duration {
+	var u unix.Rusage
+	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // BenchmarkDriver is what the driver costs with 10 and with 1,000 containers.
 func BenchmarkDriver(b *testing.B) {
-	for _, n := range []int{10, 1000} {
+	for _, n := range []int{10, 100, 1000} {
 		b.Run(fmt.Sprintf("%d_ports", n), func(b *testing.B) {
-			d, w := many(b, n)
-			b.Run("all_new", func(b *testing.B) {
+			d, w, in := many(b, n)
+			in("all_new", func(b *testing.B) {
 				for b.Loop() {
 					mustApply(b, d, w, Everything)
 					b.StopTimer()
@@ -86,22 +106,52 @@ func BenchmarkDriver(b *testing.B) {
 				}
 			})
 			mustApply(b, d, w, Everything)
-			b.Run("nothing_new_all_read", func(b *testing.B) {
+			in("nothing_new_all_read", func(b *testing.B) {
 				for b.Loop() {
 					mustApply(b, d, w, Everything)
 				}
 			})
-			b.Run("nothing_new", func(b *testing.B) {
+			in("nothing_new", func(b *testing.B) {
 				for b.Loop() {
 					mustApply(b, d, w, Look{})
 				}
 			})
-			b.Run("one_goes_and_comes", func(b *testing.B) {
+			in("one_goes_and_comes", func(b *testing.B) {
 				less := w
 				less.Ports = w.Ports[1:]
 				for b.Loop() {
 					mustApply(b, d, less, Look{})
 					mustApply(b, d, w, Look{})
+				}
+			})
+			in("one_starts", func(b *testing.B) {
+				// As an agent does: it is closed, the kernel tells of its port, it is
+				// admitted, and the kernel tells of that.
+				less, closed := w, w
+				less.Ports, closed.Ports = w.Ports[1:], slices.Clone(w.Ports)
+				closed.Ports[0] = Port{Index: w.Ports[0].Index, Bridge: w.Ports[0].Bridge, Guarded: true}
+				look := Look{Links: map[int]struct{}{w.Ports[0].Index: {}, w.Ports[0].Bridge: {}}, MACs: map[MAC]struct{}{w.Ports[0].MAC: {}}}
+				var used time.Duration
+				for b.Loop() {
+					b.StopTimer()
+					mustApply(b, d, less, Look{})
+					b.StartTimer()
+					began := cpu(b)
+					if _, err := d.Apply(closed, look); err != nil {
+						b.Fatal(err)
+					}
+					if _, err := d.Apply(closed, look); err != nil {
+						b.Fatal(err)
+					}
+					mustApply(b, d, w, look)
+					mustApply(b, d, w, look)
+					used += cpu(b) - began
+				}
+				b.ReportMetric(float64(used.Microseconds())/float64(b.N), "cpu-µs/op")
+			})
+			in("what_nobody_tells_of", func(b *testing.B) {
+				for b.Loop() {
+					mustApply(b, d, w, Look{Unheard: true})
 				}
 			})
 			counters := map[string]elements{setViolations: {}}
@@ -110,7 +160,7 @@ func BenchmarkDriver(b *testing.B) {
 					counters[setViolations][counted{p.Index, k}.element()] = ""
 				}
 			}
-			b.Run("violations_when_there_are_none", func(b *testing.B) {
+			in("violations_when_there_are_none", func(b *testing.B) {
 				for b.Loop() {
 					if _, err := d.Violations(); err != nil {
 						b.Fatal(err)
@@ -120,14 +170,14 @@ func BenchmarkDriver(b *testing.B) {
 			if err := d.filter.commit(change{add: counters}, d.layout.sets); err != nil {
 				b.Fatal(err)
 			}
-			b.Run("violations_of_every_kind_by_all", func(b *testing.B) {
+			in("violations_of_every_kind_by_all", func(b *testing.B) {
 				for b.Loop() {
 					if v, err := d.Violations(); err != nil || len(v) != n {
 						b.Fatal(len(v), err)
 					}
 				}
 			})
-			b.Run("cleanup", func(b *testing.B) {
+			in("cleanup", func(b *testing.B) {
 				for b.Loop() {
 					if err := d.Cleanup(); err != nil {
 						b.Fatal(err)
@@ -147,7 +197,7 @@ func BenchmarkDriver(b *testing.B) {
 func BenchmarkFrame(b *testing.B) {
 	for _, others := range []int{0, 1000} {
 		b.Run(fmt.Sprintf("%d_others", others), func(b *testing.B) {
-			d, w := many(b, 2)
+			d, w, in := many(b, 2)
 			sockets := [2]int{}
 			for i := range 2 {
 				for _, name := range []string{fmt.Sprintf("v%d", i), fmt.Sprintf("p%d", i)} {
@@ -203,13 +253,13 @@ func BenchmarkFrame(b *testing.B) {
 			}
 			names := []string{"IPv4_UDP", "IPv6_UDP", "IPv6_TCP", "ARP"}
 			for _, name := range names {
-				b.Run("without/"+name, func(b *testing.B) { measure(b, name) })
+				in("without/"+name, func(b *testing.B) { measure(b, name) })
 			}
 			if _, err := d.Apply(w, Everything); err != nil {
 				b.Fatal(err)
 			}
 			for _, name := range names {
-				b.Run("with/"+name, func(b *testing.B) { measure(b, name) })
+				in("with/"+name, func(b *testing.B) { measure(b, name) })
 			}
 		})
 	}
@@ -221,7 +271,7 @@ func BenchmarkFrame(b *testing.B) {
 func BenchmarkRefused(b *testing.B) {
 	for _, samples := range []bool{false, true} {
 		b.Run(fmt.Sprintf("samples=%t", samples), func(b *testing.B) {
-			d, w := many(b, 2)
+			d, w, _ := many(b, 2)
 			d.features.Samples = samples
 			for _, name := range []string{"v0", "p0"} {
 				l, err := vish.LinkByName(name)

@@ -26,7 +26,7 @@ func TestCountsStay(t *testing.T) {
 			h.apply(d, w)
 			r, err := d.Read()
 			h.check(err)
-			if got := r.Ports[a.port].Violations.MAC; got != 3 {
+			if got := r.Violations[a.port].MAC; got != 3 {
 				t.Errorf("%d violations are remembered of 3", got)
 			}
 		})

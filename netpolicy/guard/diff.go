@@ -145,88 +145,40 @@ func diff(p *plan, k *kernelState, f Features, l layout) work {
 		w.admit, w.release = diffTable(p, k, l)
 	}
 	if f.Limits {
-		w.limits = diffLimits(p.limits(), k.limits)
+		w.limits = diffLimits(p.connections, k.limits)
 	}
 	if f.ARP {
 		w.arp = diffARP(p.arp(), k.arp)
 	}
 	for _, index := range slices.Sorted(maps.Keys(p.ports)) {
-		pp := p.ports[index]
-		if port, ok := k.ports[index]; ok && port.bridge == pp.Bridge && pp.state != Trusted {
-			diffPort(&w, p, pp, port, k, f)
-		}
+		diffPort(&w, p, index, k, f)
 	}
-	// Ports that the wish names no more get back what they had.
 	for _, index := range slices.Sorted(maps.Keys(k.before)) {
-		if pp, ok := p.ports[index]; ok && pp.state != Trusted {
-			continue
-		}
-		if port, ok := k.ports[index]; ok {
-			if want := f.able(k.before[index]); port.settings != want {
-				w.settings = append(w.settings, step{op: opSet, port: index, settings: want})
-			}
-			unpin(&w, k, index, nil)
-		}
+		diffReleased(&w, p, index, k, f)
 	}
-	for key, n := range p.neighbours {
-		if k.neighbours[key] != n.mac && (key.Addr.Is4() || !k.no6[key.Bridge]) {
-			w.additions = append(w.additions, step{op: opNeighbour, port: n.port, neighbour: key, mac: n.mac})
-		}
+	for key := range p.neighbours {
+		diffNeighbour(&w, p, key, k)
 	}
 	for key := range k.neighbours {
 		if _, ok := p.neighbours[key]; !ok {
-			w.deletions = append(w.deletions, step{op: opForget, neighbour: key})
+			diffNeighbour(&w, p, key, k)
 		}
 	}
 	diffPrograms(&w, p, k)
 	diffReassembly(&w, p, &k.reassembly)
 	diffLearned(&w, p, k)
+	w.sort()
+	return w
+}
+
+func (w *work) sort() {
 	slices.SortStableFunc(w.additions, compareSteps)
 	slices.SortStableFunc(w.deletions, compareSteps)
-	return w
 }
 
 func compareSteps(a, b step) int {
 	return cmp.Or(cmp.Compare(a.op, b.op), cmp.Compare(a.port, b.port), slices.Compare(a.mac[:], b.mac[:]),
 		a.neighbour.Addr.Compare(b.neighbour.Addr))
-}
-
-func diffPort(w *work, p *plan, pp *portPlan, port bridgePort, k *kernelState, f Features) {
-	before, ok := k.before[pp.Index]
-	if !ok {
-		before = portDefaults
-	}
-	want := jailed
-	switch {
-	case p.mode == Monitor:
-		want = before
-	case pp.state == Admitted:
-		want = guarded(before)
-	}
-	if want = f.able(want); port.settings != want {
-		// Up to here the bridge may have learned from the container.
-		flush := want.on&learning == 0 && port.settings.on&(learning|locked) != want.on&locked
-		w.settings = append(w.settings, step{op: opSet, port: pp.Index, settings: want, flush: flush})
-	}
-	var pinned []MAC
-	if p.mode == Enforce && pp.state == Admitted {
-		pinned = pp.macs
-	}
-	for _, m := range pinned {
-		if e, ok := k.pins[pp.Index][m]; !ok || !e.pinned(pp.Index, f.Sticky) {
-			w.additions = append(w.additions, step{op: opPin, port: pp.Index, mac: m})
-		}
-	}
-	unpin(w, k, pp.Index, pinned)
-}
-
-// unpin removes the static entries of a port but for those that are to stay.
-func unpin(w *work, k *kernelState, port int, stay []MAC) {
-	for mac, e := range k.pins[port] {
-		if e.static(port) && !slices.Contains(stay, mac) {
-			w.deletions = append(w.deletions, step{op: opUnpin, port: port, mac: mac})
-		}
-	}
 }
 
 // diffTable compares the sets. All that changes at once does so in the first
@@ -255,7 +207,7 @@ func diffTable(p *plan, k *kernelState, l layout) (admit, release change) {
 				del[e] = comment
 			}
 		}
-		if set == setPorts || set == setMAC || set == setPrograms || set == setReassembly {
+		if lasts(set) {
 			release.del[set] = del
 			if !adopted {
 				maps.Copy(add, del)
@@ -263,27 +215,30 @@ func diffTable(p *plan, k *kernelState, l layout) (admit, release change) {
 		} else if adopted {
 			admit.del[set] = del
 		}
-		if set == setPorts {
-			for e := range add {
-				add[e] = k.recorded(e.portOf())
-			}
-		}
-		if set == setReassembly {
-			for i := range knobs {
-				if _, ok := add[k.reassembly.element(i)]; ok {
-					add[k.reassembly.element(i)] = k.reassembly.comment(i)
-				}
-			}
+		for e := range add {
+			add[e] = k.comment(set, e)
 		}
 		admit.add[set] = add
 	}
 	return admit, release
 }
 
-// recorded is the comment that keeps what a port was set to.
-func (k *kernelState) recorded(port int) string {
-	if before, ok := k.before[port]; ok {
-		return before.recorded()
+// lasts tells whether elements of a set stay until what they are about is as it was before.
+func lasts(set string) bool {
+	return set == setPorts || set == setMAC || set == setPrograms || set == setReassembly
+}
+
+// comment is what an element keeps beside its key: what a port, or a setting of the host,
+// was before.
+func (k *kernelState) comment(set string, e element) string {
+	switch set {
+	case setPorts:
+		if before, ok := k.before[e.portOf()]; ok {
+			return before.recorded()
+		}
+		return portDefaults.recorded()
+	case setReassembly:
+		return k.reassembly.comment(e.portOf())
 	}
-	return portDefaults.recorded()
+	return ""
 }

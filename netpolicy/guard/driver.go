@@ -36,10 +36,13 @@ type Driver struct {
 	seen       map[int]Port // ports that were looked at, as they were wished
 	// carried are the counts of tables that were replaced.
 	carried map[counted]uint64
+	last    map[int]PortReport // at the last report
 	// settled says that the last Apply left nothing to be done, so that what is
 	// to be done now was changed by somebody else; unhealed that Read has looked
 	// since.
 	settled, unhealed bool
+	// twice says that the last wish named a port twice.
+	twice bool
 	// failed are the errors of the last Apply, by port; 0 is no port's.
 	failed map[int][]error
 	// newcomers are the ports, by ifindex, that are to be introduced.
@@ -112,19 +115,30 @@ func (d *Driver) Features() Features { return d.features }
 // with one port is in that port's report and keeps no other from being guarded; the
 // error is about all of them. The first Apply looks at everything.
 func (d *Driver) Apply(w Wish, look Look) (Report, error) {
-	if d.plan == nil {
-		look = Everything
-	}
-	ports := byIndex(w.Ports)
-	if len(ports) > maxPorts {
-		return Report{}, fmt.Errorf("guard: %d ports, at most %d", len(ports), maxPorts)
+	if len(w.Ports) > maxPorts {
+		return Report{}, fmt.Errorf("guard: %d ports, at most %d", len(w.Ports), maxPorts)
 	}
 	if err := d.programFor(w.Mode); err != nil {
 		return Report{}, fmt.Errorf("guard: %w", err)
 	}
+	r, drift, done, err := d.applySome(w, look)
+	if err == nil && !done {
+		// What nobody tells of only a look at everything finds here.
+		look.Full = look.Full || look.Unheard || d.plan == nil
+		r, err = d.applyAll(w, look, drift)
+	}
+	if err != nil {
+		err = fmt.Errorf("guard: %w", err)
+	}
+	return r, err
+}
+
+// applyAll compares all ports with the kernel. What was found changed already is in drift.
+func (d *Driver) applyAll(w Wish, look Look, drift []string) (Report, error) {
+	ports := byIndex(w.Ports)
 	news, err := d.observe(ports, w.Bridges, look)
 	if err != nil {
-		return Report{}, fmt.Errorf("guard: %w", err)
+		return Report{}, err
 	}
 	if d.settled && !news && !d.unhealed && d.wish.equal(w) {
 		return d.report(work{}), nil
@@ -132,13 +146,12 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	l := d.layout
 	if l.id == "" || l.options != w.Options {
 		if l, err = newLayout(w.Options, d.features); err != nil {
-			return Report{}, fmt.Errorf("guard: %w", err)
+			return Report{}, err
 		}
 	}
 	was := d.plan
-	var drift []string
 	if d.settled && (news || d.unhealed) {
-		drift = sentences(diff(d.plan, &d.kernel, d.features, d.layout))
+		drift = append(drift, sentences(diff(d.plan, &d.kernel, d.features, d.layout))...)
 	}
 	d.layout, d.plan, d.failed = l, d.newPlan(w), map[int][]error{}
 	d.expect(was)
@@ -147,7 +160,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	changes := todo.count()
 	if look.Full {
 		if err := d.sweep(&todo); err != nil {
-			return Report{}, fmt.Errorf("guard: %w", err)
+			return Report{}, err
 		}
 	}
 	done, left := todo.count(), todo
@@ -155,7 +168,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	// Both before anybody is admitted whom they are for.
 	held, attached, err := d.watchPorts(w, todo, l)
 	if err != nil {
-		return Report{}, fmt.Errorf("guard: %w", err)
+		return Report{}, err
 	}
 	limits := error(nil)
 	if todo.limits.count() > 0 {
@@ -178,10 +191,10 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	}
 	if done > 0 {
 		if err := d.carryOut(todo); err != nil {
-			return Report{}, fmt.Errorf("guard: %w", err)
+			return Report{}, err
 		}
 		if _, err := d.observe(ports, w.Bridges, Look{Links: todo.touched()}); err != nil {
-			return Report{}, fmt.Errorf("guard: read back: %w", err)
+			return Report{}, fmt.Errorf("read back: %w", err)
 		}
 		left = diff(d.plan, &d.kernel, d.features, d.layout)
 	}
@@ -189,19 +202,25 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 		d.prune(left)
 	}
 	d.settled, d.unhealed = left.count() == 0, false
-	d.wish = w
-	d.wish.Ports, d.wish.Bridges, d.wish.Others = slices.Clone(w.Ports), slices.Clone(w.Bridges), slices.Clone(w.Others)
-	d.wish.Taken = slices.Clone(w.Taken)
+	d.twice = len(ports) != len(w.Ports)
+	d.keep(w)
 	d.introduce(left)
 	r := d.report(left)
 	r.Changes, r.Drift = changes, drift
 	return r, errors.Join(d.failed[0]...)
 }
 
+// keep keeps a wish that was applied.
+func (d *Driver) keep(w Wish) {
+	d.wish = w
+	d.wish.Ports, d.wish.Bridges, d.wish.Others = slices.Clone(w.Ports), slices.Clone(w.Bridges), slices.Clone(w.Others)
+	d.wish.Taken = slices.Clone(w.Taken)
+}
+
 // newPlan works a wish out with what only the kernel says.
 func (d *Driver) newPlan(w Wish) *plan {
 	p := newPlan(w.with(&d.kernel), d.features, d.kernel.bridges)
-	p.programs(d.program, &d.kernel)
+	p.programs(d.program, &d.kernel, nil)
 	p.reassembly(&d.kernel.reassembly, w.Options, d.features)
 	p.bounds(w)
 	return p

@@ -28,6 +28,18 @@ func (d *Driver) expect(was *plan) {
 	}
 }
 
+// expectSome is expect for some ports.
+func (d *Driver) expectSome(ports map[int]struct{}) {
+	for index := range ports {
+		switch pp, was := d.plan.ports[index], d.last[index].State; {
+		case pp == nil:
+			delete(d.newcomers, index)
+		case pp.state == Quarantined || was == "":
+			d.newcomers[index] = struct{}{}
+		}
+	}
+}
+
 // refuses tells whether the table that was found refuses all that a port sends.
 func (d *Driver) refuses(pp *portPlan) bool {
 	t := d.kernel.table

@@ -192,13 +192,18 @@ type limitPlan struct {
 	sets  map[string]elements
 	// owners tell whose port's an address is.
 	owners map[netip.Addr]int
+	// lowered says that there are too many limits for all to be exact.
+	lowered bool
 }
+
+// limited tells whether a port has a limit.
+func (pp *portPlan) limited() bool { return pp.state == Admitted && pp.Connections > 0 }
 
 // limits works out the limits of the ports that are admitted.
 func (p *plan) limits() limitPlan {
 	var asked []uint32
 	for _, pp := range p.ports {
-		if pp.state == Admitted && pp.Connections > 0 {
+		if pp.limited() {
 			asked = append(asked, pp.Connections)
 		}
 	}
@@ -207,37 +212,56 @@ func (p *plan) limits() limitPlan {
 	}
 	slices.Sort(asked)
 	asked = slices.Compact(asked)
-	lower := len(asked) > maxLimits
-	if lower {
+	lowered := len(asked) > maxLimits
+	if lowered {
 		for i, n := range asked {
 			asked[i] = powerBelow(n)
 		}
 		asked = slices.Compact(asked)
 	}
-	out := limitPlan{rules: limitRules(p.mode, p.closed, len(p.guests) > 0, asked),
+	out := limitPlan{rules: limitRules(p.mode, p.closed, len(p.guests) > 0, asked), lowered: lowered,
 		sets: map[string]elements{setMax4: {}, setMax6: {}, setGuests: {}, setHostBridges: p.hostBridges()}, owners: map[netip.Addr]int{}}
 	for bridge := range p.guests {
 		out.sets[setGuests][element{key: portKey(bridge)}] = ""
 	}
 	for _, index := range sortedKeys(p.ports) {
-		pp := p.ports[index]
-		if pp.state != Admitted || pp.Connections == 0 {
-			continue
-		}
-		limit := pp.Connections
-		if lower {
-			limit = powerBelow(limit)
-		}
-		for _, a := range pp.addrs {
-			// Two may have the same virtual address, or the same MAC on two
-			// bridges: it counts for the first.
-			if _, taken := out.owners[a]; !taken {
-				out.owners[a] = index
-				out.sets[set4or6(a, setMax4, setMax6)][element{key: string(a.AsSlice())}] = maxChain(limit)
-			}
-		}
+		out.grant(p.ports[index], nil)
 	}
 	return out
+}
+
+// grant adds the addresses of a port with its limit, and notes which those are. Two may
+// have the same virtual address, or the same MAC on two bridges: it counts for the first.
+func (p *limitPlan) grant(pp *portPlan, news map[want]struct{}) {
+	if !pp.limited() || p.sets == nil {
+		return
+	}
+	limit := pp.Connections
+	if p.lowered {
+		limit = powerBelow(limit)
+	}
+	for _, a := range pp.addrs {
+		if _, taken := p.owners[a]; taken {
+			continue
+		}
+		w := want{set4or6(a, setMax4, setMax6), element{key: string(a.AsSlice())}}
+		p.owners[a], p.sets[w.set][w.element] = pp.Index, maxChain(limit)
+		if news != nil {
+			news[w] = struct{}{}
+		}
+	}
+}
+
+// revoke takes them out.
+func (p *limitPlan) revoke(pp *portPlan, news map[want]struct{}) {
+	for _, a := range pp.addrs {
+		if p.owners[a] == pp.Index {
+			w := want{set4or6(a, setMax4, setMax6), element{key: string(a.AsSlice())}}
+			delete(p.owners, a)
+			delete(p.sets[w.set], w.element)
+			news[w] = struct{}{}
+		}
+	}
 }
 
 // lines are what is compared with the kernel, by chain.

@@ -235,7 +235,7 @@ func (d *Driver) forgotten() (map[string]elements, error) {
 		return stale, nil
 	}
 	counts, err := d.limiter.refused()
-	owners := d.plan.limits().owners
+	owners := d.plan.connections.owners
 	for a := range counts {
 		if _, ok := owners[a]; ok {
 			continue

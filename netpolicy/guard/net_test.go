@@ -159,6 +159,8 @@ func (h *host) addBox(bridge, name string, number int) *box {
 	peer, err := vish.LinkByName("tmp0")
 	h.check(err)
 	h.check(vish.LinkSetNsFd(peer, int(ns)))
+	// Else the host's end speaks to the container, though no bridge does.
+	run(h.t, "ip", "link", "set", name, "addrgenmode", "none")
 	run(h.t, "ip", "link", "set", name, "master", bridge, "up")
 	l, err := vish.LinkByName(name)
 	h.check(err)

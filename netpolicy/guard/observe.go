@@ -82,7 +82,14 @@ func (d *Driver) observe(ports map[int]Port, bridges []Bridge, look Look) (bool,
 			return false, err
 		}
 	}
-	return news, d.observeBridges(ports, bridges, look)
+	used := map[int]bool{}
+	for _, b := range bridges {
+		used[b.Index] = true
+	}
+	for _, p := range ports {
+		used[p.Bridge] = true
+	}
+	return news, d.observeBridges(used, look)
 }
 
 // observeNeighbours reads the entries that the look names.
@@ -250,18 +257,11 @@ func (d *Driver) readTables() error {
 	return err
 }
 
-// observeBridges reads the MACs and addresses of the bridges.
-func (d *Driver) observeBridges(ports map[int]Port, bridges []Bridge, look Look) error {
-	used := map[int]bool{}
-	for _, b := range bridges {
-		used[b.Index] = true
-	}
-	for _, p := range ports {
-		used[p.Bridge] = true
-	}
+// observeBridges reads the MACs and addresses of the bridges that are used.
+func (d *Driver) observeBridges(used map[int]bool, look Look) error {
 	maps.DeleteFunc(d.kernel.bridges, func(index int, _ MAC) bool {
 		_, named := look.Links[index]
-		return named || !used[index]
+		return named || look.Unheard || !used[index]
 	})
 	maps.DeleteFunc(d.kernel.gateways, func(index int, _ []netip.Addr) bool {
 		_, known := d.kernel.bridges[index]

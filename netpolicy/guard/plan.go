@@ -24,8 +24,22 @@ type plan struct {
 	ports  map[int]*portPlan
 	// neighbours are the permanent entries of the host.
 	neighbours map[Neighbour]neighbour
-	// extras and prefixes are what labels have taken of what there is for them.
+	// extras and prefixes are what labels have taken of what there is for them; scarce says
+	// that some asked for more.
 	extras, prefixes int
+	scarce           bool
+	// connections is the table of limits.
+	connections limitPlan
+
+	// What a later wish is worked into; see replan.go.
+	owners owners
+	more   map[want]int      // how many want an element beyond the first
+	askers map[asset][]int   // the ports that ask for something, whoever gets it
+	totals map[total]int     // of ports, by what they have in common
+	turns  map[total]int     // those that came or went
+	news   map[want]struct{} // elements that came or went; nil while all are new
+	// elsewhere are addresses of containers that have no port here.
+	elsewhere map[netip.Addr]bool
 	// program is what the program at each port does; 0 is none.
 	program checksum.Fingerprint
 	// knobs are what the host's settings shall be, by their place in knobs.
@@ -47,12 +61,23 @@ type portPlan struct {
 	macs   []MAC        // its own, to be pinned when it is admitted
 	addrs  []netip.Addr // its own, and single ones that its label allows
 	faults []string
+
+	wants            []want // the elements that are its share
+	extras, prefixes int    // its share of these
+}
+
+// want is an element of a set that shall be there.
+type want struct {
+	set string
+	element
 }
 
 // newPlan works a wish out. What cannot be is a fault of the port, and keeps it
 // from being admitted, but does not touch others.
 func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
-	p := &plan{mode: w.Mode, closed: w.closed() && len(w.Bridges) > 0, guests: guests(w), sets: map[string]elements{}, ports: map[int]*portPlan{}, neighbours: map[Neighbour]neighbour{}}
+	p := &plan{mode: w.Mode, closed: w.closed() && len(w.Bridges) > 0, guests: guests(w), sets: map[string]elements{}, ports: map[int]*portPlan{}, neighbours: map[Neighbour]neighbour{},
+		more: map[want]int{}, askers: map[asset][]int{}, totals: map[total]int{}, turns: map[total]int{}, elsewhere: map[netip.Addr]bool{}}
+	p.owners = owners{addrs: map[Neighbour]int{}, macs: map[bridgeMAC]int{}, ports: p.ports}
 	for _, s := range sets(f) {
 		if !s.dynamic {
 			p.sets[s.name] = elements{}
@@ -60,9 +85,18 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 	}
 	// Oldest first: of two that claim the same, the one that was there counts.
 	ports := slices.SortedStableFunc(slices.Values(w.Ports), func(a, b Port) int { return cmp.Compare(a.Index, b.Index) })
-	taken := p.admit(ports, bridgeMACs, w.Taken)
+	p.reserve(ports, bridgeMACs)
+	p.admit(ports)
+	// After all that have a port: a stale picture of others takes nothing of theirs.
+	for _, a := range w.Taken {
+		key := at(0, a.Unmap())
+		p.elsewhere[a.Unmap()] = true
+		if _, taken := p.owners.addrs[key]; !taken && !a.IsLinkLocalUnicast() {
+			p.owners.addrs[key] = ownerElsewhere
+		}
+	}
 	for _, index := range slices.Sorted(maps.Keys(p.ports)) {
-		p.port(p.ports[index], f, taken)
+		p.port(p.ports[index], f)
 	}
 	p.broadcasts(w)
 	p.lengths()
@@ -71,24 +105,28 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 		p.bridges = append(p.bridges, b.Index)
 	}
 	for _, m := range bridgeMACs {
-		p.sets[setOwn6][element{key: string(m.LinkLocal().AsSlice())}] = ""
+		p.add(want{setOwn6, element{key: string(m.LinkLocal().AsSlice())}})
 	}
+	p.connections = p.limits()
 	return p
 }
 
-// admit decides about each port whether it can be as wished, and says what is
-// taken.
-func (p *plan) admit(ports []Port, bridgeMACs map[int]MAC, elsewhere []netip.Addr) owners {
-	o := owners{addrs: map[Neighbour]int{}, macs: map[bridgeMAC]int{}, ports: p.ports}
+// reserve keeps the addresses of bridges from ports.
+func (p *plan) reserve(ports []Port, bridgeMACs map[int]MAC) {
 	for _, port := range ports {
 		for _, g := range port.Gateways {
-			o.addrs[at(port.Bridge, g.Unmap())] = ownerBridge
+			p.owners.addrs[at(port.Bridge, g.Unmap())] = ownerBridge
 		}
 		if m, ok := bridgeMACs[port.Bridge]; ok {
-			o.macs[bridgeMAC{port.Bridge, m}] = ownerBridge
-			o.addrs[at(port.Bridge, m.LinkLocal())] = ownerBridge
+			p.owners.macs[bridgeMAC{port.Bridge, m}] = ownerBridge
+			p.owners.addrs[at(port.Bridge, m.LinkLocal())] = ownerBridge
 		}
 	}
+}
+
+// admit decides about each port whether it can be as wished. What it owns from then on is
+// not for others.
+func (p *plan) admit(ports []Port) {
 	for i := range ports {
 		pp := &portPlan{Port: ports[i], state: Quarantined}
 		pp.IPv4, pp.IPv6 = pp.IPv4.Unmap(), pp.IPv6.Unmap()
@@ -98,26 +136,20 @@ func (p *plan) admit(ports []Port, bridgeMACs map[int]MAC, elsewhere []netip.Add
 			continue
 		}
 		p.ports[pp.Index] = pp
+		p.ask(pp)
 		switch {
 		case !pp.Guarded:
 			pp.state = Trusted
-			continue
 		case pp.Admitted:
 			pp.state = Admitted
+			fallthrough
+		default:
+			if p.owners.claim(pp); len(pp.faults) > 0 {
+				pp.state = Quarantined
+			}
 		}
-		o.claim(pp)
-		if len(pp.faults) > 0 {
-			pp.state = Quarantined
-		}
+		p.count(pp, 1)
 	}
-	// After all that have a port: a stale picture of others takes nothing of theirs.
-	for _, a := range elsewhere {
-		key := at(0, a.Unmap())
-		if _, taken := o.addrs[key]; !taken && !a.IsLinkLocalUnicast() {
-			o.addrs[key] = ownerElsewhere
-		}
-	}
-	return o
 }
 
 // own are the addresses that Docker gave, and the link-local one.
@@ -132,8 +164,8 @@ func (pp *portPlan) own() []netip.Addr {
 }
 
 // port fills the sets for one port.
-func (p *plan) port(pp *portPlan, f Features, taken owners) {
-	put := func(set string, e element) { p.sets[set][e] = "" }
+func (p *plan) port(pp *portPlan, f Features) {
+	put := func(set string, e element) { p.put(pp, set, e) }
 	port := portKey(pp.Index)
 	for _, g := range pp.Gateways {
 		put(set4or6(g.Unmap(), setOwn4, setOwn6), element{key: string(g.Unmap().AsSlice())})
@@ -169,13 +201,14 @@ func (p *plan) port(pp *portPlan, f Features, taken owners) {
 		}
 	}
 	pp.macs = []MAC{pp.MAC}
-	addrs = p.allow(pp, f, taken, addrs)
+	addrs = p.allow(pp, f, addrs)
 	pp.addrs = addrs
-	answers := pp.answers(taken)
+	answers := pp.answers(p.owners)
 	if more := len(pp.macs) * len(answers); p.extras+more > maxExtras {
 		pp.faults, answers = append(pp.faults, "its addresses on other networks are left out: there are too many of all containers"), nil
+		p.scarce = true
 	} else {
-		p.extras += more
+		p.extras, pp.extras = p.extras+more, pp.extras+more
 	}
 	for _, m := range pp.macs {
 		put(setMAC, element{key: port + macKey(m)})
@@ -187,7 +220,8 @@ func (p *plan) port(pp *portPlan, f Features, taken owners) {
 
 // allow adds what the label allows beyond the port's own, and nothing that is
 // another's. It returns the addresses, and sets the port's MACs.
-func (p *plan) allow(pp *portPlan, f Features, taken owners, own []netip.Addr) []netip.Addr {
+func (p *plan) allow(pp *portPlan, f Features, own []netip.Addr) []netip.Addr {
+	taken := p.owners
 	fault := func(format string, args ...any) {
 		pp.faults = append(pp.faults, fmt.Sprintf("label %s: %s", LabelAllow, fmt.Sprintf(format, args...)))
 	}
@@ -223,16 +257,17 @@ func (p *plan) allow(pp *portPlan, f Features, taken owners, own []netip.Addr) [
 	extras := len(macs)*len(addrs) - len(own)
 	if p.extras+extras > maxExtras || p.prefixes+len(prefixes) > maxPrefixes {
 		fault("left out: the labels of all containers together allow too much (%d pairs of MAC and address, %d prefixes at most)", maxExtras, maxPrefixes)
+		p.scarce = true
 		return own
 	}
-	p.extras += extras
-	p.prefixes += len(prefixes)
+	p.extras, pp.extras = p.extras+extras, pp.extras+extras
+	p.prefixes, pp.prefixes = p.prefixes+len(prefixes), pp.prefixes+len(prefixes)
 	for _, m := range macs {
 		// From here on it is taken: a second port does not get it.
 		taken.macs[bridgeMAC{pp.Bridge, m}] = pp.Index
 	}
 	for _, prefix := range prefixes {
-		p.sets[set4or6(prefix.Addr(), setNet4, setNet6)][prefixElement(pp.Index, prefix)] = ""
+		p.put(pp, set4or6(prefix.Addr(), setNet4, setNet6), prefixElement(pp.Index, prefix))
 	}
 	pp.macs = macs
 	return addrs

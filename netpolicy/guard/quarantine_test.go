@@ -142,7 +142,7 @@ func TestQuarantine(t *testing.T) {
 		counts := func() (uint64, Violations) {
 			r, err := d.Read()
 			h.check(err)
-			return r.Unknown, r.Ports[s.port].Violations
+			return r.Unknown, r.Violations[s.port]
 		}
 		all, _ := counts()
 		if !reached(t, s, v) || !reached(t, v, s) {

@@ -2,6 +2,7 @@ package guard
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -19,7 +20,7 @@ func (d *Driver) Read() (Report, error) {
 		return Report{}, fmt.Errorf("guard: %w", err)
 	}
 	left := diff(d.plan, &d.kernel, d.features, d.layout)
-	d.unhealed = true
+	d.unhealed = left.count() > 0
 	r := d.report(left)
 	r.Changes, r.Drift = left.count(), sentences(left)
 	return r, d.count(&r)
@@ -31,11 +32,7 @@ func (d *Driver) count(r *Report) error {
 	if err != nil {
 		return err
 	}
-	for index, v := range violations {
-		p := r.Ports[index]
-		p.Violations = v
-		r.Ports[index] = p
-	}
+	r.Violations = violations
 	if d.features.Filter && d.kernel.table.present {
 		if r.Unknown, err = d.filter.unknown(d.layout.options.stranger()); err != nil {
 			return fmt.Errorf("guard: %w", err)
@@ -46,29 +43,48 @@ func (d *Driver) count(r *Report) error {
 
 // report says what is true, given what is left to be done.
 func (d *Driver) report(left work) Report {
-	r := Report{Ports: make(map[int]PortReport, len(d.plan.ports))}
 	about := left.about()
+	d.last = make(map[int]PortReport, len(d.plan.ports))
 	for index, pp := range d.plan.ports {
-		p := PortReport{State: pp.state, Faults: slices.Clone(pp.faults)}
-		for _, err := range d.failed[index] {
-			p.Faults = append(p.Faults, err.Error())
-		}
-		p.Passes = d.kernel.table == nil || !d.kernel.table.present || d.kernel.table.admits(&pp.Port)
-		k, here := d.kernel.ports[index]
-		switch {
-		case pp.state == Trusted:
-		case !here || k.bridge != pp.Bridge:
-			p.State = Gone
-		case len(about[index])+len(d.failed[index]) > 0:
-			p.State = Pending
-			for _, what := range about[index] {
-				p.Faults = append(p.Faults, "not in the kernel: "+what)
+		d.last[index] = d.portReport(pp, about[index])
+	}
+	return Report{Ports: d.last, Warnings: d.warnings()}
+}
+
+// reportSome is report where only some ports can be otherwise than at the last report.
+func (d *Driver) reportSome(ports map[int]struct{}, left work) Report {
+	if len(ports) > 0 {
+		about := left.about()
+		d.last = maps.Clone(d.last)
+		for index := range ports {
+			if pp := d.plan.ports[index]; pp != nil {
+				d.last[index] = d.portReport(pp, about[index])
+			} else {
+				delete(d.last, index)
 			}
 		}
-		r.Ports[index] = p
 	}
-	r.Warnings = d.warnings()
-	return r
+	return Report{Ports: d.last, Warnings: d.warnings()}
+}
+
+func (d *Driver) portReport(pp *portPlan, left []string) PortReport {
+	p := PortReport{State: pp.state, Faults: slices.Clone(pp.faults)}
+	for _, err := range d.failed[pp.Index] {
+		p.Faults = append(p.Faults, err.Error())
+	}
+	p.Passes = d.kernel.table == nil || !d.kernel.table.present || d.kernel.table.admits(&pp.Port)
+	k, here := d.kernel.ports[pp.Index]
+	switch {
+	case pp.state == Trusted:
+	case !here || k.bridge != pp.Bridge:
+		p.State = Gone
+	case len(left)+len(d.failed[pp.Index]) > 0:
+		p.State = Pending
+		for _, what := range left {
+			p.Faults = append(p.Faults, "not in the kernel: "+what)
+		}
+	}
+	return p
 }
 
 // sentences lists what is to be done, or was found undone, in words.

@@ -78,16 +78,20 @@ func (p *plan) into(pp *portPlan) {
 	for _, prefix := range widest(pp.Allow.Prefixes) {
 		if prefix.IsSingleIP() {
 			if p.extras < maxExtras {
-				p.extras++
+				p.extras, pp.extras = p.extras+1, pp.extras+1
 				addrs = append(addrs, prefix.Addr())
+			} else {
+				p.scarce = true
 			}
-		} else if nets, ok := p.sets[set4or6(prefix.Addr(), setNet4, setNet6)]; ok && p.prefixes < maxPrefixes {
-			p.prefixes++
-			nets[prefixElement(pp.Index, prefix)] = ""
+		} else if nets := set4or6(prefix.Addr(), setNet4, setNet6); p.sets[nets] != nil && p.prefixes < maxPrefixes {
+			p.prefixes, pp.prefixes = p.prefixes+1, pp.prefixes+1
+			p.put(pp, nets, prefixElement(pp.Index, prefix))
+		} else {
+			p.scarce = true
 		}
 	}
 	for _, a := range addrs {
-		p.sets[set4or6(a, setInto4, setInto6)][element{key: portKey(pp.Index) + string(a.AsSlice())}] = ""
+		p.put(pp, set4or6(a, setInto4, setInto6), element{key: portKey(pp.Index) + string(a.AsSlice())})
 	}
 }
 

@@ -188,8 +188,17 @@ func (p *plan) strangers(w Wish, bridgeMACs map[int]MAC) {
 			put(setSubnets4, element{key: proto + "\x00\x00" + first, end: proto + "\x00\x00" + last})
 		}
 	}
-	// More than the set holds are not named, and nothing is lost but the grace.
-	for _, port := range w.Others[:min(len(w.Others), maxPorts)] {
-		put(setOthers, element{key: portKey(port)})
+	if _, ok := p.sets[setOthers]; ok {
+		p.exchange(setOthers, others(w.Others), nil)
 	}
+}
+
+// others are the elements for ports of other bridges. More than the set holds are not
+// named, and nothing is lost but the grace.
+func others(ports []int) elements {
+	out := elements{}
+	for _, port := range ports[:min(len(ports), maxPorts)] {
+		out[element{key: portKey(port)}] = ""
+	}
+	return out
 }

@@ -151,39 +151,52 @@ func (d *Driver) observeStrayPrograms() error {
 
 // programs works out which programs shall be on record: the one of this process, and those
 // of earlier ones that do the same and stay where they are.
-func (p *plan) programs(mine *checksum.Program, k *kernelState) {
+func (p *plan) programs(mine *checksum.Program, k *kernelState, news map[want]struct{}) {
 	if mine == nil {
 		return
 	}
 	p.program = mine.Fingerprint()
-	put := func(a attached) { p.sets[setPrograms][a.element()] = "" }
+	all := map[attached]bool{}
 	if mine.ID() != 0 {
-		put(attached{mine.ID(), p.program})
+		all[attached{mine.ID(), p.program}] = true
 	}
-	for index, all := range k.programs {
-		if i := p.keeps(all); i >= 0 && p.wantsProgram(index) {
-			put(all[i])
+	for index, there := range k.programs {
+		if i := p.keeps(there); i >= 0 && p.wantsProgram(index) {
+			all[there[i]] = true
 		}
 	}
+	now := elements{}
+	for a := range all {
+		now[a.element()] = ""
+	}
+	p.exchange(setPrograms, now, news)
 }
 
 // diffPrograms compares what is attached.
 func diffPrograms(w *work, p *plan, k *kernelState) {
-	for index, pp := range p.ports {
-		port, here := k.ports[index]
-		if here && port.bridge == pp.Bridge && p.wantsProgram(index) && p.keeps(k.programs[index]) < 0 {
-			w.additions = append(w.additions, step{op: opAttach, port: index})
-		}
+	for index := range p.ports {
+		diffAttach(w, p, k, index)
 	}
-	for index, all := range k.programs {
-		keep := -1
-		if p.wantsProgram(index) {
-			keep = p.keeps(all)
-		}
-		for i, a := range all {
-			if i != keep {
-				w.deletions = append(w.deletions, step{op: opDetach, port: index, program: a.id})
-			}
+	for index := range k.programs {
+		diffDetach(w, p, k, index)
+	}
+}
+
+func diffAttach(w *work, p *plan, k *kernelState, index int) {
+	pp := p.ports[index]
+	if port, here := k.ports[index]; here && pp != nil && port.bridge == pp.Bridge && p.wantsProgram(index) && p.keeps(k.programs[index]) < 0 {
+		w.additions = append(w.additions, step{op: opAttach, port: index})
+	}
+}
+
+func diffDetach(w *work, p *plan, k *kernelState, index int) {
+	all, keep := k.programs[index], -1
+	if p.wantsProgram(index) {
+		keep = p.keeps(all)
+	}
+	for i, a := range all {
+		if i != keep {
+			w.deletions = append(w.deletions, step{op: opDetach, port: index, program: a.id})
 		}
 	}
 }

@@ -30,7 +30,7 @@ func (d *Driver) Violations() (map[int]Violations, error) {
 	if err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	owners := d.plan.limits().owners
+	owners := d.plan.connections.owners
 	for a, n := range refused {
 		if port, ok := owners[a]; ok {
 			v := out[port]

@@ -101,14 +101,20 @@ type Wish struct {
 
 // equal tells whether two wishes say the same, in the same order.
 func (w Wish) equal(v Wish) bool {
-	return w.Options == v.Options && slices.Equal(w.Others, v.Others) && slices.Equal(w.Taken, v.Taken) &&
-		slices.EqualFunc(w.Bridges, v.Bridges, func(a, b Bridge) bool {
-			return a.Index == b.Index && a.Name == b.Name && slices.Equal(a.Subnets, b.Subnets)
-		}) && slices.EqualFunc(w.Ports, v.Ports, func(a, b Port) bool {
-		return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge && a.BridgeName == b.BridgeName && a.MAC == b.MAC &&
-			a.Connections == b.Connections && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted && a.Standing == b.Standing && a.Shut == b.Shut && a.DHCPServer == b.DHCPServer &&
-			slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.Answers, b.Answers) && slices.Equal(a.LinkLocals, b.LinkLocals) && a.Container == b.Container && slices.Equal(a.Allow.MACs, b.Allow.MACs) && slices.Equal(a.Allow.Prefixes, b.Allow.Prefixes)
+	return w.equalHost(v) && slices.Equal(w.Others, v.Others) && slices.EqualFunc(w.Ports, v.Ports, Port.equal)
+}
+
+// equalHost tells whether they do but for ports.
+func (w Wish) equalHost(v Wish) bool {
+	return w.Options == v.Options && slices.Equal(w.Taken, v.Taken) && slices.EqualFunc(w.Bridges, v.Bridges, func(a, b Bridge) bool {
+		return a.Index == b.Index && a.Name == b.Name && slices.Equal(a.Subnets, b.Subnets)
 	})
+}
+
+func (a Port) equal(b Port) bool {
+	return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge && a.BridgeName == b.BridgeName && a.MAC == b.MAC &&
+		a.Connections == b.Connections && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted && a.Standing == b.Standing && a.Shut == b.Shut && a.DHCPServer == b.DHCPServer &&
+		slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.Answers, b.Answers) && slices.Equal(a.LinkLocals, b.LinkLocals) && a.Container == b.Container && slices.Equal(a.Allow.MACs, b.Allow.MACs) && slices.Equal(a.Allow.Prefixes, b.Allow.Prefixes)
 }
 
 // with adds what only the kernel says: the addresses that bridges have to the
@@ -116,11 +122,14 @@ func (w Wish) equal(v Wish) bool {
 func (w Wish) with(k *kernelState) Wish {
 	w.Ports = slices.Clone(w.Ports)
 	for i := range w.Ports {
-		p := &w.Ports[i]
-		p.Gateways = slices.Concat(p.Gateways, k.gateways[p.Bridge])
-		p.Admitted = p.Admitted || p.Standing && k.table.admits(p)
+		w.Ports[i].with(k)
 	}
 	return w
+}
+
+func (p *Port) with(k *kernelState) {
+	p.Gateways = slices.Concat(p.Gateways, k.gateways[p.Bridge])
+	p.Admitted = p.Admitted || p.Standing && k.table.admits(p)
 }
 
 // Look says what may have changed in the kernel since the last Apply, beyond
@@ -131,10 +140,13 @@ type Look struct {
 	Links      map[int]struct{} // ifindexes
 	MACs       map[MAC]struct{} // whose FDB entries may have changed, on any bridge
 	Neighbours map[Neighbour]struct{}
+	// Unheard is what the kernel tells nobody of: programs taken off ports, settings of
+	// the host.
+	Unheard bool
 }
 
 func (l Look) empty() bool {
-	return !l.Full && len(l.Links) == 0 && len(l.MACs) == 0 && len(l.Neighbours) == 0
+	return !l.Full && !l.Unheard && len(l.Links) == 0 && len(l.MACs) == 0 && len(l.Neighbours) == 0
 }
 
 // Everything looks at all.
@@ -185,13 +197,13 @@ type PortReport struct {
 	Passes bool
 	// Faults say what is wrong, each with its remedy.
 	Faults []string
-	// Violations are counted when Read asks, and not by Apply.
-	Violations Violations
 }
 
-// Report is what the kernel holds.
+// Report is what the kernel holds. It is not to be changed.
 type Report struct {
 	Ports map[int]PortReport // by ifindex, one for each port of the wish
+	// Violations are those of ports that have any. Read counts them.
+	Violations map[int]Violations
 	// Unknown counts the frames that were refused between ports of the wish and unknown
 	// ports since the rule set was made. In Monitor mode they passed. Read counts them.
 	Unknown uint64
