@@ -18,7 +18,7 @@ import (
 	"netguard/netpolicy/guard"
 )
 
-// guardEvery is how often the guard looks at everything, for what nobody told.
+// guardEvery is how often the guard looks at what the kernel tells nobody of.
 const guardEvery = 10 * time.Second
 
 // sentry brings bridge ports, and the filter in front of them, to what endpoints
@@ -34,7 +34,7 @@ type sentry struct {
 	report    guard.Report
 	err       error
 	look      guard.Look
-	at        time.Time // the next look at everything
+	at        time.Time // the next look at what nobody told of
 	wait      time.Duration
 	fight     fight
 	// policed says that policies have been about a container. It stays so: rules are
@@ -186,7 +186,7 @@ func (s *sentry) apply(here site, ports []guard.Port, taken []netip.Addr) {
 		return
 	}
 	if !now.Before(s.at) {
-		s.look = guard.Everything
+		s.look.Unheard = true
 		s.at = now.Add(guardEvery)
 	}
 	report, err := s.driver.Apply(w, s.look)

@@ -2,7 +2,6 @@ package guard
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 )
 
@@ -122,111 +121,6 @@ func (d *Driver) changed(now []Port) (map[int]*Port, bool) {
 		}
 	}
 	return out, true
-}
-
-// observeSome reads what may be new of some ports. It says which it looked at, and false
-// where something is new that concerns others.
-func (d *Driver) observeSome(changed map[int]*Port, bridges []Bridge, look Look) (replanned, bool, error) {
-	seen := replanned{ports: map[int]struct{}{}, neighbours: look.Neighbours}
-	if err := d.observeNeighbours(look); err != nil {
-		return seen, false, err
-	}
-	for index := range look.Links {
-		_, recorded := d.kernel.before[index]
-		if d.plan.ports[index] != nil || recorded {
-			seen.ports[index] = struct{}{}
-		}
-	}
-	if len(look.MACs) > 0 {
-		for index, pp := range d.plan.ports {
-			if slices.ContainsFunc(pp.macs, func(m MAC) bool { _, ok := look.MACs[m]; return ok }) {
-				seen.ports[index] = struct{}{}
-			}
-		}
-	}
-	for index := range seen.ports {
-		if err := d.observeAgain(index, changed[index], look); err != nil {
-			return seen, false, err
-		}
-	}
-	for index, port := range changed {
-		if _, did := seen.ports[index]; !did && port != nil && port.Guarded {
-			if err := d.observeAgain(index, port, look); err != nil {
-				return seen, false, err
-			}
-		}
-	}
-	if look.Unheard {
-		if same, err := d.observeUnheard(seen); err != nil || !same {
-			return seen, false, err
-		}
-	}
-	same, err := d.observeSomeBridges(bridges, look)
-	return seen, same, err
-}
-
-// observeAgain reads one port, as it is wished for, or as it was if that is nil.
-func (d *Driver) observeAgain(index int, port *Port, look Look) error {
-	macs := slices.Collect(maps.Keys(d.kernel.pins[index]))
-	if pp := d.plan.ports[index]; pp != nil {
-		if macs = append(macs, pp.macs...); port == nil {
-			port = &pp.Port
-		}
-	}
-	if port == nil {
-		port = &Port{}
-	}
-	if port.Guarded {
-		macs = append(append(macs, port.MAC), port.Allow.MACs...)
-	}
-	return d.observePort(index, *port, macs, look)
-}
-
-// observeSomeBridges reads the bridges that the look names, and tells whether they are as
-// they were.
-func (d *Driver) observeSomeBridges(bridges []Bridge, look Look) (bool, error) {
-	k := &d.kernel
-	used := map[int]bool{}
-	for _, b := range bridges {
-		used[b.Index] = true
-	}
-	for t := range d.plan.totals {
-		if t.what == ofBridge {
-			used[t.number] = true
-		}
-	}
-	macs, gateways, no6 := map[int]MAC{}, map[int][]netip.Addr{}, map[int]bool{}
-	for index := range used {
-		macs[index], gateways[index], no6[index] = k.bridges[index], k.gateways[index], k.no6[index]
-	}
-	if err := d.observeBridges(used, look); err != nil {
-		return false, err
-	}
-	for index := range used {
-		if macs[index] != k.bridges[index] || !slices.Equal(gateways[index], k.gateways[index]) || no6[index] != k.no6[index] {
-			return false, nil
-		}
-	}
-	return true, nil
-}
-
-// observeUnheard reads what the kernel tells nobody of, and tells whether it concerns no
-// more than single ports.
-func (d *Driver) observeUnheard(seen replanned) (bool, error) {
-	for index := range d.plan.ports {
-		was := d.kernel.programs[index]
-		if err := d.observePrograms(index); err != nil {
-			return false, err
-		}
-		if !slices.Equal(was, d.kernel.programs[index]) {
-			seen.ports[index] = struct{}{}
-		}
-	}
-	was := d.kernel.reassembly.now
-	if err := d.observeReassembly(true); err != nil {
-		return false, err
-	}
-	return maps.Equal(was, d.kernel.reassembly.now), nil
 }
 
 // add adds what is to be compared as well.

@@ -111,7 +111,8 @@ func TestClients(t *testing.T) {
 	}
 	a.inside(func() { run(t, "sysctl", "-qw", "net.ipv6.conf.eth0.accept_redirects=0") })
 	// The third one is a machine beyond the host.
-	run(t, "ip", "link", "set", out.name, "nomaster")
+	run(t, "ip", "link", "set", out.name, "nomaster", "down")
+	run(t, "ip", "link", "set", out.name, "addrgenmode", "eui64", "up")
 	run(t, "ip", "addr", "add", "192.0.2.1/24", "dev", out.name)
 	run(t, "ip", "addr", "add", "2001:db8::1/64", "dev", out.name, "nodad")
 	out.inside(func() {

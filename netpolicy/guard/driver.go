@@ -41,6 +41,7 @@ type Driver struct {
 	// to be done now was changed by somebody else; unhealed that Read has looked
 	// since.
 	settled, unhealed bool
+	round             int // of the looks at a part of all ports
 	// twice says that the last wish named a port twice.
 	twice bool
 	// failed are the errors of the last Apply, by port; 0 is no port's.
