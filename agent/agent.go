@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -135,8 +136,8 @@ func Run(ctx context.Context, o Options) error {
 	reconcile.tables = &tables{}
 	reconcile.memory = recall(memoryPath(), log)
 	reconcile.sentry = &sentry{log: log, driver: watcher}
-	reconcile.taking.guarded = watcher.Guarded
-	reconcile.locals.before = watcher.LinkLocals
+	reconcile.taking.guarded = leftBy(watcher, func(e guard.Earlier) map[int]bool { return e.Bridges })
+	reconcile.locals.before = leftBy(watcher, func(e guard.Earlier) map[int]map[netip.Addr]bool { return e.LinkLocals })
 	if o.monitors() {
 		reconcile.sentry.mode = guard.Monitor
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"netguard/netpolicy/guard"
 )
 
 // handover knows which addresses are not whose they were. The kernel's connections
@@ -100,7 +102,7 @@ func (p *police) handOver(ctx context.Context, h *handover, urgent bool) {
 // handOver ends what is left of addresses' former owners before the next are admitted.
 // The owners are looked at where a desire is another one than before.
 func (l *loop) handOver(ctx context.Context, desires []*desire, changed bool) {
-	standing := l.sentry.driver.Standing
+	standing := leftBy(l.sentry.driver, func(e guard.Earlier) map[int]bool { return e.Admitted })
 	if l.settings.config().AdmissionOpen { // who came unseen may have connections of its own
 		standing = func() (map[int]bool, error) { return nil, nil }
 	}

@@ -219,7 +219,7 @@ func (l *loop) pass(ctx context.Context) {
 		l.sentry.at = l.police.at
 		here := ground
 		here.managed = managedBridges(l.memory.view, l.links.Bridges(), op)
-		if !cfg.AdmissionOpen && l.memory.holds(here.others(), here.managed, l.sentry.driver.Fresh) {
+		if !cfg.AdmissionOpen && l.memory.holds(here.others(), here.managed, leftBy(l.sentry.driver, func(e guard.Earlier) bool { return e.Fresh })) {
 			l.sentry.hold(here)
 		}
 	}

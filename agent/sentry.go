@@ -42,6 +42,14 @@ type sentry struct {
 	policed bool
 }
 
+// leftBy gives one thing of what an earlier agent left.
+func leftBy[T any](driver *guard.Driver, what func(guard.Earlier) T) func() (T, error) {
+	return func() (T, error) {
+		e, err := driver.Earlier()
+		return what(e), err
+	}
+}
+
 // hear has looked at what a hint names.
 func (s *sentry) hear(h link.Hint) {
 	for index := range h.Links {

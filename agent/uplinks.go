@@ -2,7 +2,6 @@ package agent
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -30,7 +29,7 @@ import (
 // taking tells which bridges are netguard's. It is part of the loop's goroutine.
 type taking struct {
 	// guarded tells which bridges an earlier agent took.
-	guarded func(bridges []int) (map[int]bool, error)
+	guarded func() (map[int]bool, error)
 	// earlier are those, read at the first look.
 	earlier map[int]bool
 	read    bool
@@ -78,7 +77,7 @@ func (s site) foreign(bridge string, v docker.View, sandboxes map[string]endpoin
 // veths on them are no container's.
 func (t *taking) left(v docker.View, there map[string]int, op endpoint.Operator, mine map[string]ownPorts, foreign func(bridge string) []string) (map[string]string, error) {
 	if !t.read {
-		was, err := t.guarded(slices.Collect(maps.Values(there)))
+		was, err := t.guarded()
 		if err != nil {
 			return nil, err
 		}

@@ -2,7 +2,6 @@ package guard
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 
@@ -89,15 +88,7 @@ func (b *bridgeDevice) inet6(ad *netlink.AttributeDecoder) error {
 
 // addresses lists the addresses of all of the host's devices, by ifindex.
 func (r rtnl) addresses() (map[int][]netip.Addr, error) {
-	var answers []netlink.Message
-	var err error
-	// A dump during which addresses came or went says so, and is asked for again.
-	for range 5 {
-		answers, err = r.send(unix.RTM_GETADDR, netlink.Dump, make([]byte, unix.SizeofIfAddrmsg), nil)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	answers, err := r.dump(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg), nil)
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}

@@ -210,7 +210,8 @@ func (d *Driver) forget(ports elements, c change) error {
 // the neighbours and the table are removed. Frames pass unfiltered from then on.
 func (d *Driver) Cleanup() error {
 	d.failed = map[int][]error{}
-	d.plan, d.settled = nil, false
+	d.plan, d.settled, d.kernel.table = nil, false, nil
+	defer func() { d.kernel.table = nil }() // it is removed, or not known
 	if _, err := d.observe(nil, nil, Everything); err != nil {
 		return fmt.Errorf("guard: clean up: %w", err)
 	}

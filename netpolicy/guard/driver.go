@@ -227,64 +227,6 @@ func (d *Driver) newPlan(w Wish) *plan {
 	return p
 }
 
-// Fresh tells that nobody guards anything: no table is there, of an earlier run
-// either.
-func (d *Driver) Fresh() (bool, error) {
-	if !d.features.Filter {
-		return false, nil
-	}
-	s, _, err := d.filter.read()
-	if err != nil {
-		return false, fmt.Errorf("guard: %w", err)
-	}
-	return !s.present, nil
-}
-
-// Standing gives the ports, by ifindex, that the table in the kernel admits. It is nil
-// where no table is: nobody guards anything.
-func (d *Driver) Standing() (map[int]bool, error) {
-	if !d.features.Filter {
-		return nil, nil
-	}
-	s, _, err := d.filter.read()
-	if err != nil {
-		return nil, fmt.Errorf("guard: %w", err)
-	}
-	if !s.present {
-		return nil, nil
-	}
-	out := map[int]bool{}
-	for e := range s.sets[setKnown] {
-		if _, jailed := s.sets[setJail][e]; !jailed {
-			out[e.portOf()] = true
-		}
-	}
-	return out, nil
-}
-
-// Guarded tells which bridges, by ifindex, the table in the kernel is about: those that
-// somebody has guarded since the boot.
-func (d *Driver) Guarded(bridges []int) (map[int]bool, error) {
-	out := map[int]bool{}
-	if !d.features.Filter {
-		return out, nil
-	}
-	s, _, err := d.filter.read()
-	if err != nil {
-		return nil, fmt.Errorf("guard: %w", err)
-	}
-	for _, index := range bridges {
-		b, ok, err := d.links.bridge(index)
-		if err != nil {
-			return nil, fmt.Errorf("guard: %w", err)
-		}
-		if _, is := s.sets[setBridges][element{key: string(b.mac[:])}]; ok && is {
-			out[index] = true
-		}
-	}
-	return out, nil
-}
-
 func byIndex(ports []Port) map[int]Port {
 	out := make(map[int]Port, len(ports))
 	for _, p := range ports {

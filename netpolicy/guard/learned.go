@@ -1,7 +1,6 @@
 package guard
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/mdlayher/netlink"
@@ -79,32 +78,34 @@ func (r rtnl) learn(bridge int, n uint32) error {
 // learned gives how many MACs each bridge learns, 0 for any number. Bridges of a kernel
 // that knows no limit are left out.
 func (r rtnl) learned() (map[int]uint32, error) {
-	var answers []netlink.Message
-	var err error
-	// A dump during which links came or went says so, and is asked for again.
-	for range 5 {
-		answers, err = r.send(unix.RTM_GETLINK, netlink.Dump, ifinfomsg(unix.AF_UNSPEC, 0), func(ae *netlink.AttributeEncoder) {
-			ae.Nested(unix.IFLA_LINKINFO, func(ae *netlink.AttributeEncoder) error {
-				ae.String(unix.IFLA_INFO_KIND, "bridge")
-				return nil
-			})
-		})
-		if !errors.Is(err, unix.EINTR) {
-			break
+	all, err := r.bridges()
+	out := map[int]uint32{}
+	for _, b := range all {
+		if b.limits {
+			out[b.index] = b.learned
 		}
 	}
+	return out, err
+}
+
+// bridges lists the bridges of the host.
+func (r rtnl) bridges() ([]bridgeDevice, error) {
+	answers, err := r.dump(unix.RTM_GETLINK, ifinfomsg(unix.AF_UNSPEC, 0), func(ae *netlink.AttributeEncoder) {
+		ae.Nested(unix.IFLA_LINKINFO, func(ae *netlink.AttributeEncoder) error {
+			ae.String(unix.IFLA_INFO_KIND, "bridge")
+			return nil
+		})
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list bridges: %w", err)
 	}
-	out := map[int]uint32{}
+	out := make([]bridgeDevice, 0, len(answers))
 	for _, a := range answers {
 		b, err := parseBridge(a.Data)
 		if err != nil {
 			return nil, fmt.Errorf("parse bridge: %w", err)
 		}
-		if b.limits {
-			out[b.index] = b.learned
-		}
+		out = append(out, b)
 	}
 	return out, nil
 }

@@ -34,14 +34,7 @@ func family(a netip.Addr) uint8 {
 func (r rtnl) neighbours() (map[Neighbour]MAC, error) {
 	out := map[Neighbour]MAC{}
 	for _, fam := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		var answers []netlink.Message
-		var err error
-		for range 5 {
-			answers, err = r.send(unix.RTM_GETNEIGH, netlink.Dump, ndmsg(fam, 0, 0, 0), nil)
-			if !errors.Is(err, unix.EINTR) {
-				break
-			}
-		}
+		answers, err := r.dump(unix.RTM_GETNEIGH, ndmsg(fam, 0, 0, 0), nil)
 		if errors.Is(err, unix.EOPNOTSUPP) {
 			continue // a kernel without IPv6
 		}

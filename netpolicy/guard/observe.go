@@ -215,7 +215,8 @@ func (d *Driver) observeTable(full bool) (bool, error) {
 		d.kernel.table = &tableState{}
 		return false, nil
 	}
-	if !full && d.kernel.table != nil {
+	// At the first Apply they may be known from Earlier.
+	if d.kernel.table != nil && (!full || d.plan == nil) {
 		if same, err := d.same(); err != nil || same {
 			return false, err
 		}

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mdlayher/netlink"
@@ -89,16 +90,21 @@ func gone(err error) bool {
 		errors.Is(err, unix.ENXIO)
 }
 
-// devices lists the devices of the namespace, by ifindex.
-func (r rtnl) devices() ([]int, error) {
-	var answers []netlink.Message
-	var err error
+// dump is send for lists. One during which something came or went says so, and is asked for
+// again.
+func (r rtnl) dump(typ uint16, head []byte, attrs func(*netlink.AttributeEncoder)) (answers []netlink.Message, err error) {
 	for range 5 {
-		answers, err = r.send(unix.RTM_GETLINK, netlink.Dump, ifinfomsg(unix.AF_UNSPEC, 0), nil)
+		answers, err = r.send(typ, netlink.Dump, slices.Clone(head), attrs)
 		if !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
+	return answers, err
+}
+
+// devices lists the devices of the namespace, by ifindex.
+func (r rtnl) devices() ([]int, error) {
+	answers, err := r.dump(unix.RTM_GETLINK, ifinfomsg(unix.AF_UNSPEC, 0), nil)
 	if err != nil {
 		return nil, fmt.Errorf("list devices: %w", err)
 	}

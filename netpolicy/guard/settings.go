@@ -158,15 +158,7 @@ func (r rtnl) port(index int) (bridgePort, bool, error) {
 
 // ports reads the ports of all bridges.
 func (r rtnl) ports() (map[int]bridgePort, error) {
-	var answers []netlink.Message
-	var err error
-	// A dump during which links came or went says so, and is asked for again.
-	for range 5 {
-		answers, err = r.send(unix.RTM_GETLINK, netlink.Dump, ifinfomsg(unix.AF_BRIDGE, 0), nil)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
+	answers, err := r.dump(unix.RTM_GETLINK, ifinfomsg(unix.AF_BRIDGE, 0), nil)
 	if err != nil {
 		return nil, fmt.Errorf("list bridge ports: %w", err)
 	}
