@@ -167,6 +167,7 @@ func BenchmarkDriver(b *testing.B) {
 					}
 				}
 			})
+			d.counts = nil
 			if err := d.filter.commit(change{add: counters}, d.layout.sets); err != nil {
 				b.Fatal(err)
 			}

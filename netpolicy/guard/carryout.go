@@ -131,6 +131,7 @@ func (d *Driver) commit(c change) error {
 // Where it changed more than those, or somebody else changed something, tables are read
 // again; learn is called then if it was alone.
 func (d *Driver) committed(more bool, s *tableState, add, del map[string]elements, learn func()) error {
+	d.counts = nil
 	if !more {
 		// As the kernel does: what goes first makes room for what comes.
 		for set, all := range del {
@@ -181,10 +182,6 @@ func (d *Driver) forget(ports elements, c change) error {
 	if len(ports) == 0 {
 		return nil
 	}
-	counts, err := d.filter.violations()
-	if err != nil {
-		return err
-	}
 	if c.del[setViolations] == nil {
 		c.del[setViolations] = elements{}
 	}
@@ -192,10 +189,12 @@ func (d *Driver) forget(ports elements, c change) error {
 	for e := range ports {
 		released[e.portOf()] = true
 	}
-	for key := range counts {
-		if released[key.port] {
-			c.del[setViolations][key.element()] = ""
-		}
+	stale, err := d.filter.countersOf(released)
+	if err != nil {
+		return err
+	}
+	for _, key := range stale {
+		c.del[setViolations][key.element()] = ""
 	}
 	maps.DeleteFunc(d.carried, func(key counted, _ uint64) bool { return released[key.port] })
 	maps.DeleteFunc(d.seen, func(port int, _ Port) bool { return released[port] })

@@ -37,6 +37,7 @@ type Driver struct {
 	// carried are the counts of tables that were replaced.
 	carried map[counted]uint64
 	last    map[int]PortReport // at the last report
+	counts  *counts            // nil where they are to be read
 	// settled says that the last Apply left nothing to be done, so that what is
 	// to be done now was changed by somebody else; unhealed that Read has looked
 	// since.

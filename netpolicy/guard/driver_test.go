@@ -61,9 +61,9 @@ func ruleset(t *testing.T) string {
 		t.Fatal(err)
 	}
 	for _, object := range all.Nftables {
-		// The counter of strangers.
-		if exprs, ok := object["rule"]["expr"].([]any); ok && object["rule"]["chain"] == "refuse-stranger" {
-			object["rule"]["expr"] = exprs[1:]
+		// The counters of rules.
+		if exprs, ok := object["rule"]["expr"].([]any); ok {
+			object["rule"]["expr"] = slices.DeleteFunc(exprs, func(e any) bool { is, _ := e.(map[string]any); return is["counter"] != nil })
 		}
 		if set := object["set"]; set["name"] == setViolations || set["name"] == setStorm || set["name"] == setStormBytes || set["name"] == setSamples || set["name"] == setUnknown ||
 			strings.HasPrefix(fmt.Sprint(set["name"]), "pace-") {

@@ -48,6 +48,68 @@ func (f *filter) elements(set string, each func(dumped)) error {
 	return nil
 }
 
+// holds asks for one element of a set.
+func (f *filter) holds(set string, e element) (bool, error) {
+	ae := netlink.NewAttributeEncoder()
+	ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, f.name)
+	ae.String(unix.NFTA_SET_ELEM_LIST_SET, set)
+	ae.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(ae *netlink.AttributeEncoder) error {
+		ae.Nested(unix.NFTA_LIST_ELEM, func(ae *netlink.AttributeEncoder) error {
+			ae.Nested(unix.NFTA_SET_ELEM_KEY, func(ae *netlink.AttributeEncoder) error {
+				ae.Bytes(unix.NFTA_DATA_VALUE, []byte(e.key))
+				return nil
+			})
+			return nil
+		})
+		return nil
+	})
+	attrs, err := ae.Encode()
+	if err != nil {
+		return false, err
+	}
+	f.deadline()
+	_, err = f.dump.Execute(netlink.Message{
+		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request},
+		Data:   append([]byte{byte(f.family), unix.NFNETLINK_V0, 0, 0}, attrs...),
+	})
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("look up in set %s: %w", set, err)
+	}
+	return true, nil
+}
+
+// countersOf finds the counters of ports: of few by their keys, since a list of all costs
+// what all ports have.
+func (f *filter) countersOf(ports map[int]bool) ([]counted, error) {
+	var out []counted
+	if len(ports) > few {
+		all, err := f.violations()
+		for key := range all {
+			if ports[key.port] {
+				out = append(out, key)
+			}
+		}
+		return out, err
+	}
+	for port := range ports {
+		for k := kindMAC; k <= kinds; k++ {
+			switch there, err := f.holds(setViolations, counted{port, k}.element()); {
+			case err != nil:
+				return nil, err
+			case there:
+				out = append(out, counted{port, k})
+			}
+		}
+	}
+	return out, nil
+}
+
+// few ports are looked up one by one.
+const few = 8
+
 // parseElements reads one message of a dump.
 func parseElements(data []byte, each func(dumped)) error {
 	if len(data) < 4 {

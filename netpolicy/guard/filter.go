@@ -274,15 +274,15 @@ func (f *filter) violations() (map[counted]uint64, error) {
 	})
 }
 
-// unknown reads the counter of frames between known and unknown ports.
-func (f *filter) unknown(chain string) (uint64, error) {
+// counter reads the counter in the rules of a chain.
+func (f *filter) counter(chain string) (uint64, error) {
 	f.deadline()
 	rules, err := f.nft.GetRules(f.table(), &nftables.Chain{Name: chain})
 	if errors.Is(err, unix.ENOENT) {
 		return 0, nil
 	}
 	if err != nil {
-		return 0, fmt.Errorf("read counter of unknown ports: %w", err)
+		return 0, fmt.Errorf("read counter of chain %s: %w", chain, err)
 	}
 	for _, r := range rules {
 		for _, e := range r.Exprs {

@@ -166,7 +166,7 @@ func limitRules(mode Mode, closed, guests bool, limits []uint32) []rule {
 	if mode == Monitor {
 		verdict = accept
 	}
-	b.add("refuse", mode.String(), verdict)
+	b.add("refuse", mode.String(), verdict, match{&expr.Counter{}})
 	return b.rules
 }
 

@@ -242,6 +242,7 @@ func (d *Driver) same() (bool, error) {
 // generation tells.
 func (d *Driver) readTables() error {
 	d.notices.begin()
+	d.counts = nil
 	s, gen, err := d.filter.read()
 	if err != nil {
 		return err

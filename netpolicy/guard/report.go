@@ -28,13 +28,14 @@ func (d *Driver) Read() (Report, error) {
 
 // count adds to a report what the kernel has counted.
 func (d *Driver) count(r *Report) error {
+	d.counts = nil
 	violations, err := d.Violations()
 	if err != nil {
 		return err
 	}
 	r.Violations = violations
 	if d.features.Filter && d.kernel.table.present {
-		if r.Unknown, err = d.filter.unknown(d.layout.options.stranger()); err != nil {
+		if r.Unknown, err = d.filter.counter(d.layout.options.stranger()); err != nil {
 			return fmt.Errorf("guard: %w", err)
 		}
 	}

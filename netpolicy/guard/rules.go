@@ -274,5 +274,6 @@ func (b *builder) verdicts(o Options, f Features) {
 		}
 		b.add(refusals[k], "and refuse", goTo("refuse"))
 	}
-	b.add("refuse", o.Mode.String(), refuse)
+	// Its counter tells whether any other one was added to.
+	b.add("refuse", o.Mode.String(), refuse, match{&expr.Counter{}})
 }

@@ -1,6 +1,9 @@
 package guard
 
-import "fmt"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // Violations reads the counters alone, by ifindex of the ports of the last Apply
 // that have any.
@@ -10,11 +13,10 @@ func (d *Driver) Violations() (map[int]Violations, error) {
 	if d.plan == nil || !d.features.Filter || d.kernel.table != nil && !d.kernel.table.present {
 		return out, nil
 	}
-	counts, err := d.filter.violations()
-	if err != nil {
+	if err := d.readCounts(); err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	for _, c := range []map[counted]uint64{counts, d.carried} {
+	for _, c := range []map[counted]uint64{d.counts.frames, d.carried} {
 		for key, n := range c {
 			if _, ok := d.plan.ports[key.port]; ok {
 				v := out[key.port]
@@ -23,22 +25,56 @@ func (d *Driver) Violations() (map[int]Violations, error) {
 			}
 		}
 	}
-	if !d.features.Limits || !d.kernel.limits.present {
-		return out, nil
-	}
-	refused, err := d.limiter.refused()
-	if err != nil {
-		return nil, fmt.Errorf("guard: %w", err)
-	}
-	owners := d.plan.connections.owners
-	for a, n := range refused {
-		if port, ok := owners[a]; ok {
+	for a, n := range d.counts.connections {
+		if port, ok := d.plan.connections.owners[a]; ok {
 			v := out[port]
 			v.Connections += n
 			out[port] = v
 		}
 	}
 	return out, nil
+}
+
+// counts are the counters as they were read last.
+type counts struct {
+	// refused is how many frames, and connections, were refused then, of whatever kind.
+	refused     [2]uint64
+	frames      map[counted]uint64
+	connections map[netip.Addr]uint64
+	looks       int // since then
+}
+
+// maxLooks is after how many looks the counters are read though nothing was refused:
+// somebody may have reset them.
+const maxLooks = 15
+
+// readCounts reads the counters, if anything was refused since the last time.
+func (d *Driver) readCounts() error {
+	now := counts{}
+	var err error
+	if now.refused[0], err = d.filter.counter("refuse"); err != nil {
+		return err
+	}
+	limits := d.features.Limits && d.kernel.limits.present
+	if limits {
+		if now.refused[1], err = d.limiter.counter("refuse"); err != nil {
+			return err
+		}
+	}
+	if was := d.counts; was != nil && was.refused == now.refused && was.looks < maxLooks {
+		was.looks++
+		return nil
+	}
+	if now.frames, err = d.filter.violations(); err != nil {
+		return err
+	}
+	if limits {
+		if now.connections, err = d.limiter.refused(); err != nil {
+			return err
+		}
+	}
+	d.counts = &now
+	return nil
 }
 
 func (v *Violations) add(k kind, n uint64) {
