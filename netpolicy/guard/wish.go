@@ -111,10 +111,10 @@ func (w Wish) equalHost(v Wish) bool {
 	})
 }
 
-func (a Port) equal(b Port) bool {
-	return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge && a.BridgeName == b.BridgeName && a.MAC == b.MAC &&
-		a.Connections == b.Connections && a.IPv4 == b.IPv4 && a.IPv6 == b.IPv6 && a.Guarded == b.Guarded && a.Admitted == b.Admitted && a.Standing == b.Standing && a.Shut == b.Shut && a.DHCPServer == b.DHCPServer &&
-		slices.Equal(a.Gateways, b.Gateways) && slices.Equal(a.Answers, b.Answers) && slices.Equal(a.LinkLocals, b.LinkLocals) && a.Container == b.Container && slices.Equal(a.Allow.MACs, b.Allow.MACs) && slices.Equal(a.Allow.Prefixes, b.Allow.Prefixes)
+func (p Port) equal(q Port) bool {
+	return p.Index == q.Index && p.Name == q.Name && p.Bridge == q.Bridge && p.BridgeName == q.BridgeName && p.MAC == q.MAC &&
+		p.Connections == q.Connections && p.IPv4 == q.IPv4 && p.IPv6 == q.IPv6 && p.Guarded == q.Guarded && p.Admitted == q.Admitted && p.Standing == q.Standing && p.Shut == q.Shut && p.DHCPServer == q.DHCPServer &&
+		slices.Equal(p.Gateways, q.Gateways) && slices.Equal(p.Answers, q.Answers) && slices.Equal(p.LinkLocals, q.LinkLocals) && p.Container == q.Container && slices.Equal(p.Allow.MACs, q.Allow.MACs) && slices.Equal(p.Allow.Prefixes, q.Allow.Prefixes)
 }
 
 // with adds what only the kernel says: the addresses that bridges have to the
