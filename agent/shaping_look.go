@@ -147,6 +147,10 @@ func (s *shaping) settle(p *link.Port, d *desire, have tc.Port) {
 		r.err, r.wait, r.until = nil, 0, time.Time{}
 		return
 	}
+	if errors.As(err, new(undoneError)) {
+		r.err, r.wait, r.until = err, 0, time.Time{}
+		return // repair has it read again
+	}
 	if r.err == nil || r.err.Error() != err.Error() {
 		s.log.Error("port cannot be shaped; trying again until it can", "veth", p.Name, "error", err)
 	}

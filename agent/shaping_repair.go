@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 
 	"netguard/agent/link"
@@ -34,23 +35,48 @@ func (s *shaping) repair(p *link.Port, d *desire, r *shaped, have tc.Port) error
 		s.look.Wake()
 	}
 	if err := s.plane.Apply(p.Index, p.Name, steps); err != nil {
+		if same && d != nil && s.undone(p, err) {
+			s.drifted(p, d, r, steps, "shaping was changed by somebody else while it was put back; trying again")
+			return undoneError{err}
+		}
 		return s.unlessGone(p, err)
 	}
-	if d == nil {
-		r.known, r.form = false, form{}
-	}
-	if len(steps) == 0 {
+	switch {
+	case len(steps) == 0:
 		r.fight.calm(s.log, s.now())
 		if err := s.plane.Apply(p.Index, p.Name, shaper.Leftovers(have.Endpoint, wish)); err != nil {
 			s.log.Debug("classes of an earlier version stay", "veth", p.Name, "error", err)
 		}
-	} else if same && d != nil {
-		if !r.fight.drifted(s.log, "the limits of "+d.Container.Name, s.now(), []string{steps[0].String() + " (" + p.Name + ")"}, nil) {
-			s.log.Warn("shaping was changed by somebody else; restored", "container", d.Container.Name,
-				"network", d.Network.Name, "veth", p.Name, "steps", steps)
-		}
+	case same && d != nil:
+		s.drifted(p, d, r, steps, "shaping was changed by somebody else; restored")
+	}
+	if d == nil {
+		r.known, r.form = false, form{}
 	}
 	return conflict(have.Endpoint, wish, p.Name)
+}
+
+// undoneError says that somebody else undid what was being written: that is tried again
+// as soon as any other drift is repaired.
+type undoneError struct{ error }
+
+func (e undoneError) Unwrap() error { return e.error }
+
+// undone tells whether an error comes from somebody else, who undid steps before the last.
+func (s *shaping) undone(p *link.Port, err error) bool {
+	var at shaper.StepError
+	if !errors.As(err, &at) || s.gone(p.Index) {
+		return false
+	}
+	have, err := s.plane.Read([]int{p.Index})
+	return err == nil && have[p.Index].Err == nil && at.Undone(have[p.Index].Endpoint)
+}
+
+// drifted notes that somebody else changed a port, and the steps that put it back.
+func (s *shaping) drifted(p *link.Port, d *desire, r *shaped, steps []shaper.Step, what string) {
+	if !r.fight.drifted(s.log, "the limits of "+d.Container.Name, s.now(), []string{steps[0].String() + " (" + p.Name + ")"}, nil) {
+		s.log.Warn(what, "container", d.Container.Name, "network", d.Network.Name, "veth", p.Name, "steps", steps)
+	}
 }
 
 // unlessGone drops an error about a port that is gone: its end is the next message.

@@ -78,6 +78,34 @@ type Step struct {
 	Queue   Queue
 }
 
+// StepError says which step failed.
+type StepError struct {
+	Step Step
+	Err  error
+}
+
+func (e StepError) Error() string { return e.Step.String() + ": " + e.Err.Error() }
+func (e StepError) Unwrap() error { return e.Err }
+
+// Undone tells whether a step failed since what it needs, and what was there before it, is
+// not there any more: somebody else took it away meanwhile.
+func (e StepError) Undone(have Endpoint) bool {
+	tree := have.Veth
+	if e.Step.Device == IFB {
+		if have.IFB == nil {
+			return true
+		}
+		tree = *have.IFB
+	}
+	switch e.Step.Op {
+	case AddClass, ChangeClass, AddQueue, ChangeQueue, ReplaceQueue, AddClassifier:
+		return !tree.Own()
+	case AddRedirect:
+		return !have.IngressQdisc || have.IFB == nil
+	}
+	return false
+}
+
 // Wish is what an endpoint should have; a nil tree means no limit.
 type Wish struct {
 	Ingress, Egress *Tree

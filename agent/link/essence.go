@@ -7,6 +7,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/netlinkattr"
 )
 
 // A container with NET_ADMIN can have the kernel say thousands of times a second that
@@ -113,13 +115,5 @@ func without(h *maphash.Hash, attrs []byte, leave *[64]bool) {
 
 // walk goes through attributes, up to the first that is cut off.
 func walk(b []byte, do func(typ uint16, raw, value []byte)) {
-	for len(b) >= unix.SizeofRtAttr {
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < unix.SizeofRtAttr || n > len(b) {
-			return
-		}
-		typ := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-		do(typ, b[:n], b[unix.SizeofRtAttr:n])
-		b = b[min(len(b), (n+3)&^3):]
-	}
+	_ = netlinkattr.Walk(b, func(typ uint16, raw, value []byte) error { do(typ, raw, value); return nil })
 }

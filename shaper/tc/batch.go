@@ -2,7 +2,6 @@ package tc
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/mdlayher/netlink"
 
@@ -47,7 +46,7 @@ func (d *Driver) sendTree(dev int, steps []shaper.Step) error {
 	for i, s := range steps {
 		m, err := encode(dev, direct, s)
 		if err != nil {
-			return fmt.Errorf("%s: %w", s, err)
+			return shaper.StepError{Step: s, Err: err}
 		}
 		messages[i] = m
 	}
@@ -59,7 +58,7 @@ func (d *Driver) sendTree(dev int, steps []shaper.Step) error {
 		if steps[failed].Op == shaper.AddRoot {
 			err = occupied(err)
 		}
-		return fmt.Errorf("%s: %w", steps[failed], err)
+		return shaper.StepError{Step: steps[failed], Err: err}
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"netguard/internal/netlinkattr"
 	"netguard/shaper"
 )
 
@@ -111,17 +112,13 @@ func parse(data []byte) (message, error) {
 	return m, err
 }
 
+// attributes calls each for each attribute. What it gets is part of data.
 func attributes(data []byte, each func(uint16, []byte) error) error {
-	ad, err := netlink.NewAttributeDecoder(data)
+	err := netlinkattr.Walk(data, func(typ uint16, _, value []byte) error { return each(typ, value) })
 	if err != nil {
 		return fmt.Errorf("parse tc attributes: %w", err)
 	}
-	for ad.Next() {
-		if err := each(ad.Type(), ad.Bytes()); err != nil {
-			return err
-		}
-	}
-	return ad.Err()
+	return nil
 }
 
 // u32 reads the word at an offset of a structure, zero where it is too short.

@@ -32,6 +32,9 @@ func (d *Driver) Apply(veth int, vethName string, steps []shaper.Step) error {
 			if err == nil {
 				err = d.sendTree(dev, steps[:n])
 			}
+			if err != nil && !errors.As(err, new(shaper.StepError)) {
+				err = shaper.StepError{Step: s, Err: err}
+			}
 			if err != nil {
 				return err
 			}
@@ -39,7 +42,7 @@ func (d *Driver) Apply(veth int, vethName string, steps []shaper.Step) error {
 			continue
 		}
 		if err := d.step(veth, vethName, s); err != nil {
-			return fmt.Errorf("%s: %w", s, err)
+			return shaper.StepError{Step: s, Err: err}
 		}
 		steps = steps[1:]
 	}

@@ -151,7 +151,7 @@ func (k *Kernel) Apply(veth int, _ string, steps []shaper.Step) error {
 			err = k.step(veth, s)
 		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", s, err)
+			return shaper.StepError{Step: s, Err: err}
 		}
 		k.Writes++
 	}
