@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+
+	"netguard/netpolicy"
 )
 
 // Apply brings the kernel to a wish. Where only members of sets differ from what
@@ -270,9 +272,11 @@ func (d *Driver) remember(k *kernel, p *plan) {
 	}
 	for _, i := range d.families {
 		f := d.wish.Rules.Families()[i]
-		for _, s := range append(slices.Clip(f.Sets), d.counted(i)...) {
-			k.sets[s.Name].members = s.Members
+		for _, sets := range [][]netpolicy.Set{f.Sets, d.counted(i)} {
+			for s := range sets {
+				k.sets[sets[s].Name].hold(sets[s].Members, nil)
+			}
 		}
-		k.sets[homesSet(f.IPv6).name].places = d.homes[i]
+		k.sets[homesSet(f.IPv6).name].hold(nil, d.homes[i])
 	}
 }

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/ti-mo/conntrack"
+	"golang.org/x/sys/unix"
 
 	"netguard/netpolicy"
 )
@@ -28,6 +30,11 @@ select: {}
 deny: [{egress: {to: [{cidr: 169.254.169.254/32}]}}]
 `)}})
 	w := netpolicy.World{Policies: c.Policies()}
+	for i := range 48 { // more, about nobody
+		more := netpolicy.Load([]netpolicy.Source{{Name: "more.yaml", Data: fmt.Appendf(nil,
+			"{name: more%d, select: {service: s%d}, ingress: [{from: [{service: t%d}], ports: [tcp/%d]}]}", i, i, i, i+1)}})
+		w.Policies = append(w.Policies, more.Policies()...)
+	}
 	for i := range n {
 		w.Endpoints = append(w.Endpoints, netpolicy.Endpoint{
 			Workload: netpolicy.Workload{ID: fmt.Sprint(i), Name: fmt.Sprint("c", i), Service: []string{"web", "api", "db"}[i%3]},
@@ -42,8 +49,33 @@ func wishOf(w netpolicy.World) Wish {
 	wish := Wish{Rules: netpolicy.Compile(w)}
 	for _, e := range w.Endpoints {
 		wish.Containers = append(wish.Containers, e.Addrs...)
+		for _, a := range e.Addrs {
+			wish.Homes = append(wish.Homes, Home{a, "br-" + e.Network})
+		}
 	}
 	return wish
+}
+
+// work is the processor time of this process and those that it ran.
+func work(b *testing.B) time.Duration {
+	b.Helper()
+	var all time.Duration
+	for _, who := range []int{unix.RUSAGE_SELF, unix.RUSAGE_CHILDREN} {
+		var u unix.Rusage
+		if err := unix.Getrusage(who, &u); err != nil {
+			b.Fatal(err)
+		}
+		all += time.Duration(u.Utime.Nano() + u.Stime.Nano())
+	}
+	return all
+}
+
+// measured reports the processor time of b's loop, which begins now.
+func measured(b *testing.B) func() {
+	before := work(b)
+	return func() {
+		b.ReportMetric(float64((work(b)-before).Microseconds())/float64(b.N), "cpu-µs/op")
+	}
 }
 
 // BenchmarkOneMore is what a container that comes and goes costs Apply.
@@ -54,10 +86,16 @@ func BenchmarkOneMore(b *testing.B) {
 			d := open(b)
 			fewer, more := wishOf(shopOf(n)), wishOf(shopOf(n+1))
 			apply(b, d, fewer)
+			var messages, forks int
+			defer measured(b)()
 			for b.Loop() {
-				apply(b, d, more)
-				apply(b, d, fewer)
+				for _, w := range []Wish{more, fewer} {
+					r := apply(b, d, w)
+					messages, forks = messages+r.Messages, forks+r.Forks
+				}
 			}
+			b.ReportMetric(float64(messages)/float64(b.N), "messages/op")
+			b.ReportMetric(float64(forks)/float64(b.N), "forks/op")
 		})
 	}
 }
@@ -86,6 +124,7 @@ func BenchmarkVerify(b *testing.B) {
 	namespace(b)
 	d := open(b)
 	apply(b, d, wishOf(shopOf(1000)))
+	defer measured(b)()
 	for b.Loop() {
 		if drift, err := d.Verify(context.Background()); err != nil || len(drift) > 0 {
 			b.Fatal(drift, err)
@@ -116,6 +155,7 @@ func BenchmarkCut(b *testing.B) {
 				}
 			}
 			fill()
+			defer measured(b)()
 			for b.Loop() {
 				r, err := d.Cut(context.Background(), func(Flow) bool { return keep })
 				if err != nil || r.Seen != n {

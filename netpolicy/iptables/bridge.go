@@ -151,15 +151,15 @@ func (d *Driver) recorded() ([2]map[string]bool, error) {
 	var out [2]map[string]bool
 	for _, i := range d.families {
 		spec := bridgeSet(i == 1)
-		headers, err := d.sets.headers(spec.name)
+		h, err := d.sets.header(spec.name)
 		if err != nil {
 			return out, err
 		}
-		if len(headers) == 0 {
+		if h == nil {
 			continue
 		}
-		if !headers[0].is(spec) {
-			return out, fmt.Errorf("use set %s (%s): %w", spec.name, headers[0].typ, ErrStranger)
+		if !h.is(spec) {
+			return out, fmt.Errorf("use set %s (%s): %w", spec.name, h.typ, ErrStranger)
 		}
 		list, err := d.sets.members(spec.name)
 		if err != nil {

@@ -12,7 +12,7 @@ import (
 // there as it is. First the rules go, then what they need. It goes on after an
 // error, and can be called again.
 func (d *Driver) Cleanup(ctx context.Context) error {
-	d.kernel, d.settled, d.wish, d.generation, d.layouts = nil, false, nil, "", [2]*layout{}
+	d.kernel, d.settled, d.wish, d.generation, d.layouts, d.agreed = nil, false, nil, "", [2]*layout{}, [2]*table{}
 	clear(d.stuck)
 	k, err := d.read(ctx)
 	if err != nil {

@@ -104,8 +104,8 @@ func (d *Driver) forget(gone map[netip.Addr]bool) error {
 
 func (d *Driver) forgetCut(ipv6 bool, which func(element) bool, n *int) error {
 	spec := cutSet(ipv6, d.cutSeconds())
-	headers, err := d.sets.headers(spec.name)
-	if err != nil || len(headers) == 0 || headers[0].elements == 0 {
+	h, err := d.sets.header(spec.name)
+	if err != nil || h == nil || h.elements == 0 {
 		return err
 	}
 	list, err := d.sets.members(spec.name)
@@ -185,7 +185,7 @@ func (c *cutter) look(m []byte) {
 		}
 		e.doubted = true
 	}
-	c.chunk = append(c.chunk, e)
+	c.chunk = append(c.chunk, e.kept())
 	if len(c.chunk) == cutChunk {
 		c.flush()
 	}

@@ -14,19 +14,16 @@ func (d *Driver) Denied() (map[netip.Addr]uint64, error) {
 	out := map[netip.Addr]uint64{}
 	for _, i := range d.families {
 		name := deniedSet(i == 1).name
-		headers, err := d.sets.headers(name)
+		h, err := d.sets.header(name)
 		if err != nil {
 			return nil, fmt.Errorf("count denied packets: %w", err)
 		}
-		if len(headers) == 0 {
+		if h == nil {
 			continue // nothing was applied yet
 		}
-		list, err := d.sets.members(name)
+		err = d.sets.each(name, func() {}, func(e element) { out[e.Prefix.Addr()] = e.packets })
 		if err != nil {
 			return nil, fmt.Errorf("count denied packets: %w", err)
-		}
-		for _, e := range list {
-			out[e.Prefix.Addr()] = e.packets
 		}
 	}
 	return out, nil

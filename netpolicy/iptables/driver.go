@@ -76,6 +76,7 @@ type Driver struct {
 	backends []*backend
 	families []int // indexes: IPv4, and IPv6 if the host has it
 	sets     *sets
+	rules    ruleLists
 	links    *conn
 
 	forked, wrote int
@@ -94,10 +95,18 @@ type Driver struct {
 	// layouts are those of a generation.
 	layouts    [2]*layout
 	generation string
-	// kernel is what is there, nil if it has to be read. settled says that its
-	// rules are as wished.
+	// kernel is what is there, nil if it has to be read. settled says that its rules are
+	// as wished, and that there are the sets that there should be.
 	kernel  *kernel
 	settled bool
+	// seen are the tables that were read last, held the sets: what a sign or a sum tells
+	// to be the same is not read again.
+	seen map[*backend][2]seen
+	held map[string]*heldSet
+	// few: sets of others have no more members than netguard's.
+	few bool
+	// agreed are tables that hold what the layouts say, of this generation.
+	agreed [2]*table
 	// displaced is of the last Verify, until Apply: see plan.displaced.
 	displaced bool
 	// stuck are sets that cannot be destroyed: something else names them.
@@ -119,7 +128,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if o.CutFor < time.Second {
 		o.CutFor = 10 * time.Minute
 	}
-	d := &Driver{options: o, families: []int{0}, known: map[string]listing{}, stuck: map[string]bool{}, bridgeFilter: bridgeFilter}
+	d := &Driver{options: o, families: []int{0}, known: map[string]listing{}, stuck: map[string]bool{}, seen: map[*backend][2]seen{}, bridgeFilter: bridgeFilter}
 	ipv6 := hasIPv6()
 	if ipv6 {
 		d.families = []int{0, 1}
@@ -133,6 +142,10 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	}
 	if d.sets, err = openSets(&d.wrote); err != nil {
 		return nil, fmt.Errorf("open ipset: %w", err)
+	}
+	if d.rules.conn, err = dial(unix.NETLINK_NETFILTER, &d.wrote); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("open nftables: %w", err)
 	}
 	if d.links, err = dial(unix.NETLINK_ROUTE, &d.wrote); err != nil {
 		d.Close()
@@ -150,7 +163,10 @@ func hasIPv6() bool {
 
 // Close closes the sockets; what is in the kernel stays.
 func (d *Driver) Close() {
-	d.sets.close()
+	if d.sets != nil {
+		d.sets.close()
+	}
+	d.rules.close()
 	d.links.close()
 }
 
@@ -176,11 +192,15 @@ func (d *Driver) take(w Wish) error {
 			}
 			laid[i] = l
 		}
-		d.layouts, d.generation, d.settled = laid, w.Rules.Generation, false
+		d.layouts, d.generation, d.settled, d.agreed = laid, w.Rules.Generation, false, [2]*table{}
+	}
+	if d.wish == nil || !slices.Equal(d.wish.Containers, w.Containers) {
+		d.denied = containers(w.Containers)
+	}
+	if d.wish == nil || !slices.Equal(d.wish.Homes, w.Homes) {
+		d.homes, d.homed = homesOf(w.Homes)
 	}
 	d.wish = &w
-	d.denied = containers(w.Containers)
-	d.homes, d.homed = homesOf(w.Homes)
 	return nil
 }
 
@@ -222,7 +242,7 @@ func (d *Driver) Verify(ctx context.Context) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("verify rules: %w", err)
 	}
-	d.kernel, d.settled, d.displaced = k, !p.rules(), p.displaced(k)
+	d.kernel, d.settled, d.displaced = k, !p.rules() && len(p.create)+len(p.destroy) == 0, p.displaced(k)
 	return p.describe(k), nil
 }
 
@@ -230,9 +250,17 @@ func (d *Driver) Verify(ctx context.Context) ([]string, error) {
 // writes its rules anew each time that it makes a network.
 func (d *Driver) Displaced() bool { return d.displaced }
 
-// plan compares the kernel with the wish, the rules only if they may differ.
+// plan compares the kernel with the wish. Where the rules are settled, the sets are
+// there, and only their members are compared.
 func (d *Driver) plan(k *kernel, rules bool) (*plan, error) {
 	p := &plan{}
+	if !rules {
+		for _, i := range d.families {
+			p.planMembers(k, d.wish.Rules.Families()[i], d.counted(i))
+			p.homes[i] = planHomes(k.sets[homesSet(i == 1).name].places, d.homes[i])
+		}
+		return p, nil
+	}
 	wanted := map[string]bool{bridgeSet(false).name: true, bridgeSet(true).name: true}
 	for _, i := range d.families {
 		f := d.wish.Rules.Families()[i]
@@ -244,8 +272,11 @@ func (d *Driver) plan(k *kernel, rules bool) (*plan, error) {
 			held = h.places
 		}
 		p.homes[i] = planHomes(held, d.homes[i])
-		if rules {
+		if d.agreed[i] != k.tables[i] {
 			p.tables[i] = planTable(k.tables[i], d.layouts[i], d.readsAs(i))
+		}
+		if p.tables[i].empty() {
+			d.agreed[i] = k.tables[i]
 		}
 	}
 	for _, name := range sortedKeys(k.sets) {
@@ -253,9 +284,7 @@ func (d *Driver) plan(k *kernel, rules bool) (*plan, error) {
 			p.destroy = append(p.destroy, name)
 		}
 	}
-	if rules {
-		p.stale = k.stale
-	}
+	p.stale = k.stale
 	return p, nil
 }
 

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"bytes"
 	"net/netip"
 
 	"github.com/vishvananda/netlink/nl"
@@ -203,6 +204,12 @@ func (e entry) reopens() (element, bool) {
 			Proto: netpolicy.Protocol(e.orig.proto), Port: e.reply.sport},
 		second: e.reply.src,
 	}, true
+}
+
+// kept is the entry with bytes of its own: those of a list last only until the next.
+func (e entry) kept() entry {
+	e.origRaw, e.id, e.zone, e.master = bytes.Clone(e.origRaw), bytes.Clone(e.id), bytes.Clone(e.zone), bytes.Clone(e.master)
+	return e
 }
 
 // removal is the message that deletes the entry, and no other that has taken its

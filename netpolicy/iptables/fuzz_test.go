@@ -59,12 +59,12 @@ func FuzzMessages(f *testing.F) {
 				t.Errorf("the removal is about %v, not %v", again.orig, e.orig)
 			}
 		}
-		parseSetHeader(m)
-		for _, e := range parseMembers(m) {
+		parseSetHeader(m, word)
+		parseMembers(m, word, func(e element) {
 			if !e.Prefix.IsValid() {
 				t.Errorf("member %v", e)
 			}
-		}
+		})
 		parseBridge(m)
 	})
 }

@@ -68,6 +68,7 @@ func BenchmarkGlance(b *testing.B) {
 			namespace(b)
 			d := open(b)
 			apply(b, d, wishOf(shopOf(n)))
+			defer measured(b)()
 			for b.Loop() {
 				if changed, err := d.Glance(); err != nil || changed {
 					b.Fatal(changed, err)

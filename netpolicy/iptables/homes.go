@@ -62,6 +62,13 @@ func stray(ipv6 bool, o Options) chain {
 
 // homesOf gives the homes of each family as members of sets, sorted.
 func homesOf(homes []Home) (places [2][]element, addrs [2][]netpolicy.Member) {
+	n := [2]int{}
+	for _, h := range homes {
+		n[index(h.Addr.Is6())]++
+	}
+	for i := range n {
+		places[i], addrs[i] = make([]element, 0, n[i]), make([]netpolicy.Member, 0, n[i])
+	}
 	for _, h := range homes {
 		a := h.Addr.Unmap().WithZone("")
 		if !a.IsValid() || a.IsUnspecified() || a.Is6() && a.IsLinkLocalUnicast() || h.Bridge == "" {
@@ -93,6 +100,9 @@ type homesPlan struct{ add, del []element }
 // Both lists are sorted.
 func planHomes(have, want []element) homesPlan {
 	var p homesPlan
+	if shared(have, want) {
+		return p
+	}
 	for len(have)+len(want) > 0 {
 		order := 1
 		switch {

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -8,11 +9,9 @@ import (
 	"slices"
 	"strings"
 
-	vish "github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
-	"netguard/internal/fault"
 	"netguard/netpolicy"
 )
 
@@ -55,11 +54,10 @@ type element struct {
 	packets uint64
 }
 
-// sets speaks with the kernel's ipset: the library makes and removes sets, the
-// socket does what the library has no words for.
+// sets speaks with the kernel's ipset.
 type sets struct {
 	*conn
-	library *vish.Handle
+	words map[string]string // names and types that were listed before
 }
 
 func openSets(wrote *int) (*sets, error) {
@@ -67,40 +65,61 @@ func openSets(wrote *int) (*sets, error) {
 	if err != nil {
 		return nil, err
 	}
-	h, err := vish.NewHandle(unix.NETLINK_NETFILTER)
-	if err == nil {
-		err = h.SetSocketTimeout(answerWithin)
-	}
-	if err != nil {
-		c.close()
-		return nil, fmt.Errorf("open netlink for sets: %w", err)
-	}
-	return &sets{c, h}, nil
+	return &sets{c, map[string]string{}}, nil
 }
 
-func (s *sets) close() {
-	if s != nil {
-		s.conn.close()
-		s.library.Close()
+// maxWords bounds the words that are kept: sets of others may have any names.
+const maxWords = 1 << 12
+
+// word is word without another copy of what was read before.
+func (s *sets) word(b []byte) string {
+	b, _, _ = bytes.Cut(b, []byte{0})
+	if w, ok := s.words[string(b)]; ok {
+		return w
 	}
+	if len(s.words) >= maxWords {
+		clear(s.words)
+	}
+	w := string(b)
+	s.words[w] = w
+	return w
 }
+
+// revisions are those of the types of sets that first have all that is used of them.
+var revisions = map[string]uint8{hashIP: 1, hashNet: 0, hashNetPort: 2, hashIPPortIP: 1, hashNetIface: 0}
+
+// smallHash is the least that the kernel takes for the size of a set's table, which
+// grows with its members. To tell how many they are, the kernel goes over the table: the
+// sets of a policy have few.
+const smallHash = 64
 
 func (s *sets) create(spec setSpec) error {
-	o := vish.IpsetCreateOptions{Counters: spec.counters, Family: family(spec.ipv6), MaxElements: maxMembers}
-	if spec.timeout != 0 {
-		o.Timeout = &spec.timeout
-	}
-	*s.wrote++
-	err := fault.Write("ipset create", func() error { return s.library.IpsetCreate(spec.name, spec.typ, o) })
-	if err != nil {
+	b := setRequest(spec.name)
+	b = attr(b, nl.IPSET_ATTR_TYPENAME, text(spec.typ)...)
+	b = attr(b, nl.IPSET_ATTR_REVISION, revisions[spec.typ])
+	b = attr(b, nl.IPSET_ATTR_FAMILY, family(spec.ipv6))
+	b = nest(b, nl.IPSET_ATTR_DATA, func(b []byte) []byte {
+		number := func(typ int, v uint32) { b = attr(b, typ|int(nl.NLA_F_NET_BYTEORDER), be32(v)...) }
+		number(nl.IPSET_ATTR_MAXELEM, maxMembers)
+		if netpolicy.OwnsSet(spec.name) {
+			number(nl.IPSET_ATTR_HASHSIZE, smallHash)
+		}
+		if spec.timeout != 0 {
+			number(nl.IPSET_ATTR_TIMEOUT, spec.timeout)
+		}
+		if spec.counters {
+			number(nl.IPSET_ATTR_CADT_FLAGS, nl.IPSET_FLAG_WITH_COUNTERS)
+		}
+		return b
+	})
+	if err := s.write(unix.NFNL_SUBSYS_IPSET<<8|nl.IPSET_CMD_CREATE, unix.NLM_F_EXCL, b); err != nil {
 		return fmt.Errorf("create set %s (%s): %w", spec.name, spec.typ, setError(err))
 	}
 	return nil
 }
 
 func (s *sets) destroy(name string) error {
-	*s.wrote++
-	err := setError(fault.Write("ipset destroy", func() error { return s.library.IpsetDestroy(name) }))
+	err := setError(s.write(unix.NFNL_SUBSYS_IPSET<<8|nl.IPSET_CMD_DESTROY, 0, setRequest(name)))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("destroy set %s: %w", name, err)
 	}
@@ -192,37 +211,63 @@ func (h setHeader) is(spec setSpec) bool {
 // stranger's set may have any number.
 const listHeader = 4
 
-// headers lists all sets of the namespace, or the one of a name.
-func (s *sets) headers(name string) ([]setHeader, error) {
-	var all []setHeader
+// headers hands on all sets of the namespace, or the one of a name if it is there; start
+// comes before the first, and again if the list has to be read again.
+func (s *sets) headers(name string, start func(), each func(setHeader)) error {
 	b := attr(setRequest(name), nl.IPSET_ATTR_FLAGS|int(nl.NLA_F_NET_BYTEORDER), be32(listHeader)...)
-	err := s.dump(unix.NFNL_SUBSYS_IPSET<<8|nl.IPSET_CMD_LIST, b, func() { all = nil }, func(m []byte) bool {
-		if h := parseSetHeader(m); h.name != "" {
-			all = append(all, h)
+	err := s.list(b, start, each, func(element) {})
+	if name != "" && errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
+}
+
+// whole hands on all sets of the namespace, each before its members.
+func (s *sets) whole(start func(), head func(setHeader), each func(element)) error {
+	return s.list(setRequest(""), start, head, each)
+}
+
+func (s *sets) list(request []byte, start func(), head func(setHeader), each func(element)) error {
+	err := s.dump(unix.NFNL_SUBSYS_IPSET<<8|nl.IPSET_CMD_LIST, request, start, func(m []byte) bool {
+		if h := parseSetHeader(m, s.word); h.typ != "" { // the rest of a long list has none
+			head(h)
 		}
+		parseMembers(m, s.word, each)
 		return true
 	})
-	if name != "" && errors.Is(err, unix.ENOENT) {
-		return nil, nil
-	}
 	if err != nil {
-		return nil, fmt.Errorf("list sets: %w", setError(err))
+		return fmt.Errorf("list sets: %w", setError(err))
 	}
-	return all, nil
+	return nil
+}
+
+// header gives a set of the kernel by its name; nil if there is none.
+func (s *sets) header(name string) (*setHeader, error) {
+	var found *setHeader
+	err := s.headers(name, func() { found = nil }, func(h setHeader) { found = &h })
+	return found, err
+}
+
+// each hands on the members of a set, in the kernel's order.
+func (s *sets) each(name string, start func(), each func(element)) error {
+	if err := s.list(setRequest(name), start, func(setHeader) {}, each); err != nil {
+		return fmt.Errorf("set %s: %w", name, err)
+	}
+	return nil
 }
 
 // members lists a set, sorted as netpolicy sorts.
 func (s *sets) members(name string) ([]element, error) {
 	var all []element
-	err := s.dump(unix.NFNL_SUBSYS_IPSET<<8|nl.IPSET_CMD_LIST, setRequest(name), func() { all = nil }, func(m []byte) bool {
-		all = append(all, parseMembers(m)...)
-		return true
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list set %s: %w", name, setError(err))
-	}
+	err := s.each(name, func() { all = nil }, func(e element) { all = append(all, e) })
 	slices.SortFunc(all, func(a, b element) int { return compareMembers(a.Member, b.Member) })
-	return all, nil
+	return all, err
+}
+
+// sum tells members of a set from others without keeping them.
+func (s *sets) sum(name string) (sum uint64, err error) {
+	err = s.each(name, func() { sum = 0 }, func(e element) { sum += hash(e.Member) })
+	return sum, err
 }
 
 func compareMembers(a, b netpolicy.Member) int {

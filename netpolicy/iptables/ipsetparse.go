@@ -8,7 +8,8 @@ import (
 	"netguard/netpolicy"
 )
 
-func parseSetHeader(m []byte) setHeader {
+// parseSetHeader takes its words by word.
+func parseSetHeader(m []byte, word func([]byte) string) setHeader {
 	var h setHeader
 	if len(m) < nl.SizeofNfgenmsg {
 		return h
@@ -39,12 +40,11 @@ func parseSetHeader(m []byte) setHeader {
 	return h
 }
 
-// parseMembers reads the members that a message of a list holds.
-func parseMembers(m []byte) []element {
+// parseMembers reads the members that a message of a list holds, with words by word.
+func parseMembers(m []byte, word func([]byte) string, each func(element)) {
 	if len(m) < nl.SizeofNfgenmsg {
-		return nil
+		return
 	}
-	var all []element
 	for typ, v := range attrs(m[nl.SizeofNfgenmsg:]) {
 		if typ != nl.IPSET_ATTR_ADT {
 			continue
@@ -53,15 +53,14 @@ func parseMembers(m []byte) []element {
 			if typ != nl.IPSET_ATTR_DATA {
 				continue
 			}
-			if e, ok := parseElement(v); ok {
-				all = append(all, e)
+			if e, ok := parseElement(v, word); ok {
+				each(e)
 			}
 		}
 	}
-	return all
 }
 
-func parseElement(b []byte) (element, bool) {
+func parseElement(b []byte, word func([]byte) string) (element, bool) {
 	var e element
 	var ip netip.Addr
 	bits := -1

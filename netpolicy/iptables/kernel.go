@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"slices"
 
 	"netguard/netpolicy"
 )
@@ -17,23 +16,62 @@ type kernel struct {
 	tables [2]*table // of the active backend; nil without IPv6
 	sets   map[string]*heldSet
 	stale  []stale // tables of another backend that hold chains of netguard's
-	sizes  [2]legacySize
 }
 
 type heldSet struct {
 	setHeader
 	members []netpolicy.Member
 	places  []element // of homes, instead
+	// sum is of the members, once somebody asked for it.
+	sum    uint64
+	summed bool
+}
+
+// seen is a table as it was read, and the sign that it had then.
+type seen struct {
+	table *table
+	sign  sign
+}
+
+func (h *heldSet) hold(members []netpolicy.Member, places []element) {
+	if !shared(h.members, members) || !shared(h.places, places) {
+		h.members, h.places, h.summed = members, places, false
+	}
+}
+
+// shared tells whether two lists are one in memory.
+func shared[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+
+// total gives the sum of the members.
+func (h *heldSet) total() uint64 {
+	if !h.summed {
+		h.sum, h.summed = 0, true
+		for _, m := range h.members {
+			h.sum += hash(m)
+		}
+		for _, e := range h.places {
+			h.sum += hash(e.Member)
+		}
+	}
+	return h.sum
 }
 
 // wished tells whether the members of a set are part of a wish.
-func (h setHeader) wished() bool {
+func (h setHeader) wished() bool { return !unwished[h.name] }
+
+// unwished are the sets whose members are no part of a wish, ownSets those and the others
+// that no rule set has.
+var unwished, ownSets = map[string]bool{}, map[string]bool{}
+
+func init() {
 	for _, ipv6 := range []bool{false, true} {
-		if h.name == cutSet(ipv6, 0).name || h.name == bridgeSet(ipv6).name || h.name == beganSet(ipv6).name {
-			return false
+		for _, s := range []setSpec{cutSet(ipv6, 0), bridgeSet(ipv6), beganSet(ipv6)} {
+			unwished[s.name], ownSets[s.name] = true, true
+		}
+		for _, s := range []setSpec{deniedSet(ipv6), homesSet(ipv6), homedSet(ipv6)} {
+			ownSets[s.name] = true
 		}
 	}
-	return true
 }
 
 type stale struct {
@@ -80,27 +118,36 @@ func (d *Driver) probe(ctx context.Context) error {
 	return nil
 }
 
-// readTables reads the filter tables of both families and backends, and finds out
-// which backend is Docker's.
+// readTables reads the filter tables of both families and backends, as far as they are
+// others than before, and finds out which backend is Docker's.
 func (d *Driver) readTables(ctx context.Context, k *kernel) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
 	tables := make([][2]*table, len(d.backends))
-	sizes := make([][2]legacySize, len(d.backends))
 	for n, b := range d.backends {
 		for _, i := range d.families {
-			tables[n][i] = newTable()
-			if !b.present(i) {
-				continue
-			}
-			var err error
-			if sizes[n][i], err = b.size(i); err != nil {
+			was := d.seen[b][i]
+			sign, err := d.sign(b, i, was.sign)
+			if err != nil {
 				return err
 			}
-			if tables[n][i], err = b.read(ctx, i, false); err != nil {
+			now := seen{was.table, sign}
+			if was.table == nil || !sign.same(was.sign) {
+				now.table = newTable()
+				if b.present(i) {
+					if now.table, err = b.read(ctx, i, false); err != nil {
+						return err
+					}
+				}
+			}
+			both := d.seen[b]
+			both[i] = now
+			d.seen[b] = both
+			if err := now.table.check(i); err != nil {
 				return err
 			}
-			if err := tables[n][i].check(i); err != nil {
-				return err
-			}
+			tables[n][i] = now.table
 		}
 	}
 	// Where Docker is; else where netguard is already, so that a flush moves
@@ -120,7 +167,7 @@ func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 			active, best = n, score
 		}
 	}
-	k.active, k.tables, k.stale, k.sizes = d.backends[active], tables[active], nil, sizes[active]
+	k.active, k.tables, k.stale = d.backends[active], tables[active], nil
 	d.backend = k.active.kind
 	for n, b := range d.backends {
 		for _, i := range d.families {
@@ -132,50 +179,70 @@ func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 	return nil
 }
 
-// readSets reads netguard's sets; of a stranger's not a member.
+// readSets reads netguard's sets, and keeps the members only of those that are others
+// than before; of a stranger's not a member, unless strangers have few.
 func (d *Driver) readSets(k *kernel) error {
-	headers, err := d.sets.headers("")
+	var foreign, own int
+	var now *heldSet
+	start := func() { k.sets, now, foreign, own = map[string]*heldSet{}, nil, 0, 0 }
+	head := func(h setHeader) {
+		if now = nil; !ownsSet(h.name) {
+			foreign += int(h.elements)
+			return
+		}
+		own += int(h.elements)
+		now = &heldSet{setHeader: h}
+		k.sets[h.name] = now
+	}
+	whole := d.few
+	var err error
+	if start(); whole {
+		err = d.sets.whole(start, head, func(e element) {
+			if now != nil {
+				now.sum += hash(e.Member)
+			}
+		})
+	} else {
+		err = d.sets.headers("", start, head)
+	}
 	if err != nil {
 		return err
 	}
-	k.sets = map[string]*heldSet{}
-	for _, h := range headers {
-		if !ownsSet(h.name) {
+	d.few = foreign <= own
+	for name, set := range k.sets {
+		if !set.wished() {
 			continue
 		}
-		held := &heldSet{setHeader: h}
-		k.sets[h.name] = held
-		if !h.wished() {
-			continue
+		if was := d.held[name]; was != nil && was.typ == set.typ && was.family == set.family && len(was.members)+len(was.places) == int(set.elements) {
+			if !whole && set.elements > 0 {
+				if set.sum, err = d.sets.sum(name); err != nil {
+					return err
+				}
+			}
+			if set.sum == was.total() {
+				set.members, set.places, set.summed = was.members, was.places, true
+				continue
+			}
 		}
-		list, err := d.sets.members(h.name)
+		list, err := d.sets.members(name)
 		if err != nil {
 			return err
 		}
-		if h.name == homesSet(false).name || h.name == homesSet(true).name {
-			slices.SortFunc(list, comparePlaces)
-			held.places = list
+		if name == homesSet(false).name || name == homesSet(true).name {
+			set.places = list
 			continue
 		}
 		for _, e := range list {
-			held.members = append(held.members, e.Member)
+			set.members = append(set.members, e.Member)
 		}
 	}
+	d.held = k.sets
 	maps.DeleteFunc(d.stuck, func(name string, _ bool) bool { return k.sets[name] == nil })
 	return nil
 }
 
 // ownsSet tells whether a set of this name is netguard's.
-func ownsSet(name string) bool {
-	for _, ipv6 := range []bool{false, true} {
-		for _, s := range []setSpec{deniedSet(ipv6), cutSet(ipv6, 0), bridgeSet(ipv6), homesSet(ipv6), homedSet(ipv6), beganSet(ipv6)} {
-			if name == s.name {
-				return true
-			}
-		}
-	}
-	return netpolicy.OwnsSet(name)
-}
+func ownsSet(name string) bool { return ownSets[name] || netpolicy.OwnsSet(name) }
 
 // checkSpec refuses to work with a set that somebody else made.
 func (k *kernel) checkSpec(spec setSpec) error {

@@ -134,29 +134,13 @@ func specOf(s netpolicy.Set, ipv6 bool) setSpec {
 
 // planSets compares a family's sets. Of others it is only asked that they are there.
 func (p *plan) planSets(k *kernel, f *netpolicy.Family, own []netpolicy.Set, others []setSpec, wanted map[string]bool) error {
-	all := append(slices.Clip(f.Sets), own...)
-	differ := netpolicy.Family{IPv6: f.IPv6}
-	have := map[string][]netpolicy.Member{}
 	specs := map[string]setSpec{}
 	for _, s := range others {
 		specs[s.name] = s
 	}
-	wished := map[string]netpolicy.Set{}
-	for _, s := range all {
-		spec := specOf(s, f.IPv6)
-		specs[s.Name] = spec
-		held := k.sets[s.Name]
-		var old []netpolicy.Member
-		if held != nil {
-			old = held.members
-		}
-		// What both begin and end with is the same: on the way of a container
-		// that comes or goes, that is nearly all.
-		a, b := trim(old, s.Members)
-		if len(a)+len(b) > 0 {
-			have[s.Name], s.Members = a, b
-			differ.Sets = append(differ.Sets, s)
-			wished[s.Name] = s
+	for _, sets := range [][]netpolicy.Set{f.Sets, own} {
+		for _, s := range sets {
+			specs[s.Name] = specOf(s, f.IPv6)
 		}
 	}
 	for _, name := range sortedKeys(specs) {
@@ -168,12 +152,35 @@ func (p *plan) planSets(k *kernel, f *netpolicy.Family, own []netpolicy.Set, oth
 			p.create = append(p.create, specs[name])
 		}
 	}
-	for _, c := range differ.Changes(have) {
-		s := wished[c.Set]
-		late := s.Closes == c.Delete && k.sets[c.Set] != nil
-		p.changes = append(p.changes, change{specs[c.Set], c, s.About, late})
-	}
+	p.planMembers(k, f, own)
 	return nil
+}
+
+// planMembers compares the members of a family's sets.
+func (p *plan) planMembers(k *kernel, f *netpolicy.Family, own []netpolicy.Set) {
+	differ := netpolicy.Family{IPv6: f.IPv6}
+	have := map[string][]netpolicy.Member{}
+	for _, sets := range [][]netpolicy.Set{f.Sets, own} {
+		for i := range sets {
+			var old []netpolicy.Member
+			if held := k.sets[sets[i].Name]; held != nil {
+				old = held.members
+			}
+			// What both begin and end with is the same: on the way of a container
+			// that comes or goes, that is nearly all.
+			if a, b := trim(old, sets[i].Members); len(a)+len(b) > 0 {
+				s := sets[i]
+				have[s.Name], s.Members = a, b
+				differ.Sets = append(differ.Sets, s)
+			}
+		}
+	}
+	for _, c := range differ.Changes(have) {
+		i := slices.IndexFunc(differ.Sets, func(s netpolicy.Set) bool { return s.Name == c.Set })
+		s := differ.Sets[i]
+		late := s.Closes == c.Delete && k.sets[c.Set] != nil
+		p.changes = append(p.changes, change{specOf(s, f.IPv6), c, s.About, late})
+	}
 }
 
 // trim leaves out what two lists begin and end with alike.

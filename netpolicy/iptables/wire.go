@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"netguard/internal/fault"
@@ -18,31 +17,40 @@ import (
 // answerWithin bounds the wait for the kernel's answer.
 const answerWithin = 10 * time.Second
 
-// conn is a netlink socket. What vishvananda/netlink has no words for goes
-// through it: members many at a time, sets without their members, connections
-// one by one instead of all in memory, two flags of bridges.
+// conn is a netlink socket with one buffer, which every answer is read into: a look at
+// a thousand members makes no garbage. It does what vishvananda/netlink has no words
+// for: members many at a time, sets without their members, connections one by one
+// instead of all in memory, two flags of bridges.
 type conn struct {
 	proto  int
-	handle *nl.SocketHandle
+	fd     int
+	seq    uint32
+	answer []byte
 	wrote  *int // messages that changed something
 }
 
+// longest is the most that the kernel puts into one answer (32 KiB of a list), and room.
+const longest = 1 << 16
+
 func dial(proto int, wrote *int) (*conn, error) {
-	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), proto)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, proto)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	tv := unix.NsecToTimeval(answerWithin.Nanoseconds())
-	if err := errors.Join(s.SetSendTimeout(&tv), s.SetReceiveTimeout(&tv)); err != nil {
-		s.Close()
-		return nil, fmt.Errorf("set netlink timeout: %w", err)
+	err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv),
+		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv),
+		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
+	if err != nil {
+		_ = unix.Close(fd) // nothing was sent
+		return nil, fmt.Errorf("set up netlink: %w", err)
 	}
-	return &conn{proto: proto, handle: &nl.SocketHandle{Socket: s}, wrote: wrote}, nil
+	return &conn{proto: proto, fd: fd, answer: make([]byte, longest), wrote: wrote}, nil
 }
 
 func (c *conn) close() {
 	if c != nil {
-		c.handle.Close()
+		_ = unix.Close(c.fd) // what was written is answered already
 	}
 }
 
@@ -56,22 +64,83 @@ func (c *conn) write(typ int, flags int, payload []byte) error {
 
 // name says what a message changes.
 func (c *conn) name(typ int) string {
-	switch {
-	case c.proto != unix.NETLINK_NETFILTER:
+	if c.proto != unix.NETLINK_NETFILTER {
 		return "bridge nf_call"
-	case typ>>8 == unix.NFNL_SUBSYS_IPSET:
+	}
+	switch typ {
+	case unix.NFNL_SUBSYS_IPSET<<8 | nl.IPSET_CMD_CREATE:
+		return "ipset create"
+	case unix.NFNL_SUBSYS_IPSET<<8 | nl.IPSET_CMD_DESTROY:
+		return "ipset destroy"
+	case unix.NFNL_SUBSYS_IPSET<<8 | nl.IPSET_CMD_ADD, unix.NFNL_SUBSYS_IPSET<<8 | nl.IPSET_CMD_DEL:
 		return "ipset members"
 	}
 	return "conntrack delete"
 }
 
-// ask sends a message and hands on the answers as they come; false from each
-// ends the handing, not the reading.
+// ask sends a message and hands on the answers as they come; false from each ends the
+// handing, not the reading. What each is given lasts until it returns.
 func (c *conn) ask(typ int, flags int, payload []byte, each func([]byte) bool) error {
-	req := nl.NewNetlinkRequest(typ, flags)
-	req.Sockets = map[int]*nl.SocketHandle{c.proto: c.handle}
-	req.AddRawData(payload)
-	return req.ExecuteIter(c.proto, 0, each)
+	c.seq++
+	request := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(payload))
+	binary.NativeEndian.PutUint32(request, uint32(unix.SizeofNlMsghdr+len(payload)))
+	binary.NativeEndian.PutUint16(request[4:], uint16(typ))
+	binary.NativeEndian.PutUint16(request[6:], uint16(flags|unix.NLM_F_REQUEST))
+	binary.NativeEndian.PutUint32(request[8:], c.seq)
+	request = append(request, payload...)
+	if err := again(func() error { return unix.Sendto(c.fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) }); err != nil {
+		return fmt.Errorf("send to kernel: %w", err)
+	}
+	more, interrupted := true, false
+	for {
+		n := 0
+		err := again(func() (err error) {
+			n, _, err = unix.Recvfrom(c.fd, c.answer, 0)
+			return err
+		})
+		if err != nil {
+			return fmt.Errorf("hear from kernel: %w", err)
+		}
+		for m := c.answer[:n]; len(m) >= unix.SizeofNlMsghdr; {
+			size := int(binary.NativeEndian.Uint32(m))
+			if size < unix.SizeofNlMsghdr || size > len(m) {
+				return fmt.Errorf("hear from kernel: %w", unix.EBADMSG)
+			}
+			head, body := m[:unix.SizeofNlMsghdr], m[unix.SizeofNlMsghdr:size]
+			m = m[min(align(size), len(m)):]
+			if binary.NativeEndian.Uint32(head[8:]) != c.seq {
+				continue // of an earlier question
+			}
+			flags := binary.NativeEndian.Uint16(head[6:])
+			interrupted = interrupted || flags&unix.NLM_F_DUMP_INTR != 0
+			switch typ := binary.NativeEndian.Uint16(head[4:]); {
+			case typ == unix.NLMSG_DONE || typ == unix.NLMSG_ERROR:
+				if len(body) >= 4 {
+					if errno := int32(binary.NativeEndian.Uint32(body)); errno < 0 {
+						return unix.Errno(-errno)
+					}
+				}
+				if interrupted {
+					return nl.ErrDumpInterrupted
+				}
+				return nil
+			default:
+				more = more && each(body)
+				if flags&unix.NLM_F_MULTI == 0 {
+					return nil
+				}
+			}
+		}
+	}
+}
+
+// again calls f until no signal interrupts it.
+func again(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
 }
 
 // dump asks for a list. A list that was changed while it was read is read again.

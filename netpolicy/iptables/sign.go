@@ -1,0 +1,223 @@
+package iptables
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"slices"
+	"unsafe"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"netguard/netpolicy"
+)
+
+// sign tells one content of a filter table from another without a fork. Two signs that
+// are the same and known are of the same rules; different signs may be of the same.
+type sign struct {
+	known bool
+	// generation is the number of the last change of nftables in this namespace, of
+	// whatever table.
+	generation uint32
+	// rules and bytes are the size of a legacy table.
+	rules, bytes uint32
+	// sum is of the rules: of their handles, which the kernel gives to no other rule, or
+	// of the rules themselves where they have none.
+	sum uint64
+}
+
+// same tells whether two signs are of the same rules.
+func (s sign) same(as sign) bool {
+	return s.known && as.known && s.sum == as.sum && s.rules == as.rules && s.bytes == as.bytes
+}
+
+var seed = maphash.MakeSeed()
+
+// hash is of a member of a set, so that the sum of hashes is of all, in any order.
+func hash(m netpolicy.Member) uint64 {
+	a := m.Prefix.Addr().As16()
+	h := mix(binary.NativeEndian.Uint64(a[:]) ^ uint64(m.Prefix.Bits()+1)<<32 ^ uint64(m.Proto)<<16 ^ uint64(m.Port))
+	h = mix(h ^ binary.NativeEndian.Uint64(a[8:]))
+	if m.Bridge != "" {
+		h = mix(h ^ maphash.String(seed, m.Bridge))
+	}
+	return h
+}
+
+// mix is the last step of MurmurHash3: each bit of v decides about each bit of it.
+func mix(v uint64) uint64 {
+	v ^= v >> 33
+	v *= 0xff51afd7ed558ccd
+	v ^= v >> 33
+	v *= 0xc4ceb9fe1a85ec53
+	return v ^ v>>33
+}
+
+// sign gives that of a family's filter table. was is the last one: where nothing was
+// changed since, it is that. An unknown one makes whoever compares it read the table.
+func (d *Driver) sign(b *backend, i int, was sign) (sign, error) {
+	switch {
+	case b.kind == NFT:
+		s, err := d.rules.sign(i, was)
+		if err != nil {
+			return sign{}, nil // who reads the table says what is wrong
+		}
+		return s, nil
+	case !b.present(i):
+		return sign{known: true}, nil
+	}
+	s, err := legacySign(i)
+	if errors.Is(err, unix.EAGAIN) { // it was changed in between
+		return sign{}, nil
+	}
+	if err != nil {
+		return sign{}, fmt.Errorf("measure %s rules: %w", familyNames[i], err)
+	}
+	return s, nil
+}
+
+// ruleLists asks for the rules of iptables' nft backend.
+type ruleLists struct{ *conn }
+
+// Attributes that unix has no names for.
+const nftaTableHandle = 4
+
+// told are the lists that tell one content of a table from another: the attribute with
+// the table's name, and those that change with the content. A rule that is written has
+// a handle that no other of its table had, and a table one that no other table had.
+var told = []struct {
+	get, table int
+	by         []int
+}{
+	{unix.NFT_MSG_GETTABLE, unix.NFTA_TABLE_NAME, []int{nftaTableHandle}},
+	{unix.NFT_MSG_GETCHAIN, unix.NFTA_CHAIN_TABLE, []int{unix.NFTA_CHAIN_NAME, unix.NFTA_CHAIN_HANDLE, unix.NFTA_CHAIN_POLICY}},
+	{unix.NFT_MSG_GETRULE, unix.NFTA_RULE_TABLE, []int{unix.NFTA_RULE_CHAIN, unix.NFTA_RULE_HANDLE}},
+}
+
+func (n ruleLists) sign(i int, was sign) (sign, error) {
+	s := sign{known: true}
+	err := n.ask(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0, netfilterHeader(unix.AF_UNSPEC), func(m []byte) bool {
+		for typ, v := range attrs(m[min(len(m), nl.SizeofNfgenmsg):]) {
+			if typ == unix.NFTA_GEN_ID && len(v) == 4 {
+				s.generation = binary.BigEndian.Uint32(v)
+			}
+		}
+		return true
+	})
+	if err != nil || was.known && was.generation == s.generation {
+		return was, err
+	}
+	family := [2]uint8{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}[i]
+	for _, list := range told {
+		var part maphash.Hash
+		part.SetSeed(seed)
+		request := netfilterHeader(family)
+		if list.get == unix.NFT_MSG_GETRULE {
+			request = attr(request, unix.NFTA_RULE_TABLE, text(filter)...) // no rules of other tables
+		}
+		err := n.dump(unix.NFNL_SUBSYS_NFTABLES<<8|list.get, request, part.Reset, func(m []byte) bool {
+			m = m[min(len(m), nl.SizeofNfgenmsg):]
+			for typ, v := range attrs(m) {
+				if int(typ) == list.table && string(v) != filter+"\x00" {
+					return true
+				}
+			}
+			for typ, v := range attrs(m) {
+				if slices.Contains(list.by, int(typ)) {
+					_, _ = part.Write(v) // it cannot fail
+				}
+			}
+			return true
+		})
+		if err != nil && !errors.Is(err, unix.ENOENT) { // there is no such table
+			return sign{}, err
+		}
+		s.sum = mix(s.sum ^ part.Sum64())
+	}
+	return s, nil
+}
+
+// tableInfo is struct ipt_getinfo, and struct ip6t_getinfo.
+type tableInfo struct {
+	name            [32]byte
+	hooks           uint32
+	entry, overflow [5]uint32
+	rules, bytes    uint32
+}
+
+// tableEntries begins struct ipt_get_entries, and struct ip6t_get_entries.
+type tableEntries struct {
+	name  [32]byte
+	bytes uint32
+	_     uint32
+}
+
+// Questions about a table: IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES, and those of IPv6.
+const (
+	legacyInfo    = 64
+	legacyEntries = 65
+)
+
+// entryForm is where struct ipt_entry, and struct ip6t_entry, have the distance to the
+// next one, and what packets change: comefrom and the counters.
+type entryForm struct{ next, changes, fixed int }
+
+var entryForms = [2]entryForm{{next: 90, changes: 92, fixed: 112}, {next: 142, changes: 144, fixed: 168}}
+
+// legacySize gives how large the legacy filter table of a family is. To ask makes the
+// table if it is not there.
+func legacySize(i int) (sign, error) {
+	var info tableInfo
+	copy(info.name[:], filter)
+	err := askTable(i, legacyInfo, unsafe.Pointer(&info), uint32(unsafe.Sizeof(info)))
+	return sign{rules: info.rules, bytes: info.bytes}, err
+}
+
+// legacySign gives the sign of such a table.
+func legacySign(i int) (sign, error) {
+	s, err := legacySize(i)
+	if err != nil {
+		return s, err
+	}
+	head := int(unsafe.Sizeof(tableEntries{}))
+	b := make([]byte, head+int(s.bytes))
+	copy(b, filter)
+	binary.NativeEndian.PutUint32(b[32:], s.bytes)
+	if err := askTable(i, legacyEntries, unsafe.Pointer(&b[0]), uint32(len(b))); err != nil {
+		return s, err
+	}
+	var h maphash.Hash
+	h.SetSeed(seed)
+	form := entryForms[i]
+	for e := b[head:]; len(e) >= form.fixed; {
+		next := int(binary.NativeEndian.Uint16(e[form.next:]))
+		if next < form.fixed || next > len(e) {
+			return s, unix.EBADMSG
+		}
+		_, _ = h.Write(e[:form.changes]) // it cannot fail
+		_, _ = h.Write(e[form.fixed:next])
+		e = e[next:]
+	}
+	s.sum, s.known = h.Sum64(), true
+	return s, nil
+}
+
+func askTable(i, what int, answer unsafe.Pointer, length uint32) error {
+	domain, level := unix.AF_INET, unix.SOL_IP
+	if i == 1 {
+		domain, level = unix.AF_INET6, unix.SOL_IPV6
+	}
+	fd, err := unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open socket: %w", err)
+	}
+	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), uintptr(level), uintptr(what),
+		uintptr(answer), uintptr(unsafe.Pointer(&length)), 0)
+	err = unix.Close(fd)
+	if errno != 0 {
+		err = errors.Join(errno, err)
+	}
+	return err
+}
