@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"sync"
 	"time"
 
 	"netguard/agent/endpoint"
@@ -134,6 +135,7 @@ type police struct {
 	wait    time.Duration   // before the next try
 	at      time.Time       // the next look at the kernel
 	cut     time.Time       // connections are to be gone over; zero if not
+	doubted bool            // all of them: rules may have been away for a moment
 	glance  time.Time       // the next one
 
 	by        []string // who changed the rules, since they were looked at
@@ -270,12 +272,14 @@ func (p *police) verify(ctx context.Context) {
 		if !p.rules.drifted(p.log, "the rules of policies", now, drift, p.by) {
 			p.log.Warn("rules were changed by somebody else; restoring them", "changes", drift, "by", names(p.by))
 		}
-	case p.doubt && p.cut.IsZero():
+	case p.doubt && p.driver.Rewritten():
 		// For a moment they may have been away: what began then ends.
-		p.cut = now.Add(cutSoon)
+		if p.doubted = true; p.cut.IsZero() {
+			p.cut = now.Add(cutSoon)
+		}
 	}
 	if len(drift) > 0 {
-		p.dirty, p.wait = true, 0
+		p.dirty, p.wait, p.doubted = true, 0, true
 	} else {
 		p.rules.calm(p.log, now)
 	}
@@ -407,9 +411,13 @@ func another(was, is error) bool {
 func (p *police) cutConnections(ctx context.Context) {
 	local, err := p.links.Addresses()
 	if err == nil {
-		judge, where := netpolicy.NewJudge(p.ruling.rules), p.ruling.whereabouts(p.links.Bridges(), p.route)
+		// Most often there is none to judge.
+		judges := sync.OnceValues(func() (*netpolicy.Judge, *whereabouts) {
+			return netpolicy.NewJudge(p.ruling.rules), p.ruling.whereabouts(p.links.Bridges(), p.route)
+		})
 		var report iptables.CutReport
-		report, err = p.driver.Cut(ctx, func(f iptables.Flow) bool {
+		report, err = p.driver.Cut(ctx, p.doubted, func(f iptables.Flow) bool {
+			judge, where := judges()
 			packet := packet(f, local)
 			packet.From, packet.To = where.of(f)
 			return judge.Walk(packet).Allowed
@@ -421,7 +429,9 @@ func (p *police) cutConnections(ctx context.Context) {
 	if err != nil {
 		p.log.Error("connections cannot be gone over; trying again", "error", err)
 		p.cut = time.Now().Add(minFailing)
+		return
 	}
+	p.doubted = false
 }
 
 // packet is the first packet of a connection, where it met the rules.

@@ -146,7 +146,7 @@ func tryPolicy(ctx context.Context) Policy {
 	} else if len(drift) > 0 {
 		p.RulesErr = "rules do not read back as they were written: " + strings.Join(drift, "; ")
 	}
-	if _, err := d.Cut(ctx, func(iptables.Flow) bool { return true }); err != nil {
+	if _, err := d.Cut(ctx, true, func(iptables.Flow) bool { return true }); err != nil {
 		p.CutErr = err.Error()
 	}
 	return p

@@ -59,6 +59,7 @@ func (d *Driver) apply(ctx context.Context, w Wish, r *Report) error {
 		r.Drift = p.describeTables(k)
 	}
 	d.displaced = false
+	d.due.note(p)
 	d.kernel = nil // until it is done
 	if err := d.execute(ctx, k, p, r); err != nil {
 		return err

@@ -157,7 +157,7 @@ func BenchmarkCut(b *testing.B) {
 			fill()
 			defer measured(b)()
 			for b.Loop() {
-				r, err := d.Cut(context.Background(), func(Flow) bool { return keep })
+				r, err := d.Cut(context.Background(), true, func(Flow) bool { return keep })
 				if err != nil || r.Seen != n {
 					b.Fatal(r, err)
 				}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -27,18 +28,19 @@ const cutChunk = 128
 // Cut ends the connections of containers that keep refuses, answers included, and
 // lets those go that it allows again. keep is asked for each connection that has
 // a container at an end, and with Flow.Noted for each that was cut earlier. It is
-// to be called when what policy allows has become less, after Apply.
+// to be called when what policy allows has become less, after Apply. Without all it
+// goes over those that what was applied since the last call may be about.
 //
 // In monitor mode it does nothing.
 //
 // The table of connections is never in memory as a whole. An error leaves the
 // others cut; the next call goes over all again.
-func (d *Driver) Cut(ctx context.Context, keep func(Flow) bool) (CutReport, error) {
-	var r CutReport
+func (d *Driver) Cut(ctx context.Context, all bool, keep func(Flow) bool) (r CutReport, err error) {
 	if d.wish == nil {
 		return r, fmt.Errorf("cut connections: %w", ErrNothingApplied)
 	}
 	if d.options.Monitor {
+		d.due = touched{all: true}
 		return r, nil
 	}
 	for _, i := range d.families {
@@ -46,16 +48,15 @@ func (d *Driver) Cut(ctx context.Context, keep func(Flow) bool) (CutReport, erro
 			return r, fmt.Errorf("cut connections: %w", err)
 		}
 	}
-	c := &cutter{driver: d, keep: keep, report: &r, containers: map[netip.Addr]bool{}, neighbours: neighboursOf(d.wish.Homes)}
-	for _, members := range d.denied {
-		for _, m := range members {
-			c.containers[m.Prefix.Addr()] = true
-		}
-	}
-	if len(c.containers) == 0 {
+	due := d.due
+	due.all, d.due = due.all || all, touched{}
+	defer func() { d.due.all = d.due.all || err != nil }()
+	if len(d.denied[0])+len(d.denied[1]) == 0 || !due.any() {
 		return r, nil
 	}
-	if err := c.run(ctx); err != nil {
+	c := &cutter{driver: d, keep: keep, report: &r, due: due, isContainer: d.isContainer,
+		neighbours: sync.OnceValue(func() neighbours { return neighboursOf(d.wish.Homes) })}
+	if err := c.run(ctx, due.lists()); err != nil {
 		return r, fmt.Errorf("cut connections: %w", err)
 	}
 	return r, nil
@@ -71,8 +72,9 @@ func (d *Driver) End(ctx context.Context, addrs map[netip.Addr]bool) (int, error
 	if d.options.Monitor || len(addrs) == 0 {
 		return 0, nil
 	}
-	c := &cutter{driver: d, report: &r, containers: addrs, all: true}
-	if err := c.run(ctx); err != nil {
+	due := touched{addrs: addrs}
+	c := &cutter{driver: d, report: &r, due: due, isContainer: func(a netip.Addr) bool { return addrs[a] }, all: true}
+	if err := c.run(ctx, due.lists()); err != nil {
 		return r.Cut, fmt.Errorf("end connections: %w", err)
 	}
 	return r.Cut, nil
@@ -127,19 +129,20 @@ func (d *Driver) forgetCut(ipv6 bool, which func(element) bool, n *int) error {
 
 // cutter goes over the table of connections once.
 type cutter struct {
-	driver     *Driver
-	keep       func(Flow) bool
-	all        bool // what concerns containers ends, unasked and unnoted
-	report     *CutReport
-	containers map[netip.Addr]bool
-	neighbours neighbours
-	remove     *conn
-	chunk      []entry
-	err        error
-	full       bool
+	driver      *Driver
+	keep        func(Flow) bool
+	all         bool // what concerns containers ends, unasked and unnoted
+	report      *CutReport
+	due         touched
+	neighbours  func() neighbours
+	isContainer func(netip.Addr) bool
+	remove      *conn
+	chunk       []entry
+	err         error
+	full        bool
 }
 
-func (c *cutter) run(ctx context.Context) error {
+func (c *cutter) run(ctx context.Context, lists [][]byte) error {
 	// One socket reads while the other deletes. The reading one is of this call
 	// alone, so that none is left in the middle of a list.
 	list, err := dial(unix.NETLINK_NETFILTER, &c.driver.wrote)
@@ -151,8 +154,8 @@ func (c *cutter) run(ctx context.Context) error {
 		return err
 	}
 	defer c.remove.close()
-	err = list.dump(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, netfilterHeader(unix.AF_UNSPEC), func() {},
-		func(m []byte) bool {
+	for _, request := range lists {
+		err = list.dump(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, request, func() {}, func(m []byte) bool {
 			if c.err == nil {
 				c.err = ctx.Err()
 			}
@@ -161,8 +164,12 @@ func (c *cutter) run(ctx context.Context) error {
 			}
 			return c.err == nil
 		})
-	if c.err == nil {
-		c.flush()
+		if c.err == nil {
+			c.flush()
+		}
+		if c.err != nil || err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
+			break
+		}
 	}
 	if c.full {
 		c.err = errors.Join(c.err, fmt.Errorf("note cut connections: %w: their servers may go on until they fall silent", ErrSetFull))
@@ -191,14 +198,17 @@ func (c *cutter) look(m []byte) {
 	}
 }
 
-// concerns tells whether a container is at an end.
+// concerns tells whether a container is at an end, and something is due.
 func (c *cutter) concerns(e entry) bool {
-	for _, a := range []netip.Addr{e.orig.src, e.orig.dst, e.reply.src, e.reply.dst} {
-		if c.containers[a] || !c.all && slices.ContainsFunc(c.driver.wish.Away, func(p netip.Prefix) bool { return p.Contains(a) }) {
-			return true
-		}
-	}
-	return false
+	return c.due.about(e) && slices.ContainsFunc(e.addrs(), func(a netip.Addr) bool {
+		return c.isContainer(a) || !c.all && slices.ContainsFunc(c.driver.wish.Away, func(p netip.Prefix) bool { return p.Contains(a) })
+	})
+}
+
+// isContainer tells whether an address is one of a container's.
+func (d *Driver) isContainer(a netip.Addr) bool {
+	_, is := slices.BinarySearchFunc(d.denied[index(a.Is6())], a, func(m netpolicy.Member, a netip.Addr) int { return m.Prefix.Addr().Compare(a) })
+	return is
 }
 
 // kept asks for a connection, and for one that belongs to another (the data of
@@ -226,7 +236,7 @@ func (c *cutter) kept(e entry) bool {
 
 // keepAll asks for all that a connection may be.
 func (c *cutter) keepAll(e entry) bool {
-	for _, r := range e.readings(c.neighbours.bridged(e)) {
+	for _, r := range e.readings(c.neighbours().bridged(e)) {
 		if !c.keep(r.flow()) {
 			return false
 		}
@@ -242,7 +252,7 @@ func (c *cutter) flush() {
 		if c.all {
 			break
 		}
-		for _, r := range e.readings(c.neighbours.bridged(e)) {
+		for _, r := range e.readings(c.neighbours().bridged(e)) {
 			if n, ok := r.reopens(); ok && !e.doubted {
 				i := index(n.second.Is6())
 				notes[i] = append(notes[i], n)

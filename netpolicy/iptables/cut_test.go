@@ -25,7 +25,7 @@ func (s *stream) stopped(t *testing.T, since time.Time) time.Duration {
 
 func cut(t *testing.T, d *Driver, keep func(Flow) bool) CutReport {
 	t.Helper()
-	r, err := d.Cut(context.Background(), keep)
+	r, err := d.Cut(context.Background(), true, keep)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -255,7 +255,7 @@ func TestCut(t *testing.T) {
 		before := s.wish()
 		before.Containers = append(before.Containers, l.a.addrs[0])
 		apply(t, d, before)
-		r, err := d.Cut(context.Background(), s.allows)
+		r, err := d.Cut(context.Background(), true, s.allows)
 		if !errors.Is(err, ErrSetFull) || r.Cut != n {
 			t.Errorf("report = %+v, error = %v", r, err)
 		}
@@ -297,7 +297,7 @@ func TestCut(t *testing.T) {
 		newStream(t, l.a, "tcp", netip.AddrPortFrom(l.c.addrs[0], 80))
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()
-		r, err := d.Cut(ctx, func(Flow) bool { return false })
+		r, err := d.Cut(ctx, true, func(Flow) bool { return false })
 		if !errors.Is(err, context.Canceled) || r.Cut != 0 {
 			t.Errorf("report = %+v, error = %v", r, err)
 		}

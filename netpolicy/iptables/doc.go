@@ -39,6 +39,14 @@
 // A drop is two rules: the one before it counts for the container in a set with
 // counters, so that no container has a rule of its own.
 //
+// # What a look costs
+//
+// Verify forks only where a table changed: of nf_tables the number of the last change
+// and the handles of rules tell, of the legacy backend the bytes of the table. Members
+// of sets are summed up as the kernel lists them, and kept only where the sum is another
+// one. Glance asks for less: for how many members and, of the legacy backend, how many
+// rules there are. Cut goes over the connections that the last changes may be about.
+//
 // # Connections that are cut
 //
 // Deleting the entry of a connection in the kernel's table is not enough: the

@@ -107,8 +107,11 @@ type Driver struct {
 	few bool
 	// agreed are tables that hold what the layouts say, of this generation.
 	agreed [2]*table
+	// due is what Cut has to go over.
+	due touched
 	// displaced is of the last Verify, until Apply: see plan.displaced.
 	displaced bool
+	rewritten bool // of the last Verify
 	// stuck are sets that cannot be destroyed: something else names them.
 	stuck map[string]bool
 	// known is how this version of iptables lists what was written, where that
@@ -128,7 +131,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if o.CutFor < time.Second {
 		o.CutFor = 10 * time.Minute
 	}
-	d := &Driver{options: o, families: []int{0}, known: map[string]listing{}, stuck: map[string]bool{}, seen: map[*backend][2]seen{}, bridgeFilter: bridgeFilter}
+	d := &Driver{options: o, families: []int{0}, known: map[string]listing{}, stuck: map[string]bool{}, seen: map[*backend][2]seen{}, due: touched{all: true}, bridgeFilter: bridgeFilter}
 	ipv6 := hasIPv6()
 	if ipv6 {
 		d.families = []int{0, 1}
@@ -233,10 +236,13 @@ func (d *Driver) Verify(ctx context.Context) ([]string, error) {
 	if d.wish == nil {
 		return nil, fmt.Errorf("verify rules: %w", ErrNothingApplied)
 	}
-	d.kernel, d.settled = nil, false
+	d.kernel, d.settled, d.rewritten = nil, false, false
 	k, err := d.read(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("verify rules: %w", err)
+	}
+	for _, i := range d.families {
+		d.rewritten = d.rewritten || k.tables[i] != d.agreed[i]
 	}
 	p, err := d.plan(k, true)
 	if err != nil {
@@ -249,6 +255,10 @@ func (d *Driver) Verify(ctx context.Context) ([]string, error) {
 // Displaced tells whether the last Verify found no more than what Docker does, which
 // writes its rules anew each time that it makes a network.
 func (d *Driver) Displaced() bool { return d.displaced }
+
+// Rewritten tells whether the last Verify found that rules of the table were written since
+// they were looked at last, whoever's they are.
+func (d *Driver) Rewritten() bool { return d.rewritten }
 
 // plan compares the kernel with the wish. Where the rules are settled, the sets are
 // there, and only their members are compared.

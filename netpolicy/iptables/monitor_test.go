@@ -103,7 +103,7 @@ func TestMonitorMode(t *testing.T) {
 				t.Errorf("denied = %v", denied)
 			}
 		}
-		if r, err := w.Cut(t.Context(), s.allows); err != nil || r != (CutReport{}) {
+		if r, err := w.Cut(t.Context(), true, s.allows); err != nil || r != (CutReport{}) {
 			t.Errorf("cut: %+v, %v", r, err)
 		}
 	})

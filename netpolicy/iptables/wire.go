@@ -197,8 +197,9 @@ func nest(b []byte, typ int, fill func([]byte) []byte) []byte {
 	return b
 }
 
-func be16(v uint16) []byte { return binary.BigEndian.AppendUint16(nil, v) }
-func be32(v uint32) []byte { return binary.BigEndian.AppendUint32(nil, v) }
+func be16(v uint16) []byte     { return binary.BigEndian.AppendUint16(nil, v) }
+func native32(v uint32) []byte { return binary.NativeEndian.AppendUint32(nil, v) }
+func be32(v uint32) []byte     { return binary.BigEndian.AppendUint32(nil, v) }
 
 func text(s string) []byte { return append([]byte(s), 0) }
 
