@@ -147,12 +147,9 @@ type tableInfo struct {
 	rules, bytes    uint32
 }
 
-// tableEntries begins struct ipt_get_entries, and struct ip6t_get_entries.
-type tableEntries struct {
-	name  [32]byte
-	bytes uint32
-	_     uint32
-}
+// entriesHead is the length of struct ipt_get_entries, and of struct ip6t_get_entries: a
+// name of 32 bytes, the bytes of the table, and what aligns them.
+const entriesHead = 40
 
 // Questions about a table: IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES, and those of IPv6.
 const (
@@ -181,8 +178,7 @@ func legacySign(i int) (sign, error) {
 	if err != nil {
 		return s, err
 	}
-	head := int(unsafe.Sizeof(tableEntries{}))
-	b := make([]byte, head+int(s.bytes))
+	b := make([]byte, entriesHead+int(s.bytes))
 	copy(b, filter)
 	binary.NativeEndian.PutUint32(b[32:], s.bytes)
 	if err := askTable(i, legacyEntries, unsafe.Pointer(&b[0]), uint32(len(b))); err != nil {
@@ -191,7 +187,7 @@ func legacySign(i int) (sign, error) {
 	var h maphash.Hash
 	h.SetSeed(seed)
 	form := entryForms[i]
-	for e := b[head:]; len(e) >= form.fixed; {
+	for e := b[entriesHead:]; len(e) >= form.fixed; {
 		next := int(binary.NativeEndian.Uint16(e[form.next:]))
 		if next < form.fixed || next > len(e) {
 			return s, unix.EBADMSG
