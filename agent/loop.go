@@ -61,8 +61,11 @@ type loop struct {
 	// handover is what the addresses of containers that are gone leave behind.
 	handover handover
 	locals   linkLocals
-	reads    int  // of observed, at the last pass
-	over     bool // nothing is to be written any more
+	reads    int // of observed, at the last pass
+	// last is what the last pass worked from, again when one is due that nobody asks for.
+	last  *inputs
+	again time.Time
+	over  bool // nothing is to be written any more
 
 	state atomic.Pointer[state]
 }
@@ -83,6 +86,7 @@ type state struct {
 	fights    []string // findings
 	ground    []string // findings about the bridges' ports
 	unknown   []link.Port
+	here      site
 }
 
 func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
@@ -103,11 +107,12 @@ func (l *loop) run(ctx context.Context) error {
 		if next := l.shaping.next(); !next.IsZero() && next.Before(at) {
 			at = next
 		}
-		for _, next := range []time.Time{l.police.next(), l.sentry.at, l.alerts.next} {
+		for _, next := range []time.Time{l.police.next(), l.sentry.at} {
 			if next.Before(at) {
 				at = next
 			}
 		}
+		at = earlier(earlier(at, l.alerts.next), l.again)
 		timer := time.NewTimer(time.Until(at))
 		select {
 		case <-ctx.Done():
@@ -118,6 +123,7 @@ func (l *loop) run(ctx context.Context) error {
 		case f := <-l.asks:
 			timer.Stop()
 			f()
+			l.last = nil // it may have changed anything
 		case <-timer.C:
 		}
 	}
@@ -132,6 +138,7 @@ func (l *loop) breathe(ctx context.Context) {
 			return
 		case f := <-l.asks:
 			f()
+			l.last = nil
 		case <-enough:
 			return
 		}
@@ -159,18 +166,30 @@ func (l *loop) pass(ctx context.Context) {
 		return
 	}
 	seen := l.observer.current() // before the ports: they may only be newer
-	l.hear(l.links.TakeHint())
+	hint := l.links.TakeHint()
+	l.hear(hint)
 	if changed, by := l.tables.takeRules(); changed || seen.reads != l.reads {
 		// Docker writes its chains anew when a network comes, or it starts.
 		l.reads = seen.reads
 		l.police.soon(by)
 	}
-	ports := l.links.Snapshot()
-	cfg := l.settings.config()
+	now, in := time.Now(), l.inputs(seen)
+	if l.last != nil && in.same(l.last) {
+		if l.tables.takeGuard() || !hint.Empty() {
+			l.again = earlier(now.Add(hintGather), l.again)
+		}
+		if !l.due(now) {
+			l.alert(now, l.state.Load())
+			return
+		}
+	}
+	l.tables.takeGuard() // this pass looks
+	l.last, l.again = &in, time.Time{}
+	ports, cfg := in.ports, in.cfg
 	seen.view = trusting(l.holder.view(seen.view, ports), cfg.TrustImageLabels)
 	l.police.networks = allOf(seen.view)
 	op := endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}
-	ground := site{ports: ports, op: *cfg, devices: l.links.Devices(), watches: l.sentry.mode == guard.Monitor}
+	ground := site{ports: ports, op: *cfg, devices: in.devices, watches: l.sentry.mode == guard.Monitor}
 	ground.own = hostPorts(ports, ground.devices, cfg.Uplinks)
 	op.Left = l.left(seen, op, ground)
 	endpoints := endpoint.Join(endpoint.Observation{View: seen.view, Ports: ports, Fresh: seen.fresh,
@@ -203,12 +222,13 @@ func (l *loop) pass(ctx context.Context) {
 		watched := watch(s.desires, here, func(d *desire) verdict { return l.admit(d, s.policing) })
 		l.sentry.apply(here, l.sentry.shutting(watched, shut, l.police.holds), elsewhere(s.desires))
 		if l.police.after(ctx, &l.handover) {
+			l.last = nil // there is more to do, or to tell
 			l.wakeup.call()
 		}
-		now := time.Now()
+		now = time.Now()
 		s.guarding = l.sentry.report
 		s.unknown = here.unknownPorts(s.desires, seen, now)
-		l.alerts.pass(now, s.desires, here.lasting(s.desires, s.unknown, s.guarding, now))
+		s.here = here
 		s.ground = here.findings(op.Left, s.unknown)
 		l.tellGround(s.ground)
 		s.guardErr = l.sentry.err
@@ -233,6 +253,22 @@ func (l *loop) pass(ctx context.Context) {
 	s.admission = l.sentry.admission
 	l.tell(s)
 	l.state.Store(s)
+	l.again = l.recheck(now, s, ports)
+	l.alert(now, s)
+}
+
+// due tells whether a part of a pass is due though nothing changed that is known.
+func (l *loop) due(now time.Time) bool {
+	shaping := l.shaping.next()
+	return !shaping.IsZero() && !now.Before(shaping) || !now.Before(l.police.next()) || !now.Before(l.sentry.at) ||
+		!l.again.IsZero() && !now.Before(l.again)
+}
+
+// alert tells of frames that were refused since the last time, when it is time.
+func (l *loop) alert(now time.Time, s *state) {
+	if s != nil && s.observed.complete && !now.Before(l.alerts.next) {
+		l.alerts.pass(now, s.desires, s.here.lasting(s.desires, s.unknown, s.guarding, now))
+	}
 }
 
 // narrowed gives the desires with what the ruling says of them.

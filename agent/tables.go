@@ -19,6 +19,7 @@ import (
 type tables struct {
 	mu    sync.Mutex
 	rules bool     // iptables' filter table was changed
+	guard bool     // a table of the guard's was changed
 	by    []string // the programs that did so, as the kernel names them
 	// touched: it was changed in the transaction whose messages are arriving.
 	touched bool
@@ -35,6 +36,16 @@ func (t *tables) takeRules() (bool, []string) {
 	changed, by := t.rules, t.by
 	t.rules, t.by = false, nil
 	return changed, by
+}
+
+// takeGuard tells whether a table of the guard's was changed since the last call, by
+// netguard itself or by others.
+func (t *tables) takeGuard() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	changed := t.guard
+	t.guard = false
+	return changed
 }
 
 // watch notes changes until ctx ends, netguard's own among them. A kernel
@@ -94,7 +105,7 @@ func (t *tables) follow(ctx context.Context, conn *netlink.Conn, wake func()) er
 func (t *tables) lost() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.rules, t.touched = true, true
+	t.rules, t.guard, t.touched = true, true, true
 }
 
 const (
@@ -139,6 +150,7 @@ func (t *tables) message(m netlink.Message) bool {
 		}
 		return true
 	case family == unix.NFPROTO_BRIDGE || family == unix.NFPROTO_INET:
+		t.guard = t.guard || table == guard.TableName
 		return table == guard.TableName
 	case (family == unix.NFPROTO_IPV4 || family == unix.NFPROTO_IPV6) && table == "filter":
 		t.touched = true

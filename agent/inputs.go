@@ -1,0 +1,73 @@
+package agent
+
+import (
+	"slices"
+	"time"
+
+	"netguard/agent/config"
+	"netguard/agent/docker"
+	"netguard/agent/link"
+	"netguard/netpolicy"
+)
+
+// hintGather is how long what the kernel told of ports that are known waits for more: of
+// each of its own changes netguard hears as well.
+const hintGather = 10 * time.Millisecond
+
+// inputs are what a pass works from, beside what it reads of the kernel. What it points to
+// does not change.
+type inputs struct {
+	seen    observed
+	ports   []link.Port
+	devices []link.Device
+	bridges map[string]int
+	cfg     *config.Config
+	catalog *netpolicy.Catalog
+}
+
+func (l *loop) inputs(seen observed) inputs {
+	return inputs{seen, l.links.Snapshot(), l.links.Devices(), l.links.Bridges(), l.settings.config(), l.policies.now.Load()}
+}
+
+// same tells whether a pass would work from the same.
+func (i *inputs) same(o *inputs) bool {
+	return i.cfg == o.cfg && i.catalog == o.catalog && i.seen.same(&o.seen) && slices.Equal(i.devices, o.devices) && sameBridges(i.bridges, o.bridges) &&
+		len(i.ports) == len(o.ports) && (len(i.ports) == 0 || &i.ports[0] == &o.ports[0])
+}
+
+func sameBridges(a, b map[string]int) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for name, index := range a {
+		if b[name] != index {
+			return false
+		}
+	}
+	return true
+}
+
+// same tells whether the engine was read with the same result.
+func (o *observed) same(p *observed) bool {
+	return o.complete == p.complete && o.reads == p.reads && o.old == p.old && !another(o.err, p.err) &&
+		o.view.Version == p.view.Version && o.view.DataPort == p.view.DataPort &&
+		docker.Identical(o.view.Containers, p.view.Containers) && docker.Identical(o.view.Networks, p.view.Networks) &&
+		docker.Identical(o.fresh, p.fresh) && docker.Identical(o.sandboxes, p.sandboxes)
+}
+
+// recheck is when a pass is due because time alone decides something: what Docker
+// lacks, and ports that are nobody's yet.
+func (l *loop) recheck(now time.Time, s *state, ports []link.Port) time.Time {
+	if len(s.held) > 0 {
+		return now.Add(heldFor / 2)
+	}
+	var at time.Time
+	for i := len(ports) - 1; i >= 0; i-- { // the youngest are the last
+		ripe := ports[i].Since.Add(patience)
+		if !now.Before(ripe) {
+			break
+		}
+		at = earlier(ripe, at)
+	}
+	return at
+}
