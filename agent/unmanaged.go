@@ -8,10 +8,9 @@ import (
 
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
+	"netguard/internal/label"
 	"netguard/shaper"
 )
-
-const labelPrefix = "netguard."
 
 // inVain notes the labels that have no effect on an endpoint, because netguard can
 // do nothing about its network. Who wrote them may think otherwise. Those of another
@@ -20,7 +19,7 @@ func (d *desire) inVain(on []string) {
 	names := map[string]bool{}
 	for _, c := range append([]docker.Container{d.Container}, d.Sharers...) {
 		for name, value := range c.Labels {
-			if !strings.HasPrefix(name, labelPrefix) || name == endpoint.Label && value == "false" {
+			if !strings.HasPrefix(name, label.Prefix) || name == endpoint.Label && value == "false" {
 				continue
 			}
 			of := shaper.Network(name)

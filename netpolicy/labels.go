@@ -6,39 +6,33 @@ import (
 	"slices"
 	"strings"
 
+	"netguard/internal/label"
 	"netguard/internal/strictyaml"
 )
 
 const (
-	labelPrefix  = "netguard."
-	labelIngress = "netguard.ingress"
-	labelEgress  = "netguard.egress"
-	labelEnabled = "netguard.enabled"
-	labelAllow   = "netguard.guard.allow"
-	labelLimit   = "netguard.guard.connections"
-	labelDHCP    = "netguard.guard.dhcp"
+	labelPrefix  = label.Prefix
+	labelIngress = label.Ingress
+	labelEgress  = label.Egress
 )
 
 var policyLabels = [2]string{Ingress: labelIngress, Egress: labelEgress}
 
 // Claims tells whether a label is a policy, so that it is this package's to read
 // or to refuse.
-func Claims(label string) bool { return label == labelIngress || label == labelEgress }
+func Claims(key string) bool { return key == labelIngress || key == labelEgress }
 
 // knownLabels are those with a name of their own, to guess what a misspelt one
 // was meant to be.
-var knownLabels = []string{
-	labelIngress, labelEgress, labelEnabled, labelAllow, labelLimit, labelDHCP,
-	"netguard.ingress.rate", "netguard.egress.rate", "netguard.ingress.burst", "netguard.egress.burst",
-}
+var knownLabels = label.Keys()
 
 // claimed tells whether somebody reads a label, or refuses it with words of his
 // own. Whatever is about bandwidth is the shaper's.
-func claimed(label string) bool {
-	if slices.Contains(knownLabels, label) {
+func claimed(key string) bool {
+	if slices.Contains(knownLabels, key) {
 		return true
 	}
-	rest, ok := strings.CutPrefix(label, labelPrefix)
+	rest, ok := strings.CutPrefix(key, labelPrefix)
 	return ok && (strings.HasPrefix(rest, "ingress.") || strings.HasPrefix(rest, "egress.") || strings.HasPrefix(rest, "network.") ||
 		strings.HasSuffix(rest, ".rate") || strings.HasSuffix(rest, ".burst"))
 }

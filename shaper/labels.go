@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"netguard/internal/label"
 )
 
 // Direction is a direction of traffic as the container sees it.
@@ -25,7 +27,7 @@ func (d Direction) String() string {
 }
 
 const (
-	labelPrefix   = "netguard."
+	labelPrefix   = label.Prefix
 	networkPrefix = labelPrefix + "network."
 )
 

@@ -7,11 +7,12 @@ import (
 	"slices"
 
 	"netguard/agent/docker"
+	"netguard/internal/label"
 )
 
 // Label is the one that turns netguard off for a container, where the operator
 // permits it.
-const Label = "netguard.enabled"
+const Label = label.Enabled
 
 // Operator is what the configuration says about which endpoints are managed.
 type Operator struct {

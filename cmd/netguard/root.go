@@ -37,7 +37,7 @@ configuration; 3 no agent answers.`,
 	flags.StringVar(&g.config, "config", config.DefaultPath, "configuration `file`")
 	flags.StringVar(&g.dockerHost, "docker-host", "", "`URL` of the Docker engine (default: docker_host of the configuration, else unix:///var/run/docker.sock)")
 	flags.StringVar(&g.socket, "socket", "", "`path` of the agent's socket (default: socket of the configuration, else "+config.DefaultSocket+")")
-	root.AddCommand(newAgent(g), newStatus(g), newPolicy(g), newMonitor(g), newDoctor(g), newCleanup(g), newVersion())
+	root.AddCommand(newAgent(g), newStatus(g), newPolicy(g), newMonitor(g), newDoctor(g), newLabels(), newCleanup(g), newVersion())
 	root.SetOut(stdout) // the completion verbs keep what they find here
 	root.SetErr(stderr)
 	root.InitDefaultCompletionCmd()

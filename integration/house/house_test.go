@@ -28,6 +28,9 @@ go.yaml.in/yaml/v4/...`)
 // strictYAML walks what people write, for policy and for the configuration.
 const strictYAML = "netguard/internal/strictyaml"
 
+// labels is the registry of labels, which names them for all.
+const labels = "netguard/internal/label"
+
 type rule struct {
 	says string
 	// about are the packages that the rule is about, except those of but.
@@ -46,17 +49,17 @@ var rules = []rule{
 	{
 		says:  "policy is pure: it knows neither the shaper nor Docker nor the kernel",
 		about: []string{"netguard/netpolicy"},
-		only:  true, allowed: append([]string{strictYAML}, known...),
+		only:  true, allowed: append([]string{strictYAML, labels}, known...),
 	},
 	{
-		says:  "what policy reads YAML with is pure, and knows nobody",
-		about: []string{strictYAML},
+		says:  "what policy reads YAML with is pure, and knows nobody, as does the registry of labels",
+		about: []string{strictYAML, labels},
 		only:  true, allowed: known,
 	},
 	{
 		says:  "the shaper is pure: it knows neither policy nor Docker nor the kernel",
 		about: []string{"netguard/shaper"},
-		only:  true, allowed: known,
+		only:  true, allowed: append([]string{labels}, known...),
 	},
 	{
 		says:    "drivers know what they carry out, and nothing above",

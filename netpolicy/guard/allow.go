@@ -6,10 +6,12 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+
+	"netguard/internal/label"
 )
 
 // LabelAllow is the label that ParseAllow reads.
-const LabelAllow = "netguard.guard.allow"
+const LabelAllow = label.Allow
 
 // MaxAllow bounds the entries of a label: each MAC is combined with each address.
 const MaxAllow = 32

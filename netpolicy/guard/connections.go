@@ -3,10 +3,12 @@ package guard
 import (
 	"fmt"
 	"strconv"
+
+	"netguard/internal/label"
 )
 
 // LabelConnections is the label that ParseConnections reads.
-const LabelConnections = "netguard.guard.connections"
+const LabelConnections = label.Connections
 
 // DefaultConnections is how many connections a container may have open at a time,
 // if nobody says otherwise: a quarter of the host's table as it mostly is.

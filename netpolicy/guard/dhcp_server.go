@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/google/nftables/expr"
+
+	"netguard/internal/label"
 )
 
 // Who answers a DHCP client becomes its router. So nothing that a container sends from a
@@ -17,7 +19,7 @@ import (
 // Where it cannot, answers to relays alone leave.
 
 // LabelDHCP is the label that ParseDHCP reads.
-const LabelDHCP = "netguard.guard.dhcp"
+const LabelDHCP = label.DHCP
 
 // ParseDHCP reads the label netguard.guard.dhcp. It has one value.
 func ParseDHCP(label string) error {
