@@ -27,6 +27,7 @@ import (
 	"netguard/agent/docker"
 	"netguard/agent/link"
 	"netguard/agent/metrics"
+	"netguard/agent/observe"
 	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
 	"netguard/shaper/tc"
@@ -130,8 +131,9 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 
-	view := &observer{engine: engine, links: links, log: log, wakeup: newWake()}
-	reconcile := newLoop(log, driver, links, view, s)
+	reconcile := newLoop(log, driver, links, s)
+	view := observe.New(engine, links, log, reconcile.wakeup.Call)
+	reconcile.observes(view)
 	reconcile.policies, reconcile.police = rules, &police{log: log, driver: filter, links: links, route: reconcile.routes.to, monitor: o.monitors()}
 	reconcile.tables = &tables{}
 	reconcile.memory = recall(memoryPath(), log)
@@ -141,7 +143,6 @@ func Run(ctx context.Context, o Options) error {
 	if o.monitors() {
 		reconcile.sentry.mode = guard.Monitor
 	}
-	view.notify = reconcile.wakeup.call
 	refused := newRefused(log, reconcile, links, samples, o.monitors())
 	around := &surroundings{options: filtering}
 	defer around.close()
@@ -175,7 +176,7 @@ func openGuard(log *slog.Logger) (*guard.Driver, error) {
 type parts struct {
 	links   *link.Table
 	engine  *docker.Engine
-	view    *observer
+	view    *observe.Observer
 	loop    *loop
 	status  *statusReader
 	server  *control.Server
@@ -199,11 +200,11 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 	start("watch links", func(ctx context.Context) error {
 		return p.links.Watch(ctx, func() {
 			once.Do(func() { close(listed) })
-			p.loop.wakeup.call()
-			p.view.wakeup.call()
+			p.loop.wakeup.Call()
+			p.view.Wake()
 		})
 	})
-	start("watch docker", func(ctx context.Context) error { return p.engine.Watch(ctx, p.view.wakeup.call) })
+	start("watch docker", func(ctx context.Context) error { return p.engine.Watch(ctx, p.view.Wake) })
 	afterwards := func(task func(context.Context) error) func(context.Context) error {
 		return func(ctx context.Context) error {
 			select {
@@ -214,7 +215,7 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 			}
 		}
 	}
-	start("observe docker", afterwards(p.view.run))
+	start("observe docker", afterwards(p.view.Run))
 	start("reconcile", afterwards(p.loop.run))
 	start("serve control socket", p.server.Serve)
 	for _, task := range p.refused.tasks() {
@@ -235,17 +236,17 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 	start("watch configuration", func(ctx context.Context) error {
 		return config.Watch(ctx, o.ConfigPath, log, func() {
 			if s.reload(o, log) {
-				p.loop.wakeup.call()
+				p.loop.wakeup.Call()
 			}
 		})
 	})
 	start("watch policies", func(ctx context.Context) error {
 		return config.WatchDir(ctx, cfg.PolicyDir, policyFiles, log, func() {
 			p.loop.policies.reload(ctx, log)
-			p.loop.wakeup.call()
+			p.loop.wakeup.Call()
 		})
 	})
-	start("watch nftables", func(ctx context.Context) error { return p.loop.tables.watch(ctx, p.loop.wakeup.call) })
+	start("watch nftables", func(ctx context.Context) error { return p.loop.tables.watch(ctx, p.loop.wakeup.Call) })
 	start("notify systemd", afterwards(notify(log)))
 	err := g.Wait()
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)

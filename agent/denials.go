@@ -11,6 +11,7 @@ import (
 
 	"netguard/agent/control"
 	"netguard/agent/events"
+	"netguard/agent/pace"
 	"netguard/netpolicy"
 	"netguard/netpolicy/iptables"
 )
@@ -34,7 +35,7 @@ type denials struct {
 	mu    sync.Mutex
 	flows map[denial]uint64
 	lost  uint64
-	some  wake
+	some  pace.Wakeup
 
 	judge *netpolicy.Judge // of the rule set that was asked last
 	rules *netpolicy.RuleSet
@@ -75,7 +76,7 @@ func (n *denials) add(s events.Sample) {
 		n.flows = map[denial]uint64{}
 	}
 	n.flows[d]++
-	n.some.call()
+	n.some.Call()
 }
 
 // run tells what was added, until ctx ends.

@@ -16,6 +16,7 @@ import (
 	"netguard/agent/endpoint"
 	"netguard/agent/events"
 	"netguard/agent/link"
+	"netguard/agent/pace"
 	"netguard/netpolicy"
 )
 
@@ -56,7 +57,7 @@ deny: [{egress: {to: [{cidr: 169.254.169.254/32}]}}]
 	hub := &events.Hub{}
 	watch := hub.Subscribe(nil)
 	t.Cleanup(watch.Close)
-	return &denials{log: slog.New(slog.DiscardHandler), hub: hub, state: func() *state { return s }, some: newWake(),
+	return &denials{log: slog.New(slog.DiscardHandler), hub: hub, state: func() *state { return s }, some: pace.NewWakeup(),
 		local: func() (map[netip.Addr]bool, error) { return map[netip.Addr]bool{hostAddr: true}, nil }}, watch
 }
 

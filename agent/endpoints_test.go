@@ -10,6 +10,7 @@ import (
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
+	"netguard/agent/observe"
 	"netguard/netpolicy/guard"
 	"netguard/shaper/tc"
 )
@@ -69,16 +70,16 @@ func TestStateOfAnEndpointWithoutAPort(t *testing.T) {
 
 // An agent that has only begun says so, and does not cry wolf.
 func TestStarting(t *testing.T) {
-	read := observed{at: time.Now()}
+	read := observe.Snapshot{At: time.Now()}
 	for name, c := range map[string]struct {
-		o        observed
+		o        observe.Snapshot
 		complete bool
 		age      time.Duration
 		want     bool
 	}{
 		"nothing is read yet":            {age: time.Second, want: true},
 		"Docker takes too long":          {age: patient},
-		"Docker answered with an error":  {o: observed{err: errors.New("no")}, age: time.Second},
+		"Docker answered with an error":  {o: observe.Snapshot{Err: errors.New("no")}, age: time.Second},
 		"Docker answered":                {o: read, complete: true, age: time.Second},
 		"Docker answered, no pass since": {o: read, age: time.Second},
 	} {

@@ -8,11 +8,9 @@ import (
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
+	"netguard/agent/observe"
+	"netguard/agent/pace"
 )
-
-// heldFor is how long Docker may have forgotten a container whose port is there:
-// while one stops it does so for a moment.
-const heldFor = 2 * time.Second
 
 // holder keeps what Docker does not list and the kernel has. It is part of the
 // loop's goroutine.
@@ -37,8 +35,8 @@ func (h *holder) view(v docker.View, ports []link.Port) docker.View {
 		if !known {
 			since = now
 		}
-		first = earlier(since, first)
-		if h.held[key] = since; now.Sub(since) >= heldFor {
+		first = pace.Soonest(since, first)
+		if h.held[key] = since; now.Sub(since) >= observe.LackingFor {
 			long++
 		}
 	}
@@ -64,7 +62,7 @@ func (h *holder) joined(endpoints []*endpoint.Endpoint) {
 func heldFinding(held map[endpoint.Key]time.Time, now time.Time) string {
 	n := 0
 	for _, since := range held {
-		if now.Sub(since) >= heldFor {
+		if now.Sub(since) >= observe.LackingFor {
 			n++
 		}
 	}

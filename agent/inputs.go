@@ -5,8 +5,9 @@ import (
 	"time"
 
 	"netguard/agent/config"
-	"netguard/agent/docker"
 	"netguard/agent/link"
+	"netguard/agent/observe"
+	"netguard/agent/pace"
 	"netguard/netpolicy"
 )
 
@@ -17,7 +18,7 @@ const hintGather = 10 * time.Millisecond
 // inputs are what a pass works from, beside what it reads of the kernel. What it points to
 // does not change.
 type inputs struct {
-	seen    observed
+	seen    observe.Snapshot
 	ports   []link.Port
 	devices []link.Device
 	bridges map[string]int
@@ -25,13 +26,13 @@ type inputs struct {
 	catalog *netpolicy.Catalog
 }
 
-func (l *loop) inputs(seen observed) inputs {
+func (l *loop) inputs(seen observe.Snapshot) inputs {
 	return inputs{seen, l.links.Snapshot(), l.links.Devices(), l.links.Bridges(), l.settings.config(), l.policies.now.Load()}
 }
 
 // same tells whether a pass would work from the same.
 func (i *inputs) same(o *inputs) bool {
-	return i.cfg == o.cfg && i.catalog == o.catalog && i.seen.same(&o.seen) && slices.Equal(i.devices, o.devices) && sameBridges(i.bridges, o.bridges) &&
+	return i.cfg == o.cfg && i.catalog == o.catalog && i.seen.Same(&o.seen) && slices.Equal(i.devices, o.devices) && sameBridges(i.bridges, o.bridges) &&
 		len(i.ports) == len(o.ports) && (len(i.ports) == 0 || &i.ports[0] == &o.ports[0])
 }
 
@@ -47,19 +48,11 @@ func sameBridges(a, b map[string]int) bool {
 	return true
 }
 
-// same tells whether the engine was read with the same result.
-func (o *observed) same(p *observed) bool {
-	return o.complete == p.complete && o.reads == p.reads && o.old == p.old && !another(o.err, p.err) &&
-		o.view.Version == p.view.Version && o.view.DataPort == p.view.DataPort &&
-		docker.Identical(o.view.Containers, p.view.Containers) && docker.Identical(o.view.Networks, p.view.Networks) &&
-		docker.Identical(o.fresh, p.fresh) && docker.Identical(o.sandboxes, p.sandboxes)
-}
-
 // recheck is when a pass is due because time alone decides something: what Docker
 // lacks, and ports that are nobody's yet.
 func (l *loop) recheck(now time.Time, s *state, ports []link.Port) time.Time {
 	if len(s.held) > 0 {
-		return now.Add(heldFor / 2)
+		return now.Add(observe.LackingFor / 2)
 	}
 	var at time.Time
 	for i := len(ports) - 1; i >= 0; i-- { // the youngest are the last
@@ -67,7 +60,7 @@ func (l *loop) recheck(now time.Time, s *state, ports []link.Port) time.Time {
 		if !now.Before(ripe) {
 			break
 		}
-		at = earlier(ripe, at)
+		at = pace.Soonest(ripe, at)
 	}
 	return at
 }

@@ -11,6 +11,8 @@ import (
 	"netguard/agent/config"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
+	"netguard/agent/observe"
+	"netguard/agent/pace"
 	"netguard/netpolicy/guard"
 	"netguard/shaper/tc"
 )
@@ -33,7 +35,7 @@ type loop struct {
 	shaping  *shaping
 	features tc.Features // set before run
 	links    *link.Table
-	observer *observer
+	observer *observe.Observer
 	settings *settings
 	policies *policies
 	police   *police
@@ -43,7 +45,7 @@ type loop struct {
 	memory   *memory
 	asks     chan func()
 	routes   routes
-	wakeup   wake
+	wakeup   pace.Wakeup
 
 	holder *holder
 	bound  endpoint.Bindings
@@ -74,7 +76,7 @@ type loop struct {
 type state struct {
 	desires  []*desire
 	errs     map[endpoint.Key]error // why the kernel could not be brought to it
-	observed observed
+	observed observe.Snapshot
 	held     map[endpoint.Key]time.Time
 	policing *policing
 	guarding guard.Report
@@ -89,12 +91,15 @@ type state struct {
 	here      site
 }
 
-func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, observer *observer, s *settings) *loop {
-	return &loop{log: log, driver: driver, links: links, observer: observer, settings: s, holder: &holder{log: log, tell: observer.lacking},
-		wakeup: newWake(), bound: endpoint.NewBindings(), told: map[endpoint.Key]*tale{}, admitted: map[uint64]bool{}, asks: make(chan func()),
+func newLoop(log *slog.Logger, driver *tc.Driver, links *link.Table, s *settings) *loop {
+	return &loop{log: log, driver: driver, links: links, settings: s, holder: &holder{log: log},
+		wakeup: pace.NewWakeup(), bound: endpoint.NewBindings(), told: map[endpoint.Key]*tale{}, admitted: map[uint64]bool{}, asks: make(chan func()),
 		shaping: newShaping(log, driver, func(index int) bool { _, err := links.Resolve(index); return errors.Is(err, link.ErrNotFound) }),
 		routes:  routes{ask: links.RouteTo, own: links.Addresses}}
 }
+
+// observes says who tells of the engine. It is called before run.
+func (l *loop) observes(o *observe.Observer) { l.observer, l.holder.tell = o, o.Lacking }
 
 // run reconciles until ctx ends. What is in the kernel stays there.
 func (l *loop) run(ctx context.Context) error {
@@ -112,7 +117,7 @@ func (l *loop) run(ctx context.Context) error {
 				at = next
 			}
 		}
-		at = earlier(earlier(at, l.alerts.next), l.again)
+		at = pace.Soonest(pace.Soonest(at, l.alerts.next), l.again)
 		timer := time.NewTimer(time.Until(at))
 		select {
 		case <-ctx.Done():
@@ -165,18 +170,18 @@ func (l *loop) pass(ctx context.Context) {
 		l.shaping.begun = false
 		return
 	}
-	seen := l.observer.current() // before the ports: they may only be newer
+	seen := l.observer.Current() // before the ports: they may only be newer
 	hint := l.links.TakeHint()
 	l.hear(hint)
-	if changed, by := l.tables.takeRules(); changed || seen.reads != l.reads {
+	if changed, by := l.tables.takeRules(); changed || seen.Reads != l.reads {
 		// Docker writes its chains anew when a network comes, or it starts.
-		l.reads = seen.reads
+		l.reads = seen.Reads
 		l.police.soon(by)
 	}
 	now, in := time.Now(), l.inputs(seen)
 	if l.last != nil && in.same(l.last) {
 		if l.tables.takeGuard() || !hint.Empty() {
-			l.again = earlier(now.Add(hintGather), l.again)
+			l.again = pace.Soonest(now.Add(hintGather), l.again)
 		}
 		if !l.due(now) {
 			l.alert(now, l.state.Load())
@@ -186,21 +191,21 @@ func (l *loop) pass(ctx context.Context) {
 	l.tables.takeGuard() // this pass looks
 	l.last, l.again = &in, time.Time{}
 	ports, cfg := in.ports, in.cfg
-	seen.view = trusting(l.holder.view(seen.view, ports), cfg.TrustImageLabels)
-	l.police.networks = allOf(seen.view)
+	seen.View = trusting(l.holder.view(seen.View, ports), cfg.TrustImageLabels)
+	l.police.networks = allOf(seen.View)
 	op := endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}
 	ground := site{ports: ports, op: *cfg, devices: in.devices, watches: l.sentry.mode == guard.Monitor}
 	ground.own = hostPorts(ports, ground.devices, cfg.Uplinks)
 	op.Left = l.left(seen, op, ground)
-	endpoints := endpoint.Join(endpoint.Observation{View: seen.view, Ports: ports, Fresh: seen.fresh,
-		Sandboxes: seen.sandboxes, Now: time.Now()}, op, l.bound)
-	l.observer.contested(endpoints)
+	endpoints := endpoint.Join(endpoint.Observation{View: seen.View, Ports: ports, Fresh: seen.Fresh,
+		Sandboxes: seen.Sandboxes, Now: time.Now()}, op, l.bound)
+	l.observer.Contested(endpoints)
 	l.holder.joined(endpoints)
 	s := &state{desires: l.drafts.desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, observed: seen, held: l.holder.held}
-	if seen.complete { // before that nobody knows whose the ports are
-		l.memory.keep(seen.view, seen.reads)
+	if seen.Complete { // before that nobody knows whose the ports are
+		l.memory.keep(seen.View, seen.Reads)
 		here := ground
-		here.managed = managedBridges(seen.view, l.links.Bridges(), op)
+		here.managed = managedBridges(seen.View, l.links.Bridges(), op)
 		l.sentry.quarantine(here) // before anything that takes long
 		words := extras{cfg.Claims, l.routes.to, l.links.Bridges(), ground.own}
 		s.desires = copies(s.desires)
@@ -209,7 +214,7 @@ func (l *loop) pass(ctx context.Context) {
 			l.log.Error("link-local addresses of containers do not count: the guard's table cannot be read", "error", err)
 		}
 		changed := l.decided.settle(s.desires)
-		l.police.swarm = swarmPort(seen.view, *cfg)
+		l.police.swarm = swarmPort(seen.View, *cfg)
 		l.police.compile(l.policies.now.Load(), s.desires, len(cfg.Claims) > 0 || l.locals.ever)
 		l.sentry.policed = l.sentry.policed || l.police.ruling.any()
 		shut := l.police.ruling.shut(s.desires)
@@ -218,12 +223,12 @@ func (l *loop) pass(ctx context.Context) {
 		l.handOver(ctx, s.desires, changed)
 		s.policing = l.police.result()
 		s.desires = l.narrowed(s.desires, s.policing.ruling, cfg)
-		l.shaping.apply(s.desires, ports, seen.old)
+		l.shaping.apply(s.desires, ports, seen.Old)
 		watched := watch(s.desires, here, func(d *desire) verdict { return l.admit(d, s.policing) })
 		l.sentry.apply(here, l.sentry.shutting(watched, shut, l.police.holds), elsewhere(s.desires))
 		if l.police.after(ctx, &l.handover) {
 			l.last = nil // there is more to do, or to tell
-			l.wakeup.call()
+			l.wakeup.Call()
 		}
 		now = time.Now()
 		s.guarding = l.sentry.report
@@ -266,7 +271,7 @@ func (l *loop) due(now time.Time) bool {
 
 // alert tells of frames that were refused since the last time, when it is time.
 func (l *loop) alert(now time.Time, s *state) {
-	if s != nil && s.observed.complete && !now.Before(l.alerts.next) {
+	if s != nil && s.observed.Complete && !now.Before(l.alerts.next) {
 		l.alerts.pass(now, s.desires, s.here.lasting(s.desires, s.unknown, s.guarding, now))
 	}
 }
@@ -291,15 +296,15 @@ func (l *loop) narrowed(desires []*desire, r *ruling, cfg *config.Config) []*des
 
 // left says why bridges are not taken. While admission is open nothing is cut there, and
 // before Docker has answered it is as with the networks of before.
-func (l *loop) left(seen observed, op endpoint.Operator, here site) map[string]string {
+func (l *loop) left(seen observe.Snapshot, op endpoint.Operator, here site) map[string]string {
 	if l.settings.config().AdmissionOpen {
 		return nil
 	}
-	view := seen.view
-	if !seen.complete {
+	view := seen.View
+	if !seen.Complete {
 		view = l.memory.view
 	}
-	left, err := l.taking.left(view, l.links.Bridges(), op, here.own, func(bridge string) []string { return here.foreign(bridge, view, seen.sandboxes) })
+	left, err := l.taking.left(view, l.links.Bridges(), op, here.own, func(bridge string) []string { return here.foreign(bridge, view, seen.Sandboxes) })
 	if err != nil {
 		l.log.Error("it cannot be told which bridges an earlier agent guarded; taking all", "error", err)
 	}

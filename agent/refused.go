@@ -8,6 +8,7 @@ import (
 
 	"netguard/agent/events"
 	"netguard/agent/link"
+	"netguard/agent/pace"
 	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
 )
@@ -26,7 +27,7 @@ type refused struct {
 func newRefused(log *slog.Logger, l *loop, links *link.Table, noSamples error, monitor bool) *refused {
 	hub, c := &events.Hub{}, &claims{}
 	r := &refused{log: log, hub: hub, claims: c, groups: map[uint16]func(events.Sample){}}
-	r.denials = &denials{log: log, hub: hub, state: l.state.Load, local: links.Addresses, some: newWake()}
+	r.denials = &denials{log: log, hub: hub, state: l.state.Load, local: links.Addresses, some: pace.NewWakeup()}
 	if monitor {
 		r.denials.would = &wouldBe{log: log}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"netguard/agent/control"
 	"netguard/agent/docker"
+	"netguard/agent/observe"
 	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
 	"netguard/shaper/tc"
@@ -44,8 +45,8 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 	out := control.Status{
 		Mode:      r.mode,
 		Admission: s.admission,
-		Docker: control.Docker{Version: s.observed.view.Version, Firewall: s.observed.view.Firewall,
-			Connected: r.engine.Watching(), ReadAt: s.observed.at.UTC()},
+		Docker: control.Docker{Version: s.observed.View.Version, Firewall: s.observed.View.Firewall,
+			Connected: r.engine.Watching(), ReadAt: s.observed.At.UTC()},
 		Shaper:       control.Shaper{Leaf: string(r.loop.features.Leaf), Missing: r.loop.features.Missing},
 		Guard:        is.guard,
 		VerifiedAt:   is.at,
@@ -61,15 +62,15 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 		out.InSync = false
 		out.Findings = append(out.Findings, text)
 	}
-	now := r.loop.observer.current()
-	out.Starting = starting(now, s.observed.complete, time.Since(r.began))
+	now := r.loop.observer.Current()
+	out.Starting = starting(now, s.observed.Complete, time.Since(r.began))
 	if !out.Starting {
 		out.Findings = append(out.Findings, engineFindings(out.Docker.Connected, now, time.Now())...)
 	}
 	if text := heldFinding(s.held, time.Now()); text != "" {
 		out.Findings = append(out.Findings, text)
 	}
-	if !s.observed.complete {
+	if !s.observed.Complete {
 		out.InSync = false
 	}
 	out.Findings = append(append(out.Findings, s.ground...), s.fights...)
@@ -127,23 +128,23 @@ const patient = 3 * time.Second
 
 // starting tells whether an agent of some age is only about to read Docker's containers.
 // Docker is given as long to answer as always.
-func starting(o observed, complete bool, age time.Duration) bool {
-	return !complete && o.at.IsZero() && o.err == nil && age < patient
+func starting(o observe.Snapshot, complete bool, age time.Duration) bool {
+	return !complete && o.At.IsZero() && o.Err == nil && age < patient
 }
 
 // engineFindings say how Docker is, and how old what is known of it.
-func engineFindings(connected bool, o observed, now time.Time) []string {
+func engineFindings(connected bool, o observe.Snapshot, now time.Time) []string {
 	age := "nothing is known of its containers yet"
-	if !o.at.IsZero() {
-		age = fmt.Sprintf("what is known of its containers is %v old", max(now.Sub(o.at), 0).Round(time.Second))
+	if !o.At.IsZero() {
+		age = fmt.Sprintf("what is known of its containers is %v old", max(now.Sub(o.At), 0).Round(time.Second))
 	}
 	switch {
 	case !connected:
 		return []string{"docker does not answer: what is enforced stays enforced, and new containers are not seen until it does; is dockerd running? " + age}
-	case o.err != nil:
-		return []string{fmt.Sprintf("docker cannot be read: %v: what is enforced stays enforced, and new containers are not seen until it can; %s", o.err, age)}
-	case !o.asking.IsZero() && now.Sub(o.asking) >= patient:
-		return []string{fmt.Sprintf("docker has not answered for %v: new containers are not seen until it does; is the host overloaded? %s", now.Sub(o.asking).Round(time.Second), age)}
+	case o.Err != nil:
+		return []string{fmt.Sprintf("docker cannot be read: %v: what is enforced stays enforced, and new containers are not seen until it can; %s", o.Err, age)}
+	case !o.Asking.IsZero() && now.Sub(o.Asking) >= patient:
+		return []string{fmt.Sprintf("docker has not answered for %v: new containers are not seen until it does; is the host overloaded? %s", now.Sub(o.Asking).Round(time.Second), age)}
 	}
 	return nil
 }
@@ -176,7 +177,7 @@ func (r *statusReader) rules(ctx context.Context, s *state) (rules, error) {
 func (r *statusReader) guarding(ctx context.Context, s *state) (guard.Report, error) {
 	var out guard.Report
 	var err error
-	if !s.observed.complete {
+	if !s.observed.Complete {
 		return out, nil
 	}
 	if asked := r.loop.ask(ctx, func() { out, err = r.loop.sentry.driver.Read() }); asked != nil {

@@ -10,6 +10,7 @@ import (
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
+	"netguard/agent/observe"
 	"netguard/netpolicy/guard"
 )
 
@@ -131,8 +132,8 @@ const patience = 5 * time.Second
 // unknownPorts are the ports of managed bridges that are nobody's, for longer than it
 // takes a container to start. While Docker cannot be read nothing is said of any: nobody
 // can be asked whose they are.
-func (s site) unknownPorts(desires []*desire, o observed, now time.Time) []link.Port {
-	if o.err != nil {
+func (s site) unknownPorts(desires []*desire, o observe.Snapshot, now time.Time) []link.Port {
+	if o.Err != nil {
 		return nil
 	}
 	known := map[int]bool{}

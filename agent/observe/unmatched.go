@@ -1,4 +1,4 @@
-package agent
+package observe
 
 import (
 	"slices"
@@ -6,6 +6,7 @@ import (
 
 	"netguard/agent/docker"
 	"netguard/agent/link"
+	"netguard/agent/pace"
 )
 
 const (
@@ -50,7 +51,7 @@ type matched struct {
 // port came up after they were read, at once; those that did not fit their bridge's
 // ports then, again and again. The time is when there is more to ask, zero for
 // never.
-func (u *unmatched) look(known *observed, ports []link.Port, now time.Time) (docker.Hint, time.Time) {
+func (u *unmatched) look(known *Snapshot, ports []link.Port, now time.Time) (docker.Hint, time.Time) {
 	h := docker.Hint{Networks: map[string]struct{}{}}
 	if u.byBridge == nil || len(ports) != len(u.ports) || len(ports) > 0 && &ports[0] != &u.ports[0] {
 		u.ports, u.byBridge = ports, map[string][]*link.Port{}
@@ -58,15 +59,15 @@ func (u *unmatched) look(known *observed, ports []link.Port, now time.Time) (doc
 			u.byBridge[ports[i].MasterName] = append(u.byBridge[ports[i].MasterName], &ports[i])
 		}
 	}
-	still, networks := map[unmatchedOne]asked{}, make(map[string]*matched, len(known.view.Networks))
+	still, networks := map[unmatchedOne]asked{}, make(map[string]*matched, len(known.View.Networks))
 	var next time.Time
-	for id, n := range known.view.Networks {
+	for id, n := range known.View.Networks {
 		if n.Bridge == "" {
 			continue
 		}
 		m := u.networks[id]
-		if m == nil || m.fresh != known.fresh[id] || !m.network.SameEndpoints(&n) || !slices.EqualFunc(m.ports, u.byBridge[n.Bridge], func(a, b *link.Port) bool { return a.Same(b) }) {
-			m = match(id, n, u.byBridge[n.Bridge], known.fresh[id])
+		if m == nil || m.fresh != known.Fresh[id] || !m.network.SameEndpoints(&n) || !slices.EqualFunc(m.ports, u.byBridge[n.Bridge], func(a, b *link.Port) bool { return a.Same(b) }) {
+			m = match(id, n, u.byBridge[n.Bridge], known.Fresh[id])
 		}
 		if networks[id] = m; m.later {
 			h.Networks[id] = struct{}{}
@@ -87,7 +88,7 @@ func (u *unmatched) look(known *observed, ports []link.Port, now time.Time) (doc
 				a.at = now.Add(a.wait)
 			}
 			still[who] = a
-			next = earlier(a.at, next)
+			next = pace.Soonest(a.at, next)
 		}
 	}
 	u.asked, u.networks = still, networks
@@ -117,22 +118,14 @@ func match(id string, n docker.Network, ports []*link.Port, fresh uint64) *match
 	return m
 }
 
-// earlier is the earlier of two times of which the second may be zero.
-func earlier(a, b time.Time) time.Time {
-	if b.IsZero() || a.Before(b) {
-		return a
-	}
-	return b
-}
-
 // unknown tells whether a bridge that is of no network that is known had its first
 // port since everything was read. Docker is asked once about each: it knows a
 // network before the network has ports.
-func unknown(known observed, ports []link.Port) bool {
-	if !known.complete {
+func unknown(known Snapshot, ports []link.Port) bool {
+	if !known.Complete {
 		return false
 	}
-	mine := known.view.Bridges()
+	mine := known.View.Bridges()
 	for _, p := range ports {
 		if !known.others[p.Master] && !mine[p.MasterName] {
 			return true

@@ -1,4 +1,6 @@
-package agent
+// Package observe keeps what is known of the Docker engine up to date, and asks it about
+// what the kernel has and the engine does not list. What it hands out does not change.
+package observe
 
 import (
 	"context"
@@ -12,6 +14,7 @@ import (
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
+	"netguard/agent/pace"
 )
 
 const (
@@ -25,43 +28,30 @@ const (
 	// listSoon is how long Docker's word of a new network may be behind the
 	// kernel's.
 	listSoon = 300 * time.Millisecond
+	// LackingFor is how long Docker may have forgotten a container whose port is there:
+	// while one stops it does so for a moment.
+	LackingFor = 2 * time.Second
+	// minAgain is how often everything is read at most for the sake of what Docker lacks.
+	minAgain = time.Second
 	// askAgain is after what time it is asked again whose a port is.
 	askAgain = time.Second
 	// inspectors is how many containers' sandboxes are asked for at a time.
 	inspectors = 8
 )
 
-// observed is what the observer knows of the engine. It does not change after
-// it was handed out.
-type observed struct {
-	view      docker.View
-	fresh     map[string]uint64 // see endpoint.Observation
-	sandboxes map[string]endpoint.Sandbox
-	old       uint64
-	complete  bool // everything was read at least once
-	reads     int  // how often networks were read
-	err       error
-
-	at     time.Time // of the last reading that succeeded
-	asking time.Time // since when an answer is waited for; zero if none is
-	// others are the bridges, by ifindex, that had ports when everything was
-	// read last, and are no network's.
-	others map[int]bool
-}
-
-// observer keeps a view of the engine up to date, in a goroutine of its own, so
+// Observer keeps a view of the engine up to date, in a goroutine of its own, so
 // that an engine that is slow to answer holds up nothing else.
-type observer struct {
+type Observer struct {
 	engine *docker.Engine
 	links  *link.Table
 	log    *slog.Logger
-	wakeup wake
+	wakeup pace.Wakeup
 	notify func() // tells the loop
 
 	unmatched unmatched
 
 	mu  sync.Mutex
-	now observed
+	now Snapshot
 	// lacks is since when Docker does not list what the kernel has; zero if it
 	// does.
 	lacks time.Time
@@ -69,8 +59,8 @@ type observer struct {
 	contests map[string]bool
 }
 
-// contested notes whose ports their MACs do not tell, and asks for their namespaces.
-func (o *observer) contested(endpoints []*endpoint.Endpoint) {
+// Contested notes whose ports their MACs do not tell, and asks for their namespaces.
+func (o *Observer) Contested(endpoints []*endpoint.Endpoint) {
 	contests, news := map[string]bool{}, false
 	for _, e := range endpoints {
 		if e.Contested {
@@ -84,13 +74,13 @@ func (o *observer) contested(endpoints []*endpoint.Endpoint) {
 	o.contests = contests
 	o.mu.Unlock()
 	if news {
-		o.wakeup.call()
+		o.wakeup.Call()
 	}
 }
 
 // waiting names the contested containers that do not run as far as is known, each time
 // that it is due: only of one that runs the namespace may be asked for.
-func (o *observer) waiting(v docker.View, now, due time.Time) docker.Hint {
+func (o *Observer) waiting(v docker.View, now, due time.Time) docker.Hint {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	h := docker.Hint{Containers: map[string]struct{}{}}
@@ -104,7 +94,7 @@ func (o *observer) waiting(v docker.View, now, due time.Time) docker.Hint {
 
 // settle asks for the namespaces of containers whose ports are contested, each time
 // that it is due, and tells when that is again.
-func (o *observer) settle(ctx context.Context, known *observed, due time.Time) time.Time {
+func (o *Observer) settle(ctx context.Context, known *Snapshot, due time.Time) time.Time {
 	o.mu.Lock()
 	contests := o.contests
 	o.mu.Unlock()
@@ -116,58 +106,67 @@ func (o *observer) settle(ctx context.Context, known *observed, due time.Time) t
 		return due
 	}
 	seen := o.links.Seen() // before the engine is asked
-	known.sandboxes = maps.Clone(known.sandboxes)
-	if known.sandboxes == nil {
-		known.sandboxes = map[string]endpoint.Sandbox{}
+	known.Sandboxes = maps.Clone(known.Sandboxes)
+	if known.Sandboxes == nil {
+		known.Sandboxes = map[string]endpoint.Sandbox{}
 	}
-	maps.Copy(known.sandboxes, o.findSandboxes(ctx, known.view, seen, func(id string) bool { return contests[id] }))
+	maps.Copy(known.Sandboxes, o.findSandboxes(ctx, known.View, seen, func(id string) bool { return contests[id] }))
 	return time.Now().Add(askAgain)
 }
 
-// lacking notes since when Docker does not list what the kernel has. Everything is
+// Lacking notes since when Docker does not list what the kernel has. Everything is
 // read again then: no event may tell.
-func (o *observer) lacking(since time.Time) {
+func (o *Observer) Lacking(since time.Time) {
 	o.mu.Lock()
 	was := o.lacks
 	o.lacks = since
 	o.mu.Unlock()
 	if was.IsZero() && !since.IsZero() {
-		o.wakeup.call()
+		o.wakeup.Call()
 	}
 }
 
 // relist is when everything should be read for the sake of what Docker lacks, if
 // it was last read then; zero if not. What lacks for long is asked for seldom.
-func (o *observer) relist(last time.Time) time.Time {
+func (o *Observer) relist(last time.Time) time.Time {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	if o.lacks.IsZero() {
 		return time.Time{}
 	}
-	at := o.lacks.Add(heldFor)
+	at := o.lacks.Add(LackingFor)
 	if !last.Before(at) {
-		at = last.Add(max(minFailing, last.Sub(o.lacks)/2))
+		at = last.Add(max(minAgain, last.Sub(o.lacks)/2))
 	}
 	return at
 }
 
-// current returns what is known.
-func (o *observer) current() observed {
+// Current returns what is known.
+func (o *Observer) Current() Snapshot {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.now
 }
 
+// New returns an observer. Notify is called, and must not block, when there is something
+// to act on.
+func New(engine *docker.Engine, links *link.Table, log *slog.Logger, notify func()) *Observer {
+	return &Observer{engine: engine, links: links, log: log, wakeup: pace.NewWakeup(), notify: notify}
+}
+
+// Wake has the observer look. It never blocks.
+func (o *Observer) Wake() { o.wakeup.Call() }
+
 // keep has others see it. The loop is told where it should act on it.
-func (o *observer) keep(n observed) {
+func (o *Observer) keep(n Snapshot) {
 	o.mu.Lock()
 	o.now = n
 	o.mu.Unlock()
 }
 
-// run reads what hints name until ctx ends. Links must have been listed.
-func (o *observer) run(ctx context.Context) error {
-	known := observed{fresh: map[string]uint64{}, old: o.links.Seen()}
+// Run reads what hints name until ctx ends. Links must have been listed.
+func (o *Observer) Run(ctx context.Context) error {
+	known := Snapshot{Fresh: map[string]uint64{}, Old: o.links.Seen()}
 	o.keep(known)
 	retry := minRetry
 	last := time.Now() // that everything was read
@@ -179,29 +178,29 @@ func (o *observer) run(ctx context.Context) error {
 		now := time.Now()
 		ask, next := o.unmatched.look(&known, ports, now)
 		hint.Merge(ask)
-		hint.Merge(o.waiting(known.view, now, settled))
-		list = earlier(list, o.relist(last))
+		hint.Merge(o.waiting(known.View, now, settled))
+		list = pace.Soonest(list, o.relist(last))
 		if soon := now.Add(listSoon); unknown(known, ports) && soon.Before(list) {
 			list = soon
 		}
 		if !now.Before(list) {
 			hint.Merge(docker.Hint{Full: true})
 		}
-		wait := time.Until(earlier(list, next))
+		wait := time.Until(pace.Soonest(list, next))
 		news := false
 		if !hint.Empty() {
 			began := time.Now()
-			known.asking = began
+			known.Asking = began
 			o.keep(known)
 			read := o.read(ctx, known, hint)
 			switch {
 			case ctx.Err() != nil:
 				return ctx.Err()
-			case read.err != nil:
-				if news = another(known.err, read.err); known.err == nil {
-					o.log.Warn("docker cannot be read; what is enforced stays enforced", "error", read.err)
+			case read.Err != nil:
+				if news = !sameError(known.Err, read.Err); known.Err == nil {
+					o.log.Warn("docker cannot be read; what is enforced stays enforced", "error", read.Err)
 				}
-				known.err = read.err
+				known.Err = read.Err
 				// What takes long to fail may take the processor's time.
 				wait = max(retry, min(time.Since(began), maxRest))
 				retry = min(2*retry, maxRetry)
@@ -209,16 +208,16 @@ func (o *observer) run(ctx context.Context) error {
 				known, retry, news = read, minRetry, true
 				if hint.Full {
 					last = time.Now()
-					list = earlier(last.Add(max(listEvery, listShare*last.Sub(began))), o.relist(last))
+					list = pace.Soonest(last.Add(max(listEvery, listShare*last.Sub(began))), o.relist(last))
 				}
-				wait = time.Until(earlier(list, next))
+				wait = time.Until(pace.Soonest(list, next))
 			}
-			known.asking = time.Time{}
+			known.Asking = time.Time{}
 		}
-		sandboxes := known.sandboxes
+		sandboxes := known.Sandboxes
 		if settled = o.settle(ctx, &known, settled); !settled.IsZero() {
 			wait = min(wait, time.Until(settled))
-			news = news || !maps.Equal(sandboxes, known.sandboxes)
+			news = news || !maps.Equal(sandboxes, known.Sandboxes)
 		}
 		if o.keep(known); news {
 			o.notify()
@@ -235,31 +234,31 @@ func (o *observer) run(ctx context.Context) error {
 	}
 }
 
-func (o *observer) read(ctx context.Context, known observed, hint docker.Hint) observed {
+func (o *Observer) read(ctx context.Context, known Snapshot, hint docker.Hint) Snapshot {
 	seen, ports, began := o.links.Seen(), o.links.Snapshot(), time.Now() // before the engine is asked
 	view, err := o.engine.Refresh(ctx, hint)
 	if err != nil {
-		return observed{err: err}
+		return Snapshot{Err: err}
 	}
-	next := observed{view: view, old: known.old, sandboxes: known.sandboxes, complete: known.complete || hint.Full, reads: known.reads,
-		at: began, others: known.others}
+	next := Snapshot{View: view, Old: known.Old, Sandboxes: known.Sandboxes, Complete: known.Complete || hint.Full, Reads: known.Reads,
+		At: began, others: known.others}
 	if hint.Full {
 		next.others = others(view, ports)
 	}
-	if hint.Full || !sameNetworks(known.view, view) {
-		next.reads++
+	if hint.Full || !sameNetworks(known.View, view) {
+		next.Reads++
 	}
-	next.fresh = make(map[string]uint64, len(view.Networks))
+	next.Fresh = make(map[string]uint64, len(view.Networks))
 	for id := range view.Networks {
 		_, named := hint.Networks[id]
-		if next.fresh[id] = known.fresh[id]; hint.Full || named {
-			next.fresh[id] = seen
+		if next.Fresh[id] = known.Fresh[id]; hint.Full || named {
+			next.Fresh[id] = seen
 		}
 	}
-	if !known.complete && next.complete {
-		next.sandboxes = o.findSandboxes(ctx, view, known.old, func(string) bool { return true })
+	if !known.Complete && next.Complete {
+		next.Sandboxes = o.findSandboxes(ctx, view, known.Old, func(string) bool { return true })
 	}
-	next.sandboxes = running(next.sandboxes, view)
+	next.Sandboxes = running(next.Sandboxes, view)
 	return next
 }
 
@@ -279,7 +278,7 @@ func sameNetworks(a, b docker.View) bool {
 // findSandboxes asks for the namespaces of the containers that run, of those that are
 // meant, with the ports seen so far. At the beginning that is all: they ran unwatched
 // until then, so what their MAC says proves nothing.
-func (o *observer) findSandboxes(ctx context.Context, v docker.View, seen uint64, meant func(id string) bool) map[string]endpoint.Sandbox {
+func (o *Observer) findSandboxes(ctx context.Context, v docker.View, seen uint64, meant func(id string) bool) map[string]endpoint.Sandbox {
 	out := map[string]endpoint.Sandbox{}
 	var mu sync.Mutex
 	var g errgroup.Group
@@ -304,7 +303,7 @@ func (o *observer) findSandboxes(ctx context.Context, v docker.View, seen uint64
 	return out
 }
 
-func (o *observer) sandbox(ctx context.Context, id string) (int, error) {
+func (o *Observer) sandbox(ctx context.Context, id string) (int, error) {
 	path, err := o.engine.Sandbox(ctx, id)
 	if err != nil {
 		return 0, err

@@ -1,4 +1,4 @@
-package agent
+package observe
 
 import (
 	"net"
@@ -12,13 +12,13 @@ import (
 var macA, macB = net.HardwareAddr{2, 66, 0, 0, 0, 1}, net.HardwareAddr{2, 66, 0, 0, 0, 2}
 
 // knownNetwork is what is known when a network with one endpoint was read.
-func knownNetwork(mac net.HardwareAddr) *observed {
-	known := &observed{complete: true, fresh: map[string]uint64{"n": 5}}
+func knownNetwork(mac net.HardwareAddr) *Snapshot {
+	known := &Snapshot{Complete: true, Fresh: map[string]uint64{"n": 5}}
 	n := docker.Network{ID: "n", Bridge: "br0", Endpoints: map[string]docker.Attachment{}}
 	if mac != nil {
 		n.Endpoints["a"] = docker.Attachment{MAC: mac}
 	}
-	known.view.Networks = map[string]docker.Network{"n": n}
+	known.View.Networks = map[string]docker.Network{"n": n}
 	return known
 }
 
@@ -89,7 +89,7 @@ func TestUnknown(t *testing.T) {
 	if !unknown(*known, ports) {
 		t.Error("a bridge that nobody knows is no reason to ask")
 	}
-	if known.others = others(known.view, ports); unknown(*known, ports) {
+	if known.others = others(known.View, ports); unknown(*known, ports) {
 		t.Error("Docker is asked again about a bridge that is not Docker's")
 	}
 	if ports[0].Master = 8; !unknown(*known, ports) {
@@ -98,7 +98,7 @@ func TestUnknown(t *testing.T) {
 	if ports[0].MasterName = "br0"; unknown(*known, ports) {
 		t.Error("Docker is asked about a bridge that is known")
 	}
-	if unknown(observed{}, ports) {
+	if unknown(Snapshot{}, ports) {
 		t.Error("everything is to be read all the same")
 	}
 }
