@@ -41,10 +41,10 @@ func (n *network) endpoint(container string) *Endpoint {
 // compare gives the networks that have to be joined again, tells whether any port may
 // have come, gone or changed, and keeps what it looked at.
 func (l *last) compare(o Observation, op Operator) (affected []string, moved bool) {
-	all := l.networks == nil || !l.op.same(op) || !docker.Identical(l.sandboxes, o.Sandboxes)
-	if l.networks == nil {
-		l.networks = map[string]*network{}
+	if l.networks == nil || !l.op.same(op) { // which endpoints are managed may be otherwise
+		l.networks, moved = map[string]*network{}, true
 	}
+	all := !docker.Identical(l.sandboxes, o.Sandboxes)
 	others := l.containers(o.View)
 	if len(others) > 0 || l.sharers == nil {
 		l.sharers = sharers(o.View)
