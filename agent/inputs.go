@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -32,20 +33,8 @@ func (l *loop) inputs(seen observe.Snapshot) inputs {
 
 // same tells whether a pass would work from the same.
 func (i *inputs) same(o *inputs) bool {
-	return i.cfg == o.cfg && i.catalog == o.catalog && i.seen.Same(&o.seen) && slices.Equal(i.devices, o.devices) && sameBridges(i.bridges, o.bridges) &&
+	return i.cfg == o.cfg && i.catalog == o.catalog && i.seen.Same(&o.seen) && slices.Equal(i.devices, o.devices) && maps.Equal(i.bridges, o.bridges) &&
 		len(i.ports) == len(o.ports) && (len(i.ports) == 0 || &i.ports[0] == &o.ports[0])
-}
-
-func sameBridges(a, b map[string]int) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for name, index := range a {
-		if b[name] != index {
-			return false
-		}
-	}
-	return true
 }
 
 // recheck is when a pass is due because time alone decides something: what Docker
