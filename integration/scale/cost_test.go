@@ -80,10 +80,10 @@ func recorded(b testing.TB, pid int, name string, f func()) {
 // calls is what a process asked of the kernel.
 type calls struct{ messages, calls, forks float64 }
 
-func (c *calls) add(o calls) {
-	c.messages += o.messages
-	c.calls += o.calls
-	c.forks += o.forks
+func (c *calls) add(o calls, times float64) {
+	c.messages += times * o.messages
+	c.calls += times * o.calls
+	c.forks += times * o.forks
 }
 
 // traced counts what a process and its children ask of the kernel while f runs. It slows

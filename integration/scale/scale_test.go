@@ -13,6 +13,7 @@ const (
 	starts      = 20  // whose processor time is measured, one after the other
 	quickStarts = 100 // for the time until they are admitted
 	tracedOnes  = 5
+	tracedRest  = 10 * time.Second
 	settle      = time.Second // after a start or stop, for what the agent does late
 	idle        = 30 * time.Second
 )

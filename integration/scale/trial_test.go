@@ -150,13 +150,27 @@ func (t *trial) edit(witness guest) {
 	})
 }
 
+// trace counts what the agent asks of the kernel for a start and an end, above what it asks at
+// rest.
 func (t *trial) trace() {
+	name := fmt.Sprintf("%s-%d", t.Kind, t.Endpoints)
+	resting := traced(t.b, t.pid, name+"-rest", func() { time.Sleep(tracedRest) })
+	extra := func(name string, f func()) calls {
+		var lasted time.Duration
+		c := traced(t.b, t.pid, name, func() {
+			began := time.Now()
+			f()
+			lasted = time.Since(began)
+		})
+		c.add(resting, -lasted.Seconds()/tracedRest.Seconds())
+		return c
+	}
 	started, stopped := calls{}, calls{}
 	for n := range tracedOnes {
 		var g guest
-		name := fmt.Sprintf("%s-%d-%d", t.Kind, t.Endpoints, n)
-		started.add(traced(t.b, t.pid, name+"-start", func() { g = t.begin() }))
-		stopped.add(traced(t.b, t.pid, name+"-stop", func() { t.end(g) }))
+		name := fmt.Sprintf("%s-%d", name, n)
+		started.add(extra(name+"-start", func() { g = t.begin() }), 1)
+		stopped.add(extra(name+"-stop", func() { t.end(g) }), 1)
 	}
 	t.Messages, t.Calls, t.Forks = started.messages/tracedOnes, started.calls/tracedOnes, started.forks/tracedOnes
 	t.StopMessages, t.StopForks = stopped.messages/tracedOnes, stopped.forks/tracedOnes
