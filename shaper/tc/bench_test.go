@@ -98,6 +98,17 @@ func BenchmarkEndpoints(b *testing.B) {
 				b.ReportMetric((kernelMemory(b)-before)/n, "kB/endpoint")
 				b.ReportMetric(n, "endpoints")
 			})
+			b.Run("port", func(b *testing.B) {
+				runtime.LockOSThread()
+				defer runtime.UnlockOSThread()
+				began := cpu(b)
+				for i := range b.N {
+					if _, err := d.Read([]int{veths[i%n]}); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64((cpu(b)-began).Microseconds())/1000/float64(b.N), "cpu-ms/port")
+			})
 		})
 	}
 }
