@@ -51,7 +51,9 @@ func (d *Driver) applySome(w Wish, look Look) (Report, []string, bool, error) {
 		}
 	}
 	d.settled = left.count() == 0
-	d.keep(w)
+	if len(changed) > 0 || !slices.Equal(d.wish.Others, w.Others) || len(d.wish.Ports) != len(w.Ports) {
+		d.keep(w)
+	}
 	d.introduce(left)
 	r := d.reportSome(differs.ports, left)
 	r.Changes, r.Drift = changes, drift

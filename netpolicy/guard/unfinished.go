@@ -111,10 +111,11 @@ func (d *Driver) ours(device int) ([]attached, error) {
 	ids, err := checksum.Attached(device)
 	var out []attached
 	for _, id := range ids {
-		a, is := d.kernel.table.recorded()[id]
 		if d.program != nil && id == d.program.ID() {
-			a, is = attached{id, d.program.Fingerprint()}, true
+			out = append(out, attached{id, d.program.Fingerprint()})
+			continue
 		}
+		a, is := d.kernel.table.recorded()[id]
 		if !is {
 			if _, known := d.named[id]; !known {
 				d.named[id] = checksum.Ours(id)
