@@ -156,8 +156,14 @@ func (p *police) compile(catalog *netpolicy.Catalog, desires []*desire, byBridge
 	if slices.Equal(p.compiled, desires) && p.ruling != nil && p.ruling.catalog == catalog && p.ruling.byBridge == byBridge && p.ruled == p.swarm {
 		return
 	}
+	var ps []netpolicy.Endpoint
+	if p.ruling != nil {
+		ps = partiesSince(desires, p.compiled, p.ruling.endpoints)
+	} else {
+		ps = parties(desires)
+	}
 	p.compiled = desires
-	if ps := parties(desires); p.ruling == nil || p.ruling.catalog != catalog || p.ruling.byBridge != byBridge || p.ruled != p.swarm || !reflect.DeepEqual(p.ruling.endpoints, ps) ||
+	if p.ruling == nil || p.ruling.catalog != catalog || p.ruling.byBridge != byBridge || p.ruled != p.swarm || !reflect.DeepEqual(p.ruling.endpoints, ps) ||
 		!slices.Equal(p.ruling.places, places(desires)) {
 		p.ruling, p.dirty, p.holds = rule(&p.compiler, catalog, desires, ps, byBridge, p.held, builtIn(p.swarm)...), true, false
 		p.held = p.ruling.held

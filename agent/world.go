@@ -10,9 +10,21 @@ import (
 )
 
 // parties gives the endpoints as policies see them, in the same order. It is pure.
-func parties(desires []*desire) []netpolicy.Endpoint {
+func parties(desires []*desire) []netpolicy.Endpoint { return partiesSince(desires, nil, nil) }
+
+// partiesSince is parties where some desires are what they were before: these share what
+// they came to then.
+func partiesSince(desires, before []*desire, was []netpolicy.Endpoint) []netpolicy.Endpoint {
 	out := make([]netpolicy.Endpoint, len(desires))
+	known := make(map[*desire]int, len(before))
+	for i, d := range before {
+		known[d] = i
+	}
 	for i, e := range desires {
+		if j, ok := known[e]; ok {
+			out[i] = was[j]
+			continue
+		}
 		p := netpolicy.Endpoint{Workload: workload(e.Container), Network: e.Network.Name, Bridge: e.Network.Bridge, Managed: e.underPolicies(),
 			Addrs: e.own(), Extra: e.extra, Away: e.away(), Since: e.Container.Created}
 		p.Build = e.Attachment.Kind == docker.KindBuild

@@ -3,7 +3,6 @@ package netpolicy
 import (
 	"maps"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
 )
@@ -195,12 +194,7 @@ func (e *Endpoint) same(o *Endpoint) bool {
 
 func (w *Workload) same(o *Workload) bool {
 	return w.ID == o.ID && w.Name == o.Name && w.Project == o.Project && w.Service == o.Service && w.Unproven == o.Unproven && w.Build == o.Build &&
-		equalMaps(w.Labels, o.Labels) && equalMaps(w.Inherited, o.Inherited)
-}
-
-// equalMaps is maps.Equal, and quick for a map and itself.
-func equalMaps[V comparable](a, b map[string]V) bool {
-	return reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer() || maps.Equal(a, b)
+		maps.Equal(w.Labels, o.Labels) && maps.Equal(w.Inherited, o.Inherited)
 }
 
 func equal[T netip.Addr | netip.Prefix | Publish](a, b []T) bool {
