@@ -32,24 +32,25 @@ func TestDrafts(t *testing.T) {
 		return ""
 	}
 	before := look()
-	for name, step := range map[string]struct {
+	for _, step := range []struct {
+		name  string
 		do    func()
 		other int // desires that are others
 	}{
-		"nothing": {func() {}, 0},
-		"a_label": {func() {
+		{"nothing", func() {}, 0},
+		{"a_label", func() {
 			c := v.Containers[some()]
 			c.Labels = map[string]string{"netguard.egress.rate": "7mbit"}
 			v.Containers[c.ID] = c
 		}, 1},
-		"one_goes": {func() { delete(v.Containers, some()) }, 0},
-		"the_same_read_again": {func() {
+		{"one_goes", func() { delete(v.Containers, some()) }, 0},
+		{"the_same_read_again", func() {
 			for id, c := range v.Containers {
 				c.Labels = maps.Clone(c.Labels)
 				v.Containers[id] = c
 			}
 		}, 0},
-		"a_second_network": {func() {
+		{"a_second_network", func() {
 			id := some()
 			v.Networks["second"] = docker.Network{ID: "second", Name: "second", Driver: "bridge", Endpoints: map[string]docker.Attachment{id: {}}}
 		}, 2},
@@ -67,11 +68,11 @@ func TestDrafts(t *testing.T) {
 			}
 			want := new(drafts).desired(pointers(endpointsOf(now)...), cfg, shaper.Hashed)[i]
 			if diff := cmp.Diff(want.limits, d.limits); diff != "" || want.alone != d.alone || len(want.notes) != len(d.notes) {
-				t.Errorf("%s: %s is not as if it were worked out for the first time:\n%s", name, d.Container.Name, diff)
+				t.Errorf("%s: %s is not as if it were worked out for the first time:\n%s", step.name, d.Container.Name, diff)
 			}
 		}
 		if others != step.other {
-			t.Errorf("%s: %d desires are others, want %d", name, others, step.other)
+			t.Errorf("%s: %d desires are others, want %d", step.name, others, step.other)
 		}
 		before = now
 	}
