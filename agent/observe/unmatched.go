@@ -19,7 +19,6 @@ const (
 type unmatched struct {
 	asked    map[unmatchedOne]asked
 	networks map[string]*matched // by ID
-	next     time.Time
 	// What was looked at last.
 	ports    []link.Port
 	byBridge map[string][]*link.Port
