@@ -89,9 +89,9 @@ func (f *filter) commitARP(w arpWork) error {
 	if w.write {
 		f.nft.AddTable(t)
 		spec := hostBridges()
-		set := spec.build(t)
-		if err := f.nft.AddSet(set, nil); err != nil {
-			return fmt.Errorf("add set %s: %w", spec.name, err)
+		set, err := f.addSet(spec)
+		if err != nil {
+			return err
 		}
 		if err := inChunks(w.plan.bridges, func(e []nftables.SetElement) error { return f.nft.SetAddElements(set, e) }); err != nil {
 			return fmt.Errorf("add to set %s: %w", spec.name, err)

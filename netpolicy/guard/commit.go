@@ -81,8 +81,8 @@ func (f *filter) commit(c change, specs []setSpec) error {
 func (f *filter) create(t *nftables.Table, sets []setSpec) error {
 	f.nft.AddTable(t)
 	for _, spec := range sets {
-		if err := f.nft.AddSet(spec.build(t), nil); err != nil {
-			return fmt.Errorf("add set %s: %w", spec.name, err)
+		if _, err := f.addSet(spec); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -129,8 +129,8 @@ func (f *filter) commitLimits(w limitWork, have *tableState) error {
 	if w.create {
 		f.nft.AddTable(t)
 		for _, s := range specs {
-			if err := f.nft.AddSet(s.build(t), nil); err != nil {
-				return fmt.Errorf("add set %s: %w", s.name, err)
+			if _, err := f.addSet(s); err != nil {
+				return err
 			}
 		}
 	}

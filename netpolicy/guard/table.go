@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/google/nftables"
@@ -142,6 +143,20 @@ func (s setSpec) build(t *nftables.Table) *nftables.Set {
 		set.Concatenation = s.interval
 	}
 	return set
+}
+
+// setIDs numbers the sets that are made. The library has a number of its own, which it
+// does not guard: two drivers that make sets at one time would share it.
+var setIDs atomic.Uint32
+
+// addSet makes a set, in the transaction that is being gathered.
+func (f *filter) addSet(s setSpec) (*nftables.Set, error) {
+	set := s.build(f.table())
+	set.ID = setIDs.Add(1)
+	if err := f.nft.AddSet(set, nil); err != nil {
+		return nil, fmt.Errorf("add set %s: %w", s.name, err)
+	}
+	return set, nil
 }
 
 // rule is one rule, with a comment for those who list the table.

@@ -174,7 +174,7 @@ func TestSwitch(t *testing.T) {
 		sent := flood(t, l.c, l.b, 90, stop)
 		also := flood(t, l.a, l.b, 90, stop)
 		broken := make(chan string, 1)
-		go func() {
+		go func(stop <-chan struct{}) {
 			for {
 				select {
 				case <-stop:
@@ -191,7 +191,7 @@ func TestSwitch(t *testing.T) {
 					}
 				}
 			}
-		}()
+		}(stop)
 		for i := range 50 {
 			apply(t, d, rules[(i*7+i/3)%3])
 		}
