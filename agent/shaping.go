@@ -47,10 +47,14 @@ type shaping struct {
 	all     bool               // every port is to be compared with the kernel
 	due     map[int]struct{}   // the ports that are, by ifindex
 	orphans map[int]struct{}   // veths that are gone, and may have left an IFB
-	look    pace.Pace          // at what is due
-	round   pace.Pace          // at the next ports without any reason
-	last    uint64             // the port that was looked at last in this round
-	begun   bool               // otherwise nobody knows yet whose the ports are
+	// sweep says that IFBs without a port may be left, which are looked for after sweepAt.
+	sweep     bool
+	sweepAt   time.Time
+	sweepWait time.Duration
+	look      pace.Pace // at what is due
+	round     pace.Pace // at the next ports without any reason
+	last      uint64    // the port that was looked at last in this round
+	begun     bool      // otherwise nobody knows yet whose the ports are
 }
 
 // shaped is what is known of one port.

@@ -83,9 +83,11 @@ func (s *shaping) again(p *link.Port, at time.Time) {
 	s.look.By(at)
 }
 
-// clear deletes the IFBs of ports that are gone.
+// clear deletes the IFBs of ports that are gone. What cannot be deleted is tried again, and
+// holds up nothing else.
 func (s *shaping) clear(ports []link.Port, wanted map[uint64]*desire, all bool, orphans map[int]struct{}) {
-	if !all && len(orphans) == 0 {
+	sweeps := all || s.sweep && !s.now().Before(s.sweepAt)
+	if !sweeps && len(orphans) == 0 {
 		return
 	}
 	keep := map[int]bool{}
@@ -93,26 +95,29 @@ func (s *shaping) clear(ports []link.Port, wanted map[uint64]*desire, all bool, 
 		d := wanted[ports[i].Seen]
 		keep[ports[i].Index] = d != nil && d.wish.Egress != nil
 	}
-	if all {
-		n, err := s.plane.Sweep(func(veth int) bool { return keep[veth] })
-		switch {
-		case err != nil:
-			s.log.Error("IFBs without a port cannot be deleted", "error", err)
-		case n > 0:
+	var err error
+	if sweeps {
+		var n int
+		if n, err = s.plane.Sweep(func(veth int) bool { return keep[veth] }); n > 0 {
 			s.log.Debug("deleted IFBs without a port", "count", n)
 		}
-		return
-	}
-	var left []int
-	for veth := range orphans {
-		if !keep[veth] {
-			left = append(left, veth)
+	} else {
+		var left []int
+		for veth := range orphans {
+			if !keep[veth] {
+				left = append(left, veth)
+			}
 		}
+		err = s.plane.Drop(left)
 	}
-	if err := s.plane.Drop(left); err != nil {
-		s.log.Error("IFBs without a port cannot be deleted", "error", err)
-		s.all = true
-		s.look.By(s.now().Add(minFailing))
+	switch {
+	case err != nil:
+		s.log.Error("IFBs without a port cannot be deleted; trying again", "error", err)
+		s.sweep, s.sweepWait = true, min(max(2*s.sweepWait, minFailing), maxFailing)
+		s.sweepAt = s.now().Add(s.sweepWait)
+		s.look.By(s.sweepAt)
+	case sweeps:
+		s.sweep, s.sweepWait = false, 0
 	}
 }
 

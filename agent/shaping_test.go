@@ -237,6 +237,22 @@ func TestShaping(t *testing.T) {
 			t.Error("the fight is not over")
 		}
 	})
+	t.Run("an_IFB_that_cannot_be_deleted_is_tried_again", func(t *testing.T) {
+		h := newShop(t)
+		h.come(20, 10)
+		h.wait(time.Second)
+		h.k.Keeps = errors.New("injected")
+		h.leave(0)
+		h.wait(time.Second)
+		h.come(20, 10) // and holds up nobody
+		h.wait(10 * time.Second)
+		if !h.s.inForce(h.desires[0]) || h.k.IFBs() != 2 {
+			t.Errorf("in force: %t; %d IFBs", h.s.inForce(h.desires[0]), h.k.IFBs())
+		}
+		h.k.Keeps = nil
+		h.wait(maxFailing)
+		h.check()
+	})
 	t.Run("a_failure_touches_no_other_port", func(t *testing.T) {
 		h := newShop(t)
 		bad, good := h.come(20, 10), h.come(20, 10)

@@ -92,6 +92,7 @@ func TestAddressOfAnother(t *testing.T) {
 		}
 	})
 	a := e.Agent(closed)
+	a.AwaitStatus("it is at work", func(s control.Status) bool { return s.InSync })
 	admitted := func(c *Container) *Container {
 		a.AwaitEndpoint(c, "back", control.Admitted)
 		return c

@@ -184,8 +184,7 @@ func (f *filter) contents() (map[string][]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.deadline()
-	answers, err := f.dump.Execute(netlink.Message{
+	answers, err := f.dump.ask(netlink.Message{
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE, Flags: netlink.Request | netlink.Dump},
 		Data:   append([]byte{byte(f.family), unix.NFNETLINK_V0, 0, 0}, attrs...),
 	})

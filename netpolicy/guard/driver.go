@@ -94,7 +94,7 @@ func Open(features Features, log *slog.Logger) (*Driver, error) {
 
 // Close closes the sockets; what they wrote stays.
 func (d *Driver) Close() {
-	_ = d.links.conn.Close()
+	d.links.close()
 	d.notices.close()
 	if d.filter != nil {
 		d.filter.close()

@@ -32,8 +32,7 @@ func (f *filter) elements(set string, each func(dumped)) error {
 	if err != nil {
 		return err
 	}
-	f.deadline()
-	answers, err := f.dump.Execute(netlink.Message{
+	answers, err := f.dump.ask(netlink.Message{
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request | netlink.Dump},
 		Data:   append([]byte{byte(f.family), unix.NFNETLINK_V0, 0, 0}, attrs...),
 	})
@@ -67,8 +66,7 @@ func (f *filter) holds(set string, e element) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	f.deadline()
-	_, err = f.dump.Execute(netlink.Message{
+	_, err = f.dump.ask(netlink.Message{
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request},
 		Data:   append([]byte{byte(f.family), unix.NFNETLINK_V0, 0, 0}, attrs...),
 	})

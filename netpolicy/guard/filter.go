@@ -25,7 +25,7 @@ type filter struct {
 	name   string // of the table
 	nft    *nftables.Conn
 	raw    *netlink.Conn // the same socket
-	dump   *netlink.Conn // for what is read without the library
+	dump   *asker        // for what is read without the library
 	// learned are chains as this kernel gives them back, by name and content, in the
 	// words in which they were written.
 	learned map[[2]string]string
@@ -34,11 +34,11 @@ type filter struct {
 func openFilter(family nftables.TableFamily, name string) (*filter, error) {
 	f := &filter{family: family, name: name, learned: map[[2]string]string{}}
 	var err error
-	if f.dump, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{MessageBufferSize: answer}); err != nil {
-		return nil, fmt.Errorf("open netlink for nftables: %w", err)
+	if f.dump, err = newAsker(unix.NETLINK_NETFILTER, nil); err != nil {
+		return nil, fmt.Errorf("nftables: %w", err)
 	}
 	if err := f.open(); err != nil {
-		_ = f.dump.Close()
+		f.dump.close()
 		return nil, err
 	}
 	return f, nil
@@ -59,7 +59,7 @@ func (f *filter) open() error {
 }
 
 func (f *filter) close() {
-	_ = f.dump.Close()
+	f.dump.close()
 	_ = f.nft.CloseLasting()
 }
 
@@ -70,9 +70,7 @@ func (f *filter) reopen() error {
 }
 
 func (f *filter) deadline() {
-	t := time.Now().Add(patience)
-	_ = f.raw.SetDeadline(t)
-	_ = f.dump.SetDeadline(t)
+	_ = f.raw.SetDeadline(time.Now().Add(patience))
 }
 
 func (f *filter) table() *nftables.Table {
@@ -87,8 +85,7 @@ func (f *filter) title() string {
 // generation numbers the rule sets of the namespace: each change by anybody has a
 // new number.
 func (f *filter) generation() (uint32, error) {
-	f.deadline()
-	answers, err := f.dump.Execute(netlink.Message{
+	answers, err := f.dump.ask(netlink.Message{
 		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
 		Data:   make([]byte, 4),
 	})
@@ -169,6 +166,9 @@ func (f *filter) read() (*tableState, uint32, error) {
 			return nil, 0, err
 		}
 		s, err := f.readOnce()
+		if stray(err) {
+			err = errors.Join(err, f.reopen())
+		}
 		after, gerr := f.generation()
 		if gerr != nil {
 			return nil, 0, gerr

@@ -47,7 +47,7 @@ func TestLearned(t *testing.T) {
 	limits := func() map[int]uint32 {
 		r, err := openRtnl()
 		h.check(err)
-		defer r.conn.Close()
+		defer r.close()
 		all, err := r.learned()
 		h.check(err)
 		return all

@@ -93,7 +93,7 @@ func probeHere() (f Features, err error) {
 	if err != nil {
 		return f, err
 	}
-	defer links.conn.Close()
+	defer links.close()
 	port, remove, err := scratch()
 	if errors.Is(err, unix.EPERM) {
 		return f, fmt.Errorf("%w: netguard needs CAP_NET_ADMIN, run it as root", err)

@@ -19,7 +19,7 @@ func programs(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer links.conn.Close()
+	defer links.close()
 	devices, err := links.devices()
 	if err != nil {
 		t.Fatal(err)

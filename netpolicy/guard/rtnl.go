@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -13,28 +12,18 @@ import (
 	"netguard/internal/fault"
 )
 
-// patience bounds each answer of the kernel: netlink answers at once, unless the
-// answer was lost.
-const patience = 10 * time.Second
-
-// answer is room for one piece of the kernel's answer. It makes pieces as large as
-// there is room, up to 32 KiB; the larger, the less often it looks for where it was.
-const answer = 64 << 10
-
 // rtnl is a socket for bridge ports, FDB entries and neighbours.
-type rtnl struct{ conn *netlink.Conn }
+type rtnl struct{ *asker }
 
 func openRtnl() (rtnl, error) {
-	c, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{MessageBufferSize: answer})
-	if err != nil {
-		return rtnl{}, fmt.Errorf("open netlink: %w", err)
-	}
-	// With the kernel's own words in errors, and with filters that it does not
-	// understand refused instead of ignored (Linux 4.20); older kernels know
-	// neither.
-	_ = c.SetOption(netlink.ExtendedAcknowledge, true)
-	_ = c.SetOption(netlink.GetStrictCheck, true)
-	return rtnl{c}, nil
+	a, err := newAsker(unix.NETLINK_ROUTE, func(c *netlink.Conn) {
+		// With the kernel's own words in errors, and with filters that it does not
+		// understand refused instead of ignored (Linux 4.20); older kernels know
+		// neither.
+		_ = c.SetOption(netlink.ExtendedAcknowledge, true)
+		_ = c.SetOption(netlink.GetStrictCheck, true)
+	})
+	return rtnl{a}, err
 }
 
 func (r rtnl) send(typ uint16, flags netlink.HeaderFlags, head []byte, attrs func(*netlink.AttributeEncoder)) ([]netlink.Message, error) {
@@ -46,10 +35,7 @@ func (r rtnl) send(typ uint16, flags netlink.HeaderFlags, head []byte, attrs fun
 	if err != nil {
 		return nil, err
 	}
-	if err := r.conn.SetDeadline(time.Now().Add(patience)); err != nil {
-		return nil, err
-	}
-	return r.conn.Execute(netlink.Message{
+	return r.ask(netlink.Message{
 		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | flags},
 		Data:   append(head, body...),
 	})

@@ -18,6 +18,8 @@ type Kernel struct {
 	next  int
 	// Fail is asked before each step; its error is the step's. Nil: none fails.
 	Fail func(veth int, s shaper.Step) error
+	// Keeps is the error of whoever deletes IFBs. Nil: they go.
+	Keeps error
 	// Reads and Writes count ports that were read and steps that were carried out.
 	Reads, Writes int
 }
@@ -123,6 +125,9 @@ func clone(s shaper.State) shaper.State {
 
 // Drop is tc.Driver's.
 func (k *Kernel) Drop(veths []int) error {
+	if k.Keeps != nil && len(veths) > 0 {
+		return k.Keeps
+	}
 	for _, veth := range veths {
 		k.Remove(k.ifb(veth))
 	}
@@ -131,6 +136,9 @@ func (k *Kernel) Drop(veths []int) error {
 
 // Sweep is tc.Driver's.
 func (k *Kernel) Sweep(keep func(veth int) bool) (n int, err error) {
+	if k.Keeps != nil {
+		return 0, k.Keeps
+	}
 	for i, l := range k.links {
 		if l.serves > 0 && !keep(l.serves) {
 			k.Remove(i)
