@@ -141,3 +141,21 @@ func (d *desire) same(o *desire) bool {
 		slices.Equal(d.extra, o.extra) && slices.Equal(d.locals, o.locals) && slices.Equal(d.answers, o.answers) &&
 		slices.Equal(d.wrong, o.wrong) && slices.Equal(d.notes, o.notes)
 }
+
+// narrowed gives the desires with what the ruling says of them.
+func (l *loop) narrowed(desires []*desire, r *ruling, cfg *config.Config) []*desire {
+	out := slices.Clone(desires)
+	for i, d := range out {
+		found := r.states[d.Key].Uncounted
+		if len(found) == 0 && len(d.allow.Prefixes) == 0 {
+			continue
+		}
+		c := d.copy()
+		c.uncounted(found)
+		c.narrow(r, cfg.Claims)
+		c.await(l.police.known)
+		out[i] = c
+	}
+	l.final.settle(out)
+	return out
+}

@@ -4,11 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"slices"
 	"sync/atomic"
 	"time"
 
-	"netguard/agent/config"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
 	"netguard/agent/observe"
@@ -274,51 +272,6 @@ func (l *loop) alert(now time.Time, s *state) {
 	if s != nil && s.observed.Complete && !now.Before(l.alerts.next) {
 		l.alerts.pass(now, s.desires, s.here.lasting(s.desires, s.unknown, s.guarding, now))
 	}
-}
-
-// narrowed gives the desires with what the ruling says of them.
-func (l *loop) narrowed(desires []*desire, r *ruling, cfg *config.Config) []*desire {
-	out := slices.Clone(desires)
-	for i, d := range out {
-		found := r.states[d.Key].Uncounted
-		if len(found) == 0 && len(d.allow.Prefixes) == 0 {
-			continue
-		}
-		c := d.copy()
-		c.uncounted(found)
-		c.narrow(r, cfg.Claims)
-		c.await(l.police.known)
-		out[i] = c
-	}
-	l.final.settle(out)
-	return out
-}
-
-// left says why bridges are not taken. While admission is open nothing is cut there, and
-// before Docker has answered it is as with the networks of before.
-func (l *loop) left(seen observe.Snapshot, op endpoint.Operator, here site) map[string]string {
-	if l.settings.config().AdmissionOpen {
-		return nil
-	}
-	view := seen.View
-	if !seen.Complete {
-		view = l.memory.view
-	}
-	left, err := l.taking.left(view, l.links.Bridges(), op, here.own, func(bridge string) []string { return here.foreign(bridge, view, seen.Sandboxes) })
-	if err != nil {
-		l.log.Error("it cannot be told which bridges an earlier agent guarded; taking all", "error", err)
-	}
-	return left
-}
-
-// tellGround logs what is to be known of the bridges' ports, when that changes.
-func (l *loop) tellGround(findings []string) {
-	for _, f := range findings {
-		if !slices.Contains(l.ground, f) {
-			l.log.Warn("ports of bridges", "finding", f)
-		}
-	}
-	l.ground = findings
 }
 
 // hear has looked at what the kernel told of.

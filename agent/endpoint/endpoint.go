@@ -230,21 +230,6 @@ func compare(pairs ...string) int {
 	return 0
 }
 
-// sharers lists who runs in whose namespace, or is about to: what is said of it has
-// to hold before its first instruction, and Docker tells of that afterwards.
-func sharers(v docker.View) map[string][]docker.Container {
-	out := map[string][]docker.Container{}
-	for _, c := range v.Containers {
-		if c.SandboxOf != "" && c.Lives() {
-			out[c.SandboxOf] = append(out[c.SandboxOf], c)
-		}
-	}
-	for _, cs := range out {
-		slices.SortFunc(cs, func(a, b docker.Container) int { return compare(a.Name, b.Name, a.ID, b.ID) })
-	}
-	return out
-}
-
 // port finds an endpoint's port among those of its bridge, and binds it.
 func (o Observation) port(of Key, a docker.Attachment, ports []*link.Port, bound Bindings) (_ *link.Port, contested bool) {
 	var found []*link.Port

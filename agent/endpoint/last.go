@@ -103,3 +103,18 @@ func touches(n docker.Network, containers map[string]bool) bool {
 	}
 	return false
 }
+
+// sharers lists who runs in whose namespace, or is about to: what is said of it has
+// to hold before its first instruction, and Docker tells of that afterwards.
+func sharers(v docker.View) map[string][]docker.Container {
+	out := map[string][]docker.Container{}
+	for _, c := range v.Containers {
+		if c.SandboxOf != "" && c.Lives() {
+			out[c.SandboxOf] = append(out[c.SandboxOf], c)
+		}
+	}
+	for _, cs := range out {
+		slices.SortFunc(cs, func(a, b docker.Container) int { return compare(a.Name, b.Name, a.ID, b.ID) })
+	}
+	return out
+}

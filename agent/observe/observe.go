@@ -9,8 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
@@ -273,48 +271,4 @@ func sameNetworks(a, b docker.View) bool {
 		}
 	}
 	return true
-}
-
-// findSandboxes asks for the namespaces of the containers that run, of those that are
-// meant, with the ports seen so far. At the beginning that is all: they ran unwatched
-// until then, so what their MAC says proves nothing.
-func (o *Observer) findSandboxes(ctx context.Context, v docker.View, seen uint64, meant func(id string) bool) map[string]endpoint.Sandbox {
-	out := map[string]endpoint.Sandbox{}
-	var mu sync.Mutex
-	var g errgroup.Group
-	g.SetLimit(inspectors)
-	for id, c := range v.Containers {
-		if !meant(id) || !c.Running() || c.SandboxOf != "" || c.NetworkMode == "host" || c.NetworkMode == "none" {
-			continue
-		}
-		g.Go(func() error {
-			nsid, err := o.sandbox(ctx, id)
-			if err != nil {
-				o.log.Warn("container's network namespace cannot be told; going by its MAC", "container", c.Name, "error", err)
-				return nil
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			out[id] = endpoint.Sandbox{NSID: nsid, Seen: seen}
-			return nil
-		})
-	}
-	_ = g.Wait() // each one logs its own
-	return out
-}
-
-func (o *Observer) sandbox(ctx context.Context, id string) (int, error) {
-	path, err := o.engine.Sandbox(ctx, id)
-	if err != nil {
-		return 0, err
-	}
-	return o.links.NSIDOf(path)
-}
-
-// running drops the sandboxes of containers that run no more: their next start
-// has another one.
-func running(sandboxes map[string]endpoint.Sandbox, v docker.View) map[string]endpoint.Sandbox {
-	out := maps.Clone(sandboxes)
-	maps.DeleteFunc(out, func(id string, _ endpoint.Sandbox) bool { return !v.Containers[id].Running() })
-	return out
 }
