@@ -9,6 +9,8 @@ import (
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/netlinkattr"
 )
 
 // dumped is one element of a set as the kernel has it.
@@ -180,16 +182,5 @@ func (e *dumped) parse(typ uint16, b []byte) error {
 
 // attributes walks through netlink attributes.
 func attributes(b []byte, each func(typ uint16, value []byte) error) error {
-	for len(b) >= unix.NLA_HDRLEN {
-		n := int(binary.NativeEndian.Uint16(b))
-		if n < unix.NLA_HDRLEN || n > len(b) {
-			return errShort
-		}
-		const flags = unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER
-		if err := each(binary.NativeEndian.Uint16(b[2:])&^flags, b[unix.NLA_HDRLEN:n]); err != nil {
-			return err
-		}
-		b = b[min(len(b), (n+3)&^3):]
-	}
-	return nil
+	return netlinkattr.Walk(b, func(typ uint16, _, value []byte) error { return each(typ, value) })
 }

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netguard/internal/fault"
+	"netguard/internal/netlinkattr"
 )
 
 // answerWithin bounds the wait for the kernel's answer.
@@ -160,19 +161,17 @@ func (c *conn) dump(typ int, payload []byte, start func(), each func([]byte) boo
 // without the flags for nesting and byte order.
 func attrs(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= unix.SizeofNlAttr {
-			n := int(binary.NativeEndian.Uint16(b))
-			if n < unix.SizeofNlAttr || n > len(b) {
-				return
+		_ = netlinkattr.Walk(b, func(typ uint16, _, value []byte) error {
+			if !yield(typ, value) {
+				return errEnough
 			}
-			typ := binary.NativeEndian.Uint16(b[2:]) & nl.NLA_TYPE_MASK
-			if !yield(typ, b[unix.SizeofNlAttr:n]) {
-				return
-			}
-			b = b[min(align(n), len(b)):]
-		}
+			return nil
+		})
 	}
 }
+
+// errEnough ends a walk.
+var errEnough = errors.New("enough")
 
 func align(n int) int { return (n + 3) &^ 3 }
 
