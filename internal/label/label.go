@@ -45,19 +45,25 @@ type Label struct {
 	Page string `json:"page"`
 }
 
+const (
+	rates = "a rate: a number and bit, kbit, mbit, gbit, tbit, kB/s, MB/s, GB/s, KiB/s, MiB/s or GiB/s"
+	sizes = "a size: a number and kB, MB, KiB or MiB"
+	rules = "a list of rules as in a policy file, in YAML"
+)
+
 // All are the labels, in the order in which people are told of them.
 var All = []Label{
-	{Key: IngressRate, Value: "50mbit", Form: "a rate: a number and bit, kbit, mbit, gbit, tbit, kB/s, MB/s, GB/s, KiB/s, MiB/s or GiB/s", PerNetwork: true,
+	{Key: IngressRate, Value: "50mbit", Form: rates, PerNetwork: true,
 		Meaning: "the most that it may receive", Page: "labels.md#rates-and-sizes"},
-	{Key: EgressRate, Value: "10mbit", Form: "a rate: a number and bit, kbit, mbit, gbit, tbit, kB/s, MB/s, GB/s, KiB/s, MiB/s or GiB/s", PerNetwork: true,
+	{Key: EgressRate, Value: "10mbit", Form: rates, PerNetwork: true,
 		Meaning: "the most that it may send", Page: "labels.md#rates-and-sizes"},
-	{Key: IngressBurst, Value: "256KiB", Form: "a size: a number and kB, MB, KiB or MiB", PerNetwork: true,
+	{Key: IngressBurst, Value: "256KiB", Form: sizes, PerNetwork: true,
 		Meaning: "how much it may receive at once beyond the rate, the label's or else the operator's; a good one is derived from the rate, so leave it out", Page: "labels.md#rates-and-sizes"},
-	{Key: EgressBurst, Value: "256KiB", Form: "a size: a number and kB, MB, KiB or MiB", PerNetwork: true,
+	{Key: EgressBurst, Value: "256KiB", Form: sizes, PerNetwork: true,
 		Meaning: "how much it may send at once beyond the rate; leave it out as well", Page: "labels.md#rates-and-sizes"},
-	{Key: Ingress, Value: "[{from: [{service: api}], ports: [tcp/5432]}]", Form: "a list of rules as in a policy file, in YAML",
+	{Key: Ingress, Value: "[{from: [{service: api}], ports: [tcp/5432]}]", Form: rules,
 		Meaning: "who may talk to it; [] is nobody", Page: "labels.md#who-may-talk-to-it"},
-	{Key: Egress, Value: "[]", Form: "a list of rules as in a policy file, in YAML",
+	{Key: Egress, Value: "[]", Form: rules,
 		Meaning: "to whom it may talk; [] is to nobody", Page: "labels.md#who-may-talk-to-it"},
 	{Key: Connections, Value: "1000", Form: "a number",
 		Meaning: "how many connections it may have open at a time", Page: "guard.md#how-many-connections-a-container-may-have"},

@@ -1,7 +1,7 @@
 // Package tc writes shaper's trees to the kernel and reads them back. It sends the
 // messages of a tree together; filters and ingress qdiscs it writes with go-tc, which
-// sends one message at a time, and IFBs with vishvananda/netlink. It touches only what carries netguard's own handles, names and
-// link group. It is not safe for concurrent use: one goroutine owns a Driver.
+// sends one message at a time, and IFBs with vishvananda/netlink. It touches only what
+// carries netguard's own handles, names and link group. It is not safe for concurrent use: one goroutine owns a Driver.
 package tc
 
 import (
