@@ -34,7 +34,7 @@ func (l *loop) inputs(seen observe.Snapshot) inputs {
 // same tells whether a pass would work from the same.
 func (i *inputs) same(o *inputs) bool {
 	return i.cfg == o.cfg && i.catalog == o.catalog && i.seen.Same(&o.seen) && slices.Equal(i.devices, o.devices) && maps.Equal(i.bridges, o.bridges) &&
-		len(i.ports) == len(o.ports) && (len(i.ports) == 0 || &i.ports[0] == &o.ports[0])
+		link.Unchanged(i.ports, o.ports)
 }
 
 // recheck is when a pass is due because time alone decides something: what Docker

@@ -63,6 +63,7 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 		}
 		e.prove(ctx, &r, imagePatience)
 		e.locate(ctx, &r, 0)
+		r.keep()
 		return r.View, nil
 	}
 	if !e.isTold() || v.InSwarm() && v.DataPort == 0 { // once a connection, and in a Swarm: /info asks storage drivers
@@ -83,6 +84,7 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 	e.prove(ctx, &r, patience)
 	e.locate(ctx, &r, forLocals)
 	e.images.forget(r.Containers)
+	r.keep()
 	return r.View, nil
 }
 
@@ -94,6 +96,17 @@ type reader struct {
 	client           *caller
 	ownCons, ownNets bool
 	listed           map[string]struct{} // the containers that were just read, by ID
+}
+
+// keep has containers that were read again, and are what they were, share what they are
+// made of with the view before: whoever compares the two is quick then.
+func (r *reader) keep() {
+	for id := range r.listed {
+		c, there := r.Containers[id]
+		if was, known := r.before.Containers[id]; there && known && was.Same(&c) {
+			r.Containers[id] = was
+		}
+	}
 }
 
 // about reads which engine it is.

@@ -49,7 +49,7 @@ func (l *last) compare(o Observation, op Operator) (affected []string, moved boo
 	if len(others) > 0 || l.sharers == nil {
 		l.sharers = sharers(o.View)
 	}
-	if l.ports == nil || len(l.snapshot) != len(o.Ports) || len(o.Ports) > 0 && &l.snapshot[0] != &o.Ports[0] {
+	if l.ports == nil || !link.Unchanged(l.snapshot, o.Ports) {
 		l.ports, moved = map[string][]*link.Port{}, true
 		for i := range o.Ports {
 			p := &o.Ports[i]

@@ -87,6 +87,9 @@ func (p *Port) Same(o *Port) bool {
 		p.Since.Equal(o.Since) && slices.Equal(p.MAC, o.MAC) && slices.Equal(p.PeerMAC, o.PeerMAC) && slices.Equal(p.LinkLocals, o.LinkLocals)
 }
 
+// Unchanged tells whether two snapshots are one: no port changed between them.
+func Unchanged(a, b []Port) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+
 // Table is the set of ports and bridges of one network namespace.
 type Table struct {
 	log    *slog.Logger

@@ -52,7 +52,7 @@ type matched struct {
 // never.
 func (u *unmatched) look(known *Snapshot, ports []link.Port, now time.Time) (docker.Hint, time.Time) {
 	h := docker.Hint{Networks: map[string]struct{}{}}
-	if u.byBridge == nil || len(ports) != len(u.ports) || len(ports) > 0 && &ports[0] != &u.ports[0] {
+	if u.byBridge == nil || !link.Unchanged(ports, u.ports) {
 		u.ports, u.byBridge = ports, map[string][]*link.Port{}
 		for i := range ports {
 			u.byBridge[ports[i].MasterName] = append(u.byBridge[ports[i].MasterName], &ports[i])
