@@ -54,14 +54,9 @@ func (d *desire) bridge() string {
 // faults are all that is not as declared.
 func (d *desire) faults() []string { return slices.Concat(d.wrong, d.notes) }
 
-// desired gives what every endpoint should have, with all addresses that labels name:
-// which of them count is for extras to say. It is pure.
-func desired(endpoints []*endpoint.Endpoint, cfg *config.Config, leaf shaper.Leaf) []*desire {
-	return new(drafts).desired(endpoints, cfg, leaf)
-}
-
-// newDesire works out what an endpoint should have by its labels. On are the networks of
-// its container.
+// newDesire works out what an endpoint should have, with all addresses that labels name:
+// which of them count is for extras to say. On are the networks of its container. It is
+// pure.
 func newDesire(e *endpoint.Endpoint, cfg *config.Config, leaf shaper.Leaf, on []string) *desire {
 	d := &desire{Endpoint: *e, notes: e.Faults, addrs: ownOf(e)}
 	if e.Beyond {

@@ -19,6 +19,11 @@ func container(labels ...string) docker.Container {
 	return c
 }
 
+// desired gives what every endpoint should have, worked out for the first time.
+func desired(endpoints []*endpoint.Endpoint, cfg *config.Config, leaf shaper.Leaf) []*desire {
+	return new(drafts).desired(endpoints, cfg, leaf)
+}
+
 // pointers is how Join gives endpoints.
 func pointers(all ...endpoint.Endpoint) []*endpoint.Endpoint {
 	out := make([]*endpoint.Endpoint, len(all))

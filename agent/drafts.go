@@ -156,6 +156,5 @@ func (l *loop) narrowed(desires []*desire, r *ruling, cfg *config.Config) []*des
 		c.await(l.police.known)
 		out[i] = c
 	}
-	l.final.settle(out)
 	return out
 }

@@ -30,6 +30,10 @@ func (h *handover) look(desires []*desire, standing func() (map[int]bool, error)
 			continue
 		}
 		for _, a := range d.own() {
+			if owners[a] == "" { // nearly all have one owner
+				owners[a] = d.Key.Container
+				continue
+			}
 			all := append(strings.Fields(owners[a]), d.Key.Container)
 			slices.Sort(all)
 			owners[a] = strings.Join(slices.Compact(all), " ")

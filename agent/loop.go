@@ -48,9 +48,8 @@ type loop struct {
 	holder *holder
 	bound  endpoint.Bindings
 	drafts drafts
-	// decided and final are the desires as they were compiled last, and as they were
-	// applied last.
-	decided, final settled
+	// decided are the desires as they were compiled last.
+	decided settled
 	// admitted are the ports that all rules were in the kernel for, by
 	// link.Port.Seen: they stay so when a later change fails.
 	admitted map[uint64]bool
@@ -194,7 +193,7 @@ func (l *loop) pass(ctx context.Context) {
 	op := endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}
 	ground := site{ports: ports, op: *cfg, devices: in.devices, watches: l.sentry.mode == guard.Monitor}
 	ground.own = hostPorts(ports, ground.devices, cfg.Uplinks)
-	op.Left = l.left(seen, op, ground)
+	op.Left = l.left(seen, op, ground, in.bridges)
 	endpoints := endpoint.Join(endpoint.Observation{View: seen.View, Ports: ports, Fresh: seen.Fresh,
 		Sandboxes: seen.Sandboxes, Now: time.Now()}, op, l.bound)
 	l.observer.Contested(endpoints)
@@ -203,9 +202,9 @@ func (l *loop) pass(ctx context.Context) {
 	if seen.Complete { // before that nobody knows whose the ports are
 		l.memory.keep(seen.View, seen.Reads)
 		here := ground
-		here.managed = managedBridges(seen.View, l.links.Bridges(), op)
+		here.managed = managedBridges(seen.View, in.bridges, op)
 		l.sentry.quarantine(here) // before anything that takes long
-		words := extras{cfg.Claims, l.routes.to, l.links.Bridges(), ground.own}
+		words := extras{cfg.Claims, l.routes.to, in.bridges, ground.own}
 		s.desires = copies(s.desires)
 		words.decide(s.desires)
 		if err := l.locals.decide(s.desires, words); err != nil {
@@ -213,7 +212,7 @@ func (l *loop) pass(ctx context.Context) {
 		}
 		changed := l.decided.settle(s.desires)
 		l.police.swarm = swarmPort(seen.View, *cfg)
-		l.police.compile(l.policies.now.Load(), s.desires, len(cfg.Claims) > 0 || l.locals.ever)
+		l.police.compile(in.catalog, s.desires, len(cfg.Claims) > 0 || l.locals.ever)
 		l.sentry.policed = l.sentry.policed || l.police.ruling.any()
 		shut := l.police.ruling.shut(s.desires)
 		l.sentry.shut(here, shut)
@@ -241,7 +240,7 @@ func (l *loop) pass(ctx context.Context) {
 		l.police.at = time.Now().Add(verifyEvery)
 		l.sentry.at = l.police.at
 		here := ground
-		here.managed = managedBridges(l.memory.view, l.links.Bridges(), op)
+		here.managed = managedBridges(l.memory.view, in.bridges, op)
 		if !cfg.AdmissionOpen && l.memory.holds(here.others(), here.managed, leftBy(l.sentry.driver, func(e guard.Earlier) bool { return e.Fresh })) {
 			l.sentry.hold(here)
 		}

@@ -182,15 +182,15 @@ func (s site) findings(left map[string]string, unknown []link.Port) []string {
 
 // left says why bridges are not taken. While admission is open nothing is cut there, and
 // before Docker has answered it is as with the networks of before.
-func (l *loop) left(seen observe.Snapshot, op endpoint.Operator, here site) map[string]string {
-	if l.settings.config().AdmissionOpen {
+func (l *loop) left(seen observe.Snapshot, op endpoint.Operator, here site, there map[string]int) map[string]string {
+	if here.op.AdmissionOpen {
 		return nil
 	}
 	view := seen.View
 	if !seen.Complete {
 		view = l.memory.view
 	}
-	left, err := l.taking.left(view, l.links.Bridges(), op, here.own, func(bridge string) []string { return here.foreign(bridge, view, seen.Sandboxes) })
+	left, err := l.taking.left(view, there, op, here.own, func(bridge string) []string { return here.foreign(bridge, view, seen.Sandboxes) })
 	if err != nil {
 		l.log.Error("it cannot be told which bridges an earlier agent guarded; taking all", "error", err)
 	}
