@@ -146,6 +146,11 @@ func pending(d *desire, s *state, snapshot *tc.Snapshot) string {
 	if d.Port == nil {
 		return fmt.Sprintf("its port on bridge %q is not found: if it does not appear in a second, does the agent run in another network namespace than dockerd?", d.Network.Bridge)
 	}
+	// The kernel tells the loop of each change to classes and filters, so they are read only
+	// where the loop has not looked at the port since.
+	if !s.unread[d.Key] && s.errs[d.Key] == nil && snapshot.Holds(d.Port.Index, d.wish) {
+		return ""
+	}
 	have, err := snapshot.Endpoint(d.Port.Index)
 	if err != nil {
 		return fmt.Sprintf("the kernel cannot be read: %v", err)

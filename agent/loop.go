@@ -73,6 +73,7 @@ type loop struct {
 type state struct {
 	desires  []*desire
 	errs     map[endpoint.Key]error // why the kernel could not be brought to it
+	unread   map[endpoint.Key]bool  // limits that were changed since they were read
 	observed observe.Snapshot
 	held     map[endpoint.Key]time.Time
 	policing *policing
@@ -198,7 +199,7 @@ func (l *loop) pass(ctx context.Context) {
 		Sandboxes: seen.Sandboxes, Now: time.Now()}, op, l.bound)
 	l.observer.Contested(endpoints)
 	l.holder.joined(endpoints)
-	s := &state{desires: l.drafts.desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, observed: seen, held: l.holder.held}
+	s := &state{desires: l.drafts.desired(endpoints, cfg, l.features.Leaf), errs: map[endpoint.Key]error{}, unread: map[endpoint.Key]bool{}, observed: seen, held: l.holder.held}
 	if seen.Complete { // before that nobody knows whose the ports are
 		l.memory.keep(seen.View, seen.Reads)
 		here := ground
@@ -249,6 +250,9 @@ func (l *loop) pass(ctx context.Context) {
 		if d := s.desires[i]; d.Port != nil && d.Unmanaged == "" {
 			if err := l.shaping.fault(d.Port.Seen); err != nil {
 				s.errs[d.Key] = err
+			}
+			if l.shaping.unread(d.Port) {
+				s.unread[d.Key] = true
 			}
 		}
 	}

@@ -129,6 +129,13 @@ func (s *shaping) fault(seen uint64) error {
 	return nil
 }
 
+// unread tells whether a port was changed, or may have been, since it was read.
+func (s *shaping) unread(p *link.Port) bool {
+	_, due := s.due[p.Index]
+	r := s.ports[p.Seen]
+	return due || s.all || r == nil || !r.known
+}
+
 // fights are the fights about limits that go on.
 func (s *shaping) fights() []*fight {
 	var on []uint64

@@ -15,14 +15,15 @@ func (d *Driver) Cleanup() error {
 	if err != nil {
 		return fmt.Errorf("clean up: %w", err)
 	}
+	var veths []link
+	if err := d.eachLink("veth", func(l link) { veths = append(veths, l) }); err != nil {
+		return fmt.Errorf("clean up: %w", err)
+	}
 	var faults []error
-	for index, l := range s.links {
-		if l.kind != "veth" {
-			continue
-		}
-		have, err := s.Endpoint(index)
+	for _, l := range veths {
+		have, err := s.Endpoint(l.index)
 		if err == nil {
-			err = d.Apply(index, l.name, shaper.Diff(have, shaper.Wish{}))
+			err = d.Apply(l.index, l.name, shaper.Diff(have, shaper.Wish{}))
 		}
 		if err != nil && !gone(err) {
 			faults = append(faults, fmt.Errorf("clean up %s: %w", l.name, err))

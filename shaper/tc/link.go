@@ -7,18 +7,21 @@ import (
 	"github.com/mdlayher/netlink"
 	vish "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"netguard/shaper"
 )
 
 // skipStats has a link's answer come without its counters (RTEXT_FILTER_SKIP_STATS).
 const skipStats = 1 << 3
+
+// sizeofStatsMsg is the size of struct if_stats_msg.
+const sizeofStatsMsg = 12
 
 // link is what counts of a network device.
 type link struct {
 	index, queueLen int
 	name, kind      string
 	group           uint32
-	// What a veth sent is what its container received.
-	sent, received Counters
 }
 
 // handle is a link as vishvananda/netlink wants it for changes.
@@ -46,14 +49,10 @@ func (d *Driver) link(index int, name string) (l link, err error) {
 	return l, err
 }
 
-// eachLink lists the links of a kind, or all with their counters where kind is empty. A
-// list during which links came or went may have holes; after some tries it is used all
-// the same.
+// eachLink lists the links of a kind. A list during which links came or went may have
+// holes; after some tries it is used all the same.
 func (d *Driver) eachLink(kind string, each func(link)) error {
 	attrs, err := attributesOf(func(ae *netlink.AttributeEncoder) {
-		if kind == "" {
-			return
-		}
 		ae.Uint32(unix.IFLA_EXT_MASK, skipStats)
 		ae.Nested(unix.IFLA_LINKINFO, func(ae *netlink.AttributeEncoder) error {
 			ae.String(unix.IFLA_INFO_KIND, kind)
@@ -63,24 +62,31 @@ func (d *Driver) eachLink(kind string, each func(link)) error {
 	if err != nil {
 		return err
 	}
-	var links []link
+	links := map[int]link{}
+	err = d.list(unix.RTM_GETLINK, append(linkRequest(0), attrs...), func(data []byte) error {
+		l, err := linkOf(data)
+		links[l.index] = l
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("list links: %w", err)
+	}
+	for _, l := range links {
+		if l.kind == kind { // an old kernel lists them all
+			each(l)
+		}
+	}
+	return nil
+}
+
+// list asks for all objects of a type, and again, a few times, while a list has holes.
+func (d *Driver) list(typ uint16, request []byte, object func(data []byte) error) error {
 	for range 5 {
-		links = links[:0]
-		err = d.conn.execute(unix.RTM_GETLINK, netlink.Dump, append(linkRequest(0), attrs...), func(data []byte) error {
-			l, err := linkOf(data)
-			links = append(links, l)
+		if err := d.conn.execute(typ, netlink.Dump, request, object); err != nil {
 			return err
-		})
-		if err != nil {
-			return fmt.Errorf("list links: %w", err)
 		}
 		if !d.conn.holes {
 			break
-		}
-	}
-	for _, l := range links {
-		if kind == "" || l.kind == kind { // an old kernel lists them all
-			each(l)
 		}
 	}
 	return nil
@@ -108,19 +114,47 @@ func linkOf(data []byte) (l link, err error) {
 				}
 				return nil
 			})
-		case unix.IFLA_STATS64: // struct rtnl_link_stats64
-			word := func(i int) uint64 {
-				if len(b) < 8*i+8 {
-					return 0
-				}
-				return netlinkOrder.Uint64(b[8*i:])
-			}
-			l.received = Counters{Packets: word(0), Bytes: word(2), Drops: word(6)}
-			l.sent = Counters{Packets: word(1), Bytes: word(3), Drops: word(7)}
 		}
 		return nil
 	})
 	return l, err
+}
+
+// traffic is what a link counted. What a veth sent is what its container received.
+type traffic struct{ sent, received Counters }
+
+// of gives a direction as the container behind a veth sees it.
+func (t traffic) of(dir shaper.Direction) Counters {
+	if dir == shaper.Ingress {
+		return t.sent
+	}
+	return t.received
+}
+
+// traffic lists what all links counted (RTM_GETSTATS, which leaves out all else of a link).
+func (d *Driver) traffic() (map[int]traffic, error) {
+	const only = 1 << (unix.IFLA_STATS_LINK_64 - 1)
+	out := map[int]traffic{}
+	err := d.list(unix.RTM_GETSTATS, words(unix.AF_UNSPEC, 0, only), func(data []byte) error {
+		if len(data) < sizeofStatsMsg {
+			return fmt.Errorf("parse counters of a link: %d bytes are too few", len(data))
+		}
+		return attributes(data[sizeofStatsMsg:], func(typ uint16, b []byte) error {
+			if typ != unix.IFLA_STATS_LINK_64 || len(b) < 8*8 { // struct rtnl_link_stats64
+				return nil
+			}
+			word := func(i int) uint64 { return netlinkOrder.Uint64(b[8*i:]) }
+			out[int(u32(data, 4))] = traffic{
+				received: Counters{Packets: word(0), Bytes: word(2), Drops: word(6)},
+				sent:     Counters{Packets: word(1), Bytes: word(3), Drops: word(7)},
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list counters of links: %w", err)
+	}
+	return out, nil
 }
 
 func text(b []byte) string { return strings.TrimRight(string(b), "\x00") }

@@ -13,19 +13,18 @@ type Snapshot struct {
 	d       *Driver
 	qdiscs  qdiscs
 	classes map[int][]message // by ifindex; of other devices they are read when needed
-	links   map[int]link      // by ifindex
 	ifbs    map[int]link      // by the ifindex of the veth they serve
+	traffic map[int]traffic   // of all links, by ifindex; nil until it is needed
 }
 
-// Snapshot lists the qdiscs and the links of the namespace.
+// Snapshot lists the qdiscs and the IFBs of the namespace.
 func (d *Driver) Snapshot() (*Snapshot, error) {
-	s := &Snapshot{d: d, links: map[int]link{}, ifbs: map[int]link{}}
+	s := &Snapshot{d: d, ifbs: map[int]link{}}
 	var err error
 	if s.qdiscs, err = d.qdiscs(); err != nil {
 		return nil, err
 	}
-	err = d.eachLink("", func(l link) {
-		s.links[l.index] = l
+	err = d.eachLink("ifb", func(l link) {
 		if veth, ok := l.serves(); ok {
 			s.ifbs[veth] = l
 		}
@@ -155,27 +154,62 @@ func (s *Snapshot) ingress(veth, ifb int, e *shaper.Endpoint) error {
 	return nil
 }
 
-// Counters gives what passed an endpoint in both directions, from the same
-// moment as the Snapshot: where it is shaped, since it is, and by the frame on
-// the wire; elsewhere what the veth has counted.
+// Counters gives what passed an endpoint in both directions: where it is shaped, since it
+// is, and by the frame on the wire; elsewhere what the veth has counted.
 func (s *Snapshot) Counters(veth int) ([2]Counters, error) {
 	var out [2]Counters
-	out[shaper.Ingress], out[shaper.Egress] = s.links[veth].sent, s.links[veth].received
 	for dir, dev := range [2]int{shaper.Ingress: veth, shaper.Egress: s.IFB(veth)} {
 		c, ours, err := countersOfTree(s.qdiscs[dev])
-		if err != nil {
+		switch {
+		case err != nil:
 			return out, err
-		}
-		if ours {
+		case ours:
 			out[dir] = c
+			continue
+		case s.traffic == nil && s.d != nil:
+			if s.traffic, err = s.d.traffic(); err != nil {
+				return out, err
+			}
 		}
+		out[dir] = s.traffic[veth].of(shaper.Direction(dir))
 	}
 	return out, nil
 }
 
-// state reads what stands at the root of a device, which limits one direction, and below
-// it.
-func (s *Snapshot) state(ifindex int, dir shaper.Direction) (shaper.State, error) {
+// Holds tells whether a port is as wanted, as far as the list of qdiscs shows it. Classes
+// and filters are not in that list, but the queues of classes are.
+func (s *Snapshot) Holds(veth int, want shaper.Wish) bool {
+	var e shaper.Endpoint
+	var err error
+	if e.Veth, err = s.outline(veth, want.Ingress); err != nil {
+		return false
+	}
+	if ifb := s.IFB(veth); ifb != 0 {
+		state, err := s.outline(ifb, want.Egress)
+		if err != nil {
+			return false
+		}
+		e.IFB = &state
+	}
+	for _, m := range s.qdiscs[veth] {
+		e.Stranger = e.Stranger || m.kind == "clsact" || m.kind == "ingress" && e.IFB == nil
+		e.IngressQdisc = e.IngressQdisc || m.kind == "clsact" || m.kind == "ingress"
+	}
+	e.Ours, e.Redirect = want.Egress != nil, want.Egress != nil
+	in, out := shaper.Conflicts(e, want)
+	return !in && !out && len(shaper.Diff(e, want)) == 0
+}
+
+func (s *Snapshot) outline(ifindex int, want *shaper.Tree) (shaper.State, error) {
+	e, err := s.tree(ifindex)
+	if want != nil && e.Own() {
+		e.Classes, e.Classify = want.Classes, want.Classify
+	}
+	return e, err
+}
+
+// tree reads the root qdisc of a device and the queues below it.
+func (s *Snapshot) tree(ifindex int) (shaper.State, error) {
 	var e shaper.State
 	for _, m := range s.qdiscs[ifindex] {
 		if m.parent == rootParent {
@@ -207,10 +241,18 @@ func (s *Snapshot) state(ifindex int, dir shaper.Direction) (shaper.State, error
 	}
 	if !e.Own() {
 		e.Queues = nil
-		return e, nil
+	}
+	return e, nil
+}
+
+// state reads what stands at the root of a device, which limits one direction, and below
+// it.
+func (s *Snapshot) state(ifindex int, dir shaper.Direction) (shaper.State, error) {
+	e, err := s.tree(ifindex)
+	if err != nil || !e.Own() {
+		return e, err
 	}
 	classes, ok := s.classes[ifindex]
-	var err error
 	if !ok {
 		classes, err = s.d.dump(unix.RTM_GETTCLASS, ifindex, 0)
 	}
