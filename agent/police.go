@@ -142,6 +142,7 @@ type police struct {
 	doubt     bool     // the next look is because of somebody else's doing
 	unsure    bool     // a bridge may have been changed
 	overtaken int      // how often in a row
+	displaced bool     // the last Verify found no more than what Docker does
 	begun     bool     // they were, or are going to be, since the start
 
 	// networks are those that there are, checked those that there were at the last
@@ -260,25 +261,27 @@ func (p *police) next() time.Time {
 }
 
 func (p *police) verify(ctx context.Context) {
-	drift, err := p.driver.Verify(ctx)
+	found, err := p.driver.Verify(ctx)
+	drift := found.Changes
 	p.at, p.glance = time.Now().Add(policeEvery), time.Now().Add(glanceEvery)
 	if err != nil {
 		p.late = false
 		p.fail(err)
 		return
 	}
+	p.displaced = found.Displaced
 	if p.checked = p.networks; len(drift) == 0 {
 		p.lead(p.checked)
 	}
 	now := time.Now()
 	switch {
-	case len(drift) > 0 && p.driver.Displaced():
+	case len(drift) > 0 && found.Displaced:
 		p.log.Info("others wrote rules before netguard's, as Docker does for each network; putting netguard's first", "changes", drift, "by", names(p.by))
 	case len(drift) > 0:
 		if !p.rules.drifted(p.log, "the rules of policies", now, drift, p.by) {
 			p.log.Warn("rules were changed by somebody else; restoring them", "changes", drift, "by", names(p.by))
 		}
-	case p.doubt && p.driver.Rewritten():
+	case p.doubt && found.Rewritten:
 		// For a moment they may have been away: what began then ends.
 		if p.doubted = true; p.cut.IsZero() {
 			p.cut = now.Add(cutSoon)
@@ -298,7 +301,8 @@ func (p *police) verify(ctx context.Context) {
 }
 
 func (p *police) apply(ctx context.Context) {
-	displaced := p.driver.Displaced()
+	displaced := p.displaced
+	p.displaced = false
 	report, err := p.driver.Apply(ctx, p.ruling.wish())
 	if errors.Is(err, iptables.ErrOvertaken) && p.overtaken < maxOvertaken {
 		p.log.Info("others write rules at this moment; looking again", "error", err)
@@ -387,9 +391,9 @@ func (p *police) setBridges() {
 	if p.bridges != nil && maps.Equal(p.bridges, p.ruling.bridges) {
 		return
 	}
-	err := p.driver.Bridges(p.ruling.bridges)
+	off, err := p.driver.Bridges(p.ruling.bridges)
 	now := time.Now()
-	if off := p.driver.Unswitched(); len(off) == 0 {
+	if len(off) == 0 {
 		p.switches.calm(p.log, now)
 	} else if !p.switches.drifted(p.log, "what bridges hand to iptables", now, off, nil) {
 		p.log.Warn("bridges were changed by somebody else to hand nothing to iptables; restored", "bridges", off)

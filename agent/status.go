@@ -162,7 +162,9 @@ func (r *statusReader) rules(ctx context.Context, s *state) (rules, error) {
 	}
 	err := r.filter.Expect(s.policing.ruling.wish())
 	if err == nil {
-		out.drift, err = r.filter.Verify(ctx)
+		var found iptables.Drift
+		found, err = r.filter.Verify(ctx)
+		out.drift = found.Changes
 	}
 	if err == nil {
 		out.denied, err = r.filter.Denied()

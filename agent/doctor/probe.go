@@ -143,8 +143,8 @@ func tryPolicy(ctx context.Context) Policy {
 	}
 	if drift, err := d.Verify(ctx); err != nil {
 		p.RulesErr = err.Error()
-	} else if len(drift) > 0 {
-		p.RulesErr = "rules do not read back as they were written: " + strings.Join(drift, "; ")
+	} else if len(drift.Changes) > 0 {
+		p.RulesErr = "rules do not read back as they were written: " + strings.Join(drift.Changes, "; ")
 	}
 	if _, err := d.Cut(ctx, true, func(iptables.Flow) bool { return true }); err != nil {
 		p.CutErr = err.Error()

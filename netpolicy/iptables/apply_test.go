@@ -116,8 +116,8 @@ func TestApply(t *testing.T) {
 		c := &d.layouts[0].static[0]
 		last := len(c.rules) - 1
 		c.rules[last] = strings.Replace(c.rules[last], "-j", "--jump", 1)
-		if drift, err := d.Verify(context.Background()); err != nil || len(drift) != 1 {
-			t.Fatalf("drift = %q, %v", drift, err)
+		if drift, err := d.Verify(context.Background()); err != nil || len(drift.Changes) != 1 {
+			t.Fatalf("drift = %+v, %v", drift, err)
 		}
 		if r := apply(t, d, s); !r.Rules {
 			t.Errorf("nothing was written: %+v", r)

@@ -126,7 +126,7 @@ func BenchmarkVerify(b *testing.B) {
 	apply(b, d, wishOf(shopOf(1000)))
 	defer measured(b)()
 	for b.Loop() {
-		if drift, err := d.Verify(context.Background()); err != nil || len(drift) > 0 {
+		if drift, err := d.Verify(context.Background()); err != nil || len(drift.Changes) > 0 {
 			b.Fatal(drift, err)
 		}
 	}

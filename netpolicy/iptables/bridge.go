@@ -36,12 +36,13 @@ const bridgeFilter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 // and puts all other bridges back to what they were before netguard: only a flag
 // that was off is switched on, and only what is recorded to be is switched off
 // again. Whatever the host's own switch says (net.bridge.bridge-nf-call-iptables)
-// stays. A bridge that does not exist is left out.
+// stays. A bridge that does not exist is left out. off are the bridges that somebody
+// else had switched off since the last call.
 //
 // Without br_netfilter the error is ErrNoBridgeFilter: then rules do not see the
 // traffic between containers of one bridge. An error that is about some bridges is
 // a BridgeError.
-func (d *Driver) Bridges(wish map[string]bool) error {
+func (d *Driver) Bridges(wish map[string]bool) (off []string, err error) {
 	var wanted []string
 	for name, on := range wish {
 		if on {
@@ -51,10 +52,10 @@ func (d *Driver) Bridges(wish map[string]bool) error {
 	slices.Sort(wanted)
 	recorded, err := d.recorded()
 	if err != nil {
-		return fmt.Errorf("set bridges: %w", err)
+		return nil, fmt.Errorf("set bridges: %w", err)
 	}
 	if err := d.recordAgain(wish, &recorded); err != nil {
-		return fmt.Errorf("set bridges: %w", err)
+		return nil, fmt.Errorf("set bridges: %w", err)
 	}
 	failed := BridgeError{}
 	for _, i := range d.families {
@@ -70,9 +71,12 @@ func (d *Driver) Bridges(wish map[string]bool) error {
 	}
 	_, missing := os.Stat(d.bridgeFilter)
 	for _, name := range wanted {
-		err := ErrNoBridgeFilter
+		undone, err := false, ErrNoBridgeFilter
 		if missing == nil {
-			err = d.switchBridge(name, &recorded)
+			undone, err = d.switchBridge(name, &recorded)
+		}
+		if undone {
+			off = append(off, name)
 		}
 		if err != nil {
 			failed[name] = err
@@ -80,9 +84,9 @@ func (d *Driver) Bridges(wish map[string]bool) error {
 	}
 	d.switched = recorded
 	if len(failed) > 0 {
-		return fmt.Errorf("set bridges: %w", failed)
+		return off, fmt.Errorf("set bridges: %w", failed)
 	}
-	return nil
+	return off, nil
 }
 
 // BridgeError tells for each bridge that could not be set why not.
@@ -106,14 +110,6 @@ func (e BridgeError) Unwrap() []error {
 		all = append(all, e[name])
 	}
 	return all
-}
-
-// Unswitched gives the bridges that somebody else had switched off, as Bridges
-// found since the last call.
-func (d *Driver) Unswitched() []string {
-	out := d.unswitched
-	d.unswitched = nil
-	return out
 }
 
 // recordAgain puts back what somebody else took from the record: without it the
@@ -188,12 +184,13 @@ func bridgeElement(i int, name string) []element {
 	return []element{{Member: netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen()), Bridge: name}}}
 }
 
-// switchBridge switches on what is off. It is recorded first: what is recorded and
-// was not switched on is put back to off, which it is.
-func (d *Driver) switchBridge(name string, recorded *[2]map[string]bool) error {
+// switchBridge switches on what is off, and tells whether somebody else switched it off.
+// It is recorded first: what is recorded and was not switched on is put back to off,
+// which it is.
+func (d *Driver) switchBridge(name string, recorded *[2]map[string]bool) (undone bool, err error) {
 	b, err := d.bridge(name)
 	if err != nil || b == nil {
-		return err
+		return false, err
 	}
 	for _, i := range d.families {
 		if b.on[i] {
@@ -201,19 +198,19 @@ func (d *Driver) switchBridge(name string, recorded *[2]map[string]bool) error {
 		}
 		if !recorded[i][name] {
 			if err := d.record(i, name, recorded); err != nil {
-				return err
+				return undone, err
 			}
-		} else if d.switched[i][name] && !slices.Contains(d.unswitched, name) {
-			d.unswitched = append(d.unswitched, name)
+		} else {
+			undone = undone || d.switched[i][name]
 		}
 		if err := d.begin(i, name); err != nil {
-			return fmt.Errorf("filter bridge %s: %w", name, err)
+			return undone, fmt.Errorf("filter bridge %s: %w", name, err)
 		}
 		if err := d.setBridge(b.index, i, true); err != nil {
-			return fmt.Errorf("filter bridge %s: %w", name, err)
+			return undone, fmt.Errorf("filter bridge %s: %w", name, err)
 		}
 	}
-	return nil
+	return undone, nil
 }
 
 // restoreBridge switches off what netguard switched on, and forgets it then.

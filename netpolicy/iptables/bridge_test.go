@@ -27,9 +27,10 @@ func TestBridges(t *testing.T) {
 	forLabs(t, "switches_on_what_is_off_and_back", func(t *testing.T, l *lab) {
 		run(t, "ip", "link", "set", "br1", "type", "bridge", "nf_call_iptables", "1")
 		before := all(t)
-		step := func(d *Driver, wish map[string]bool, br0, br1 string) {
+		step := func(d *Driver, wish map[string]bool, br0, br1 string) []string {
 			t.Helper()
-			if err := d.Bridges(wish); err != nil {
+			switchedOff, err := d.Bridges(wish)
+			if err != nil {
 				t.Fatal(err)
 			}
 			if have := flags(t, "br0"); have != br0 {
@@ -38,6 +39,7 @@ func TestBridges(t *testing.T) {
 			if have := flags(t, "br1"); have != br1 {
 				t.Errorf("br1: %s, want %s", have, br1)
 			}
+			return switchedOff
 		}
 		d := open(t)
 		step(d, map[string]bool{"br0": true, "none": true}, both, v4)
@@ -51,15 +53,13 @@ func TestBridges(t *testing.T) {
 		step(d, nil, off, v4)
 		step(d, map[string]bool{"br0": true, "br1": true}, both, both)
 		run(t, "ip", "link", "set", "br0", "type", "bridge", "nf_call_ip6tables", "0")
-		step(d, map[string]bool{"br0": true, "br1": true}, both, both)
-		if got := d.Unswitched(); !slices.Equal(got, []string{"br0"}) {
+		if got := step(d, map[string]bool{"br0": true, "br1": true}, both, both); !slices.Equal(got, []string{"br0"}) {
 			t.Errorf("it tells of %q", got)
 		}
 		// Without its record it would leave them switched on.
 		run(t, "ipset", "destroy", "ng4-bridges")
 		run(t, "ipset", "destroy", "ng6-bridges")
-		step(d, map[string]bool{"br0": true, "br1": true}, both, both)
-		if got := d.Unswitched(); len(got) > 0 {
+		if got := step(d, map[string]bool{"br0": true, "br1": true}, both, both); len(got) > 0 {
 			t.Errorf("it tells of %q", got)
 		}
 		if err := d.Cleanup(context.Background()); err != nil {
@@ -72,7 +72,7 @@ func TestBridges(t *testing.T) {
 	})
 	forLabs(t, "switches_several_at_once", func(t *testing.T, l *lab) {
 		d := open(t)
-		if err := d.Bridges(map[string]bool{"br0": true, "br1": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true, "br1": true}); err != nil {
 			t.Error(err)
 		}
 		if have := flags(t, "br0") + flags(t, "br1"); have != both+both {
@@ -84,7 +84,7 @@ func TestBridges(t *testing.T) {
 		serve(t, l.b, 80)
 		cmd := map[Backend]string{NFT: "iptables-nft", Legacy: "iptables-legacy"}
 		apply(t, d, policy("a", nil, nil).wish())
-		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		ipt := cmd[d.Backend()]
@@ -124,7 +124,7 @@ func TestBridges(t *testing.T) {
 		s := policy("a", nil, []*node{l.a, l.b})
 		s.closed = s.db
 		apply(t, d, s.wish())
-		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		for i := range familyNames {
@@ -148,11 +148,11 @@ func TestBridges(t *testing.T) {
 			wish[name] = true
 		}
 		for range 2 {
-			if err := d.Bridges(wish); err != nil {
+			if _, err := d.Bridges(wish); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := open(t).Bridges(nil); err != nil {
+		if _, err := open(t).Bridges(nil); err != nil {
 			t.Fatal(err)
 		}
 		for name := range wish {
@@ -173,7 +173,7 @@ func TestBridges(t *testing.T) {
 		d := open(t)
 		// The kernel of the tests has it built in.
 		d.bridgeFilter = "/proc/sys/net/bridge/none"
-		if err := d.Bridges(map[string]bool{"br0": true}); !errors.Is(err, ErrNoBridgeFilter) {
+		if _, err := d.Bridges(map[string]bool{"br0": true}); !errors.Is(err, ErrNoBridgeFilter) {
 			t.Errorf("error = %v", err)
 		}
 		if have := flags(t, "br0"); have != off {

@@ -25,7 +25,8 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 	for _, s := range k.stale {
 		faults = append(faults, d.clear(ctx, s.backend, s.family, s.table))
 	}
-	faults = append(faults, d.Bridges(nil))
+	_, err = d.Bridges(nil)
+	faults = append(faults, err)
 	for _, name := range sortedKeys(k.sets) {
 		faults = append(faults, d.release(ctx, name))
 	}

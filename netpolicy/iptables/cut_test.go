@@ -54,7 +54,7 @@ func TestCut(t *testing.T) {
 			serve(t, l.c, port)
 			serve(t, nil, port)
 		}
-		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		before := policy("a", []*node{l.a}, []*node{l.b, l.c}, 80, 90)

@@ -67,8 +67,8 @@ func TestVerify(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if !slices.ContainsFunc(drift, func(s string) bool { return strings.Contains(s, b.says) }) {
-				t.Errorf("drift = %q, want %q", drift, b.says)
+			if !slices.ContainsFunc(drift.Changes, func(s string) bool { return strings.Contains(s, b.says) }) {
+				t.Errorf("drift = %+v, want %q", drift, b.says)
 			}
 			if r := apply(t, d, w); !r.Changed() {
 				t.Errorf("nothing was repaired: %+v", r)
@@ -117,8 +117,8 @@ func TestAnchors(t *testing.T) {
 		docker(t, NFT)
 		run(t, "iptables", "-D", "FORWARD", "-j", "DOCKER-USER")
 		run(t, "iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
-		if drift, err := d.Verify(context.Background()); err != nil || len(drift) == 0 {
-			t.Fatalf("drift = %q, %v", drift, err)
+		if drift, err := d.Verify(context.Background()); err != nil || len(drift.Changes) == 0 {
+			t.Fatalf("drift = %+v, %v", drift, err)
 		}
 		apply(t, d, w)
 		inSync(t, d)
@@ -134,8 +134,8 @@ func TestAnchors(t *testing.T) {
 		run(t, "iptables", "-I", "FORWARD", "-i", "br-new", "-j", "ACCEPT")
 		run(t, "iptables", "-D", "FORWARD", "-j", "DOCKER-USER")
 		run(t, "iptables", "-I", "FORWARD", "-j", "DOCKER-USER")
-		if drift, err := d.Verify(context.Background()); err != nil || len(drift) != 1 || !d.Displaced() {
-			t.Errorf("drift = %q, %v, want that the jump is not the first", drift, err)
+		if drift, err := d.Verify(context.Background()); err != nil || len(drift.Changes) != 1 || !drift.Displaced {
+			t.Errorf("drift = %+v, %v, want that the jump is not the first", drift, err)
 		}
 		apply(t, d, w)
 		inSync(t, d)
@@ -144,8 +144,8 @@ func TestAnchors(t *testing.T) {
 			t.Errorf("with Docker:\n%s", out)
 		}
 		run(t, "iptables", "-D", "FORWARD", "-j", "DOCKER-USER")
-		if drift, err := d.Verify(context.Background()); err != nil || len(drift) == 0 {
-			t.Fatalf("drift = %q, %v", drift, err)
+		if drift, err := d.Verify(context.Background()); err != nil || len(drift.Changes) == 0 {
+			t.Fatalf("drift = %+v, %v", drift, err)
 		}
 		apply(t, d, w)
 		inSync(t, d)
@@ -158,8 +158,8 @@ func TestAnchors(t *testing.T) {
 		if out := run(t, "iptables", "-S", "DOCKER-USER"); !strings.HasPrefix(out, "-N DOCKER-USER\n-A DOCKER-USER -j NG-FORWARD\n") {
 			t.Errorf("when Docker's jump is back:\n%s", out)
 		}
-		if drift, err := d.Verify(context.Background()); err != nil || !d.Displaced() {
-			t.Errorf("drift = %q, %v: it is not seen to be about jumps alone", drift, err)
+		if drift, err := d.Verify(context.Background()); err != nil || !drift.Displaced {
+			t.Errorf("drift = %+v, %v: it is not seen to be about jumps alone", drift, err)
 		}
 	})
 	t.Run("docker_without_a_chain_for_users_is_docker_too", func(t *testing.T) {
@@ -172,8 +172,8 @@ func TestAnchors(t *testing.T) {
 		}
 		displaced := func(want bool, because string) {
 			t.Helper()
-			if drift, err := d.Verify(context.Background()); err != nil || len(drift) == 0 || d.Displaced() != want {
-				t.Errorf("%s: drift = %q, %v, taken for Docker's: %v", because, drift, err, !want)
+			if drift, err := d.Verify(context.Background()); err != nil || len(drift.Changes) == 0 || drift.Displaced != want {
+				t.Errorf("%s: drift = %+v, %v, taken for Docker's: %v", because, drift, err, !want)
 			}
 			if r := apply(t, d, states()[0].wish()); !r.Looked {
 				t.Errorf("%s: not looked at again", because)
@@ -193,7 +193,7 @@ func TestAnchors(t *testing.T) {
 		displaced(false, "no jump")
 		for _, disturbed := range []bool{false, true} {
 			run(t, "ip6tables", "-I", "FORWARD", "-o", "br-new", "-j", "DOCKER")
-			if _, err := d.Verify(context.Background()); err != nil || !d.Displaced() {
+			if drift, err := d.Verify(context.Background()); err != nil || !drift.Displaced {
 				t.Fatalf("not taken for Docker's, %v", err)
 			}
 			if disturbed {
@@ -215,8 +215,8 @@ func TestAnchors(t *testing.T) {
 		}
 		docker(t, Legacy)
 		drift, err := d.Verify(context.Background())
-		if err != nil || !slices.ContainsFunc(drift, func(s string) bool { return strings.Contains(s, "nf_tables backend, which Docker does not use") }) {
-			t.Fatalf("drift = %q, %v", drift, err)
+		if err != nil || !slices.ContainsFunc(drift.Changes, func(s string) bool { return strings.Contains(s, "nf_tables backend, which Docker does not use") }) {
+			t.Fatalf("drift = %+v, %v", drift, err)
 		}
 		apply(t, d, w)
 		inSync(t, d)

@@ -88,10 +88,8 @@ type Driver struct {
 	// bridgeFilter is a file that is there if br_netfilter is.
 	bridgeFilter string
 	backend      Backend
-	// switched are the bridges that are recorded as switched on, unswitched those
-	// that somebody else switched off since.
-	switched   [2]map[string]bool
-	unswitched []string
+	// switched are the bridges that are recorded as switched on.
+	switched [2]map[string]bool
 	// layouts are those of a generation.
 	layouts    [2]*layout
 	generation string
@@ -111,7 +109,6 @@ type Driver struct {
 	due touched
 	// displaced is of the last Verify, until Apply: see plan.displaced.
 	displaced bool
-	rewritten bool // of the last Verify
 	// stuck are sets that cannot be destroyed: something else names them.
 	stuck map[string]bool
 	// known is how this version of iptables lists what was written, where that
@@ -230,35 +227,42 @@ func containers(addrs []netip.Addr) [2][]netpolicy.Member {
 	return out
 }
 
-// Verify reads the kernel and tells what is not as it was last applied, a
-// sentence each; none means that all is in place. The next Apply repairs it.
-func (d *Driver) Verify(ctx context.Context) ([]string, error) {
+// Drift is what Verify found.
+type Drift struct {
+	// Changes are what is not as it was last applied, a sentence each. None means that
+	// all is in place.
+	Changes []string
+	// Displaced says that the changes are no more than what Docker does, which writes its
+	// rules anew each time that it makes a network.
+	Displaced bool
+	// Rewritten says that somebody, whoever it is, wrote rules in the table since it was
+	// read last.
+	Rewritten bool
+}
+
+// Verify reads the kernel and tells what is not as it was last applied. The next Apply
+// repairs it.
+func (d *Driver) Verify(ctx context.Context) (Drift, error) {
+	var found Drift
 	if d.wish == nil {
-		return nil, fmt.Errorf("verify rules: %w", ErrNothingApplied)
+		return found, fmt.Errorf("verify rules: %w", ErrNothingApplied)
 	}
-	d.kernel, d.settled, d.rewritten = nil, false, false
+	d.kernel, d.settled = nil, false
 	k, err := d.read(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("verify rules: %w", err)
+		return found, fmt.Errorf("verify rules: %w", err)
 	}
 	for _, i := range d.families {
-		d.rewritten = d.rewritten || k.tables[i] != d.agreed[i]
+		found.Rewritten = found.Rewritten || k.tables[i] != d.agreed[i]
 	}
 	p, err := d.plan(k, true)
 	if err != nil {
-		return nil, fmt.Errorf("verify rules: %w", err)
+		return found, fmt.Errorf("verify rules: %w", err)
 	}
 	d.kernel, d.settled, d.displaced = k, !p.rules() && len(p.create)+len(p.destroy) == 0, p.displaced(k)
-	return p.describe(k), nil
+	found.Displaced, found.Changes = d.displaced, p.describe(k)
+	return found, nil
 }
-
-// Displaced tells whether the last Verify found no more than what Docker does, which
-// writes its rules anew each time that it makes a network.
-func (d *Driver) Displaced() bool { return d.displaced }
-
-// Rewritten tells whether the last Verify found that rules of the table were written since
-// they were looked at last, whoever's they are.
-func (d *Driver) Rewritten() bool { return d.rewritten }
 
 // plan compares the kernel with the wish. Where the rules are settled, the sets are
 // there, and only their members are compared.

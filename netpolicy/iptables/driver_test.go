@@ -123,8 +123,8 @@ func inSync(t *testing.T, d *Driver) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(drift) > 0 {
-		t.Errorf("not in sync: %q", drift)
+	if len(drift.Changes) > 0 {
+		t.Errorf("not in sync: %+v", drift)
 	}
 }
 

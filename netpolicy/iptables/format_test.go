@@ -22,8 +22,8 @@ func TestFormat(t *testing.T) {
 			}
 			run(t, cmd, "-X", formatChain(Format))
 		}
-		if drift, err := d.Verify(t.Context()); err != nil || len(drift) != 2 {
-			t.Errorf("without the number: %q, %v", drift, err)
+		if drift, err := d.Verify(t.Context()); err != nil || len(drift.Changes) != 2 {
+			t.Errorf("without the number: %+v, %v", drift, err)
 		}
 		apply(t, d, states()[0].wish())
 		inSync(t, d)

@@ -87,7 +87,7 @@ func TestHomes(t *testing.T) {
 		s.db = []netip.Addr{other, l.b.addrs[0]}
 		s.web, s.ports = []netip.Addr{l.a.addrs[0]}, []netpolicy.PortRange{{First: 80, Last: 80}}
 		apply(t, d, s.wish())
-		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		passes(t, l.a, l.b, "ip4:udp", udpPacket(l.a.addrs[0], other, 80))
@@ -116,8 +116,8 @@ func TestHomes(t *testing.T) {
 		if found, err := d.Glance(); err != nil || !found {
 			t.Errorf("nothing is seen at a glance (%v)", err)
 		}
-		if drift, err := d.Verify(t.Context()); err != nil || len(drift) != 1 {
-			t.Errorf("drift = %q, %v", drift, err)
+		if drift, err := d.Verify(t.Context()); err != nil || len(drift.Changes) != 1 {
+			t.Errorf("drift = %+v, %v", drift, err)
 		}
 		apply(t, d, s.wish())
 		inSync(t, d)

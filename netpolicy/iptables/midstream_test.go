@@ -35,7 +35,7 @@ func TestMidstream(t *testing.T) {
 		// The client is closed too: b may not open anything to it.
 		s := policy("a", []*node{l.a}, []*node{l.a, l.b}, 80)
 		apply(t, d, s.wish())
-		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
@@ -62,7 +62,7 @@ func TestMidstream(t *testing.T) {
 		}
 		s := policy("a", nil, []*node{l.b}, 80)
 		apply(t, d, s.wish())
-		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		start := time.Now()
@@ -79,7 +79,7 @@ func TestMidstream(t *testing.T) {
 		apply(t, d, policy("a", nil, nil).wish()) // all is open
 		denied := newStream(t, l.a, "tcp", netip.AddrPortFrom(l.b.addrs[0], 90))
 		kept := newStream(t, l.a, "tcp", netip.AddrPortFrom(l.b.addrs[0], 80))
-		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		entries := func() (n int) {
@@ -115,7 +115,7 @@ func TestMidstream(t *testing.T) {
 		d := open(t)
 		s := policy("a", nil, []*node{l.b}, 80)
 		apply(t, d, s.wish())
-		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		socket := func(n *node, port int) (c *net.UDPConn) {
@@ -166,7 +166,7 @@ func TestMidstream(t *testing.T) {
 		s := policy("a", nil, nil)
 		s.closed = l.a.addrs[:]
 		apply(t, d, s.wish())
-		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		packet := func(port uint16) []byte {
@@ -177,7 +177,7 @@ func TestMidstream(t *testing.T) {
 		refused(t, d, l.a, l.b, "ip4:tcp", l.a.addrs[0], packet(1001))
 		// Nobody makes it begin again.
 		for range 2 {
-			if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+			if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -188,7 +188,7 @@ func TestMidstream(t *testing.T) {
 		s := policy("a", nil, nil)
 		s.closed = l.a.addrs[:]
 		apply(t, d, s.wish())
-		if err := d.Bridges(map[string]bool{"br0": true, "br1": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true, "br1": true}); err != nil {
 			t.Fatal(err)
 		}
 		refused(t, d, l.a, l.c, "ip4:tcp", l.a.addrs[0],

@@ -64,7 +64,7 @@ func TestMonitorMode(t *testing.T) {
 			t.Errorf("%d rules count, and %d in monitor mode", m, n)
 		}
 		// As two agents of one host would see it.
-		if drift, err := w.Verify(t.Context()); err != nil || len(drift) == 0 {
+		if drift, err := w.Verify(t.Context()); err != nil || len(drift.Changes) == 0 {
 			t.Errorf("a driver in the other mode sees no difference (%v)", err)
 		}
 		apply(t, w, s.wish())
@@ -82,7 +82,7 @@ func TestMonitorMode(t *testing.T) {
 		}
 		s := policy("a", []*node{l.a}, []*node{l.b, l.c}, 80)
 		apply(t, w, s.wish())
-		if err := w.Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := w.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		for i := range familyNames {
@@ -114,7 +114,7 @@ func TestMonitorMode(t *testing.T) {
 		}
 		s := policy("a", []*node{l.a}, []*node{l.b, l.c}, 80)
 		apply(t, open(t), s.wish())
-		if err := open(t).Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := open(t).Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		streams := func(port uint16) (all []*stream) {

@@ -35,7 +35,7 @@ func TestPlaces(t *testing.T) {
 		}
 		d := open(t)
 		apply(t, d, wish())
-		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		forged := udpPacket(away, l.b.addrs[0], 80)

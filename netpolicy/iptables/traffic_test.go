@@ -74,7 +74,7 @@ func TestTraffic(t *testing.T) {
 			check(nil, l.c.addrs[i], 80, false) // the host is not web
 			check(l.a, l.b.addrs[i], 90, true)  // one bridge: nobody looks
 		}
-		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		for i := range familyNames {
@@ -161,7 +161,7 @@ func TestSwitch(t *testing.T) {
 			policy("c", []*node{l.a}, []*node{l.b, l.a}, 443, 80).wish(),
 		}
 		apply(t, d, rules[0])
-		if err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
 		var streams []*stream
