@@ -33,11 +33,10 @@ func measure(b *testing.B, w world, kind string, endpoints int) Size {
 		t.a.Binary = binary
 	}
 	var err error
-	if t.First, err = t.launch(endpoints, first); err != nil {
+	if t.First, err = t.launch("first", endpoints, first); err != nil {
 		t.Note = err.Error()
 		return t.Size
 	}
-	t.pid = t.a.Process().PID()
 	time.Sleep(5 * time.Second) // what follows the first look
 	t.rest()
 	t.startsAndStops()
@@ -180,7 +179,7 @@ func (t *trial) restart(witness guest) {
 	lost := watch(witness.dial(echo))
 	t.a.Kill()
 	var err error
-	if t.Restart, err = t.launch(t.Endpoints+1, longest); err != nil {
+	if t.Restart, err = t.launch("restart", t.Endpoints+1, longest); err != nil {
 		t.Note = err.Error()
 	}
 	t.Lost = float64(lost())
@@ -188,18 +187,26 @@ func (t *trial) restart(witness guest) {
 
 // launch starts the agent and waits until all is in sync: how long that took, or that it took
 // longer.
-func (t *trial) launch(endpoints int, atMost time.Duration) (took float64, err error) {
+func (t *trial) launch(name string, endpoints int, atMost time.Duration) (took float64, err error) {
 	ctx, cancel := context.WithTimeout(t.b.Context(), atMost)
 	defer cancel()
 	began := time.Now()
 	ready := t.a.Launch()
-	select {
-	case <-ready:
-	case <-ctx.Done():
-		return -1, fmt.Errorf("not ready within %v", atMost)
+	t.pid = t.a.Process().PID()
+	t.perf(name, func() {
+		select {
+		case <-ready:
+		case <-ctx.Done():
+			err = fmt.Errorf("not ready within %v", atMost)
+			return
+		}
+		if err = synced(ctx, t.a.Socket, endpoints); err != nil {
+			err = fmt.Errorf("not in sync within %v: %w", atMost, err)
+		}
+		took = ms(time.Since(began))
+	})
+	if err != nil {
+		return -1, err
 	}
-	if err := synced(ctx, t.a.Socket, endpoints); err != nil {
-		return -1, fmt.Errorf("not in sync within %v: %w", atMost, err)
-	}
-	return ms(time.Since(began)), nil
+	return took, nil
 }
