@@ -109,14 +109,17 @@ func Run(ctx context.Context, o Options) error {
 	defer driver.Close()
 	links.Ignore(driver.Socket())
 
-	watcher, err := openGuard(log)
+	has, err := probe(ctx, driver)
+	if err != nil {
+		return err
+	}
+	watcher, err := guard.Open(has.guard, log)
 	if err != nil {
 		return err
 	}
 	defer watcher.Close()
-	samples := iptables.ProbeSamples(ctx)
 	// Two again: one that writes, and one that is asked.
-	filtering := iptables.Options{Samples: samples == nil, Monitor: o.monitors()}
+	filtering := iptables.Options{Programs: has.programs, Samples: has.samples == nil, Monitor: o.monitors()}
 	filter, err := iptables.Open(ctx, filtering)
 	if err != nil {
 		return err
@@ -143,7 +146,7 @@ func Run(ctx context.Context, o Options) error {
 	if o.monitors() {
 		reconcile.sentry.mode = guard.Monitor
 	}
-	refused := newRefused(log, reconcile, links, samples, o.monitors())
+	refused := newRefused(log, reconcile, links, has.samples, o.monitors())
 	around := &surroundings{options: filtering}
 	defer around.close()
 	status.around = around
@@ -153,23 +156,43 @@ func Run(ctx context.Context, o Options) error {
 	server.Cleans(&cleaner{loop: reconcile, end: end})
 	server.Policies(&policyReader{loop: reconcile, links: links, around: around})
 	server.Events(refused.hub)
-	features, err := driver.Probe()
-	if err != nil {
-		return err
-	}
-	reconcile.features = features
+	reconcile.features = has.shaper
 	log.Info("netguard agent starts", "version", o.Version, "mode", o.Mode, "socket", cfg.Socket,
-		"leaf", features.Leaf, "missing", strings.Join(slices.Concat(features.Missing, watcher.Features().Missing), "; "))
+		"leaf", has.shaper.Leaf, "missing", strings.Join(slices.Concat(has.shaper.Missing, watcher.Features().Missing), "; "))
 	return tasks(ctx, o, cfg, s, parts{links, engine, view, reconcile, status, server, refused}, log)
 }
 
-// openGuard finds out what the kernel has for the guard.
-func openGuard(log *slog.Logger) (*guard.Driver, error) {
-	features, err := guard.Probe()
-	if err != nil {
-		return nil, fmt.Errorf("guard: %w", err)
-	}
-	return guard.Open(features, log)
+// abilities are what the host has for netguard.
+type abilities struct {
+	shaper   tc.Features
+	guard    guard.Features
+	programs *iptables.Programs
+	samples  error // why packets that policies refuse are not sampled
+}
+
+// probe finds out what the host has, all of it at once.
+func probe(ctx context.Context, driver *tc.Driver) (abilities, error) {
+	var has abilities
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		has.shaper, err = driver.Probe()
+		return err
+	})
+	g.Go(func() (err error) {
+		if has.guard, err = guard.Probe(); err != nil {
+			return fmt.Errorf("guard: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() (err error) {
+		if has.programs, err = iptables.Find(); err != nil {
+			return fmt.Errorf("open iptables: %w", err)
+		}
+		has.samples = has.programs.ProbeSamples(ctx)
+		return nil
+	})
+	err := g.Wait()
+	return has, err
 }
 
 // parts are what the agent's tasks are made of.

@@ -58,7 +58,11 @@ func Cleanup(ctx context.Context, socket string) error {
 		return err
 	}
 	defer filter.Close()
-	watcher, err := openGuard(slog.New(slog.DiscardHandler))
+	features, err := guard.Probe()
+	if err != nil {
+		return err
+	}
+	watcher, err := guard.Open(features, slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

@@ -81,9 +81,12 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 
 // read reads what an answer says of the kernel.
 func (r *statusReader) read(ctx context.Context, s *state) (*reading, error) {
-	snapshot, err := r.driver.Snapshot()
-	if err != nil {
-		return nil, fmt.Errorf("read kernel: %w", err)
+	snapshot := &tc.Snapshot{}
+	if len(s.desires) > 0 {
+		var err error
+		if snapshot, err = r.driver.Snapshot(); err != nil {
+			return nil, fmt.Errorf("read kernel: %w", err)
+		}
 	}
 	rules, err := r.rules(ctx, s)
 	if err != nil {

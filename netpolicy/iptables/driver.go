@@ -16,6 +16,8 @@ import (
 
 // Options are what a Driver can be told. The zero value is fine.
 type Options struct {
+	// Programs are those to run; nil: Open finds them.
+	Programs *Programs
 	// Wait is how long somebody else may hold the lock of iptables, in whole
 	// seconds; 5 s if zero.
 	Wait time.Duration
@@ -129,14 +131,17 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 		o.CutFor = 10 * time.Minute
 	}
 	d := &Driver{options: o, families: []int{0}, known: map[string]listing{}, stuck: map[string]bool{}, seen: map[*backend][2]seen{}, due: touched{all: true}, bridgeFilter: bridgeFilter}
-	ipv6 := hasIPv6()
-	if ipv6 {
+	if o.Programs == nil {
+		var err error
+		if o.Programs, err = findPrograms(o.Wait, hasIPv6()); err != nil {
+			return nil, fmt.Errorf("open iptables: %w", err)
+		}
+	}
+	d.backends = o.Programs.backends(&d.forked)
+	if o.Programs.ipv6 {
 		d.families = []int{0, 1}
 	}
 	var err error
-	if d.backends, err = findBackends(o.Wait, ipv6, &d.forked); err != nil {
-		return nil, fmt.Errorf("open iptables: %w", err)
-	}
 	if err := d.probe(ctx); err != nil {
 		return nil, fmt.Errorf("open iptables: %w", err)
 	}

@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -61,21 +60,17 @@ const probeChain = "NG-PROBE"
 // ProbeSamples tells whether Options.Samples can be used, by writing such a rule: in a
 // network namespace made for that or, where that is not permitted, in this one, of
 // which nothing is left. The error is ErrNoSamples where it cannot.
-func ProbeSamples(ctx context.Context) error {
-	forked, ipv6, families := 0, hasIPv6(), 1
-	if ipv6 {
+func (p *Programs) ProbeSamples(ctx context.Context) error {
+	backends, families := p.backends(new(int)), 1
+	if p.ipv6 {
 		families = 2
-	}
-	backends, err := findBackends(5*time.Second, ipv6, &forked)
-	if err != nil {
-		return fmt.Errorf("probe samples: %w", err)
 	}
 	// To ask a backend that nobody uses would load its kernel modules.
 	backends = slices.DeleteFunc(backends, func(b *backend) bool {
 		return b != backends[0] && b.kind == Legacy && !b.present(0) && !b.present(1)
 	})
 	try := func() error { return trySamples(ctx, backends, families) }
-	err = apart(try)
+	err := apart(try)
 	if errors.Is(err, errHere) {
 		err = try()
 	}

@@ -5,22 +5,25 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
 
+func found(t *testing.T) *Programs {
+	t.Helper()
+	p, err := Find()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func TestProbeSamples(t *testing.T) {
 	here := func() error {
-		forked := 0
-		backends, err := findBackends(time.Second, true, &forked)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return trySamples(t.Context(), backends[:1], 2)
+		return trySamples(t.Context(), found(t).backends(new(int))[:1], 2)
 	}
 	// As it is in a service that may make no namespaces.
-	for name, probe := range map[string]func() error{"apart": func() error { return ProbeSamples(t.Context()) }, "here": here} {
+	for name, probe := range map[string]func() error{"apart": func() error { return found(t).ProbeSamples(t.Context()) }, "here": here} {
 		leavesNothing := func(t *testing.T) {
 			t.Helper()
 			before := all(t)

@@ -8,8 +8,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -48,33 +50,50 @@ type programs struct {
 // familyNames are used in errors and findings.
 var familyNames = [2]string{"IPv4", "IPv6"}
 
-// findBackends gives what is installed: first what "iptables" is, which is what
-// Docker runs, then the other.
-func findBackends(wait time.Duration, ipv6 bool, forked *int) ([]*backend, error) {
-	var all []*backend
-	var faults []error
-	for _, suffix := range []string{"", "-nft", "-legacy"} {
-		b, err := findBackend(suffix, wait, ipv6, forked)
-		if err != nil {
-			faults = append(faults, err)
-			continue
-		}
-		known := false
-		for _, have := range all {
-			known = known || have.kind == b.kind
-		}
-		if !known {
-			all = append(all, b)
-		}
-	}
-	if len(all) == 0 {
-		return nil, errors.Join(faults...)
-	}
-	return all, nil
+// Programs are iptables' programs as they are installed: first what "iptables" is, which is
+// what Docker runs, then the other backend's.
+type Programs struct {
+	found []backend
+	ipv6  bool
 }
 
-func findBackend(suffix string, wait time.Duration, ipv6 bool, forked *int) (*backend, error) {
-	b := &backend{forked: forked, wait: wait}
+// Find finds the installed programs and asks each for its version, all of them at once. The
+// error is ErrNoIPTables where there are none.
+func Find() (*Programs, error) { return findPrograms(5*time.Second, hasIPv6()) }
+
+func findPrograms(wait time.Duration, ipv6 bool) (*Programs, error) {
+	suffixes := []string{"", "-nft", "-legacy"}
+	all, faults := make([]backend, len(suffixes)), make([]error, len(suffixes))
+	var asked sync.WaitGroup
+	for i, suffix := range suffixes {
+		asked.Go(func() { all[i], faults[i] = findBackend(suffix, wait, ipv6) })
+	}
+	asked.Wait()
+	p := &Programs{ipv6: ipv6}
+	for i, b := range all {
+		known := slices.ContainsFunc(p.found, func(o backend) bool { return o.kind == b.kind })
+		if faults[i] == nil && !known {
+			p.found = append(p.found, b)
+		}
+	}
+	if len(p.found) == 0 {
+		return nil, errors.Join(faults...)
+	}
+	return p, nil
+}
+
+// backends gives the backends to one Driver, which counts its forks.
+func (p *Programs) backends(forked *int) []*backend {
+	out := make([]*backend, len(p.found))
+	for i, b := range p.found {
+		b.forked = forked
+		out[i] = &b
+	}
+	return out
+}
+
+func findBackend(suffix string, wait time.Duration, ipv6 bool) (backend, error) {
+	b := backend{wait: wait}
 	for i, name := range []string{"iptables", "ip6tables"} {
 		if i == 1 && !ipv6 {
 			continue
@@ -84,21 +103,19 @@ func findBackend(suffix string, wait time.Duration, ipv6 bool, forked *int) (*ba
 		for j, tail := range []string{"", "-save", "-restore"} {
 			path, err := find(name + suffix + tail)
 			if err != nil {
-				return nil, err
+				return b, err
 			}
 			paths[j] = path
 		}
 		p.save, p.restore = paths[1], paths[2]
 		proto := []goipt.Protocol{goipt.ProtocolIPv4, goipt.ProtocolIPv6}[i]
 		var err error
-		*forked++
 		if p.rule, err = goipt.New(goipt.IPFamily(proto), goipt.Path(paths[0]), goipt.Timeout(b.seconds())); err != nil {
-			return nil, fmt.Errorf("ask %s for its version: %w", paths[0], err)
+			return b, fmt.Errorf("ask %s for its version: %w", paths[0], err)
 		}
-		*forked++
 		out, err := exec.Command(paths[0], "--version").Output()
 		if err != nil {
-			return nil, fmt.Errorf("ask %s for its version: %w", paths[0], err)
+			return b, fmt.Errorf("ask %s for its version: %w", paths[0], err)
 		}
 		b.kind = Legacy
 		if bytes.Contains(out, []byte(NFT)) {
