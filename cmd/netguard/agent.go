@@ -1,6 +1,8 @@
 package main
 
 import (
+	"os"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -53,6 +55,10 @@ adopts it.`,
 		// fault in it from one of the host.
 		if _, err := g.read(cmd); err != nil {
 			return err
+		}
+		if os.Getenv("GOGC") == "" {
+			// The agent rests most of the time, beside containers that need the memory more.
+			debug.SetGCPercent(50)
 		}
 		return agent.Run(cmd.Context(), agent.Options{
 			ConfigPath: absolute(g.config), ConfigExplicit: g.explicit(cmd), Overrides: overrides,
