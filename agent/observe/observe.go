@@ -19,10 +19,12 @@ const (
 	minRetry = 100 * time.Millisecond
 	maxRetry = time.Second
 	maxRest  = 3 * time.Second
-	// listEvery has everything read that no event told of. listShare keeps
-	// that below this part of the time, on hosts where it takes long.
-	listEvery = 30 * time.Second
-	listShare = 50
+	// listEvery is how often everything is read, for what no event tells of. Where that
+	// takes long it is read less often: see listAfter.
+	listEvery  = 30 * time.Second
+	listRarely = 5 * time.Minute
+	listShare  = 500
+	listMost   = 50
 	// listSoon is how long Docker's word of a new network may be behind the
 	// kernel's.
 	listSoon = 300 * time.Millisecond
@@ -36,6 +38,13 @@ const (
 	// inspectors is how many containers' sandboxes are asked for at a time.
 	inspectors = 8
 )
+
+// listAfter is how long after everything was read it is read again, by how long that took.
+// It takes one part in listShare of the time, or more where that would be more seldom than
+// listRarely, but never more than one part in listMost.
+func listAfter(took time.Duration) time.Duration {
+	return max(listEvery, min(listShare*took, listRarely), listMost*took)
+}
 
 // Observer keeps a view of the engine up to date, in a goroutine of its own, so
 // that an engine that is slow to answer holds up nothing else.
@@ -206,7 +215,7 @@ func (o *Observer) Run(ctx context.Context) error {
 				known, retry, news = read, minRetry, true
 				if hint.Full {
 					last = time.Now()
-					list = pace.Soonest(last.Add(max(listEvery, listShare*last.Sub(began))), o.relist(last))
+					list = pace.Soonest(last.Add(listAfter(last.Sub(began))), o.relist(last))
 				}
 				wait = time.Until(pace.Soonest(list, next))
 			}
