@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"testing"
+	"time"
 
 	"netguard/agent/config"
 	"netguard/agent/docker"
@@ -18,7 +19,7 @@ func TestAdmit(t *testing.T) {
 		Network: docker.Network{Name: "front", Bridge: "br-n"}}}
 	broken := errors.New("broken")
 	for name, c := range map[string]struct {
-		police   police
+		police   policing
 		wrong    bool
 		shaped   bool
 		admitted bool
@@ -28,26 +29,26 @@ func TestAdmit(t *testing.T) {
 		behind   bool // its network's rules may come before netguard's
 		want     verdict
 	}{
-		"all_is_in_force":                          {police: police{holds: true, ever: true}, shaped: true, want: admit},
-		"its_limit_is_not_there_yet":               {police: police{holds: true, ever: true}, want: refuse},
-		"its_limit_cannot_be_put_in_place":         {police: police{holds: true, ever: true}, shaped: true, failing: true, want: leave},
-		"its_limit_cannot_be_put_in_place_later":   {police: police{holds: true, ever: true}, shaped: true, failing: true, admitted: true, want: admit},
-		"neither_its_limit_nor_rules_are_in_force": {police: police{ever: true}, shaped: true, failing: true, want: refuse},
-		"rules_were_never_in_force":                {police: police{dirty: true}, shaped: true, want: leave},
-		"rules_are_not_in_force_any_more":          {police: police{dirty: true, ever: true}, shaped: true, want: refuse},
-		"only_what_was_before_cannot_be_removed":   {police: police{dirty: true, holds: true, ever: true}, shaped: true, want: admit},
-		"it_was_admitted_and_a_change_fails":       {police: police{dirty: true, ever: true}, shaped: true, admitted: true, want: admit},
-		"a_label_is_wrong":                         {police: police{holds: true, ever: true}, wrong: true, shaped: true, admitted: true, want: refuse},
-		"its_bridge_cannot_be_filtered":            {police: police{holds: true, ever: true}, shaped: true, admitted: true, within: true, bridges: iptables.BridgeError{"br-n": broken}, want: refuse},
-		"no_bridge_can_be_set":                     {police: police{holds: true, ever: true}, shaped: true, within: true, bridges: broken, want: refuse},
-		"another_bridge_cannot_be_filtered":        {police: police{holds: true, ever: true}, shaped: true, within: true, bridges: iptables.BridgeError{"br-x": broken}, want: admit},
-		"no_policy_is_about_it_within_its_bridge":  {police: police{holds: true, ever: true}, shaped: true, bridges: iptables.BridgeError{"br-n": broken}, want: admit},
-		"it_is_led_past_the_rules":                 {police: police{holds: true, ever: true}, shaped: true, within: true, behind: true, want: refuse},
-		"it_was_admitted_before_that":              {police: police{holds: true, ever: true}, shaped: true, within: true, behind: true, admitted: true, want: admit},
-		"no_policy_is_about_it_at_all":             {police: police{holds: true, ever: true}, shaped: true, behind: true, want: admit},
+		"all_is_in_force":                          {police: policing{holds: true, ever: true}, shaped: true, want: admit},
+		"its_limit_is_not_there_yet":               {police: policing{holds: true, ever: true}, want: refuse},
+		"its_limit_cannot_be_put_in_place":         {police: policing{holds: true, ever: true}, shaped: true, failing: true, want: leave},
+		"its_limit_cannot_be_put_in_place_later":   {police: policing{holds: true, ever: true}, shaped: true, failing: true, admitted: true, want: admit},
+		"neither_its_limit_nor_rules_are_in_force": {police: policing{ever: true}, shaped: true, failing: true, want: refuse},
+		"rules_were_never_in_force":                {police: policing{dirty: true}, shaped: true, want: leave},
+		"rules_are_not_in_force_any_more":          {police: policing{dirty: true, ever: true}, shaped: true, want: refuse},
+		"only_what_was_before_cannot_be_removed":   {police: policing{dirty: true, holds: true, ever: true}, shaped: true, want: admit},
+		"it_was_admitted_and_a_change_fails":       {police: policing{dirty: true, ever: true}, shaped: true, admitted: true, want: admit},
+		"a_label_is_wrong":                         {police: policing{holds: true, ever: true}, wrong: true, shaped: true, admitted: true, want: refuse},
+		"its_bridge_cannot_be_filtered":            {police: policing{holds: true, ever: true}, shaped: true, admitted: true, within: true, bridges: iptables.BridgeError{"br-n": broken}, want: refuse},
+		"no_bridge_can_be_set":                     {police: policing{holds: true, ever: true}, shaped: true, within: true, bridges: broken, want: refuse},
+		"another_bridge_cannot_be_filtered":        {police: policing{holds: true, ever: true}, shaped: true, within: true, bridges: iptables.BridgeError{"br-x": broken}, want: admit},
+		"no_policy_is_about_it_within_its_bridge":  {police: policing{holds: true, ever: true}, shaped: true, bridges: iptables.BridgeError{"br-n": broken}, want: admit},
+		"it_is_led_past_the_rules":                 {police: policing{holds: true, ever: true}, shaped: true, within: true, behind: true, want: refuse},
+		"it_was_admitted_before_that":              {police: policing{holds: true, ever: true}, shaped: true, within: true, behind: true, admitted: true, want: admit},
+		"no_policy_is_about_it_at_all":             {police: policing{holds: true, ever: true}, shaped: true, behind: true, want: admit},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := &loop{handover: handover{owners: map[netip.Addr]string{}}, shaping: newShaping(slog.New(slog.DiscardHandler), nil, nil), admitted: map[uint64]bool{7: c.admitted}, police: &c.police}
+			l := &Loop{handover: handover{owners: map[netip.Addr]string{}}, shaping: newShaping(slog.New(slog.DiscardHandler), nil, nil, time.Now), admitted: map[uint64]bool{7: c.admitted}, policing: &c.police}
 			r := &shaped{known: c.shaped, form: d.form()}
 			if c.failing {
 				r.err = broken
@@ -57,7 +58,7 @@ func TestAdmit(t *testing.T) {
 			if c.wrong {
 				e.wrong = []string{"a label"}
 			}
-			p := &policing{ruling: &ruling{within: map[endpoint.Key]bool{d.Key: c.within}}, bridgesErr: c.bridges, led: led{"n": !c.behind}}
+			p := &policyState{ruling: &ruling{within: map[endpoint.Key]bool{d.Key: c.within}}, bridgesErr: c.bridges, covered: networks{"n": !c.behind}}
 			if got := l.admit(&e, p); got != c.want {
 				t.Errorf("got %d, want %d", got, c.want)
 			}
@@ -66,7 +67,7 @@ func TestAdmit(t *testing.T) {
 	t.Run("an_unguarded_network_quarantines_too", func(t *testing.T) {
 		op := config.Config{Unguarded: config.Globs{"front"}}
 		for answer, open := range map[verdict]bool{refuse: false, leave: false, admit: true} {
-			got := watch([]*desire{d}, site{ports: []link.Port{*d.Port}, managed: bridges{"br-n": {Index: 9}}, op: op}, func(*desire) verdict { return answer })
+			got := watch([]*desire{d}, site{View: link.View{Ports: []link.Port{*d.Port}}, managed: bridges{"br-n": {Index: 9}}, op: &op}, func(*desire) verdict { return answer })
 			if len(got) != 1 || got[0].Admitted != open || got[0].Guarded == open {
 				t.Errorf("%d: %+v", answer, got)
 			}

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -76,7 +75,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer server.Close()
-	only, err := alone(log)
+	only, err := lockOwner(log)
 	if err != nil {
 		return err
 	}
@@ -134,32 +133,27 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 
-	reconcile := newLoop(log, driver, links, s)
-	view := observe.New(engine, links, log, reconcile.wakeup.Call)
-	reconcile.observes(view)
-	reconcile.policies, reconcile.police = rules, &police{log: log, driver: filter, links: links, route: reconcile.routes.to, monitor: o.monitors()}
-	reconcile.tables = &tables{}
-	reconcile.memory = recall(memoryPath(), log)
-	reconcile.sentry = &sentry{log: log, driver: watcher}
-	reconcile.taking.guarded = leftBy(watcher, func(e guard.Earlier) map[int]bool { return e.Bridges })
-	reconcile.locals.before = leftBy(watcher, func(e guard.Earlier) map[int]map[netip.Addr]bool { return e.LinkLocals })
-	if o.monitors() {
-		reconcile.sentry.mode = guard.Monitor
-	}
-	refused := newRefused(log, reconcile, links, has.samples, o.monitors())
+	tables := &tables{}
+	reconcile := NewLoop(Parts{Log: log, Shape: driver, Guard: watcher, Policy: filter, Connections: filter, Links: links, Notices: tables,
+		BootCache: recall(bootCachePath(), log), Config: s.config, Catalog: rules.now.Load, Monitor: o.monitors(), Clock: time.Now})
+	view := observe.New(engine, links, log, reconcile.Wake)
+	reconcile.Observes(view)
+	refused := newRefused(log, refusedSource{reconcile.State, links.Addresses, watcher}, has.samples, o.monitors())
+	reconcile.Alerted(refused.alerts)
 	around := &surroundings{options: filtering}
 	defer around.close()
 	status.around = around
-	status.loop, status.engine, status.policies, status.driver, status.filter = reconcile, engine, rules, reader, filterReader
+	status.loop, status.view, status.engine, status.policies, status.driver, status.filter, status.watcher = reconcile, view, engine, rules, reader, filterReader, watcher
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	server.Cleans(&cleaner{loop: reconcile, end: end})
-	server.Policies(&policyReader{loop: reconcile, links: links, around: around})
+	server.Cleans(&cleaner{loop: reconcile, log: log, end: end, clean: func(ctx context.Context) error { return clean(ctx, filter, watcher, driver) }})
+	server.Policies(&policyReader{state: reconcile.State, links: links, around: around})
 	server.Events(refused.hub)
-	reconcile.features = has.shaper
+	reconcile.Shapes(has.shaper.Leaf)
+	status.features = has.shaper
 	log.Info("netguard agent starts", "version", o.Version, "mode", o.Mode, "socket", cfg.Socket,
 		"leaf", has.shaper.Leaf, "missing", strings.Join(slices.Concat(has.shaper.Missing, watcher.Features().Missing), "; "))
-	return tasks(ctx, o, cfg, s, parts{links, engine, view, reconcile, status, server, refused}, log)
+	return tasks(ctx, o, cfg, s, parts{links, engine, view, reconcile, status, server, refused, rules, tables}, log)
 }
 
 // abilities are what the host has for netguard.
@@ -200,10 +194,12 @@ type parts struct {
 	links   *link.Table
 	engine  *docker.Engine
 	view    *observe.Observer
-	loop    *loop
+	loop    *Loop
 	status  *statusReader
 	server  *control.Server
 	refused *refused
+	rules   *policies
+	tables  *tables
 }
 
 // tasks runs everything that lasts until one fails or ctx ends.
@@ -223,7 +219,7 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 	start("watch links", func(ctx context.Context) error {
 		return p.links.Watch(ctx, func() {
 			once.Do(func() { close(listed) })
-			p.loop.wakeup.Call()
+			p.loop.Wake()
 			p.view.Wake()
 		})
 	})
@@ -239,7 +235,7 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 		}
 	}
 	start("observe docker", afterwards(p.view.Run))
-	start("reconcile", afterwards(p.loop.run))
+	start("reconcile", afterwards(p.loop.Run))
 	start("serve control socket", p.server.Serve)
 	for _, task := range p.refused.tasks() {
 		start("listen to what is refused", task)
@@ -259,17 +255,17 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 	start("watch configuration", func(ctx context.Context) error {
 		return config.Watch(ctx, o.ConfigPath, log, func() {
 			if s.reload(o, log) {
-				p.loop.wakeup.Call()
+				p.loop.Wake()
 			}
 		})
 	})
 	start("watch policies", func(ctx context.Context) error {
 		return config.WatchDir(ctx, cfg.PolicyDir, policyFiles, log, func() {
-			p.loop.policies.reload(ctx, log)
-			p.loop.wakeup.Call()
+			p.rules.reload(ctx, log)
+			p.loop.Wake()
 		})
 	})
-	start("watch nftables", func(ctx context.Context) error { return p.loop.tables.watch(ctx, p.loop.wakeup.Call) })
+	start("watch nftables", func(ctx context.Context) error { return p.tables.watch(ctx, p.loop.Wake) })
 	start("notify systemd", afterwards(notify(log)))
 	err := g.Wait()
 	_, _ = daemon.SdNotify(false, daemon.SdNotifyStopping)
@@ -278,7 +274,7 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 		log.Info("netguard agent stops; " + errCleaned.Error())
 		return nil
 	case ctx.Err() != nil:
-		log.Info("netguard agent stops; " + parting(p.loop.admission()))
+		log.Info("netguard agent stops; " + parting(p.loop.Admission()))
 		return nil
 	}
 	return err

@@ -97,8 +97,16 @@ type alerting struct {
 	fresh, first map[string]events.Claim
 }
 
+// Next is when the counters are looked at again.
+func (a *alerts) Next() time.Time { return a.next }
+
+// Look tells what was counted since the last look.
+func (a *alerts) Look(now time.Time, s *state) {
+	a.pass(now, s.want.Desires, func() []lasting { return lastingIn(s, now) })
+}
+
 // pass looks at the counters when it is time.
-func (a *alerts) pass(now time.Time, desires []*desire, unadmitted []lasting) {
+func (a *alerts) pass(now time.Time, desires []*desire, unadmitted func() []lasting) {
 	if now.Before(a.next) {
 		return
 	}
@@ -135,7 +143,7 @@ func (a *alerts) pass(now time.Time, desires []*desire, unadmitted []lasting) {
 		a.port(now, d, p, counts[index])
 	}
 	a.ports = here
-	a.withheld.pass(a, now, counts, unadmitted)
+	a.withheld.pass(a, now, counts, unadmitted())
 }
 
 // port tells what is new of one port.

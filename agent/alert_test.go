@@ -51,7 +51,7 @@ func newScene(t *testing.T) *scene {
 func (s *scene) pass(d time.Duration) []string {
 	s.now = s.now.Add(d)
 	s.log.Reset()
-	s.alerts.pass(s.now, s.desires, s.unadmitted)
+	s.alerts.pass(s.now, s.desires, func() []lasting { return s.unadmitted })
 	return strings.Split(strings.TrimSuffix(s.log.String(), "\n"), "\n")[:strings.Count(s.log.String(), "\n")]
 }
 

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"time"
 
 	"netguard/agent/control"
 	"netguard/netpolicy/guard"
@@ -21,7 +20,7 @@ func clean(ctx context.Context, filter *iptables.Driver, watcher *guard.Driver, 
 	if err := untouchable(ctx, filter, watcher); err != nil {
 		return untouchedError{err}
 	}
-	return errors.Join(filter.Cleanup(ctx), shaper.Cleanup(), watcher.Cleanup(), forgetNetworks(memoryPath()))
+	return errors.Join(filter.Cleanup(ctx), shaper.Cleanup(), watcher.Cleanup(), forgetNetworks(bootCachePath()))
 }
 
 // untouchedError is why a clean-up did not begin: all of it is a newer netguard's
@@ -48,7 +47,7 @@ func Cleanup(ctx context.Context, socket string) error {
 		return err
 	}
 	defer server.Close()
-	only, err := alone(slog.New(slog.DiscardHandler))
+	only, err := lockOwner(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return fmt.Errorf("%w, or name its socket (--socket)", err)
 	}
@@ -77,8 +76,10 @@ func Cleanup(ctx context.Context, socket string) error {
 
 // cleaner has the running agent clean up, and end. It implements control.Cleaner.
 type cleaner struct {
-	loop *loop
-	end  context.CancelCauseFunc
+	loop  *Loop
+	clean func(context.Context) error
+	log   *slog.Logger
+	end   context.CancelCauseFunc
 }
 
 // errCleaned is why an agent ends that was told to clean up.
@@ -87,7 +88,7 @@ var errCleaned = errors.New("everything of netguard's was taken out of the kerne
 // Cleanup implements control.Cleaner.
 func (c *cleaner) Cleanup(ctx context.Context) error {
 	var err error
-	asked := c.loop.ask(ctx, func() { err = c.loop.cleanup(ctx) })
+	asked := c.loop.Ask(ctx, func() { err = c.cleanup(ctx) })
 	if asked != nil {
 		return fmt.Errorf("ask the agent's loop: %w", asked)
 	}
@@ -104,24 +105,15 @@ func (c *cleaner) Cleanup(ctx context.Context) error {
 // some is not, for as long as nobody looks, with an agent that repairs nothing and
 // lets containers in. Who wants it all out is told, and can ask again, or stop the
 // agent first.
-func (l *loop) cleanup(ctx context.Context) error {
-	err := clean(ctx, l.police.driver, l.sentry.driver, l.driver)
+func (c *cleaner) cleanup(ctx context.Context) error {
+	err := c.clean(ctx)
 	switch {
 	case err == nil:
-		l.over = true
+		c.loop.Stop()
 	case !errors.As(err, new(untouchedError)):
-		l.log.Error("clean-up failed half-way; putting back what was taken out", "error", err)
-		l.anew()
+		c.log.Error("clean-up failed half-way; putting back what was taken out", "error", err)
+		c.loop.Anew()
 		return fmt.Errorf("clean-up failed half-way, so the agent puts back what was taken out: mend this and run netguard cleanup again: %w", err)
 	}
 	return err
-}
-
-// anew has everything compared with the kernel and written, as at the start, but that
-// who was admitted stays so.
-func (l *loop) anew() {
-	l.police.anew()
-	l.sentry.look, l.sentry.at = guard.Everything, time.Time{}
-	l.shaping.anew()
-	l.memory.forgotten()
 }

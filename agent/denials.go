@@ -110,7 +110,7 @@ func (n *denials) tell(now time.Time) {
 		return
 	}
 	byAddr := map[netip.Addr]*desire{}
-	for _, d := range s.desires {
+	for _, d := range s.want.Desires {
 		for _, a := range slices.Concat(d.own(), d.extra) {
 			if _, taken := byAddr[a]; !taken {
 				byAddr[a] = d

@@ -53,7 +53,7 @@ deny: [{egress: {to: [{cidr: 169.254.169.254/32}]}}]
 			Container: docker.Container{Name: name, ID: "id-" + name, Ports: ports[name]}, Network: docker.Network{Name: "front"},
 			Attachment: docker.Attachment{IPv4: a}, Port: &link.Port{Name: "veth-" + name}}})
 	}
-	s := &state{desires: desires, policing: &policing{ruling: rule(new(netpolicy.Compiler), &catalog, desires, parties(desires), false, nil)}}
+	s := &state{want: &State{Desires: desires}, policing: &policyState{ruling: rule(new(netpolicy.Compiler), &catalog, desires, parties(desires), false, nil)}}
 	hub := &events.Hub{}
 	watch := hub.Subscribe(nil)
 	t.Cleanup(watch.Close)

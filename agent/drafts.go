@@ -142,19 +142,19 @@ func (d *desire) same(o *desire) bool {
 		slices.Equal(d.wrong, o.wrong) && slices.Equal(d.notes, o.notes)
 }
 
-// narrowed gives the desires with what the ruling says of them.
-func (l *loop) narrowed(desires []*desire, r *ruling, cfg *config.Config) []*desire {
-	out := slices.Clone(desires)
-	for i, d := range out {
-		found := r.states[d.Key].Uncounted
+// Narrow leaves out the extra addresses that the ruling says an endpoint must not have, and
+// those that the rules in force do not know yet; inForce is nil while there are none.
+func (s *State) Narrow(inForce *ruling) {
+	s.Desires = slices.Clone(s.Desires)
+	for i, d := range s.Desires {
+		found := s.Ruling.states[d.Key].Uncounted
 		if len(found) == 0 && len(d.allow.Prefixes) == 0 {
 			continue
 		}
 		c := d.copy()
 		c.uncounted(found)
-		c.narrow(r, cfg.Claims)
-		c.await(l.police.known)
-		out[i] = c
+		c.narrow(s.Ruling, s.Config.Claims)
+		c.await(inForce)
+		s.Desires[i] = c
 	}
-	return out
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"netguard/agent/config"
 	"netguard/agent/docker"
@@ -186,13 +187,13 @@ func TestExtraAddressesAreKept(t *testing.T) {
 	lb, evil := joined("lb", front, "172.18.0.2", label), joined("evil", front, "172.18.0.3", label)
 	lb.Container.Created, evil.Container.Created = 9, 1
 	evil.Container.Labels["netguard.egress"] = "[]"
-	p, catalog := &police{}, &netpolicy.Catalog{}
+	p, catalog := &compiler{}, &netpolicy.Catalog{}
 	lost := func(all ...endpoint.Endpoint) (names []string) {
 		desires := desired(pointers(all...), &config.Config{}, shaper.Hashed)
 		extras{nil, hostRoutes, map[string]int{"br-f": 2}, nil}.decide(desires)
-		p.compile(catalog, desires, false)
+		ruling := p.compile(catalog, desires, false, 0)
 		for i := range desires {
-			if desires[i].narrow(p.ruling, nil); len(desires[i].extra) == 0 {
+			if desires[i].narrow(ruling, nil); len(desires[i].extra) == 0 {
 				names = append(names, desires[i].Container.Name)
 			}
 		}
@@ -206,7 +207,7 @@ func TestExtraAddressesAreKept(t *testing.T) {
 			t.Errorf("left out are %q", got)
 		}
 	}
-	p = &police{}
+	p = &compiler{}
 	if got := lost(evil, lb); !slices.Equal(got, []string{"lb"}) {
 		t.Errorf("after a start left out are %q", got)
 	}
@@ -222,7 +223,7 @@ func TestRoutes(t *testing.T) {
 		return link.Route{Bits: 64, Links: []int{2}}, nil
 	}, own: func() (map[netip.Addr]bool, error) {
 		return map[netip.Addr]bool{netip.MustParseAddr("fd00:18::1"): true}, nil
-	}}
+	}, now: time.Now}
 	if _, err := r.to(netip.MustParseAddr("fd00:18::1")); !errors.Is(err, fails) {
 		t.Errorf("error %v", err)
 	}

@@ -5,9 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
-
-	"netguard/netpolicy/guard"
 )
 
 // handover knows which addresses are not whose they were. The kernel's connections
@@ -79,42 +76,29 @@ func (h *handover) urgent(desires []*desire) bool {
 	return len(h.old) > 0 && slices.ContainsFunc(desires, func(d *desire) bool { return d.Unmanaged == "" && h.waits(d) })
 }
 
-// handOver ends the connections of addresses that are not whose they were, at once where
-// somebody waits for it.
-func (p *police) handOver(ctx context.Context, h *handover, urgent bool) {
-	if len(h.old) == 0 {
-		return
-	}
-	if !urgent {
-		if soon := time.Now().Add(cutSoon); p.cut.IsZero() || p.cut.After(soon) {
-			p.cut = soon
+// handOver ends what is left of addresses' former owners before the next are admitted: at
+// once where somebody waits for it. The owners are looked at where a desire is another one
+// than before.
+func (l *Loop) handOver(ctx context.Context, want *State) {
+	cutting := &l.policing.cutting
+	if want.Changed || l.handover.blind() {
+		standing := func() (map[int]bool, error) {
+			if want.Config.AdmissionOpen { // who came unseen may have connections of its own
+				return nil, nil
+			}
+			e, err := l.guarding.plane.Earlier()
+			return e.Admitted, err
 		}
-		return
-	}
-	n, err := p.driver.End(ctx, h.old)
-	if err != nil {
-		p.log.Error("connections of containers that are gone cannot be ended; those that have their addresses wait, trying again", "error", err)
-		p.cut = time.Now().Add(minFailing)
-		return
-	}
-	if n > 0 {
-		p.log.Info("connections of containers that are gone were ended", "connections", n, "addresses", len(h.old))
-	}
-	clear(h.old)
-}
-
-// handOver ends what is left of addresses' former owners before the next are admitted.
-// The owners are looked at where a desire is another one than before.
-func (l *loop) handOver(ctx context.Context, desires []*desire, changed bool) {
-	standing := leftBy(l.sentry.driver, func(e guard.Earlier) map[int]bool { return e.Admitted })
-	if l.settings.config().AdmissionOpen { // who came unseen may have connections of its own
-		standing = func() (map[int]bool, error) { return nil, nil }
-	}
-	if changed || l.handover.blind() {
-		if err := l.handover.look(desires, standing); err != nil {
+		if err := l.handover.look(want.Desires, standing); err != nil {
 			l.log.Error("it cannot be told whom an earlier agent admitted; trying again", "error", err)
-			l.police.cut = time.Now().Add(minFailing)
+			cutting.pace.Failed()
 		}
 	}
-	l.police.handOver(ctx, &l.handover, l.handover.urgent(desires))
+	switch {
+	case len(l.handover.old) == 0:
+	case !l.handover.urgent(want.Desires):
+		cutting.pace.Wake()
+	case cutting.end(ctx, &l.handover) != nil:
+		cutting.pace.Failed()
+	}
 }

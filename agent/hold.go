@@ -1,73 +1,52 @@
 package agent
 
 import (
-	"fmt"
-	"log/slog"
 	"time"
 
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
 	"netguard/agent/observe"
-	"netguard/agent/pace"
 )
 
-// holder keeps what Docker does not list and the kernel has. It is part of the
-// loop's goroutine.
-type holder struct {
-	log  *slog.Logger
-	last []*endpoint.Endpoint // of the last pass, those that have a port
-	// held are those that were kept in it, since when.
-	held map[endpoint.Key]time.Time
-	told bool
-	tell func(since time.Time) // since when some are, zero for none
+// unlisted keeps the endpoints that Docker does not list although their ports are there.
+type unlisted struct {
+	last  []*endpoint.Endpoint // those of the last state that have a port
+	since map[endpoint.Key]time.Time
 }
 
-// view gives what Docker lists, and what it should.
-func (h *holder) view(v docker.View, ports []link.Port) docker.View {
-	v, keys := endpoint.Hold(v, h.last, ports)
-	was, now := h.held, time.Now()
-	h.held = make(map[endpoint.Key]time.Time, len(keys))
-	long := 0
-	var first time.Time
+// add gives a view with these endpoints added, and since when Docker does not list each.
+func (u *unlisted) add(v docker.View, ports []link.Port, now time.Time) (docker.View, map[endpoint.Key]time.Time) {
+	v, keys := endpoint.Hold(v, u.last, ports)
+	was := u.since
+	u.since = make(map[endpoint.Key]time.Time, len(keys))
 	for _, key := range keys {
 		since, known := was[key]
 		if !known {
 			since = now
 		}
-		first = pace.Soonest(since, first)
-		if h.held[key] = since; now.Sub(since) >= observe.LackingFor {
-			long++
-		}
+		u.since[key] = since
 	}
-	if long > 0 && !h.told {
-		h.log.Warn("docker does not list endpoints whose ports are there; what is enforced for them stays", "endpoints", long)
-	}
-	h.told = long > 0
-	h.tell(first)
-	return v
+	return v, u.since
 }
 
-// joined notes what a pass found.
-func (h *holder) joined(endpoints []*endpoint.Endpoint) {
-	h.last = h.last[:0]
+// joined notes the endpoints of a state.
+func (u *unlisted) joined(endpoints []*endpoint.Endpoint) {
+	u.last = u.last[:0]
 	for _, e := range endpoints {
 		if e.Port != nil {
-			h.last = append(h.last, e)
+			u.last = append(u.last, e)
 		}
 	}
 }
 
-// heldFinding says how many are held, "" if none for long.
-func heldFinding(held map[endpoint.Key]time.Time, now time.Time) string {
-	n := 0
-	for _, since := range held {
+// MissingLong counts the endpoints that Docker has not listed for longer than a container
+// takes to stop.
+func MissingLong(unlisted map[endpoint.Key]time.Time, now time.Time) (n int) {
+	for _, since := range unlisted {
 		if now.Sub(since) >= observe.LackingFor {
 			n++
 		}
 	}
-	if n == 0 {
-		return ""
-	}
-	return fmt.Sprintf("docker does not list %d of the endpoints below though their ports are there: what is enforced for them stays until their ports go; if docker network inspect does not name them, restart dockerd", n)
+	return n
 }

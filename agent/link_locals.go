@@ -26,8 +26,7 @@ import (
 //
 // Both count on their bridge and nowhere else, as what the operator lets a label name.
 type linkLocals struct {
-	// before tells which addresses an earlier agent let ports have, by ifindex.
-	before  func() (map[int]map[netip.Addr]bool, error)
+	// earlier are the addresses that an earlier agent let ports have, by ifindex.
 	earlier map[int]map[netip.Addr]bool
 	read    bool
 	// has are the ports that have an address, by link.Port.Seen.
@@ -57,13 +56,13 @@ type said struct {
 
 // decide adds to each endpoint's allow what counts, and says why the rest does not. It is
 // called when labels were decided about.
-func (l *linkLocals) decide(desires []*desire, x extras) error {
+func (l *linkLocals) decide(desires []*desire, x extras, before func() (guard.Earlier, error)) error {
 	if !l.read {
-		earlier, err := l.before()
+		earlier, err := before()
 		if err != nil {
 			return err
 		}
-		l.earlier, l.read = earlier, true
+		l.earlier, l.read = earlier.LinkLocals, true
 	}
 	if !slices.ContainsFunc(desires, func(d *desire) bool {
 		return len(d.Container.LocalAddrs) > 0 || d.Port != nil && len(d.Port.LinkLocals) > 0

@@ -9,6 +9,7 @@ import (
 	"netguard/agent/config"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
+	"netguard/netpolicy/guard"
 	"netguard/shaper"
 )
 
@@ -54,8 +55,8 @@ func TestLinkLocalsThatDockerGives(t *testing.T) {
 				x.own = map[string]ownPorts{"br-f": {all: []string{"eth0"}}}
 			}
 			desires := desired(pointers(all...), &config.Config{}, shaper.Hashed)
-			l := linkLocals{before: nothingBefore}
-			must(t, l.decide(desires, x))
+			l := linkLocals{}
+			must(t, l.decide(desires, x, nothingBefore))
 			d := desires[0]
 			if got := texts(d.allow.Prefixes); got != c.want || texts(d.away()) != c.want {
 				t.Errorf("it has %q, on its bridge alone %q, want %q", got, texts(d.away()), c.want)
@@ -70,7 +71,7 @@ func TestLinkLocalsThatDockerGives(t *testing.T) {
 	}
 }
 
-func nothingBefore() (map[int]map[netip.Addr]bool, error) { return nil, nil }
+func nothingBefore() (guard.Earlier, error) { return guard.Earlier{}, nil }
 
 func localWords(permitted []netip.Prefix) extras {
 	return extras{permitted: permitted, bridges: map[string]int{"br-f": 2}, route: func(a netip.Addr) (link.Route, error) {
@@ -109,9 +110,10 @@ func TestLinkLocalsThatContainersSay(t *testing.T) {
 	given.Container.LocalAddrs = map[string][]netip.Addr{"front": addrs(x)}
 	far := two
 	far.Network, far.Key.Network = back, back.ID
-	l := linkLocals{before: func() (map[int]map[netip.Addr]bool, error) {
-		return map[int]map[netip.Addr]bool{3: {netip.MustParseAddr("fe80::e"): true}}, nil
-	}}
+	l := linkLocals{}
+	before := func() (guard.Earlier, error) {
+		return guard.Earlier{LinkLocals: map[int]map[netip.Addr]bool{3: {netip.MustParseAddr("fe80::e"): true}}}, nil
+	}
 	for _, step := range []struct {
 		name string
 		all  []endpoint.Endpoint
@@ -135,7 +137,7 @@ func TestLinkLocalsThatContainersSay(t *testing.T) {
 		{"not_one_of_who_is_left_alone", []endpoint.Endpoint{has(one, 20, "fe80::f"), has(free, 16, "fe80::f")}, "", "container other had it first"},
 	} {
 		desires := desired(pointers(step.all...), &config.Config{}, shaper.Hashed)
-		must(t, l.decide(desires, localWords(nil)))
+		must(t, l.decide(desires, localWords(nil), before))
 		var got, notes []string
 		for i := range desires {
 			if p := desires[i].allow.Prefixes; len(p) > 0 {

@@ -20,13 +20,13 @@ var errNoRuling = errors.New("the agent has not read Docker's containers yet: is
 // policyReader answers what policies do and would do. It implements
 // control.PolicySource.
 type policyReader struct {
-	loop   *loop
+	state  func() *state
 	links  *link.Table
 	around *surroundings
 }
 
 func (r *policyReader) ruling() (*ruling, error) {
-	s := r.loop.state.Load()
+	s := r.state()
 	if s == nil || s.policing == nil || s.policing.ruling == nil {
 		return nil, errNoRuling
 	}

@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"netguard/agent/events"
-	"netguard/agent/link"
 	"netguard/agent/pace"
 	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
@@ -19,21 +19,33 @@ type refused struct {
 	hub     *events.Hub
 	claims  *claims
 	denials *denials
+	alerts  *alerts
 	groups  map[uint16]func(events.Sample) // what the kernel hands over, and who takes it
 }
 
-// newRefused makes it, and the loop's part of it. noSamples says why iptables cannot
-// hand packets over.
-func newRefused(log *slog.Logger, l *loop, links *link.Table, noSamples error, monitor bool) *refused {
+// refusedSource is what it is made of.
+type refusedSource struct {
+	state func() *state
+	local func() (map[netip.Addr]bool, error) // the host's addresses
+	guard frameCounter
+}
+
+// frameCounter counts the frames that the guard refused. Only the loop's goroutine asks it.
+type frameCounter interface {
+	Violations() (map[int]guard.Violations, error)
+	Features() guard.Features
+}
+
+// newRefused makes it. noSamples says why iptables cannot hand packets over.
+func newRefused(log *slog.Logger, src refusedSource, noSamples error, monitor bool) *refused {
 	hub, c := &events.Hub{}, &claims{}
 	r := &refused{log: log, hub: hub, claims: c, groups: map[uint16]func(events.Sample){}}
-	r.denials = &denials{log: log, hub: hub, state: l.state.Load, local: links.Addresses, some: pace.NewWakeup()}
+	r.denials = &denials{log: log, hub: hub, state: src.state, local: src.local, some: pace.NewWakeup()}
 	if monitor {
 		r.denials.would = &wouldBe{log: log}
 	}
-	driver := l.sentry.driver
-	l.alerts = &alerts{log: log, hub: hub, claims: c, monitor: monitor, count: driver.Violations, samples: driver.Features().Samples, withheld: withheld{log: log}}
-	if driver.Features().Samples {
+	r.alerts = &alerts{log: log, hub: hub, claims: c, monitor: monitor, count: src.guard.Violations, samples: src.guard.Features().Samples, withheld: withheld{log: log}}
+	if src.guard.Features().Samples {
 		r.groups[guard.SampleGroup] = c.add
 	}
 	if noSamples == nil {

@@ -14,13 +14,14 @@ const routesFor = 10 * time.Second
 type routes struct {
 	ask   func(netip.Addr) (link.Route, error)
 	own   func() (map[netip.Addr]bool, error) // the host's addresses
+	now   func() time.Time
 	known map[netip.Addr]link.Route
 	hosts map[netip.Addr]bool
 	since time.Time
 }
 
 func (r *routes) to(a netip.Addr) (link.Route, error) {
-	if now := time.Now(); r.known == nil || now.Sub(r.since) > routesFor {
+	if now := r.now(); r.known == nil || now.Sub(r.since) > routesFor {
 		hosts, err := r.own() // one of IPv6 has no route while its device has no carrier
 		if err != nil {
 			return link.Route{}, err

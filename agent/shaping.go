@@ -8,7 +8,6 @@ import (
 	"netguard/agent/link"
 	"netguard/agent/pace"
 	"netguard/shaper"
-	"netguard/shaper/tc"
 )
 
 const (
@@ -21,18 +20,6 @@ const (
 	maxFailing = 30 * time.Second
 )
 
-// shapePlane is the part of the kernel that limits ports.
-type shapePlane interface {
-	// Apply carries out steps for the port behind a veth, up to the first that fails.
-	Apply(veth int, name string, steps []shaper.Step) error
-	// Read reads what the kernel holds for ports.
-	Read(veths []int) (map[int]tc.Port, error)
-	// Drop deletes the IFBs of veths that are gone.
-	Drop(veths []int) error
-	// Sweep deletes the IFBs of all veths but those that keep names, and counts them.
-	Sweep(keep func(veth int) bool) (int, error)
-}
-
 // shaping brings the limits of ports to what is desired, and keeps them so. It is part of
 // the loop's goroutine.
 type shaping struct {
@@ -43,6 +30,8 @@ type shaping struct {
 	now  func() time.Time
 
 	ports   map[uint64]*shaped // by link.Port.Seen
+	wanted  map[uint64]*desire // at the last apply, by link.Port.Seen too
+	version int                // counts what may let somebody in
 	ifbs    map[int]int        // the veths behind IFBs, by their ifindexes
 	all     bool               // every port is to be compared with the kernel
 	due     map[int]struct{}   // the ports that are, by ifindex
@@ -59,29 +48,27 @@ type shaping struct {
 
 // shaped is what is known of one port.
 type shaped struct {
-	index int  // of the veth
-	known bool // form is in the kernel, or is tried again until it is
-	form  form // what was written last
-	ifb   int  // the IFB at the last look
-	leads bool // there may be an IFB
-	fight fight
+	index   int  // of the veth
+	known   bool // form is in the kernel, or is tried again until it is
+	form    form // what was written last
+	ifb     int  // the IFB at the last look
+	leads   bool // there may be an IFB
+	contest contention
 	// err is why the port is not as desired. It is tried again after until.
 	err   error
 	until time.Time
 	wait  time.Duration
 }
 
-func newShaping(log *slog.Logger, plane shapePlane, gone func(int) bool) *shaping {
-	s := &shaping{log: log, plane: plane, gone: gone, now: time.Now}
+func newShaping(log *slog.Logger, plane shapePlane, gone func(int) bool, now func() time.Time) *shaping {
+	s := &shaping{log: log, plane: plane, gone: gone, now: now}
 	// Reasons of one moment, netguard's own among them, are answered together. Where
 	// reading takes long, it takes no more than a tenth of the time.
-	s.look = pace.Pace{Gather: verifySoon, Share: verifyShare, MinRetry: minFailing, MaxRetry: maxFailing, Clock: s.clock}
-	s.round = pace.Pace{Every: roundEvery, Clock: s.clock}
+	s.look = pace.Pace{Gather: verifySoon, Share: verifyShare, MinRetry: minFailing, MaxRetry: maxFailing, Clock: now}
+	s.round = pace.Pace{Every: roundEvery, Clock: now}
 	s.anew()
 	return s
 }
-
-func (s *shaping) clock() time.Time { return s.now() }
 
 // anew forgets all that is known.
 func (s *shaping) anew() {
@@ -136,18 +123,18 @@ func (s *shaping) unread(p *link.Port) bool {
 	return due || s.all || r == nil || !r.known
 }
 
-// fights are the fights about limits that go on.
-func (s *shaping) fights() []*fight {
+// contests are the contentions about limits that go on.
+func (s *shaping) contests() []*contention {
 	var on []uint64
 	for seen, r := range s.ports {
-		if r.fight.on() {
+		if r.contest.on() {
 			on = append(on, seen)
 		}
 	}
 	slices.Sort(on)
-	var out []*fight
+	var out []*contention
 	for _, seen := range on {
-		out = append(out, &s.ports[seen].fight)
+		out = append(out, &s.ports[seen].contest)
 	}
 	return out
 }
@@ -205,6 +192,7 @@ func (s *shaping) apply(desires []*desire, ports []link.Port, old uint64) {
 			s.look.Wake()
 		}
 	}
+	s.wanted = wanted
 	s.verify(ports, wanted)
 }
 

@@ -63,8 +63,8 @@ func (s *shaping) chosen(ports []link.Port, wanted map[uint64]*desire, all bool,
 		r := s.ports[p.Seen]
 		switch {
 		case !all && !named:
-		case r != nil && r.fight.on() && began.Before(r.fight.until()) && r.form == wanted[p.Seen].formOrNone():
-			s.again(p, r.fight.until())
+		case r != nil && r.contest.on() && began.Before(r.contest.until()) && r.form == wanted[p.Seen].formOrNone():
+			s.again(p, r.contest.until())
 		case r != nil && r.err != nil && began.Before(r.until):
 			s.again(p, r.until)
 		default:
@@ -144,9 +144,13 @@ func (s *shaping) compare(ports []*link.Port, wanted map[uint64]*desire) error {
 func (s *shaping) settle(p *link.Port, d *desire, have tc.Port) {
 	r := s.record(p)
 	began := s.now()
+	known, was := r.known, r.err
 	err := s.repair(p, d, r, have)
-	if r.fight.on() {
-		s.again(p, r.fight.next(began, began.Add(verifyEvery)))
+	if known != r.known || (was == nil) != (err == nil) {
+		s.version++
+	}
+	if r.contest.on() {
+		s.again(p, r.contest.next(began, began.Add(verifyEvery)))
 	}
 	if err == nil {
 		r.err, r.wait, r.until = nil, 0, time.Time{}

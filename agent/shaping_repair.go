@@ -43,7 +43,7 @@ func (s *shaping) repair(p *link.Port, d *desire, r *shaped, have tc.Port) error
 	}
 	switch {
 	case len(steps) == 0:
-		r.fight.calm(s.log, s.now())
+		r.contest.calm(s.log, s.now())
 		if err := s.plane.Apply(p.Index, p.Name, shaper.Leftovers(have.Endpoint, wish)); err != nil {
 			s.log.Debug("classes of an earlier version stay", "veth", p.Name, "error", err)
 		}
@@ -74,7 +74,7 @@ func (s *shaping) undone(p *link.Port, err error) bool {
 
 // drifted notes that somebody else changed a port, and the steps that put it back.
 func (s *shaping) drifted(p *link.Port, d *desire, r *shaped, steps []shaper.Step, what string) {
-	if !r.fight.drifted(s.log, "the limits of "+d.Container.Name, s.now(), []string{steps[0].String() + " (" + p.Name + ")"}, nil) {
+	if !r.contest.drifted(s.log, "the limits of "+d.Container.Name, s.now(), []string{steps[0].String() + " (" + p.Name + ")"}, nil) {
 		s.log.Warn(what, "container", d.Container.Name, "network", d.Network.Name, "veth", p.Name, "steps", steps)
 	}
 }

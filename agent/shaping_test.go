@@ -32,9 +32,7 @@ func newShop(t *testing.T) *shop {
 
 // start starts the agent anew: what it knew is lost.
 func (h *shop) start() {
-	h.s = newShaping(slog.New(slog.DiscardHandler), h.k, h.k.Gone)
-	h.s.now = func() time.Time { return h.now }
-	h.s.look.Clock, h.s.round.Clock = h.s.now, h.s.now
+	h.s = newShaping(slog.New(slog.DiscardHandler), h.k, h.k.Gone, func() time.Time { return h.now })
 }
 
 // come adds a container with limits of some mbit, and gives its veth.
@@ -188,7 +186,7 @@ func TestShaping(t *testing.T) {
 			if h.check(); t.Failed() {
 				t.Fatal(name)
 			}
-			h.wait(10 * time.Second) // otherwise it is a fight
+			h.wait(10 * time.Second) // otherwise it is a contention
 		}
 	})
 	t.Run("what_it_does_not_tell_of_is_found_in_a_round", func(t *testing.T) {
@@ -227,14 +225,14 @@ func TestShaping(t *testing.T) {
 			return nil
 		}
 		h.wait(5 * time.Second)
-		if len(h.s.fights()) != 1 || h.s.inForce(h.desires[0]) {
-			t.Errorf("%d fights, its fault is %v", len(h.s.fights()), h.s.fault(h.seen))
+		if len(h.s.contests()) != 1 || h.s.inForce(h.desires[0]) {
+			t.Errorf("%d fights, its fault is %v", len(h.s.contests()), h.s.fault(h.seen))
 		}
 		h.k.Fail = nil
 		h.wait(4 * maxFight)
 		h.check()
-		if len(h.s.fights()) > 0 {
-			t.Error("the fight is not over")
+		if len(h.s.contests()) > 0 {
+			t.Error("the contention is not over")
 		}
 	})
 	t.Run("an_IFB_that_cannot_be_deleted_is_tried_again", func(t *testing.T) {

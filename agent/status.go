@@ -19,7 +19,10 @@ import (
 // It has a driver of its own, so that asking never waits for writing.
 type statusReader struct {
 	mode     string
-	loop     *loop
+	loop     *Loop
+	view     *observe.Observer
+	features tc.Features
+	watcher  *guard.Driver
 	engine   *docker.Engine
 	settings *settings
 	policies *policies
@@ -34,9 +37,9 @@ type statusReader struct {
 // Status implements control.Source. What cannot be read of the kernel in time it gives
 // as it was read last, and says so.
 func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
-	s := r.loop.state.Load()
+	s := r.loop.State()
 	if s == nil {
-		s = &state{}
+		s = &state{want: &State{}}
 	}
 	is, fault := r.reader.now(ctx, readWithin, func(ctx context.Context) (*reading, error) { return r.read(ctx, s) })
 	if is == nil {
@@ -45,9 +48,9 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 	out := control.Status{
 		Mode:      r.mode,
 		Admission: s.admission,
-		Docker: control.Docker{Version: s.observed.View.Version, Firewall: s.observed.View.Firewall,
-			Connected: r.engine.Watching(), ReadAt: s.observed.At.UTC()},
-		Shaper:       control.Shaper{Leaf: string(r.loop.features.Leaf), Missing: r.loop.features.Missing},
+		Docker: control.Docker{Version: s.want.Seen.View.Version, Firewall: s.want.Seen.View.Firewall,
+			Connected: r.engine.Watching(), ReadAt: s.want.Seen.At.UTC()},
+		Shaper:       control.Shaper{Leaf: string(r.features.Leaf), Missing: r.features.Missing},
 		Guard:        is.guard,
 		VerifiedAt:   is.at,
 		InSync:       is.inSync && fault == nil,
@@ -62,18 +65,18 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 		out.InSync = false
 		out.Findings = append(out.Findings, text)
 	}
-	now := r.loop.observer.Current()
-	out.Starting = starting(now, s.observed.Complete, time.Since(r.began))
+	now := r.view.Current()
+	out.Starting = starting(now, s.want.Seen.Complete, time.Since(r.began))
 	if !out.Starting {
 		out.Findings = append(out.Findings, engineFindings(out.Docker.Connected, now, time.Now())...)
 	}
-	if text := heldFinding(s.held, time.Now()); text != "" {
+	if text := unlistedFinding(s.want, time.Now()); text != "" {
 		out.Findings = append(out.Findings, text)
 	}
-	if !s.observed.Complete {
+	if !s.want.Seen.Complete {
 		out.InSync = false
 	}
-	out.Findings = append(append(out.Findings, s.ground...), s.fights...)
+	out.Findings = append(append(out.Findings, s.ground...), s.contests...)
 	out.Findings = append(out.Findings, r.settings.findings()...)
 	out.Findings = append(out.Findings, r.policies.findings()...)
 	return out, nil
@@ -82,7 +85,7 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 // read reads what an answer says of the kernel.
 func (r *statusReader) read(ctx context.Context, s *state) (*reading, error) {
 	snapshot := &tc.Snapshot{}
-	if len(s.desires) > 0 {
+	if len(s.want.Desires) > 0 {
 		var err error
 		if snapshot, err = r.driver.Snapshot(); err != nil {
 			return nil, fmt.Errorf("read kernel: %w", err)
@@ -96,8 +99,8 @@ func (r *statusReader) read(ctx context.Context, s *state) (*reading, error) {
 	if err != nil {
 		return nil, err
 	}
-	features := r.loop.sentry.driver.Features()
-	out := &reading{inSync: true, at: time.Now().UTC(), endpoints: make([]control.Endpoint, 0, len(s.desires)),
+	features := r.watcher.Features()
+	out := &reading{inSync: true, at: time.Now().UTC(), endpoints: make([]control.Endpoint, 0, len(s.want.Desires)),
 		guard: control.Guard{Tier: features.Tier(), Missing: features.Missing, Checksum: s.keeping, ChecksumMissing: features.NoChecksum}}
 	if len(guarding.Drift) > 0 {
 		out.inSync = false
@@ -115,8 +118,8 @@ func (r *statusReader) read(ctx context.Context, s *state) (*reading, error) {
 			}
 		}
 	}
-	for i := range s.desires {
-		e := r.endpoint(s.desires[i], s, snapshot, rules, guarding)
+	for i := range s.want.Desires {
+		e := r.endpoint(s.want.Desires[i], s, snapshot, rules, guarding)
 		out.inSync = out.inSync && e.Missing == ""
 		out.endpoints = append(out.endpoints, e)
 	}
@@ -163,7 +166,7 @@ func (r *statusReader) rules(ctx context.Context, s *state) (rules, error) {
 	if s.policing == nil || s.policing.ruling == nil {
 		return out, nil
 	}
-	err := r.filter.Expect(s.policing.ruling.wish())
+	err := r.filter.Expect(s.policing.ruling.wish)
 	if err == nil {
 		var found iptables.Drift
 		found, err = r.filter.Verify(ctx)
@@ -182,10 +185,10 @@ func (r *statusReader) rules(ctx context.Context, s *state) (rules, error) {
 func (r *statusReader) guarding(ctx context.Context, s *state) (guard.Report, error) {
 	var out guard.Report
 	var err error
-	if !s.observed.Complete {
+	if !s.want.Seen.Complete {
 		return out, nil
 	}
-	if asked := r.loop.ask(ctx, func() { out, err = r.loop.sentry.driver.Read() }); asked != nil {
+	if asked := r.loop.Ask(ctx, func() { out, err = r.watcher.Read() }); asked != nil {
 		return out, fmt.Errorf("ask for the guard: %w", asked)
 	}
 	if errors.Is(err, guard.ErrNothingApplied) {
@@ -195,4 +198,13 @@ func (r *statusReader) guarding(ctx context.Context, s *state) (guard.Report, er
 		return out, fmt.Errorf("read kernel: %w", err)
 	}
 	return out, nil
+}
+
+// unlistedFinding says how many endpoints Docker does not list, "" if none for long.
+func unlistedFinding(want *State, now time.Time) string {
+	n := MissingLong(want.Unlisted, now)
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf("docker does not list %d of the endpoints below though their ports are there: what is enforced for them stays until their ports go; if docker network inspect does not name them, restart dockerd", n)
 }

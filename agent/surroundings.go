@@ -66,16 +66,3 @@ func untracked(rules []string) string {
 	}
 	return fmt.Sprintf("the host has rules that take packets out of the table of connections (%s): answers of what policies allow are refused where the client's ingress or the server's egress is closed, since nothing tells that they are answers: take containers' addresses out of these rules, or allow the answers as connections of their own", text)
 }
-
-// closes tells whether policies close anything.
-func (p *policing) closes() bool {
-	if p == nil || p.ruling == nil {
-		return false
-	}
-	for _, s := range p.ruling.states {
-		if s.Isolated(0) || s.Isolated(1) {
-			return true
-		}
-	}
-	return false
-}

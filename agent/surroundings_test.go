@@ -21,7 +21,7 @@ func TestUntracked(t *testing.T) {
 		if closed != "" {
 			s.Policies[netpolicy.Ingress] = []string{closed}
 		}
-		p := &policing{ruling: &ruling{states: map[endpoint.Key]netpolicy.State{key: s}}}
+		p := &policyState{ruling: &ruling{states: map[endpoint.Key]netpolicy.State{key: s}}}
 		if p.closes() != want {
 			t.Errorf("%q: %t", closed, p.closes())
 		}

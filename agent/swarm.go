@@ -22,7 +22,7 @@ deny:
 
 // swarmPort gives the UDP port of Swarm's VXLAN where containers are to be kept from
 // it, 0 where not.
-func swarmPort(v docker.View, cfg config.Config) uint16 {
+func swarmPort(v docker.View, cfg *config.Config) uint16 {
 	switch {
 	case cfg.SwarmPortsOpen || !v.InSwarm():
 		return 0

@@ -28,9 +28,9 @@ type tables struct {
 // maxNames bounds what is remembered of who changed something.
 const maxNames = 4
 
-// takeRules tells whether the filter table was changed since the last call, and by
+// Rules tells whether the filter table was changed since the last call, and by
 // which programs, netguard's own among them.
-func (t *tables) takeRules() (bool, []string) {
+func (t *tables) Rules() (bool, []string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	changed, by := t.rules, t.by
@@ -38,9 +38,9 @@ func (t *tables) takeRules() (bool, []string) {
 	return changed, by
 }
 
-// takeGuard tells whether a table of the guard's was changed since the last call, by
+// Guard tells whether a table of the guard's was changed since the last call, by
 // netguard itself or by others.
-func (t *tables) takeGuard() bool {
+func (t *tables) Guard() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	changed := t.guard

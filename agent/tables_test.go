@@ -77,7 +77,7 @@ func TestTables(t *testing.T) {
 		if len(woken) > 0 {
 			t.Errorf("woken %d times by others", len(woken))
 		}
-		if changed, by := tables.takeRules(); changed {
+		if changed, by := tables.Rules(); changed {
 			t.Errorf("rules of iptables were changed, by %v", by)
 		}
 		nft(t, "add table inet netguard")
@@ -85,7 +85,7 @@ func TestTables(t *testing.T) {
 		// The end of a transaction says whose it was, and is what wakes.
 		nft(t, "add table ip filter", "add chain ip filter FORWARD")
 		wakes("iptables' table")
-		if changed, by := tables.takeRules(); !changed || len(by) != 1 || by[0] != "nft" {
+		if changed, by := tables.Rules(); !changed || len(by) != 1 || by[0] != "nft" {
 			t.Errorf("changed = %t, by %v, want nft", changed, by)
 		}
 		if len(woken) > 0 {
@@ -93,7 +93,7 @@ func TestTables(t *testing.T) {
 		}
 		nft(t, "add table ip6 filter", "flush ruleset")
 		wakes("a flush")
-		if changed, _ := tables.takeRules(); !changed {
+		if changed, _ := tables.Rules(); !changed {
 			t.Error("a flush is no change")
 		}
 	}()

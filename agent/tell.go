@@ -2,12 +2,26 @@ package agent
 
 import (
 	"fmt"
+	"log/slog"
 	"maps"
+	"slices"
 	"strings"
+	"time"
 
 	"netguard/agent/endpoint"
+	"netguard/agent/observe"
+	"netguard/agent/pace"
 	"netguard/shaper"
 )
+
+// told is what was logged last: there is one line each time that it changes.
+type told struct {
+	log     *slog.Logger
+	last    map[endpoint.Key]*tale
+	round   uint64
+	ground  []string // about ports of bridges
+	missing bool     // endpoints that Docker does not list
+}
 
 // tale is what was logged last about an endpoint.
 type tale struct {
@@ -16,16 +30,22 @@ type tale struct {
 	round uint64
 }
 
-// tell logs what became of endpoints, one line each time that changes.
-func (l *loop) tell(s *state) {
-	l.round++
-	for _, d := range s.desires {
-		was := l.told[d.Key]
+// pass logs what a pass came to.
+func (t *told) pass(s *state) {
+	for _, f := range s.ground {
+		if !slices.Contains(t.ground, f) {
+			t.log.Warn("ports of bridges", "finding", f)
+		}
+	}
+	t.ground = s.ground
+	t.round++
+	for _, d := range s.want.Desires {
+		was := t.last[d.Key]
 		if was == nil {
 			was = &tale{}
-			l.told[d.Key] = was
+			t.last[d.Key] = was
 		}
-		if was.round = l.round; was.of == d {
+		if was.round = t.round; was.of == d {
 			continue
 		}
 		was.of = d
@@ -34,7 +54,7 @@ func (l *loop) tell(s *state) {
 			continue
 		}
 		was.text = now
-		at := l.log.With("container", d.Container.Name, "network", d.Network.Name)
+		at := t.log.With("container", d.Container.Name, "network", d.Network.Name)
 		if faults := d.faults(); len(faults) > 0 {
 			at.Warn("endpoint is not as declared", "ingress", describe(d.limits.Limit[shaper.Ingress]),
 				"egress", describe(d.limits.Limit[shaper.Egress]), "faults", strings.Join(faults, "; "))
@@ -45,9 +65,23 @@ func (l *loop) tell(s *state) {
 				"egress", describe(d.limits.Limit[shaper.Egress]))
 		}
 	}
-	if len(l.told) > len(s.desires) {
-		maps.DeleteFunc(l.told, func(_ endpoint.Key, t *tale) bool { return t.round != l.round })
+	if len(t.last) > len(s.want.Desires) {
+		maps.DeleteFunc(t.last, func(_ endpoint.Key, was *tale) bool { return was.round != t.round })
 	}
+}
+
+// unlisted logs that Docker does not list endpoints for long, and gives since when it does
+// not list the first one; zero where it lists all.
+func (t *told) unlisted(want *State) (first time.Time) {
+	for _, since := range want.Unlisted {
+		first = pace.Soonest(since, first)
+	}
+	long := !first.IsZero() && want.Now.Sub(first) >= observe.LackingFor
+	if long && !t.missing {
+		t.log.Warn("docker does not list endpoints whose ports are there; what is enforced for them stays", "endpoints", MissingLong(want.Unlisted, want.Now))
+	}
+	t.missing = long
+	return first
 }
 
 // summary is all that tell would say, and empty for what is not worth a line.

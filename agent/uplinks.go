@@ -29,9 +29,7 @@ import (
 
 // taking tells which bridges are netguard's. It is part of the loop's goroutine.
 type taking struct {
-	// guarded tells which bridges an earlier agent took.
-	guarded func() (map[int]bool, error)
-	// earlier are those, read at the first look.
+	// earlier are those that an earlier agent took, read at the first look.
 	earlier map[int]bool
 	read    bool
 	taken   map[int]bool // by ifindex
@@ -42,7 +40,7 @@ type taking struct {
 type ownPorts struct{ all, unnamed []string }
 
 // hostPorts finds the host's own ports, by bridge.
-func hostPorts(ports []link.Port, devices []link.Device, named config.Globs) map[string]ownPorts {
+func hostPorts(v link.View, named config.Globs) map[string]ownPorts {
 	out := map[string]ownPorts{}
 	add := func(bridge, port string) {
 		o := out[bridge]
@@ -51,10 +49,11 @@ func hostPorts(ports []link.Port, devices []link.Device, named config.Globs) map
 		}
 		out[bridge] = o
 	}
-	for _, d := range devices {
+	for _, d := range v.Devices {
 		add(d.MasterName, d.Name)
 	}
-	for _, p := range ports {
+	for i := range v.Ports {
+		p := &v.Ports[i]
 		if p.Older() || named.Match(p.Name) {
 			add(p.MasterName, p.Name)
 		}
@@ -66,7 +65,7 @@ func hostPorts(ports []link.Port, devices []link.Device, named config.Globs) map
 // while the bridge is not taken.
 func (s site) foreign(bridge string, v docker.View, sandboxes map[string]endpoint.Sandbox) []string {
 	var out []string
-	for _, p := range s.ports {
+	for _, p := range s.Ports {
 		if p.MasterName == bridge && !s.isOwn(p) && endpoint.Foreign(p, v, sandboxes) {
 			out = append(out, p.Name)
 		}
@@ -74,19 +73,18 @@ func (s site) foreign(bridge string, v docker.View, sandboxes map[string]endpoin
 	return out
 }
 
-// left says why bridges are not taken, by name. There says which there are, foreign which
-// veths on them are no container's.
-func (t *taking) left(v docker.View, there map[string]int, op endpoint.Operator, mine map[string]ownPorts, foreign func(bridge string) []string) (map[string]string, error) {
+// left says why bridges are not taken, by name.
+func (t *taking) left(v docker.View, op endpoint.Operator, here site, sandboxes map[string]endpoint.Sandbox, before func() (guard.Earlier, error)) (map[string]string, error) {
 	if !t.read {
-		was, err := t.guarded()
+		was, err := before()
 		if err != nil {
 			return nil, err
 		}
-		t.earlier, t.read = was, true
+		t.earlier, t.read = was.Bridges, true
 	}
 	left, still := map[string]string{}, map[int]bool{}
 	for _, n := range v.Networks {
-		index, ok := there[n.Bridge]
+		index, ok := here.Bridges[n.Bridge]
 		if !ok || !op.Manages(n) {
 			continue
 		}
@@ -94,7 +92,7 @@ func (t *taking) left(v docker.View, there map[string]int, op endpoint.Operator,
 			still[index] = true
 			continue
 		}
-		own := slices.Concat(mine[n.Bridge].unnamed, foreign(n.Bridge))
+		own := slices.Concat(here.own[n.Bridge].unnamed, here.foreign(n.Bridge, v, sandboxes))
 		if len(own) == 0 {
 			still[index] = true
 			continue
@@ -111,13 +109,13 @@ func (s site) isOwn(p link.Port) bool { return slices.Contains(s.own[p.MasterNam
 
 // others are the veths on bridges that are not the host's own.
 func (s site) others() []link.Port {
-	return slices.DeleteFunc(slices.Clone(s.ports), s.isOwn)
+	return slices.DeleteFunc(slices.Clone(s.Ports), s.isOwn)
 }
 
 // trusted gives the ports of managed bridges that are no veths: nobody guards them.
 func (s site) trusted() []guard.Port {
 	var out []guard.Port
-	for _, d := range s.devices {
+	for _, d := range s.Devices {
 		if bridge, ok := s.managed[d.MasterName]; ok {
 			out = append(out, guard.Port{Index: d.Index, Name: d.Name, Bridge: bridge.Index, BridgeName: d.MasterName, Admitted: true})
 		}
@@ -143,7 +141,7 @@ func (s site) unknownPorts(desires []*desire, o observe.Snapshot, now time.Time)
 		}
 	}
 	var out []link.Port
-	for _, p := range s.ports {
+	for _, p := range s.Ports {
 		if _, ok := s.managed[p.MasterName]; ok && !known[p.Index] && !s.isOwn(p) && now.Sub(p.Since) >= patience {
 			out = append(out, p)
 		}
@@ -178,31 +176,4 @@ func (s site) findings(left map[string]string, unknown []link.Port) []string {
 		out = append(out, fmt.Sprintf("%d ports of docker's bridges are no container's that docker lists (%s): %s; if one is the host's own, name it in the configuration (networks.uplinks), else find out who made it (ip -d link show)", n, strings.Join(names, ", "), what))
 	}
 	return out
-}
-
-// left says why bridges are not taken. While admission is open nothing is cut there, and
-// before Docker has answered it is as with the networks of before.
-func (l *loop) left(seen observe.Snapshot, op endpoint.Operator, here site, there map[string]int) map[string]string {
-	if here.op.AdmissionOpen {
-		return nil
-	}
-	view := seen.View
-	if !seen.Complete {
-		view = l.memory.view
-	}
-	left, err := l.taking.left(view, there, op, here.own, func(bridge string) []string { return here.foreign(bridge, view, seen.Sandboxes) })
-	if err != nil {
-		l.log.Error("it cannot be told which bridges an earlier agent guarded; taking all", "error", err)
-	}
-	return left
-}
-
-// tellGround logs what is to be known of the bridges' ports, when that changes.
-func (l *loop) tellGround(findings []string) {
-	for _, f := range findings {
-		if !slices.Contains(l.ground, f) {
-			l.log.Warn("ports of bridges", "finding", f)
-		}
-	}
-	l.ground = findings
 }

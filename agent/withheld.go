@@ -18,14 +18,14 @@ type lasting struct {
 	d    *desire // nil if the port is nobody's
 }
 
-// lasting gives those of the managed bridges.
-func (s site) lasting(desires []*desire, unknown []link.Port, report guard.Report, now time.Time) []lasting {
+// lastingIn gives those of the managed bridges.
+func lastingIn(s *state, now time.Time) []lasting {
 	var out []lasting
-	for _, p := range unknown {
+	for _, p := range s.unknown {
 		out = append(out, lasting{port: p})
 	}
-	for _, d := range desires {
-		if d.Port != nil && d.Unmanaged == "" && report.Ports[d.Port.Index].State == guard.Quarantined && now.Sub(d.Port.Since) >= patience {
+	for _, d := range s.want.Desires {
+		if d.Port != nil && d.Unmanaged == "" && s.guarding.Ports[d.Port.Index].State == guard.Quarantined && now.Sub(d.Port.Since) >= patience {
 			out = append(out, lasting{*d.Port, d})
 		}
 	}

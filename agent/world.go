@@ -3,42 +3,60 @@ package agent
 import (
 	"net"
 	"net/netip"
+	"reflect"
 
 	"netguard/agent/docker"
 	"netguard/netpolicy"
 	"netguard/netpolicy/guard"
 )
 
-// parties gives the endpoints as policies see them, in the same order. It is pure.
-func parties(desires []*desire) []netpolicy.Endpoint { return partiesSince(desires, nil, nil) }
-
-// partiesSince is parties where some desires are what they were before: these share what
-// they came to then.
-func partiesSince(desires, before []*desire, was []netpolicy.Endpoint) []netpolicy.Endpoint {
+// parties gives the endpoints as policies see them, in the same order.
+func parties(desires []*desire) []netpolicy.Endpoint {
 	out := make([]netpolicy.Endpoint, len(desires))
-	known := make(map[*desire]int, len(before))
-	for i, d := range before {
-		known[d] = i
-	}
-	for i, e := range desires {
-		if j, ok := known[e]; ok {
-			out[i] = was[j]
-			continue
-		}
-		p := netpolicy.Endpoint{Workload: workload(e.Container), Network: e.Network.Name, Bridge: e.Network.Bridge, Managed: e.underPolicies(),
-			Addrs: e.own(), Extra: e.extra, Away: e.away(), Since: e.Container.Created}
-		p.Build = e.Attachment.Kind == docker.KindBuild
-		for _, s := range e.Sharers {
-			p.Shared = append(p.Shared, workload(s))
-		}
-		for _, port := range e.Container.Ports {
-			if proto, ok := protocols[port.Proto]; ok {
-				p.Published = append(p.Published, netpolicy.Publish{HostIP: port.HostIP, HostPort: port.HostPort, Port: port.ContainerPort, Proto: proto})
-			}
-		}
-		out[i] = p
+	for i, d := range desires {
+		out[i] = d.party()
 	}
 	return out
+}
+
+// parties gives the endpoints as policies see them, and tells whether any is another one
+// than in the last ruling. Those that are not share what they came to then.
+func (c *compiler) parties(desires []*desire) (out []netpolicy.Endpoint, others bool) {
+	was := c.last.endpoints
+	known := make(map[*desire]int, len(c.desires))
+	for i, d := range c.desires {
+		known[d] = i
+	}
+	out, others = make([]netpolicy.Endpoint, len(desires)), len(desires) != len(was)
+	for i, d := range desires {
+		if j, ok := known[d]; ok {
+			out[i], others = was[j], others || i != j
+			continue
+		}
+		out[i] = d.party()
+		if !others && c.last.places[i] == d.place() && reflect.DeepEqual(was[i], out[i]) {
+			out[i] = was[i]
+			continue
+		}
+		others = true
+	}
+	return out, others
+}
+
+// party is an endpoint as policies see it.
+func (e *desire) party() netpolicy.Endpoint {
+	p := netpolicy.Endpoint{Workload: workload(e.Container), Network: e.Network.Name, Bridge: e.Network.Bridge, Managed: e.underPolicies(),
+		Addrs: e.own(), Extra: e.extra, Away: e.away(), Since: e.Container.Created}
+	p.Build = e.Attachment.Kind == docker.KindBuild
+	for _, s := range e.Sharers {
+		p.Shared = append(p.Shared, workload(s))
+	}
+	for _, port := range e.Container.Ports {
+		if proto, ok := protocols[port.Proto]; ok {
+			p.Published = append(p.Published, netpolicy.Publish{HostIP: port.HostIP, HostPort: port.HostPort, Port: port.ContainerPort, Proto: proto})
+		}
+	}
+	return p
 }
 
 var protocols = map[string]netpolicy.Protocol{"tcp": netpolicy.TCP, "udp": netpolicy.UDP, "sctp": netpolicy.SCTP}

@@ -241,6 +241,18 @@ func (t *Table) Bridges() map[string]int {
 	return m
 }
 
+// View is what there is at bridges. Nobody may change it.
+type View struct {
+	Ports   []Port   // see Snapshot
+	Devices []Device // see Devices
+	Bridges map[string]int
+}
+
+// Take takes the hint, and then gives what there is.
+func (t *Table) Take() (Hint, View) {
+	return t.TakeHint(), View{t.Snapshot(), t.Devices(), t.Bridges()}
+}
+
 // TakeHint returns what changed since the last call, and forgets it.
 func (t *Table) TakeHint() Hint {
 	t.mu.Lock()

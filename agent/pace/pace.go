@@ -95,6 +95,14 @@ func (p *Pace) Failed() {
 	p.at = p.held
 }
 
+// Hasten has work that just failed tried again after most, or sooner where there is a
+// reason, but not before least.
+func (p *Pace) Hasten(least, most time.Duration) {
+	now := p.now()
+	p.retry = min(p.retry, most)
+	p.at, p.held = now.Add(p.retry), now.Add(least)
+}
+
 func (p *Pace) end() {
 	if !p.started {
 		p.Begin()

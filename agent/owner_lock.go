@@ -13,15 +13,15 @@ import (
 	"netguard/agent/control"
 )
 
-// aloneAddress belongs to the network namespace and to no file system: two agents on a
+// ownerLock belongs to the network namespace and to no file system: two agents on a
 // host meet here whatever their control sockets are, and nothing of a dead one stays.
-const aloneAddress = "@netguard/agent"
+const ownerLock = "@netguard/agent"
 
-// alone makes sure that no other agent is at work in this network namespace until it is
+// lockOwner makes sure that no other agent is at work in this network namespace until it is
 // closed. The error is control.ErrInUse if one is. Anybody on the host may take an
 // address; only root's counts.
-func alone(log *slog.Logger) (io.Closer, error) {
-	held, err := net.Listen("unix", aloneAddress)
+func lockOwner(log *slog.Logger) (io.Closer, error) {
+	held, err := net.Listen("unix", ownerLock)
 	if err == nil {
 		return held, nil
 	}
@@ -41,7 +41,7 @@ func alone(log *slog.Logger) (io.Closer, error) {
 
 // whose asks the kernel who has the address.
 func whose() (*unix.Ucred, error) {
-	conn, err := net.DialTimeout("unix", aloneAddress, time.Second)
+	conn, err := net.DialTimeout("unix", ownerLock, time.Second)
 	if err != nil {
 		return nil, err
 	}

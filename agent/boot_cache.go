@@ -18,10 +18,10 @@ import (
 	"netguard/internal/smallfile"
 )
 
-// memory is what of Docker's networks outlives a boot, when the kernel has forgotten
+// bootCache is what of Docker's networks outlives a boot, when the kernel has forgotten
 // all: a dockerd that starts has containers run before it answers, and until it
 // does nobody else can say which bridges are managed.
-type memory struct {
+type bootCache struct {
 	log  *slog.Logger
 	path string // "" for none
 	kept []byte // the file, as it is
@@ -31,8 +31,8 @@ type memory struct {
 	reads           int
 }
 
-// maxMemory bounds the file.
-const maxMemory = 1 << 20
+// maxCache bounds the file.
+const maxCache = 1 << 20
 
 // remembered is a network in the file.
 type remembered struct {
@@ -42,8 +42,8 @@ type remembered struct {
 	Subnets []netip.Prefix `json:"subnets"`
 }
 
-// memoryPath is in the directory that systemd gives the service (StateDirectory=).
-func memoryPath() string {
+// bootCachePath is in the directory that systemd gives the service (StateDirectory=).
+func bootCachePath() string {
 	dir, _, _ := strings.Cut(os.Getenv("STATE_DIRECTORY"), ":")
 	if dir == "" {
 		return ""
@@ -52,13 +52,13 @@ func memoryPath() string {
 }
 
 // recall reads the file. Without one there is nothing to go by, which is no fault.
-func recall(path string, log *slog.Logger) *memory {
-	m := &memory{log: log, path: path, view: docker.View{Networks: map[string]docker.Network{}}}
+func recall(path string, log *slog.Logger) *bootCache {
+	m := &bootCache{log: log, path: path, view: docker.View{Networks: map[string]docker.Network{}}}
 	if path == "" {
 		m.decided = true
 		return m
 	}
-	all, err := readMemory(path)
+	all, err := readCache(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return m
 	}
@@ -72,15 +72,15 @@ func recall(path string, log *slog.Logger) *memory {
 	return m
 }
 
-func readMemory(path string) ([]remembered, error) {
-	raw, err := smallfile.Read(path, maxMemory)
+func readCache(path string) ([]remembered, error) {
+	raw, err := smallfile.Read(path, maxCache)
 	switch {
 	case errors.Is(err, smallfile.ErrNotRegular):
 		return nil, fmt.Errorf("%w: remove it", err)
 	case err != nil:
 		return nil, err
-	case len(raw) > maxMemory:
-		return nil, fmt.Errorf("%s is longer than %d bytes: remove it", path, maxMemory)
+	case len(raw) > maxCache:
+		return nil, fmt.Errorf("%s is longer than %d bytes: remove it", path, maxCache)
 	}
 	var all []remembered
 	if err := json.Unmarshal(raw, &all); err != nil {
@@ -90,7 +90,7 @@ func readMemory(path string) ([]remembered, error) {
 }
 
 // keep writes down the networks, when they were read anew and are others.
-func (m *memory) keep(v docker.View, reads int) {
+func (m *bootCache) keep(v docker.View, reads int) {
 	if m.decided = true; m.path == "" || reads == m.reads {
 		return
 	}
@@ -142,12 +142,12 @@ func forgetNetworks(path string) error {
 }
 
 // forgotten says that the file was removed.
-func (m *memory) forgotten() { m.kept, m.reads = nil, -1 }
+func (m *bootCache) forgotten() { m.kept, m.reads = nil, -1 }
 
 // holds tells whether to close the ports of the bridges of before. It is, if nobody
 // has guarded anything since the boot, and no container runs: what an earlier agent
 // admitted must stay so.
-func (m *memory) holds(ports []link.Port, managed bridges, fresh func() (bool, error)) bool {
+func (m *bootCache) holds(ports []link.Port, managed bridges, fresh func() (bool, error)) bool {
 	if m.decided {
 		return m.closed
 	}

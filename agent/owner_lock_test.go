@@ -44,21 +44,21 @@ func apart(t *testing.T, f func(as func(uid int, f func()))) {
 	<-done
 }
 
-func TestAlone(t *testing.T) {
+func TestOwnerLock(t *testing.T) {
 	quiet := slog.New(slog.DiscardHandler)
 	apart(t, func(as func(int, func())) {
-		first, err := alone(quiet)
+		first, err := lockOwner(quiet)
 		if err != nil {
 			t.Error(err)
 			return
 		}
-		if _, err := alone(quiet); !errors.Is(err, control.ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("agent (pid %d)", os.Getpid())) {
+		if _, err := lockOwner(quiet); !errors.Is(err, control.ErrInUse) || !strings.Contains(err.Error(), fmt.Sprintf("agent (pid %d)", os.Getpid())) {
 			t.Errorf("a second one: %v", err)
 		}
 		if err := first.Close(); err != nil {
 			t.Error(err)
 		}
-		again, err := alone(quiet)
+		again, err := lockOwner(quiet)
 		if err != nil {
 			t.Errorf("after the first: %v", err)
 			return
@@ -66,7 +66,7 @@ func TestAlone(t *testing.T) {
 		again.Close()
 
 		as(65534, func() {
-			l, err := net.Listen("unix", aloneAddress)
+			l, err := net.Listen("unix", ownerLock)
 			if err != nil {
 				t.Error(err)
 				return
@@ -74,14 +74,14 @@ func TestAlone(t *testing.T) {
 			t.Cleanup(func() { l.Close() })
 		})
 		var log bytes.Buffer
-		if held, err := alone(slog.New(slog.NewTextHandler(&log, nil))); err != nil || !strings.Contains(log.String(), "uid=65534") {
+		if held, err := lockOwner(slog.New(slog.NewTextHandler(&log, nil))); err != nil || !strings.Contains(log.String(), "uid=65534") {
 			t.Errorf("a stranger keeps the agent from starting: %v, %s", err, &log)
 		} else {
 			held.Close()
 		}
 	})
 	apart(t, func(func(int, func())) { // another host
-		held, err := alone(quiet)
+		held, err := lockOwner(quiet)
 		if err != nil {
 			t.Error(err)
 			return

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// ring is a fight as the loop has it: something is changed, looked at when it may
+// ring is a contention as the loop has it: something is changed, looked at when it may
 // be, and put back.
 type ring struct {
-	fight
+	contention
 	log   bytes.Buffer
 	now   time.Time
 	looks []time.Duration // after the beginning, those that found something
@@ -66,12 +66,12 @@ func TestFight(t *testing.T) {
 		r := newRing()
 		r.attacked(4*100*time.Millisecond, 100*time.Millisecond, "x")
 		if r.on() || r.lines != 4 {
-			t.Errorf("a fight after %d changes: %s", r.lines, r.finding())
+			t.Errorf("a contention after %d changes: %s", r.lines, r.finding())
 		}
 		r.attacked(time.Hour, 16*time.Second, "x")
 		r.attacked(15*2*time.Second, 2*time.Second, "x")
 		if r.on() || r.finding() != "" || !r.until().IsZero() {
-			t.Errorf("a fight over what changes every 16 s, or 15 times: %s", r.finding())
+			t.Errorf("a contention over what changes every 16 s, or 15 times: %s", r.finding())
 		}
 	})
 	t.Run("different_things_are_no_fight", func(t *testing.T) {
@@ -98,7 +98,7 @@ func TestFight(t *testing.T) {
 		}
 		r.attacked(time.Second, 10*time.Millisecond, "neighbour")
 		if !r.on() {
-			t.Errorf("changed for a second as fast as it goes, and no fight after %d times", r.strikes["neighbour"].n)
+			t.Errorf("changed for a second as fast as it goes, and no contention after %d times", r.strikes["neighbour"].n)
 		}
 	})
 	t.Run("a_fight_is_backed_off_from_and_never_given_up", func(t *testing.T) {
@@ -135,7 +135,7 @@ func TestFight(t *testing.T) {
 			r := newRing()
 			r.attacked(long, 100*time.Millisecond, "x")
 			if !r.on() {
-				t.Fatal("no fight")
+				t.Fatal("no contention")
 			}
 			last := r.last
 			over := r.over()

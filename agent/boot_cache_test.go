@@ -16,7 +16,7 @@ import (
 	"netguard/netpolicy/guard"
 )
 
-func TestMemory(t *testing.T) {
+func TestBootCache(t *testing.T) {
 	log := slog.New(slog.NewTextHandler(t.Output(), nil))
 	path := filepath.Join(t.TempDir(), "networks.json")
 	net := docker.Network{ID: "1", Name: "net", Driver: "bridge", Bridge: "br-1", Subnets: []netip.Prefix{netip.MustParsePrefix("198.18.0.0/24")}}
@@ -61,7 +61,7 @@ func TestMemory(t *testing.T) {
 		// As young as it is, and as old.
 		for _, index := range []int{2, 9} {
 			up := []link.Port{{Index: index, Name: "up0", Master: 3, MasterName: "br-1"}}
-			ground := site{ports: up, own: hostPorts(up, nil, config.Globs{"up9", "up0"})}
+			ground := site{View: link.View{Ports: up}, own: hostPorts(link.View{Ports: up}, config.Globs{"up9", "up0"})}
 			if m := recall(path, log); !m.holds(ground.others(), here, fresh) {
 				t.Error("nothing is held")
 			}
@@ -87,7 +87,7 @@ func TestMemory(t *testing.T) {
 		}
 	})
 	t.Run("a_file_that_cannot_be_read_is_none", func(t *testing.T) {
-		for _, text := range []string{"", "{", `[{"subnets": ["x"]}]`, string(make([]byte, maxMemory+1))} {
+		for _, text := range []string{"", "{", `[{"subnets": ["x"]}]`, string(make([]byte, maxCache+1))} {
 			if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 				t.Fatal(err)
 			}

@@ -6,18 +6,18 @@ import (
 	"netguard/agent/docker"
 )
 
-func TestLed(t *testing.T) {
-	of := func(ids ...string) led {
+func TestCoveredNetworks(t *testing.T) {
+	of := func(ids ...string) networks {
 		v := docker.View{Networks: map[string]docker.Network{}}
 		for _, id := range ids {
 			v.Networks[id] = docker.Network{ID: id}
 		}
-		return allOf(v)
+		return networksIn(v)
 	}
-	p := &police{ruling: &ruling{}}
+	p := &policing{ruling: &ruling{}}
 	for _, c := range []struct {
 		about string
-		to    led
+		to networks
 		news  bool
 	}{
 		{"the first", of("a", "b"), true},
@@ -26,11 +26,11 @@ func TestLed(t *testing.T) {
 		{"one is new", of("b", "c"), true},
 	} {
 		p.news = false
-		if p.lead(c.to); p.news != c.news {
+		if p.cover(c.to); p.news != c.news {
 			t.Errorf("%s: somebody is told to look: %v", c.about, p.news)
 		}
 	}
-	if got := p.result().led; !got["b"] || !got["c"] || got["a"] {
-		t.Errorf("led: %v", got)
+	if got := p.state().covered; !got["b"] || !got["c"] || got["a"] {
+		t.Errorf("covered: %v", got)
 	}
 }

@@ -8,7 +8,7 @@ import (
 )
 
 const (
-	// It is a fight when somebody else changes the same thing so often in a row: as
+	// There is contention when somebody else changes the same thing so often in a row: as
 	// soon as it is put back, as programs do, or at a pace that people may have. The
 	// slow pace is slower than the looks at what nobody tells of.
 	fastAfter = 5
@@ -18,25 +18,25 @@ const (
 	// oneRun is within what time several changes are one run of one tool, which does
 	// piece by piece what netguard puts back meanwhile.
 	oneRun = 100 * time.Millisecond
-	// While a fight lasts, what is put back stays so for minFight, doubled each
+	// While a contention lasts, what is put back stays so for minFight, doubled each
 	// time up to maxFight: as long as a change may last that nobody tells of.
 	minFight = 500 * time.Millisecond
 	maxFight = 10 * time.Second
 	// fightOver is how long at least nothing may be changed before it is over.
 	fightOver = 5 * time.Second
-	// fightPass is the time between two passes while any fight lasts.
+	// fightPass is the time between two passes while any contention lasts.
 	fightPass = 50 * time.Millisecond
 	// maxStrikes bounds what is remembered of what was changed.
 	maxStrikes = 256
 )
 
-// fight recognises that another program changes the same thing again and again,
+// contention recognises that another program changes the same thing again and again,
 // and says how soon to look at it: a host must not spend its time on two programs
 // that undo each other's work. It never says not to. The zero value is ready.
-type fight struct {
+type contention struct {
 	strikes map[string]strike
 
-	what  string    // that is fought about; "" where there is no fight
+	what  string    // that is fought about; "" where there is no contention
 	thing string    // what of it
 	by    []string  // who, where the kernel tells
 	begun time.Time // of the first change
@@ -53,14 +53,14 @@ type strike struct {
 	run         time.Time // when the last run was first noticed
 }
 
-// fought tells whether that is a fight.
+// fought tells whether that is contention.
 func (s strike) fought() bool { return s.fast >= fastAfter || s.runs >= slowAfter }
 
-// on tells whether there is a fight.
-func (f *fight) on() bool { return f.what != "" }
+// on tells whether there is contention.
+func (f *contention) on() bool { return f.what != "" }
 
 // until is when to look again, at the earliest.
-func (f *fight) until() time.Time {
+func (f *contention) until() time.Time {
 	if !f.on() {
 		return time.Time{}
 	}
@@ -68,10 +68,10 @@ func (f *fight) until() time.Time {
 }
 
 // over is when it is over if nothing is changed any more.
-func (f *fight) over() time.Time { return f.last.Add(max(2*f.wait, fightOver)) }
+func (f *contention) over() time.Time { return f.last.Add(max(2*f.wait, fightOver)) }
 
 // next is when there is a reason to look, or limit if that is sooner.
-func (f *fight) next(now, limit time.Time) time.Time {
+func (f *contention) next(now, limit time.Time) time.Time {
 	if !f.on() {
 		return limit
 	}
@@ -86,8 +86,8 @@ func (f *fight) next(now, limit time.Time) time.Time {
 }
 
 // drifted notes that things were found changed, and are put back now. It logs the
-// begin of a fight, and tells whether there is one: then nothing else need be logged.
-func (f *fight) drifted(log *slog.Logger, what string, now time.Time, things, by []string) bool {
+// begin of a contention, and tells whether there is one: then nothing else need be logged.
+func (f *contention) drifted(log *slog.Logger, what string, now time.Time, things, by []string) bool {
 	for thing, s := range f.strikes {
 		if now.Sub(s.last) > slowPace {
 			delete(f.strikes, thing)
@@ -132,19 +132,19 @@ func (f *fight) drifted(log *slog.Logger, what string, now time.Time, things, by
 	return true
 }
 
-// calm notes that nothing was found changed, and ends a fight in which nobody has
+// calm notes that nothing was found changed, and ends a contention in which nobody has
 // changed anything for long enough.
-func (f *fight) calm(log *slog.Logger, now time.Time) {
+func (f *contention) calm(log *slog.Logger, now time.Time) {
 	if !f.on() || now.Before(f.over()) {
 		return
 	}
 	log.Info("nobody changes it any more; what is changed is put back at once again",
 		"about", f.what, "times", f.count, "for", f.last.Sub(f.begun).Round(time.Second))
-	*f = fight{}
+	*f = contention{}
 }
 
 // finding says what an operator should know of it, "" where there is nothing.
-func (f *fight) finding() string {
+func (f *contention) finding() string {
 	if !f.on() {
 		return ""
 	}
@@ -154,23 +154,4 @@ func (f *fight) finding() string {
 	}
 	return fmt.Sprintf("another program%s keeps changing %s: %s; put back %d times since %s, now every %v at most: find that program (netguard doctor names those that it knows) and stop it",
 		who, f.what, f.thing, f.count, f.begun.UTC().Format(time.RFC3339), f.wait)
-}
-
-// fighting tells whether there is any fight.
-func (l *loop) fighting() bool {
-	return l.police.rules.on() || l.police.switches.on() || l.sentry.fight.on() || len(l.shaping.fights()) > 0
-}
-
-// maxFindings bounds the findings about fights: one is enough to look for who it is.
-const maxFindings = 5
-
-// fightFindings says all that is fought about.
-func (l *loop) fightFindings() []string {
-	var out []string
-	for _, f := range append([]*fight{&l.police.rules, &l.police.switches, &l.sentry.fight}, l.shaping.fights()...) {
-		if f.on() && len(out) < maxFindings {
-			out = append(out, f.finding())
-		}
-	}
-	return out
 }

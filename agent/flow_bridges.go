@@ -8,9 +8,9 @@ import (
 	"netguard/netpolicy/iptables"
 )
 
-// whereabouts tells by which bridges a connection comes and goes. The kernel's table
+// flowBridges tells by which bridges a connection comes and goes. The kernel's table
 // does not say.
-type whereabouts struct {
+type flowBridges struct {
 	homes map[netip.Addr][]string
 	away  []away
 	index map[string]int // of bridges
@@ -23,13 +23,13 @@ type away struct {
 	bridge string
 }
 
-// whereabouts is needed, and something, only where the rules ask for bridges.
-func (r *ruling) whereabouts(index map[string]int, route func(netip.Addr) (link.Route, error)) *whereabouts {
+// flowBridges is needed, and something, only where the rules ask for bridges.
+func (r *ruling) flowBridges(index map[string]int, route func(netip.Addr) (link.Route, error)) *flowBridges {
 	if !r.byBridge {
 		return nil
 	}
-	w := &whereabouts{homes: map[netip.Addr][]string{}, index: index, route: route}
-	for _, h := range r.homes {
+	w := &flowBridges{homes: map[netip.Addr][]string{}, index: index, route: route}
+	for _, h := range r.wish.Homes {
 		if !slices.Contains(w.homes[h.Addr], h.Bridge) {
 			w.homes[h.Addr] = append(w.homes[h.Addr], h.Bridge)
 		}
@@ -43,7 +43,7 @@ func (r *ruling) whereabouts(index map[string]int, route func(netip.Addr) (link.
 }
 
 // of gives the bridges of both ends, "" for none.
-func (w *whereabouts) of(f iptables.Flow) (from, to string) {
+func (w *flowBridges) of(f iptables.Flow) (from, to string) {
 	if w == nil {
 		return "", ""
 	}
@@ -59,7 +59,7 @@ func (w *whereabouts) of(f iptables.Flow) (from, to string) {
 
 // end gives the bridge of an end. What is away is on the bridge of the other end, if
 // nothing was translated, or where the host's route leads.
-func (w *whereabouts) end(a netip.Addr, homes, others []string, f iptables.Flow) string {
+func (w *flowBridges) end(a netip.Addr, homes, others []string, f iptables.Flow) string {
 	if len(homes) > 0 {
 		return homes[0]
 	}
