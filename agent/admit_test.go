@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"netguard/agent/config"
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
@@ -64,13 +63,4 @@ func TestAdmit(t *testing.T) {
 			}
 		})
 	}
-	t.Run("an_unguarded_network_quarantines_too", func(t *testing.T) {
-		op := config.Config{Unguarded: config.Globs{"front"}}
-		for answer, open := range map[verdict]bool{refuse: false, leave: false, admit: true} {
-			got := watch([]*desire{d}, site{View: link.View{Ports: []link.Port{*d.Port}}, managed: bridges{"br-n": {Index: 9}}, op: &op}, func(*desire) verdict { return answer })
-			if len(got) != 1 || got[0].Admitted != open || got[0].Guarded == open {
-				t.Errorf("%d: %+v", answer, got)
-			}
-		}
-	})
 }

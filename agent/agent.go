@@ -68,8 +68,8 @@ func Run(ctx context.Context, o Options) error {
 	if err := privileged(); err != nil {
 		return err
 	}
-	status := &statusReader{mode: o.Mode, settings: s, began: time.Now(), reader: newReader()}
-	server := control.NewServer(cfg.Socket, status, o.Version, log)
+	answers := New(statusReader{mode: o.Mode, began: time.Now()})
+	server := control.NewServer(cfg.Socket, answers, o.Version, log)
 	// The socket first: it keeps a second agent from writing anything.
 	if err := server.Listen(); err != nil {
 		return err
@@ -134,26 +134,27 @@ func Run(ctx context.Context, o Options) error {
 	}
 
 	tables := &tables{}
-	reconcile := NewLoop(Parts{Log: log, Shape: driver, Guard: watcher, Policy: filter, Connections: filter, Links: links, Notices: tables,
+	loop := NewLoop(Parts{Log: log, Shape: driver, Guard: watcher, Policy: filter, Connections: filter, Links: links, Notices: tables,
 		BootCache: recall(bootCachePath(), log), Config: s.config, Catalog: rules.now.Load, Monitor: o.monitors(), Clock: time.Now})
-	view := observe.New(engine, links, log, reconcile.Wake)
-	reconcile.Observes(view)
-	refused := newRefused(log, refusedSource{reconcile.State, links.Addresses, watcher}, has.samples, o.monitors())
-	reconcile.Alerted(refused.alerts)
+	view := observe.New(engine, links, log, loop.Wake)
+	loop.Observes(view)
+	refused := newRefused(log, refusedSource{loop.State, links.Addresses, watcher}, has.samples, o.monitors())
+	loop.Alerted(refused.alerts)
 	around := &surroundings{options: filtering}
 	defer around.close()
-	status.around = around
-	status.loop, status.view, status.engine, status.policies, status.driver, status.filter, status.watcher = reconcile, view, engine, rules, reader, filterReader, watcher
+	answers.around = around
+	answers.loop, answers.view, answers.engine, answers.driver, answers.filter, answers.watcher = loop, view, engine, reader, filterReader, watcher
+	answers.findings = func() []string { return append(s.findings(), rules.findings()...) }
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
-	server.Cleans(&cleaner{loop: reconcile, log: log, end: end, clean: func(ctx context.Context) error { return clean(ctx, filter, watcher, driver) }})
-	server.Policies(&policyReader{state: reconcile.State, links: links, around: around})
+	server.Cleans(&cleaner{loop: loop, log: log, end: end, clean: func(ctx context.Context) error { return clean(ctx, filter, watcher, driver) }})
+	server.Policies(&policyReader{state: loop.State, links: links, around: around})
 	server.Events(refused.hub)
-	reconcile.Shapes(has.shaper.Leaf)
-	status.features = has.shaper
+	loop.Shapes(has.shaper.Leaf)
+	answers.features = has.shaper
 	log.Info("netguard agent starts", "version", o.Version, "mode", o.Mode, "socket", cfg.Socket,
 		"leaf", has.shaper.Leaf, "missing", strings.Join(slices.Concat(has.shaper.Missing, watcher.Features().Missing), "; "))
-	return tasks(ctx, o, cfg, s, parts{links, engine, view, reconcile, status, server, refused, rules, tables}, log)
+	return tasks(ctx, o, cfg, s, parts{links, engine, view, loop, answers, server, refused, rules, tables}, log)
 }
 
 // abilities are what the host has for netguard.

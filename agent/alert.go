@@ -206,12 +206,12 @@ func (a *alerts) line(d *desire, p *alerting, have guard.Violations) {
 func violation(now time.Time, d *desire, kind string, n uint64, c events.Claim) control.Event {
 	e := control.Event{Time: now.UTC(), Type: control.EventViolation, Count: n, Kind: kind, What: c.What, Veth: d.Port.Name}
 	e.ClaimedMAC, e.ClaimedIP = c.Texts()
-	d.names(&e)
+	about(&e, d)
 	return e
 }
 
-// names says whom an event is about.
-func (d *desire) names(e *control.Event) {
+// about says whom an event is about.
+func about(e *control.Event, d *desire) {
 	e.Container, e.ID, e.Network = d.Container.Name, d.Container.ID, d.Network.Name
 	for _, s := range d.Sharers {
 		e.SharedBy = append(e.SharedBy, s.Name)

@@ -127,7 +127,7 @@ func (n *denials) tell(now time.Time) {
 		}
 		e.Policies = n.policies(s, d, byAddr[blamed], byAddr[d.Src].bridge(), byAddr[d.Dst].bridge())
 		if b := byAddr[blamed]; b != nil {
-			b.names(&e)
+			about(&e, b)
 			if b.Port != nil {
 				e.Veth = b.Port.Name
 			}

@@ -208,3 +208,22 @@ func (d *desire) formOrNone() form {
 }
 
 func (f form) empty() bool { return f == form{} }
+
+// summary is all that a log says of an endpoint, and empty for what is not worth a line.
+func (d *desire) summary() string {
+	if (d.Unmanaged != "" || d.Port == nil) && len(d.faults()) == 0 {
+		return ""
+	}
+	veth := ""
+	if d.Port != nil && len(d.faults()) == 0 {
+		veth = d.Port.Name
+	}
+	return fmt.Sprint(veth, d.limits.Limit, d.faults())
+}
+
+func describe(lim shaper.Limit) string {
+	if lim.Rate == 0 {
+		return "unlimited"
+	}
+	return fmt.Sprintf("%v (%s)", lim.Rate, lim.Source)
+}

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"netguard/agent/control"
+	"netguard/agent/docker"
 	"netguard/netpolicy"
 	"netguard/netpolicy/guard"
 	"netguard/shaper"
@@ -165,4 +166,17 @@ func pending(d *desire, s *state, snapshot *tc.Snapshot) string {
 		return fmt.Sprintf("the kernel does not hold the limit now (%v is missing): it is put back in a moment", steps[0])
 	}
 	return ""
+}
+
+// kindName is a kind as status says it.
+func kindName(k docker.Kind) string {
+	if k == docker.KindContainer {
+		return "container"
+	}
+	return string(k)
+}
+
+// frames are those counts for people and programs.
+func frames(v guard.Violations) control.Withheld {
+	return control.Withheld{Sent: v.Quarantine, Received: v.Withheld}
 }

@@ -7,14 +7,6 @@ import (
 	"netguard/agent/docker"
 )
 
-// kindName is a kind as status says it.
-func kindName(k docker.Kind) string {
-	if k == docker.KindContainer {
-		return "container"
-	}
-	return string(k)
-}
-
 // kind has what is no container treated as what it is. The routing mesh carries what is
 // for all services of the host: no limit for one container is meant for it.
 func (d *desire) kind(cfg *config.Config) (limits bool) {

@@ -25,6 +25,9 @@ const (
 	// verifyShare keeps reading the kernel below this part of the time, on
 	// hosts where it takes long.
 	verifyShare = 10
+	// What fails is tried again after minFailing, and later and later up to maxFailing.
+	minFailing = time.Second
+	maxFailing = 30 * time.Second
 )
 
 // Parts are what a loop works with.

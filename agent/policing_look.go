@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"strings"
 
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
@@ -96,4 +97,12 @@ func (p *policing) cover(all networks) {
 // are about before netguard's see them.
 func (p *policyState) uncovered(key endpoint.Key) bool {
 	return p.ruling.governs(key) && !p.covered[key.Network]
+}
+
+// names puts programs into words for a log.
+func names(by []string) string {
+	if len(by) == 0 {
+		return "the kernel does not say"
+	}
+	return strings.Join(by, ", ")
 }

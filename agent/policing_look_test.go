@@ -17,7 +17,7 @@ func TestCoveredNetworks(t *testing.T) {
 	p := &policing{ruling: &ruling{}}
 	for _, c := range []struct {
 		about string
-		to networks
+		to    networks
 		news  bool
 	}{
 		{"the first", of("a", "b"), true},

@@ -13,6 +13,12 @@ import (
 	"netguard/netpolicy/iptables"
 )
 
+// A listener that fails is tried again after minRetry, and later and later up to maxRetry.
+const (
+	minRetry = time.Second
+	maxRetry = 30 * time.Second
+)
+
 // refused is all that tells what was refused, while it happens.
 type refused struct {
 	log     *slog.Logger
@@ -68,14 +74,14 @@ func (r *refused) tasks() []func(context.Context) error {
 
 // listen reads a group, and tries again when it cannot.
 func (r *refused) listen(ctx context.Context, group uint16, take func(events.Sample)) error {
-	wait := minFailing
+	wait := minRetry
 	told := ""
 	for {
 		l, err := events.Listen(group)
 		if err == nil {
 			began := time.Now()
-			if err = l.Run(ctx, take); time.Since(began) > maxFailing {
-				wait, told = minFailing, ""
+			if err = l.Run(ctx, take); time.Since(began) > maxRetry {
+				wait, told = minRetry, ""
 			}
 			if lost := l.Lost(); lost > 0 {
 				r.log.Debug("not all that the kernel handed over was read", "group", group, "lost", lost)
@@ -89,13 +95,13 @@ func (r *refused) listen(ctx context.Context, group uint16, take func(events.Sam
 			r.log.Warn("what is refused is counted and not shown; trying again", "error", err)
 		}
 		if errors.Is(err, events.ErrGroupTaken) {
-			wait = maxFailing
+			wait = maxRetry
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(wait):
 		}
-		wait = min(2*wait, maxFailing)
+		wait = min(2*wait, maxRetry)
 	}
 }

@@ -15,9 +15,6 @@ const (
 	// no change, and roundPorts how many of them: so this costs the same on any host.
 	roundEvery = 10 * time.Second
 	roundPorts = 16
-
-	minFailing = time.Second
-	maxFailing = 30 * time.Second
 )
 
 // shaping brings the limits of ports to what is desired, and keeps them so. It is part of

@@ -24,14 +24,20 @@ type statusReader struct {
 	features tc.Features
 	watcher  *guard.Driver
 	engine   *docker.Engine
-	settings *settings
-	policies *policies
 	began    time.Time // of the agent
+	// findings tells what is wrong with what the operator wrote.
+	findings func() []string
 
 	reader *reader
 	driver *tc.Driver
 	filter *iptables.Driver
 	around *surroundings
+}
+
+// New gives a reader with these fields.
+func New(r statusReader) *statusReader {
+	r.reader = newReader()
+	return &r
 }
 
 // Status implements control.Source. What cannot be read of the kernel in time it gives
@@ -77,8 +83,7 @@ func (r *statusReader) Status(ctx context.Context) (control.Status, error) {
 		out.InSync = false
 	}
 	out.Findings = append(append(out.Findings, s.ground...), s.contests...)
-	out.Findings = append(out.Findings, r.settings.findings()...)
-	out.Findings = append(out.Findings, r.policies.findings()...)
+	out.Findings = append(out.Findings, r.findings()...)
 	return out, nil
 }
 

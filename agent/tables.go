@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/mdlayher/netlink"
@@ -156,12 +155,4 @@ func (t *tables) message(m netlink.Message) bool {
 		t.touched = true
 	}
 	return false
-}
-
-// names puts programs into words for a log.
-func names(by []string) string {
-	if len(by) == 0 {
-		return "the kernel does not say"
-	}
-	return strings.Join(by, ", ")
 }

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"fmt"
 	"log/slog"
 	"maps"
 	"slices"
@@ -82,23 +81,4 @@ func (t *told) unlisted(want *State) (first time.Time) {
 	}
 	t.missing = long
 	return first
-}
-
-// summary is all that tell would say, and empty for what is not worth a line.
-func (d *desire) summary() string {
-	if (d.Unmanaged != "" || d.Port == nil) && len(d.faults()) == 0 {
-		return ""
-	}
-	veth := ""
-	if d.Port != nil && len(d.faults()) == 0 {
-		veth = d.Port.Name
-	}
-	return fmt.Sprint(veth, d.limits.Limit, d.faults())
-}
-
-func describe(lim shaper.Limit) string {
-	if lim.Rate == 0 {
-		return "unlimited"
-	}
-	return fmt.Sprintf("%v (%s)", lim.Rate, lim.Source)
 }

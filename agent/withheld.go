@@ -69,7 +69,7 @@ func (w *withheld) pass(a *alerts, now time.Time, counts map[int]guard.Violation
 			}
 			e.Time, e.Type, e.Veth, e.Bridge = now.UTC(), control.EventWithheld, l.port.Name, l.port.MasterName
 			if l.d != nil {
-				l.d.names(&e)
+				about(&e, l.d)
 			}
 			if a.monitor {
 				e.Mode = control.ModeMonitor
@@ -98,9 +98,4 @@ func (w *withheld) line(a *alerts, now time.Time, l lasting, p *withholding) {
 		attrs = append(attrs, "mode", control.ModeMonitor)
 	}
 	w.log.Warn(what, attrs...)
-}
-
-// frames are those counts for people and programs.
-func frames(v guard.Violations) control.Withheld {
-	return control.Withheld{Sent: v.Quarantine, Received: v.Withheld}
 }
