@@ -27,6 +27,9 @@ import (
 	"netguard/agent/link"
 	"netguard/agent/metrics"
 	"netguard/agent/observe"
+	"netguard/agent/reconcile"
+	"netguard/agent/refusals"
+	"netguard/agent/status"
 	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
 	"netguard/shaper/tc"
@@ -68,7 +71,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := privileged(); err != nil {
 		return err
 	}
-	answers := New(statusReader{mode: o.Mode, began: time.Now()})
+	answers := status.New(status.Reader{Mode: o.Mode, Began: time.Now()})
 	server := control.NewServer(cfg.Socket, answers, o.Version, log)
 	// The socket first: it keeps a second agent from writing anything.
 	if err := server.Listen(); err != nil {
@@ -133,25 +136,25 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 
-	tables := &tables{}
-	loop := NewLoop(Parts{Log: log, Shape: driver, Guard: watcher, Policy: filter, Connections: filter, Links: links, Notices: tables,
-		BootCache: recall(bootCachePath(), log), Config: s.config, Catalog: rules.now.Load, Monitor: o.monitors(), Clock: time.Now})
+	tables := &nftNotices{}
+	loop := reconcile.NewLoop(reconcile.Parts{Log: log, Shape: driver, Guard: watcher, Policy: filter, Connections: filter, Links: links, Notices: tables,
+		BootCache: reconcile.OpenBootCache(reconcile.BootCachePath(), log), Config: s.config, Catalog: rules.now.Load, Monitor: o.monitors(), Clock: time.Now})
 	view := observe.New(engine, links, log, loop.Wake)
 	loop.Observes(view)
-	refused := newRefused(log, refusedSource{loop.State, links.Addresses, watcher}, has.samples, o.monitors())
-	loop.Alerted(refused.alerts)
-	around := &surroundings{options: filtering}
-	defer around.close()
-	answers.around = around
-	answers.loop, answers.view, answers.engine, answers.driver, answers.filter, answers.watcher = loop, view, engine, reader, filterReader, watcher
-	answers.findings = func() []string { return append(s.findings(), rules.findings()...) }
+	refused := refusals.New(log, refusals.Source{State: loop.State, Addresses: links.Addresses, Guard: watcher}, has.samples, o.monitors())
+	loop.Alerted(refused.Alerts)
+	around := &status.ForeignRules{Options: filtering}
+	defer around.Close()
+	answers.Around = around
+	answers.Loop, answers.View, answers.Engine, answers.Shaper, answers.Filter, answers.Guard = loop, view, engine, reader, filterReader, watcher
+	answers.Findings = func() []string { return append(s.findings(), rules.findings()...) }
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	server.Cleans(&cleaner{loop: loop, log: log, end: end, clean: func(ctx context.Context) error { return clean(ctx, filter, watcher, driver) }})
-	server.Policies(&policyReader{state: loop.State, links: links, around: around})
-	server.Events(refused.hub)
+	server.Policies(&status.Policies{State: loop.State, Links: links, Around: around})
+	server.Events(refused.Hub)
 	loop.Shapes(has.shaper.Leaf)
-	answers.features = has.shaper
+	answers.Features = has.shaper
 	log.Info("netguard agent starts", "version", o.Version, "mode", o.Mode, "socket", cfg.Socket,
 		"leaf", has.shaper.Leaf, "missing", strings.Join(slices.Concat(has.shaper.Missing, watcher.Features().Missing), "; "))
 	return tasks(ctx, o, cfg, s, parts{links, engine, view, loop, answers, server, refused, rules, tables}, log)
@@ -195,12 +198,12 @@ type parts struct {
 	links   *link.Table
 	engine  *docker.Engine
 	view    *observe.Observer
-	loop    *Loop
-	status  *statusReader
+	loop    *reconcile.Loop
+	status  *status.Reader
 	server  *control.Server
-	refused *refused
+	refused *refusals.Refusals
 	rules   *policies
-	tables  *tables
+	tables  *nftNotices
 }
 
 // tasks runs everything that lasts until one fails or ctx ends.
@@ -238,7 +241,7 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 	start("observe docker", afterwards(p.view.Run))
 	start("reconcile", afterwards(p.loop.Run))
 	start("serve control socket", p.server.Serve)
-	for _, task := range p.refused.tasks() {
+	for _, task := range p.refused.Tasks() {
 		start("listen to what is refused", task)
 	}
 	if cfg.Metrics != "" {
@@ -275,7 +278,7 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 		log.Info("netguard agent stops; " + errCleaned.Error())
 		return nil
 	case ctx.Err() != nil:
-		log.Info("netguard agent stops; " + parting(p.loop.Admission()))
+		log.Info("netguard agent stops; " + reconcile.Parting(p.loop.Admission()))
 		return nil
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 
 	"netguard/agent/control"
+	"netguard/agent/reconcile"
 	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
 	"netguard/shaper/tc"
@@ -20,7 +21,7 @@ func clean(ctx context.Context, filter *iptables.Driver, watcher *guard.Driver, 
 	if err := untouchable(ctx, filter, watcher); err != nil {
 		return untouchedError{err}
 	}
-	return errors.Join(filter.Cleanup(ctx), shaper.Cleanup(), watcher.Cleanup(), forgetNetworks(bootCachePath()))
+	return errors.Join(filter.Cleanup(ctx), shaper.Cleanup(), watcher.Cleanup(), reconcile.ForgetNetworks(reconcile.BootCachePath()))
 }
 
 // untouchedError is why a clean-up did not begin: all of it is a newer netguard's
@@ -76,7 +77,7 @@ func Cleanup(ctx context.Context, socket string) error {
 
 // cleaner has the running agent clean up, and end. It implements control.Cleaner.
 type cleaner struct {
-	loop  *Loop
+	loop  *reconcile.Loop
 	clean func(context.Context) error
 	log   *slog.Logger
 	end   context.CancelCauseFunc

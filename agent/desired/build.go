@@ -1,0 +1,125 @@
+// Package desired works out what every endpoint should have: its limits, its addresses, what
+// policies say of it, and which ports are netguard's to close.
+//
+// It is pure: it takes what was observed, the configuration and the policies as values, and
+// gives one value, the State. It reads no clock and no kernel; what it has to know of a
+// route or of an earlier agent it asks by functions that it is given. It keeps what it came
+// to, so that a change costs what it is about.
+package desired
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"netguard/agent/config"
+	"netguard/agent/docker"
+	"netguard/agent/endpoint"
+	"netguard/agent/link"
+	"netguard/agent/observe"
+	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
+	"netguard/shaper"
+)
+
+// Inputs are what the wanted state is made of. Nobody changes what they point to.
+type Inputs struct {
+	Seen    observe.Snapshot // of Docker; taken before Links, which may only be newer
+	Links   link.View
+	Config  *config.Config
+	Catalog *netpolicy.Catalog
+	// Before are the networks of before the boot, which count until Docker has answered.
+	Before docker.View
+	Now    time.Time
+}
+
+// Same tells whether the same state would be made of them, but for what time decides.
+func (i *Inputs) Same(o *Inputs) bool {
+	return i.Config == o.Config && i.Catalog == o.Catalog && i.Seen.Same(&o.Seen) && slices.Equal(i.Links.Devices, o.Links.Devices) &&
+		maps.Equal(i.Links.Bridges, o.Links.Bridges) && link.Unchanged(i.Links.Ports, o.Links.Ports)
+}
+
+// State is what everything should be.
+type State struct {
+	Inputs
+	// View is Docker's, and what Docker does not list while the kernel has its port.
+	View docker.View
+	// Unlisted are the endpoints that Docker does not list, and since when.
+	Unlisted map[endpoint.Key]time.Time
+	// Joined are the endpoints, Desires what each should have, in the same order.
+	Joined    []*endpoint.Endpoint
+	Endpoints []*Endpoint
+	// Changed says that a desire is another one than in the state before.
+	Changed bool
+	Site    Site
+	// Left says why bridges are left alone, by name.
+	Left map[string]string
+	// Ruling is what policies come to. It is the same pointer as in the state before where
+	// it is the same.
+	Ruling *Ruling
+	// Closed are the ports, by ifindex, that policies close for what reaches them.
+	Closed map[int]bool
+}
+
+// Builder makes states. It keeps what it made, so that a change costs what it is about and
+// not what there is. It is pure but for the questions that it asks, and belongs to one
+// goroutine.
+type Builder struct {
+	Leaf    shaper.Leaf
+	Monitor bool // what is refused is to be let pass
+	// Route tells how the host reaches an address.
+	Route func(netip.Addr) (link.Route, error)
+	// Earlier tells what an earlier agent left in the kernel.
+	Earlier func() (guard.Earlier, error)
+
+	bound    endpoint.Bindings
+	unlisted unlisted
+	drafts   drafts
+	taking   taking
+	locals   linkLocals
+	decided  settled
+	compiler compiler
+}
+
+// NewBuilder gives a builder that has made nothing.
+func NewBuilder() *Builder { return &Builder{bound: endpoint.NewBindings()} }
+
+// Look finds whose the ports are, what labels say, and which bridges are netguard's. After
+// an error it is not known which bridges an earlier agent took, and all are taken.
+func (b *Builder) Look(in Inputs) (s *State, err error) {
+	s = &State{Inputs: in}
+	s.View, s.Unlisted = b.unlisted.add(in.Seen.View, in.Links.Ports, in.Now)
+	s.View = trusting(s.View, in.Config.TrustImageLabels)
+	s.Site = Site{View: in.Links, Op: in.Config, watches: b.Monitor}
+	s.Site.Own = HostPorts(in.Links, in.Config.Uplinks)
+	op := endpoint.Operator{Exclude: in.Config.Exclude, AllowOptOut: in.Config.AllowOptOut}
+	networks := s.View
+	if !in.Seen.Complete {
+		networks = in.Before
+	}
+	if !in.Config.AdmissionOpen { // otherwise nobody is cut off
+		s.Left, err = b.taking.left(networks, op, s.Site, in.Seen.Sandboxes, b.Earlier)
+		op.Left = s.Left
+	}
+	s.Joined = endpoint.Join(endpoint.Observation{View: s.View, Ports: in.Links.Ports, Fresh: in.Seen.Fresh,
+		Sandboxes: in.Seen.Sandboxes, Now: in.Now}, op, b.bound)
+	b.unlisted.joined(s.Joined)
+	s.Endpoints = b.drafts.desired(s.Joined, in.Config, b.Leaf)
+	s.Site.Managed = managedBridges(networks, in.Links.Bridges, op)
+	return s, err
+}
+
+// Decide adds to a state which extra addresses count, and what policies come to. After an
+// error link-local addresses do not count.
+func (b *Builder) Decide(s *State) error {
+	s.Endpoints = copies(s.Endpoints)
+	x := extraAddresses{s.Config.Claims, b.Route, s.Links.Bridges, s.Site.Own}
+	x.decide(s.Endpoints)
+	err := b.locals.decide(s.Endpoints, x, b.Earlier)
+	s.Changed = b.decided.settle(s.Endpoints)
+	byBridge := len(s.Config.Claims) > 0 || b.locals.ever
+	s.Ruling = b.compiler.compile(s.Catalog, s.Endpoints, byBridge, swarmPort(s.View, s.Config))
+	s.Closed = s.Ruling.closed(s.Endpoints)
+	return err
+}

@@ -1,0 +1,90 @@
+package desired
+
+import (
+	"maps"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"netguard/agent/config"
+	"netguard/agent/docker"
+	"netguard/agent/endpoint"
+	"netguard/shaper"
+)
+
+// TestDrafts: what did not change is the same pointer, and what changed is as if it were
+// worked out for the first time.
+func TestDrafts(t *testing.T) {
+	v, ports, fresh := crowd(20)
+	bound, m, cfg := endpoint.NewBindings(), drafts{}, &config.Config{}
+	look := func() []*Endpoint {
+		return m.desired(endpoint.Join(endpoint.Observation{View: v, Ports: ports, Fresh: fresh, Now: time.Now()}, endpoint.Operator{}, bound), cfg, shaper.Hashed)
+	}
+	change := func(do func()) { // what was handed out does not change
+		v.Containers, v.Networks = maps.Clone(v.Containers), maps.Clone(v.Networks)
+		do()
+	}
+	some := func() string {
+		for id := range v.Containers {
+			return id
+		}
+		return ""
+	}
+	before := look()
+	for _, step := range []struct {
+		name  string
+		do    func()
+		other int // desires that are others
+	}{
+		{"nothing", func() {}, 0},
+		{"a_label", func() {
+			c := v.Containers[some()]
+			c.Labels = map[string]string{"netguard.egress.rate": "7mbit"}
+			v.Containers[c.ID] = c
+		}, 1},
+		{"one_goes", func() { delete(v.Containers, some()) }, 0},
+		{"the_same_read_again", func() {
+			for id, c := range v.Containers {
+				c.Labels = maps.Clone(c.Labels)
+				v.Containers[id] = c
+			}
+		}, 0},
+		{"a_second_network", func() {
+			id := some()
+			v.Networks["second"] = docker.Network{ID: "second", Name: "second", Driver: "bridge", Endpoints: map[string]docker.Attachment{id: {}}}
+		}, 2},
+	} {
+		change(step.do)
+		now := look()
+		was := map[endpoint.Key]*Endpoint{}
+		for _, d := range before {
+			was[d.Key] = d
+		}
+		others := 0
+		for i, d := range now {
+			if was[d.Key] != d {
+				others++
+			}
+			want := new(drafts).desired(pointers(endpointsOf(now)...), cfg, shaper.Hashed)[i]
+			if diff := cmp.Diff(want.Limits, d.Limits); diff != "" || want.alone != d.alone || len(want.notes) != len(d.notes) {
+				t.Errorf("%s: %s is not as if it were worked out for the first time:\n%s", step.name, d.Container.Name, diff)
+			}
+		}
+		if others != step.other {
+			t.Errorf("%s: %d desires are others, want %d", step.name, others, step.other)
+		}
+		before = now
+	}
+	if cfg = (&config.Config{AllowOptOut: true}); look()[0] == before[0] {
+		t.Error("another configuration, and the same desire")
+	}
+}
+
+func endpointsOf(desires []*Endpoint) []endpoint.Endpoint {
+	out := make([]endpoint.Endpoint, len(desires))
+	for i, d := range desires {
+		out[i] = d.Endpoint
+	}
+	return out
+}

@@ -1,0 +1,93 @@
+package desired
+
+import (
+	"net"
+	"net/netip"
+	"reflect"
+
+	"netguard/agent/docker"
+	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
+)
+
+// Parties gives the endpoints as policies see them, in the same order.
+func Parties(desires []*Endpoint) []netpolicy.Endpoint {
+	out := make([]netpolicy.Endpoint, len(desires))
+	for i, d := range desires {
+		out[i] = d.party()
+	}
+	return out
+}
+
+// parties gives the endpoints as policies see them, and tells whether any is another one
+// than in the last ruling. Those that are not share what they came to then.
+func (c *compiler) parties(desires []*Endpoint) (out []netpolicy.Endpoint, others bool) {
+	was := c.last.Endpoints
+	known := make(map[*Endpoint]int, len(c.desires))
+	for i, d := range c.desires {
+		known[d] = i
+	}
+	out, others = make([]netpolicy.Endpoint, len(desires)), len(desires) != len(was)
+	for i, d := range desires {
+		if j, ok := known[d]; ok {
+			out[i], others = was[j], others || i != j
+			continue
+		}
+		out[i] = d.party()
+		if !others && c.last.places[i] == d.place() && reflect.DeepEqual(was[i], out[i]) {
+			out[i] = was[i]
+			continue
+		}
+		others = true
+	}
+	return out, others
+}
+
+// party is an endpoint as policies see it.
+func (d *Endpoint) party() netpolicy.Endpoint {
+	p := netpolicy.Endpoint{Workload: workload(d.Container), Network: d.Network.Name, Bridge: d.Network.Bridge, Managed: d.underPolicies(),
+		Addrs: d.Own(), Extra: d.Extra, Away: d.away(), Since: d.Container.Created}
+	p.Build = d.Attachment.Kind == docker.KindBuild
+	for _, s := range d.Sharers {
+		p.Shared = append(p.Shared, workload(s))
+	}
+	for _, port := range d.Container.Ports {
+		if proto, ok := Protocols[port.Proto]; ok {
+			p.Published = append(p.Published, netpolicy.Publish{HostIP: port.HostIP, HostPort: port.HostPort, Port: port.ContainerPort, Proto: proto})
+		}
+	}
+	return p
+}
+
+var Protocols = map[string]netpolicy.Protocol{"tcp": netpolicy.TCP, "udp": netpolicy.UDP, "sctp": netpolicy.SCTP}
+
+func workload(c docker.Container) netpolicy.Workload {
+	return netpolicy.Workload{ID: c.ID, Name: c.Name, Project: c.Labels[netpolicy.LabelProject], Service: c.Labels[netpolicy.LabelService],
+		Labels: c.Labels, Inherited: c.Inherited, Unproven: c.Unproven}
+}
+
+// linkLocal is the address that the kernel derives from a MAC, invalid for what
+// no container can have.
+func linkLocal(hw net.HardwareAddr) netip.Addr {
+	mac, err := guard.MACOf(hw)
+	if err != nil {
+		return netip.Addr{}
+	}
+	return mac.LinkLocal()
+}
+
+// Addresses are those of all containers, netguard's or not, and single ones that are
+// theirs on their bridge alone.
+func Addresses(ps []netpolicy.Endpoint) []netip.Addr {
+	var out []netip.Addr
+	for _, p := range ps {
+		out = append(out, p.Addrs...)
+		out = append(out, p.Extra...)
+		for _, away := range p.Away {
+			if away.IsSingleIP() {
+				out = append(out, away.Addr())
+			}
+		}
+	}
+	return out
+}

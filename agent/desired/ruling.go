@@ -1,0 +1,156 @@
+package desired
+
+import (
+	"net/netip"
+	"slices"
+
+	"netguard/agent/endpoint"
+	"netguard/netpolicy"
+	"netguard/netpolicy/iptables"
+)
+
+// Ruling is what policies come to, for some endpoints. It does not change.
+type Ruling struct {
+	catalog   *netpolicy.Catalog
+	ByBridge  bool
+	BuiltIn   []netpolicy.Policy // beside the catalog's
+	Endpoints []netpolicy.Endpoint
+	Rules     *netpolicy.RuleSet
+	// states is what holds an endpoint.
+	States map[endpoint.Key]netpolicy.State
+	// within are the endpoints whose traffic within their network policies may
+	// decide about, bridges those that have one.
+	Within  map[endpoint.Key]bool
+	Bridges map[string]bool
+	// held are those that containers have.
+	Held map[netpolicy.Holding]bool
+	// named are the extra addresses that the rules know.
+	named map[endpoint.Key][]netip.Prefix
+	// widened are the addresses by which a label would open something.
+	widened map[endpoint.Key][]netip.Addr
+	places  []place // of the endpoints
+	Wish    iptables.Wish
+}
+
+// place is what policies need not know of an endpoint, and bridges are chosen by.
+type place struct {
+	endpoint.Key
+	bridge string
+}
+
+func (d *Endpoint) place() place { return place{d.Key, d.Network.Bridge} }
+
+// Rule compiles. Where the operator lets labels name addresses of other networks, a
+// container is told by its bridge as well. It is pure.
+func Rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, desires []*Endpoint, ps []netpolicy.Endpoint, byBridge bool, held map[netpolicy.Holding]bool, builtIn ...netpolicy.Policy) *Ruling {
+	r := &Ruling{catalog: catalog, BuiltIn: builtIn, Endpoints: ps, ByBridge: byBridge, States: map[endpoint.Key]netpolicy.State{},
+		Within: map[endpoint.Key]bool{}, Bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}, named: map[endpoint.Key][]netip.Prefix{}}
+	r.Rules = compiler.Compile(netpolicy.World{Endpoints: ps, Policies: append(slices.Clip(catalog.Policies()), builtIn...), Broken: catalog.Broken(), Places: byBridge, Held: held})
+	r.Held = r.Rules.Held(ps)
+	within, widened := r.Rules.Within(ps), r.Rules.Widened(ps)
+	for i, s := range r.Rules.States {
+		e := desires[i]
+		r.places = append(r.places, e.place())
+		r.States[e.Key], r.named[e.Key] = s, e.Allow.Prefixes
+		if len(widened[i]) > 0 {
+			r.widened[e.Key] = widened[i]
+		}
+		if within[i] && e.Unmanaged == "" && e.Network.Bridge != "" {
+			r.Within[e.Key], r.Bridges[e.Network.Bridge] = true, true
+		}
+	}
+	r.everywhere(desires)
+	r.Wish = iptables.Wish{Rules: r.Rules, Containers: Addresses(ps), Homes: homes(desires)}
+	for _, e := range ps {
+		r.Wish.Away = append(r.Wish.Away, e.Away...)
+	}
+	return r
+}
+
+// compiler makes rulings, a new one only where it would be another one than before.
+type compiler struct {
+	policies netpolicy.Compiler
+	last     *Ruling
+	desires  []*Endpoint // that the last one was made for, or would have been
+	swarm    uint16
+}
+
+// compile rules on the endpoints that there are now.
+func (c *compiler) compile(catalog *netpolicy.Catalog, desires []*Endpoint, byBridge bool, swarm uint16) *Ruling {
+	same := c.last != nil && c.last.catalog == catalog && c.last.ByBridge == byBridge && c.swarm == swarm
+	if same && slices.Equal(c.desires, desires) {
+		return c.last
+	}
+	var ps []netpolicy.Endpoint
+	var held map[netpolicy.Holding]bool
+	if c.last != nil {
+		var others bool
+		if ps, others = c.parties(desires); !others && same {
+			c.desires = desires
+			return c.last
+		}
+		held = c.last.Held
+	} else {
+		ps = Parties(desires)
+	}
+	c.desires, c.swarm = desires, swarm
+	c.last = Rule(&c.policies, catalog, desires, ps, byBridge, held, builtIn(swarm)...)
+	return c.last
+}
+
+// closed gives the ports of those that policies close for what reaches them, by ifindex.
+func (r *Ruling) closed(desires []*Endpoint) map[int]bool {
+	out := map[int]bool{}
+	for i := range desires {
+		if e := desires[i]; e.Port != nil && e.Unmanaged == "" && r.States[e.Key].Isolated(netpolicy.Ingress) {
+			out[e.Port.Index] = true
+		}
+	}
+	return out
+}
+
+// Any tells whether policies are about a container.
+func (r *Ruling) Any() bool {
+	for _, s := range r.States {
+		if s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress) {
+			return true
+		}
+	}
+	return false
+}
+
+// homes gives the bridges of the containers that are netguard's: of the addresses that
+// Docker gave them, of their link-local ones, and of their extra ones that are of the
+// same network. It is pure.
+func homes(desires []*Endpoint) []iptables.Home {
+	var out []iptables.Home
+	for _, e := range desires {
+		if e.Unmanaged != "" || e.Network.Bridge == "" {
+			continue
+		}
+		for _, a := range slices.Concat(e.Own(), e.Extra) {
+			out = append(out, iptables.Home{Addr: a, Bridge: e.Network.Bridge})
+		}
+	}
+	return out
+}
+
+// everywhere has all bridges of a container filtered if policies hold it on one of its
+// networks: it takes what is for any of its addresses by all of them.
+func (r *Ruling) everywhere(desires []*Endpoint) {
+	held := map[string]bool{}
+	for i, s := range r.Rules.States {
+		held[desires[i].Container.ID] = held[desires[i].Container.ID] || s.Isolated(netpolicy.Ingress) && desires[i].Unmanaged == ""
+	}
+	for i := range desires {
+		if e := desires[i]; held[e.Container.ID] && e.Unmanaged == "" && e.Network.Bridge != "" {
+			r.Within[e.Key], r.Bridges[e.Network.Bridge] = true, true
+		}
+	}
+}
+
+// Governs tells whether policies are about an endpoint.
+func (r *Ruling) Governs(key endpoint.Key) bool {
+	s := r.States[key]
+	return s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress) || r.Within[key]
+}

@@ -1,0 +1,42 @@
+package desired
+
+import (
+	"fmt"
+
+	"netguard/agent/config"
+	"netguard/agent/docker"
+	"netguard/netpolicy"
+)
+
+// The ports of Swarm's own traffic. Overlays without encryption take VXLAN from whoever
+// sends it to a node, and managers and the nodes' gossip listen to all.
+const swarmPolicy = `
+name: swarm-ports
+description: on a node of a Swarm, containers send nothing to Swarm's own ports
+select: {}
+deny:
+  - egress:
+      to: [{entity: host}, {entity: external}]
+      ports: [udp/%d, tcp/2377, tcp/7946, udp/7946]
+`
+
+// swarmPort gives the UDP port of Swarm's VXLAN where containers are to be kept from
+// it, 0 where not.
+func swarmPort(v docker.View, cfg *config.Config) uint16 {
+	switch {
+	case cfg.SwarmPortsOpen || !v.InSwarm():
+		return 0
+	case v.DataPort == 0:
+		return 4789 // what it is was not read yet
+	}
+	return v.DataPort
+}
+
+// builtIn gives the policies that netguard has of its own for a host in a Swarm.
+func builtIn(port uint16) []netpolicy.Policy {
+	if port == 0 {
+		return nil
+	}
+	c := netpolicy.Load([]netpolicy.Source{{Name: "built in", Data: fmt.Appendf(nil, swarmPolicy, port)}})
+	return c.Policies()
+}

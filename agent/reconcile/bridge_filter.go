@@ -1,0 +1,76 @@
+package reconcile
+
+import (
+	"log/slog"
+	"maps"
+	"time"
+
+	"netguard/agent/pace"
+)
+
+// bridgeFilter has bridges hand their frames to the rules. It is part of the loop's
+// goroutine.
+type bridgeFilter struct {
+	log   *slog.Logger
+	plane PolicyPlane
+	now   func() time.Time
+
+	set     map[string]bool // as they were set last; nil where that is not known
+	unsure  bool            // one of them may have been changed
+	err     error           // why policies do not count within bridges
+	retry   pace.Pace       // while err is not nil
+	contest contention
+}
+
+func newBridgeFilter(log *slog.Logger, plane PolicyPlane, now func() time.Time) bridgeFilter {
+	return bridgeFilter{log: log, plane: plane, now: now, retry: pace.Pace{MinRetry: verifySoon, MaxRetry: PoliceEvery, Clock: now}}
+}
+
+// touched has a bridge looked at, if policies count within it.
+func (b *bridgeFilter) touched(bridge string) { b.unsure = b.unsure || b.set[bridge] }
+
+// next is when bridges are to be set again; zero where there is no reason. Dirty and inForce
+// are about the rules that get the frames.
+func (b *bridgeFilter) next(dirty, inForce bool) (next time.Time) {
+	if b.unsure && !dirty {
+		if next = b.contest.until(); next.IsZero() {
+			next = b.now()
+		}
+	}
+	if b.err != nil && inForce {
+		next = pace.Soonest(next, b.retry.Next())
+	}
+	return next
+}
+
+func (b *bridgeFilter) due(dirty, inForce bool) bool {
+	next := b.next(dirty, inForce)
+	return !next.IsZero() && !b.now().Before(next)
+}
+
+// apply sets the bridges that differ from what was set last, or all where again says so.
+// It tells whether what is wrong became another thing.
+func (b *bridgeFilter) apply(wish map[string]bool, again bool) (news bool) {
+	b.unsure = false
+	if !again && b.set != nil && maps.Equal(b.set, wish) {
+		return false
+	}
+	off, err := b.plane.Bridges(wish)
+	now := b.now()
+	if len(off) == 0 {
+		b.contest.calm(b.log, now)
+	} else if !b.contest.drifted(b.log, "what bridges hand to iptables", now, off, nil) {
+		b.log.Warn("bridges were changed by somebody else to hand nothing to iptables; restored", "bridges", off)
+	}
+	if news = another(b.err, err); news && err != nil {
+		b.log.Error("policies do not count within bridges", "error", err)
+	}
+	if b.err = err; err != nil {
+		b.set = nil
+		b.retry.Failed()
+		return news
+	}
+	b.set = wish
+	b.retry.Done()
+	return news
+}

@@ -1,0 +1,157 @@
+package reconcile
+
+import (
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+)
+
+const (
+	// There is contention when somebody else changes the same thing so often in a row: as
+	// soon as it is put back, as programs do, or at a pace that people may have. The
+	// slow pace is slower than the looks at what nobody tells of.
+	fastAfter = 5
+	fastPace  = time.Second
+	slowAfter = 20
+	slowPace  = 15 * time.Second
+	// oneRun is within what time several changes are one run of one tool, which does
+	// piece by piece what netguard puts back meanwhile.
+	oneRun = 100 * time.Millisecond
+	// While a contention lasts, what is put back stays so for minFight, doubled each
+	// time up to maxFight: as long as a change may last that nobody tells of.
+	minRest = 500 * time.Millisecond
+	maxRest = 10 * time.Second
+	// fightOver is how long at least nothing may be changed before it is over.
+	contentionOver = 5 * time.Second
+	// fightPass is the time between two passes while any contention lasts.
+	contentionPause = 50 * time.Millisecond
+	// maxStrikes bounds what is remembered of what was changed.
+	maxStrikes = 256
+)
+
+// contention recognises that another program changes the same thing again and again,
+// and says how soon to look at it: a host must not spend its time on two programs
+// that undo each other's work. It never says not to. The zero value is ready.
+type contention struct {
+	strikes map[string]strike
+
+	what  string    // that is fought about; "" where there is no contention
+	thing string    // what of it
+	by    []string  // who, where the kernel tells
+	begun time.Time // of the first change
+	last  time.Time // of the last change
+	count int       // of changes
+	wait  time.Duration
+}
+
+// strike is how often in a row, and since when, one thing was changed.
+type strike struct {
+	n           int
+	runs, fast  int // of tools; those that came fast
+	first, last time.Time
+	run         time.Time // when the last run was first noticed
+}
+
+// fought tells whether that is contention.
+func (s strike) fought() bool { return s.fast >= fastAfter || s.runs >= slowAfter }
+
+// on tells whether there is contention.
+func (f *contention) on() bool { return f.what != "" }
+
+// until is when to look again, at the earliest.
+func (f *contention) until() time.Time {
+	if !f.on() {
+		return time.Time{}
+	}
+	return f.last.Add(f.wait)
+}
+
+// over is when it is over if nothing is changed any more.
+func (f *contention) over() time.Time { return f.last.Add(max(2*f.wait, contentionOver)) }
+
+// next is when there is a reason to look, or limit if that is sooner.
+func (f *contention) next(now, limit time.Time) time.Time {
+	if !f.on() {
+		return limit
+	}
+	next := f.until()
+	if !now.Before(next) {
+		next = f.over()
+	}
+	if limit.Before(next) {
+		return limit
+	}
+	return next
+}
+
+// drifted notes that things were found changed, and are put back now. It logs the
+// begin of a contention, and tells whether there is one: then nothing else need be logged.
+func (f *contention) drifted(log *slog.Logger, what string, now time.Time, things, by []string) bool {
+	for thing, s := range f.strikes {
+		if now.Sub(s.last) > slowPace {
+			delete(f.strikes, thing)
+		}
+	}
+	if f.strikes == nil {
+		f.strikes = map[string]strike{}
+	}
+	var most string
+	for _, thing := range things {
+		s, known := f.strikes[thing]
+		if !known && len(f.strikes) >= maxStrikes {
+			continue
+		}
+		if s.n == 0 {
+			s.first = now
+		}
+		if now.Sub(s.last) > fastPace {
+			s.fast = 0
+		}
+		if now.Sub(s.run) >= oneRun {
+			s.runs, s.fast, s.run = s.runs+1, s.fast+1, now
+		}
+		s.n, s.last = s.n+1, now
+		f.strikes[thing] = s
+		if s.n > f.strikes[most].n || most == "" {
+			most = thing
+		}
+	}
+	if f.on() {
+		f.count, f.last, f.by = f.count+1, now, by
+		f.wait = min(2*f.wait, maxRest)
+		return true
+	}
+	s := f.strikes[most]
+	if !s.fought() {
+		return false
+	}
+	f.what, f.thing, f.by, f.begun, f.last, f.count, f.wait = what, most, by, s.first, now, s.n, minRest
+	log.Warn("another program changes the same thing again and again; it is put back less often from now on",
+		"about", what, "changes", most, "times", s.n, "by", names(by))
+	return true
+}
+
+// calm notes that nothing was found changed, and ends a contention in which nobody has
+// changed anything for long enough.
+func (f *contention) calm(log *slog.Logger, now time.Time) {
+	if !f.on() || now.Before(f.over()) {
+		return
+	}
+	log.Info("nobody changes it any more; what is changed is put back at once again",
+		"about", f.what, "times", f.count, "for", f.last.Sub(f.begun).Round(time.Second))
+	*f = contention{}
+}
+
+// finding says what an operator should know of it, "" where there is nothing.
+func (f *contention) finding() string {
+	if !f.on() {
+		return ""
+	}
+	who := ""
+	if len(f.by) > 0 {
+		who = fmt.Sprintf(" (the kernel names %s)", strings.Join(f.by, ", "))
+	}
+	return fmt.Sprintf("another program%s keeps changing %s: %s; put back %d times since %s, now every %v at most: find that program (netguard doctor names those that it knows) and stop it",
+		who, f.what, f.thing, f.count, f.begun.UTC().Format(time.RFC3339), f.wait)
+}

@@ -1,0 +1,85 @@
+package reconcile
+
+import (
+	"log/slog"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"netguard/agent/desired"
+	"netguard/agent/endpoint"
+	"netguard/agent/observe"
+	"netguard/agent/pace"
+	"netguard/shaper"
+)
+
+// told is what was logged last: there is one line each time that it changes.
+type endpointLog struct {
+	log     *slog.Logger
+	last    map[endpoint.Key]*logged
+	round   uint64
+	ground  []string // about ports of bridges
+	missing bool     // endpoints that Docker does not list
+}
+
+// tale is what was logged last about an endpoint.
+type logged struct {
+	of    *desired.Endpoint
+	text  string
+	round uint64
+}
+
+// pass logs what a pass came to.
+func (t *endpointLog) pass(s *State) {
+	for _, f := range s.Bridges {
+		if !slices.Contains(t.ground, f) {
+			t.log.Warn("ports of bridges", "finding", f)
+		}
+	}
+	t.ground = s.Bridges
+	t.round++
+	for _, d := range s.Want.Endpoints {
+		was := t.last[d.Key]
+		if was == nil {
+			was = &logged{}
+			t.last[d.Key] = was
+		}
+		if was.round = t.round; was.of == d {
+			continue
+		}
+		was.of = d
+		now := d.Summary()
+		if was.text == now {
+			continue
+		}
+		was.text = now
+		at := t.log.With("container", d.Container.Name, "network", d.Network.Name)
+		if faults := d.Faults(); len(faults) > 0 {
+			at.Warn("endpoint is not as declared", "ingress", desired.Describe(d.Limits.Limit[shaper.Ingress]),
+				"egress", desired.Describe(d.Limits.Limit[shaper.Egress]), "faults", strings.Join(faults, "; "))
+			continue
+		}
+		if d.Port != nil {
+			at.Info("endpoint", "veth", d.Port.Name, "ingress", desired.Describe(d.Limits.Limit[shaper.Ingress]),
+				"egress", desired.Describe(d.Limits.Limit[shaper.Egress]))
+		}
+	}
+	if len(t.last) > len(s.Want.Endpoints) {
+		maps.DeleteFunc(t.last, func(_ endpoint.Key, was *logged) bool { return was.round != t.round })
+	}
+}
+
+// unlisted logs that Docker does not list endpoints for long, and gives since when it does
+// not list the first one; zero where it lists all.
+func (t *endpointLog) unlisted(want *desired.State) (first time.Time) {
+	for _, since := range want.Unlisted {
+		first = pace.Soonest(since, first)
+	}
+	long := !first.IsZero() && want.Now.Sub(first) >= observe.LackingFor
+	if long && !t.missing {
+		t.log.Warn("docker does not list endpoints whose ports are there; what is enforced for them stays", "endpoints", desired.MissingLong(want.Unlisted, want.Now))
+	}
+	t.missing = long
+	return first
+}

@@ -1,0 +1,230 @@
+package reconcile
+
+import (
+	"log/slog"
+	"net/netip"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"netguard/agent/config"
+	"netguard/agent/control"
+	"netguard/agent/desired"
+	"netguard/agent/link"
+	"netguard/agent/pace"
+	"netguard/netpolicy/guard"
+)
+
+const (
+	// guardEvery is how often the guard looks at what the kernel tells nobody of.
+	GuardEvery = 10 * time.Second
+	// hintGather is how long what the kernel told of ports that are known waits for more: of
+	// each of its own changes netguard hears as well.
+	hintGather = 10 * time.Millisecond
+)
+
+// guarding brings bridge ports, and the filter in front of them, to what endpoints are. It
+// is part of the loop's goroutine.
+type guarding struct {
+	log   *slog.Logger
+	plane GuardPlane
+	mode  guard.Mode
+	now   func() time.Time
+
+	wish guard.Wish
+	// admission is what holds of it, "" before the first time.
+	admission string
+	report    guard.Report
+	err       error
+	look      guard.Look // what may have changed since the last Apply
+	hints     pace.Pace  // of what the kernel told of
+	round     pace.Pace  // of what it tells nobody of
+	contest   contention
+	// policed says that policies have been about a container. It stays so: rules are
+	// not written anew for each that comes and goes.
+	policed bool
+}
+
+func newGuarding(log *slog.Logger, plane GuardPlane, mode guard.Mode, now func() time.Time) *guarding {
+	return &guarding{log: log, plane: plane, mode: mode, now: now,
+		hints: pace.Pace{Gather: hintGather, Clock: now},
+		round: pace.Pace{Every: GuardEvery, MinRetry: minFailing, MaxRetry: maxFailing, Clock: now}}
+}
+
+// hear notes what the kernel told of.
+func (g *guarding) hear(h link.Hint) {
+	if h.Empty() {
+		return
+	}
+	g.hints.Wake()
+	for index := range h.Links {
+		if g.look.Links == nil {
+			g.look.Links = map[int]struct{}{}
+		}
+		g.look.Links[index] = struct{}{}
+	}
+	for mac := range h.MACs {
+		if g.look.MACs == nil {
+			g.look.MACs = map[guard.MAC]struct{}{}
+		}
+		g.look.MACs[guard.MAC(mac)] = struct{}{}
+	}
+	for n := range h.Neighbours {
+		if g.look.Neighbours == nil {
+			g.look.Neighbours = map[guard.Neighbour]struct{}{}
+		}
+		g.look.Neighbours[guard.Neighbour{Bridge: n.Link, Addr: n.Addr}] = struct{}{}
+	}
+	g.look.Full = g.look.Full || h.Full
+}
+
+// next is when there is something to look at though nothing else is wanted.
+func (g *guarding) next() time.Time { return pace.Soonest(g.hints.Next(), g.round.Next()) }
+
+// keep looks at what is due, and puts back what others changed.
+func (g *guarding) keep() {
+	if g.hints.Due() || g.round.Due() {
+		g.write(g.wish)
+	}
+}
+
+// apply brings the kernel to what is wanted of ports. The addresses are taken: no label
+// gives them to anybody.
+func (g *guarding) apply(here desired.Site, ports []guard.Port, taken []netip.Addr) {
+	g.write(guard.Wish{Ports: ports, Bridges: here.Managed.List(), Others: here.Managed.Others(here.Ports), Taken: taken,
+		Options: guard.Options{Mode: g.mode, Storm: here.Op.Storm, Open: here.Op.AdmissionOpen, Fragments: g.fragments(here.Op.Fragments),
+			FragmentRate: here.Op.FragmentRate}})
+}
+
+func (g *guarding) write(w guard.Wish) {
+	now := g.now()
+	g.hints.Begin()
+	if now.Before(g.contest.until()) && reflect.DeepEqual(w, g.wish) {
+		g.round.Hold(g.contest.until())
+		g.round.By(g.contest.until())
+		return
+	}
+	g.look.Unheard = g.look.Unheard || g.round.Due()
+	unheard := g.look.Unheard
+	if unheard {
+		g.round.Begin()
+	}
+	report, err := g.plane.Apply(w, g.look)
+	g.wish = w
+	if err != nil {
+		if another(g.err, err) {
+			g.log.Error("ports cannot be guarded; trying again", "error", err)
+		}
+		g.err, g.look = err, guard.Everything
+		g.round.Failed()
+		return
+	}
+	if len(report.Drift) == 0 {
+		g.contest.calm(g.log, now)
+	} else if !g.contest.drifted(g.log, "the guard", now, report.Drift, nil) {
+		g.log.Warn("the guard was changed by somebody else; restored", "changes", strings.Join(report.Drift, "; "))
+	}
+	if unheard || g.err != nil {
+		g.round.Done()
+	}
+	if g.contest.on() {
+		g.round.Hold(g.contest.until())
+		g.round.By(g.contest.next(now, now.Add(GuardEvery)))
+	}
+	g.report, g.err, g.look = report, nil, guard.Look{}
+	g.admission = admission(w.Options)
+}
+
+// anew has all looked at and written.
+func (g *guarding) anew() {
+	g.look = guard.Everything
+	g.round.Now()
+}
+
+// fragments tells whether those that containers send are refused.
+func (g *guarding) fragments(word config.Fragments) bool {
+	if word == config.FragmentsAuto {
+		return g.policed && !g.plane.Features().Checksum
+	}
+	return word == config.FragmentsRefuse
+}
+
+// keeping is what keeps the kernel from writing into packets after they were judged.
+func (g *guarding) keeping() string {
+	switch {
+	case g.plane.Features().Checksum:
+		return control.ByProgram
+	case g.wish.Fragments:
+		return control.ByFragments
+	}
+	return control.ByNothing
+}
+
+// closeUnknown closes ports that nobody knows yet, and leaves all others as they are.
+func (g *guarding) closeUnknown(here desired.Site) {
+	if here.Op.AdmissionOpen || g.err != nil {
+		return
+	}
+	known := make(map[int]struct{}, len(g.wish.Ports))
+	for _, p := range g.wish.Ports {
+		known[p.Index] = struct{}{}
+	}
+	var unknown []guard.Port
+	for _, p := range here.Ports {
+		if _, is := known[p.Index]; is {
+			continue
+		}
+		if port, ok := here.Port(p); ok {
+			unknown = append(unknown, port)
+		}
+	}
+	// The first time there is no wish yet, and what an earlier agent admitted
+	// must not be closed.
+	if g.wish.Ports != nil && len(unknown) > 0 {
+		g.apply(here, slices.Concat(g.wish.Ports, unknown), g.wish.Taken)
+	}
+}
+
+// closeAll closes all ports of bridges of before, while nobody can say whose they are.
+func (g *guarding) closeAll(here desired.Site) {
+	if len(here.Managed) == 0 {
+		return
+	}
+	wish := slices.Concat([]guard.Port{}, here.Trusted())
+	for _, p := range here.Ports {
+		if port, ok := here.Port(p); ok {
+			wish = append(wish, port)
+		}
+	}
+	g.apply(here, wish, nil)
+}
+
+// isolate keeps broadcasts from ports at once, before the rules that close them are in
+// force, and leaves all others as they are.
+func (g *guarding) isolate(here desired.Site, closed map[int]bool) {
+	wish := slices.Clone(g.wish.Ports)
+	changed := false
+	for i := range wish {
+		if p := &wish[i]; closed[p.Index] && !p.Shut {
+			p.Shut, changed = true, true
+		}
+	}
+	if changed && g.err == nil {
+		g.apply(here, wish, g.wish.Taken)
+	}
+}
+
+// isolated says of ports whether broadcasts are kept from them. Where the rules are not in
+// force those from before may be, so that what was isolated stays so.
+func (g *guarding) isolated(ports []guard.Port, closed map[int]bool, inForce bool) []guard.Port {
+	was := map[int]bool{}
+	for _, p := range g.wish.Ports {
+		was[p.Index] = p.Shut
+	}
+	for i := range ports {
+		p := &ports[i]
+		p.Shut = closed[p.Index] || !inForce && was[p.Index]
+	}
+	return ports
+}

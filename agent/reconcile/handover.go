@@ -1,0 +1,106 @@
+package reconcile
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"netguard/agent/desired"
+)
+
+// handover knows which addresses are not whose they were. The kernel's connections
+// outlive a container. Whoever has its address next would be handed the answers to
+// them, whatever policies say of him. It is part of the loop's goroutine.
+type handover struct {
+	// owners are the IDs of the containers that have an address; nil before the first look.
+	owners map[netip.Addr]string
+	// old are the addresses whose connections are still to be ended.
+	old map[netip.Addr]bool
+}
+
+// look compares with the look before. standing gives the ports that an earlier agent
+// admitted, and is asked at the first look only: a container that came while no agent
+// ran has had no connection of its own, so what there is was somebody else's.
+func (h *handover) look(desires []*desired.Endpoint, standing func() (map[int]bool, error)) error {
+	owners := map[netip.Addr]string{}
+	for _, d := range desires {
+		if d.Unmanaged != "" {
+			continue
+		}
+		for _, a := range d.Own() {
+			if owners[a] == "" { // nearly all have one owner
+				owners[a] = d.Key.Container
+				continue
+			}
+			all := append(strings.Fields(owners[a]), d.Key.Container)
+			slices.Sort(all)
+			owners[a] = strings.Join(slices.Compact(all), " ")
+		}
+	}
+	if h.old == nil {
+		h.old = map[netip.Addr]bool{}
+	}
+	if h.owners == nil {
+		stand, err := standing()
+		if err != nil {
+			return err
+		}
+		for _, d := range desires {
+			if stand == nil || d.Unmanaged != "" || d.Port != nil && stand[d.Port.Index] {
+				continue
+			}
+			for _, a := range d.Own() {
+				h.old[a] = true
+			}
+		}
+	}
+	for a, before := range h.owners {
+		if owners[a] != before {
+			h.old[a] = true
+		}
+	}
+	h.owners = owners
+	return nil
+}
+
+// blind says that it could not be told whom an earlier agent admitted.
+func (h *handover) blind() bool { return h.owners == nil }
+
+// waits tells whether connections of others have to end before the endpoint may be
+// admitted.
+func (h *handover) waits(d *desired.Endpoint) bool {
+	return len(h.old) > 0 && slices.ContainsFunc(d.Own(), func(a netip.Addr) bool { return h.old[a] })
+}
+
+// urgent tells whether somebody waits.
+func (h *handover) urgent(desires []*desired.Endpoint) bool {
+	return len(h.old) > 0 && slices.ContainsFunc(desires, func(d *desired.Endpoint) bool { return d.Unmanaged == "" && h.waits(d) })
+}
+
+// handOver ends what is left of addresses' former owners before the next are admitted: at
+// once where somebody waits for it. The owners are looked at where a desire is another one
+// than before.
+func (l *Loop) handOver(ctx context.Context, want *desired.State) {
+	cutting := &l.policing.cutting
+	if want.Changed || l.handover.blind() {
+		standing := func() (map[int]bool, error) {
+			if want.Config.AdmissionOpen { // who came unseen may have connections of its own
+				return nil, nil
+			}
+			e, err := l.guarding.plane.Earlier()
+			return e.Admitted, err
+		}
+		if err := l.handover.look(want.Endpoints, standing); err != nil {
+			l.log.Error("it cannot be told whom an earlier agent admitted; trying again", "error", err)
+			cutting.pace.Failed()
+		}
+	}
+	switch {
+	case len(l.handover.old) == 0:
+	case !l.handover.urgent(want.Endpoints):
+		cutting.pace.Wake()
+	case cutting.end(ctx, &l.handover) != nil:
+		cutting.pace.Failed()
+	}
+}

@@ -1,0 +1,80 @@
+package reconcile
+
+import (
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"netguard/agent/desired"
+	"netguard/agent/docker"
+	"netguard/agent/endpoint"
+	"netguard/agent/link"
+)
+
+func TestHandover(t *testing.T) {
+	on := func(container, addr string, port int) *desired.Endpoint {
+		return &desired.Endpoint{Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: container, Network: "n"},
+			Attachment: docker.Attachment{IPv4: netip.MustParseAddr(addr)}, Port: &link.Port{Index: port}}}
+	}
+	free := on("free", "198.18.0.9", 9)
+	free.Unmanaged = "excluded"
+	const web, db = "198.18.0.2", "198.18.0.3"
+	none := func() (map[int]bool, error) { return nil, nil }
+	admitted := func(ports ...int) func() (map[int]bool, error) {
+		return func() (map[int]bool, error) {
+			out := map[int]bool{}
+			for _, p := range ports {
+				out[p] = true
+			}
+			return out, nil
+		}
+	}
+	for name, c := range map[string]struct {
+		standing func() (map[int]bool, error)
+		looks    [][]*desired.Endpoint
+		old      []string
+	}{
+		"nobody_guarded_before":                 {none, [][]*desired.Endpoint{{on("web", web, 2)}}, nil},
+		"an_earlier_agent_admitted_it":          {admitted(2), [][]*desired.Endpoint{{on("web", web, 2)}}, nil},
+		"it_came_while_no_agent_ran":            {admitted(2), [][]*desired.Endpoint{{on("web", web, 2), on("db", db, 3)}}, []string{db}},
+		"it_came_and_is_not_managed":            {admitted(2), [][]*desired.Endpoint{{free}}, nil},
+		"new_later":                             {none, [][]*desired.Endpoint{{}, {on("web", web, 2)}}, nil},
+		"gone":                                  {none, [][]*desired.Endpoint{{on("web", web, 2)}, {}}, []string{web}},
+		"another_has_it":                        {none, [][]*desired.Endpoint{{on("web", web, 2)}, {on("db", web, 3)}}, []string{web}},
+		"the_same_started_again":                {none, [][]*desired.Endpoint{{on("web", web, 2)}, {on("web", web, 3)}}, nil},
+		"one_of_two_is_gone":                    {none, [][]*desired.Endpoint{{on("web", web, 2), on("db", web, 3)}, {on("db", web, 3)}}, []string{web}},
+		"the_order_of_two_does_not_matter":      {none, [][]*desired.Endpoint{{on("web", web, 2), on("db", web, 3)}, {on("db", web, 3), on("web", web, 2)}}, nil},
+		"what_was_gone_stays_so_until_it_ended": {none, [][]*desired.Endpoint{{on("web", web, 2)}, {}, {on("db", web, 3)}}, []string{web}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := &handover{}
+			for _, desires := range c.looks {
+				if err := h.look(desires, c.standing); err != nil {
+					t.Fatal(err)
+				}
+			}
+			var old []string
+			for _, a := range slices.SortedFunc(maps.Keys(h.old), netip.Addr.Compare) {
+				old = append(old, a.String())
+			}
+			if !slices.Equal(old, c.old) {
+				t.Errorf("old are %v, want %v", old, c.old)
+			}
+			last := c.looks[len(c.looks)-1]
+			if waits := slices.ContainsFunc(last, func(d *desired.Endpoint) bool { return h.waits(d) }); waits != (len(c.old) > 0 && len(last) > 0) || waits != h.urgent(last) {
+				t.Errorf("somebody waits: %v, urgent: %v", waits, h.urgent(last))
+			}
+		})
+	}
+	t.Run("nobody_can_say_whom_an_earlier_agent_admitted", func(t *testing.T) {
+		h := &handover{}
+		if err := h.look(nil, func() (map[int]bool, error) { return nil, errors.New("no") }); err == nil || !h.blind() {
+			t.Errorf("%v, blind %v", err, h.blind())
+		}
+		if err := h.look(nil, admitted()); err != nil || h.blind() {
+			t.Errorf("the next time: %v, blind %v", err, h.blind())
+		}
+	})
+}

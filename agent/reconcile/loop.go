@@ -1,0 +1,234 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"netguard/agent/config"
+	"netguard/agent/desired"
+	"netguard/agent/endpoint"
+	"netguard/agent/link"
+	"netguard/agent/pace"
+	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
+	"netguard/shaper"
+)
+
+const (
+	// verifyEvery is the longest time between two turns of the loop.
+	verifyEvery = 30 * time.Second
+	// verifySoon gathers the kernel's messages about one change, netguard's own
+	// among them, before the kernel is read.
+	verifySoon = 100 * time.Millisecond
+	// verifyShare keeps reading the kernel below this part of the time, on
+	// hosts where it takes long.
+	verifyShare = 10
+	// What fails is tried again after minFailing, and later and later up to maxFailing.
+	minFailing = time.Second
+	maxFailing = 30 * time.Second
+)
+
+// Parts are what a loop works with.
+type Parts struct {
+	Log         *slog.Logger
+	Shape       ShapePlane
+	Guard       GuardPlane
+	Policy      PolicyPlane
+	Connections Connections
+	Links       Links
+	Notices     Notices
+	BootCache   *bootCache
+	Config      func() *config.Config
+	Catalog     func() *netpolicy.Catalog
+	Monitor     bool // what is refused is counted and passes
+	Clock       func() time.Time
+}
+
+// Loop is the one goroutine that writes to the kernel.
+type Loop struct {
+	Parts
+	log      *slog.Logger
+	now      func() time.Time
+	builder  *desired.Builder
+	observer Observer
+	alerts   Alerts
+	routes   routes
+
+	shaping  *shaping
+	policing *policing
+	guarding *guarding
+	handover handover
+	// admitted are the ports that all rules were in the kernel for, by
+	// link.Port.Seen: they stay so when a later change fails.
+	admitted    map[uint64]bool
+	endpointLog endpointLog
+
+	asks   chan func()
+	wakeup pace.Wakeup
+	// last is what the last pass worked from, again when one is due that nobody asks for.
+	last  *desired.Inputs
+	again time.Time
+	reads int  // of networks, at the last turn
+	over  bool // nothing is to be written any more
+
+	state atomic.Pointer[State]
+}
+
+// Alerts tells of frames that were refused. The loop asks it in its own goroutine.
+type Alerts interface {
+	// Next is when to look.
+	Next() time.Time
+	// Look tells what is new.
+	Look(now time.Time, s *State)
+}
+
+// NewLoop gives a loop that has done nothing.
+func NewLoop(p Parts) *Loop {
+	mode := guard.Enforce
+	if p.Monitor {
+		mode = guard.Monitor
+	}
+	l := &Loop{Parts: p, log: p.Log, now: p.Clock, builder: desired.NewBuilder(), wakeup: pace.NewWakeup(), asks: make(chan func()),
+		admitted: map[uint64]bool{}, endpointLog: endpointLog{log: p.Log, last: map[endpoint.Key]*logged{}},
+		routes:   routes{ask: p.Links.RouteTo, own: p.Links.Addresses, now: p.Clock},
+		policing: newPolicing(p.Log, p.Policy, p.Connections, p.Clock),
+		guarding: newGuarding(p.Log, p.Guard, mode, p.Clock)}
+	l.policing.monitor, l.builder.Monitor = p.Monitor, p.Monitor
+	l.builder.Route, l.builder.Earlier = l.routes.to, p.Guard.Earlier
+	l.shaping = newShaping(p.Log, p.Shape, func(index int) bool {
+		_, err := p.Links.Resolve(index)
+		return errors.Is(err, link.ErrNotFound)
+	}, p.Clock)
+	return l
+}
+
+// Observes says who tells of Docker. It is called before Run.
+func (l *Loop) Observes(o Observer) { l.observer = o }
+
+// Alerted says who tells of refused frames. It is called before Run.
+func (l *Loop) Alerted(a Alerts) { l.alerts = a }
+
+// Shapes says which queues the kernel has for limits. It is called before Run.
+func (l *Loop) Shapes(leaf shaper.Leaf) { l.builder.Leaf = leaf }
+
+// Wake has the loop look whether there is something to do. It never blocks.
+func (l *Loop) Wake() { l.wakeup.Call() }
+
+// State is what the last turn came to; nil before the first.
+func (l *Loop) State() *State { return l.state.Load() }
+
+// Stop ends all writing. Call it by Ask, as Anew.
+func (l *Loop) Stop() { l.over = true }
+
+// Anew has everything compared with the kernel and written, as at the start, but that who
+// was admitted stays so.
+func (l *Loop) Anew() {
+	l.policing.anew()
+	l.guarding.anew()
+	l.shaping.anew()
+	l.BootCache.forgotten()
+}
+
+// Run reconciles until ctx ends. What is in the kernel stays there.
+func (l *Loop) Run(ctx context.Context) error {
+	for {
+		l.turn(ctx)
+		if l.contested() {
+			l.breathe(ctx)
+		}
+		timer := time.NewTimer(l.next().Sub(l.now()))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
+		case <-l.wakeup:
+			timer.Stop()
+		case f := <-l.asks:
+			timer.Stop()
+			f()
+			l.last = nil // it may have changed anything
+		case <-timer.C:
+		}
+	}
+}
+
+// breathe lets a moment pass, in which nothing is done but what is asked for: another
+// program that undoes this one's work may give reason for any number of passes.
+func (l *Loop) breathe(ctx context.Context) {
+	for enough := time.After(contentionPause); ; {
+		select {
+		case <-ctx.Done():
+			return
+		case f := <-l.asks:
+			f()
+			l.last = nil
+		case <-enough:
+			return
+		}
+	}
+}
+
+// Ask runs f in the loop's goroutine, which owns the drivers.
+func (l *Loop) Ask(ctx context.Context, f func()) error {
+	done := make(chan struct{})
+	select {
+	case l.asks <- func() { f(); close(done) }:
+		<-done
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// next is when the next turn is due though nobody asks for it.
+func (l *Loop) next() time.Time {
+	at := pace.Soonest(l.now().Add(verifyEvery), l.again)
+	if l.over || l.last == nil || !l.last.Seen.Complete {
+		return at
+	}
+	return pace.Soonest(at, l.shaping.next(), l.policing.next(), l.guarding.next(), l.alerts.Next())
+}
+
+// turn does what is due: a pass where something is another than at the last one, and else
+// only what looks at the kernel.
+func (l *Loop) turn(ctx context.Context) {
+	if l.over {
+		return
+	}
+	in := l.inputs()
+	now := l.now()
+	if l.last == nil || !in.Same(l.last) || !l.again.IsZero() && !now.Before(l.again) {
+		l.last, l.again = &in, time.Time{}
+		l.pass(ctx, in)
+	} else if in.Seen.Complete {
+		l.keep(ctx)
+	}
+	if s := l.state.Load(); s != nil && s.Want.Seen.Complete && !l.now().Before(l.alerts.Next()) {
+		l.alerts.Look(l.now(), s)
+	}
+}
+
+// inputs takes what is known of Docker and of the kernel, and hands on what the kernel told.
+func (l *Loop) inputs() desired.Inputs {
+	seen := l.observer.Current() // before the ports: they may only be newer
+	hint, view := l.Links.Take()
+	l.guarding.hear(hint)
+	l.shaping.hear(hint)
+	for name, index := range view.Bridges {
+		if _, named := hint.Links[index]; named || hint.Full {
+			l.policing.bridges.touched(name)
+		}
+	}
+	if changed, by := l.Notices.Rules(); changed || seen.Reads != l.reads {
+		// Docker writes its chains anew when a network comes, or it starts.
+		l.reads = seen.Reads
+		l.policing.soon(by)
+	}
+	if l.Notices.Guard() {
+		l.guarding.hints.Wake()
+	}
+	return desired.Inputs{Seen: seen, Links: view, Config: l.Config(), Catalog: l.Catalog(), Before: l.BootCache.view, Now: l.now()}
+}

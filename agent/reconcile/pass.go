@@ -1,0 +1,155 @@
+// Package reconcile brings the kernel to the wanted state, and keeps it so.
+//
+// One goroutine, the Loop, writes to the kernel, through a plane for each part of it. What
+// is wanted comes from package desired. Each plane is given all of it, and writes what
+// differs. When nothing else is wanted, a turn of the loop only looks at what is due: what
+// the kernel told of at once, and what it tells nobody of at the pace of agent/pace. The
+// order of all writing stands in one function, Loop.reconcile.
+package reconcile
+
+import (
+	"context"
+	"slices"
+	"time"
+
+
+	"netguard/agent/desired"
+	"netguard/agent/observe"
+	"netguard/agent/pace"
+)
+
+// pass makes the wanted state, and brings the kernel to it.
+func (l *Loop) pass(ctx context.Context, in desired.Inputs) {
+	want, err := l.builder.Look(in)
+	if err != nil {
+		l.log.Error("it cannot be told which bridges an earlier agent guarded; taking all", "error", err)
+	}
+	l.observer.Contested(want.Joined)
+	l.observer.Lacking(l.endpointLog.unlisted(want))
+	s := &State{Want: want}
+	if in.Seen.Complete {
+		l.reconcile(ctx, s)
+	} else { // nobody knows yet whose the ports are
+		l.holdBoot(want)
+	}
+	s.Unknown = want.Site.UnknownPorts(want.Endpoints, want.Seen, l.now())
+	s.Bridges = want.Site.Findings(want.Left, s.Unknown)
+	l.publish(s)
+	l.endpointLog.pass(s)
+	l.again = recheck(want)
+}
+
+// reconcile brings the kernel to the wanted state. The order is what keeps everybody from
+// being open for a moment: an endpoint is admitted when all its rules and limits are in
+// the kernel, and until then its port is closed.
+func (l *Loop) reconcile(ctx context.Context, s *State) {
+	want := s.Want
+	l.BootCache.keep(want.View, want.Seen.Reads)
+
+	// 1. Close ports that nobody knows yet, before anything that takes long.
+	l.guarding.closeUnknown(want.Site)
+
+	// 2. Rules: what policies come to, and the end of connections that are not allowed.
+	if err := l.builder.Decide(want); err != nil {
+		l.log.Error("link-local addresses of containers do not count: the guard's table cannot be read", "error", err)
+	}
+	l.guarding.policed = l.guarding.policed || want.Ruling.Any()
+	l.guarding.isolate(want.Site, want.Closed)
+	l.policing.want(want.Ruling, networksIn(want.View))
+	l.policing.apply(ctx)
+	l.handOver(ctx, want)
+	s.Policies = l.policing.state()
+	want.Narrow(l.policing.known)
+
+	// 3. Shaping.
+	l.shaping.apply(want.Endpoints, want.Links.Ports, want.Seen.Old)
+
+	// 4. Admit those for whom all of that holds.
+	ports := desired.GuardPorts(want.Endpoints, want.Site, func(d *desired.Endpoint) desired.Verdict { return l.admit(d, s.Policies) })
+	l.guarding.apply(want.Site, l.guarding.isolated(ports, want.Closed, l.policing.holds), desired.Unmanaged(want.Endpoints))
+
+	// Last what takes long and nobody waits for.
+	l.look(ctx, want)
+}
+
+// admit tells whether all that an endpoint should have is in the kernel.
+func (l *Loop) admit(d *desired.Endpoint, p *PolicyState) desired.Verdict {
+	seen := d.Port.Seen
+	if len(d.Wrong) > 0 || p.within(d.Key, d.Network.Bridge) != nil {
+		delete(l.admitted, seen)
+		return desired.Refuse
+	}
+	failing := l.shaping.fault(seen) != nil
+	if l.shaping.inForce(d) && l.policing.holds && !p.uncovered(d.Key) && !l.handover.blind() && !l.handover.waits(d) {
+		l.admitted[seen] = true
+	}
+	switch {
+	case l.admitted[seen]:
+		return desired.Admit
+	case !l.policing.ever, l.handover.blind():
+		// What holds for it is what an earlier agent wrote.
+		return desired.Leave
+	case failing && l.policing.holds:
+		// Its limit cannot be put in place: that lets nobody in, and throws nobody out.
+		return desired.Leave
+	}
+	return desired.Refuse
+}
+
+// holdBoot closes the ports of the bridges of before a boot, until Docker has answered.
+func (l *Loop) holdBoot(want *desired.State) {
+	fresh := func() (bool, error) {
+		e, err := l.Guard.Earlier()
+		return e.Fresh, err
+	}
+	if !want.Config.AdmissionOpen && l.BootCache.holds(want.Site.Others(), want.Site.Managed, fresh) {
+		l.guarding.closeAll(want.Site)
+	}
+}
+
+// keep looks at what is due, while nothing else is wanted than at the last pass.
+func (l *Loop) keep(ctx context.Context) {
+	if due := pace.Soonest(l.shaping.next(), l.policing.next(), l.guarding.next()); l.now().Before(due) {
+		return
+	}
+	s := *l.state.Load()
+	before := l.shaping.version
+	l.shaping.verify(s.Want.Links.Ports, l.shaping.wanted)
+	l.guarding.keep()
+	l.look(ctx, s.Want)
+	if l.shaping.version != before {
+		l.rerun() // somebody may be admitted now, or not any more
+	}
+	s.Policies = l.policing.state()
+	l.publish(&s)
+}
+
+// look has policing look at the kernel, and go over connections.
+func (l *Loop) look(ctx context.Context, want *desired.State) {
+	if l.policing.keep(ctx, &l.handover, host{l.Links.Addresses, l.routes.to, want.Links.Bridges}) {
+		l.rerun() // there is more to do, or to tell
+	}
+}
+
+// rerun has a pass follow at once.
+func (l *Loop) rerun() {
+	l.last = nil
+	l.wakeup.Call()
+}
+
+// recheck is when a pass is due because time alone decides something: what Docker
+// lacks, and ports that are nobody's yet.
+func recheck(want *desired.State) time.Time {
+	if len(want.Unlisted) > 0 {
+		return want.Now.Add(observe.LackingFor / 2)
+	}
+	var at time.Time
+	for _, p := range slices.Backward(want.Links.Ports) { // the youngest are the last
+		ripe := p.Since.Add(desired.Patience)
+		if !want.Now.Before(ripe) {
+			break
+		}
+		at = pace.Soonest(ripe, at)
+	}
+	return at
+}

@@ -1,0 +1,89 @@
+package reconcile
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"netguard/agent/endpoint"
+	"netguard/agent/link"
+	"netguard/agent/observe"
+	"netguard/netpolicy/guard"
+	"netguard/netpolicy/iptables"
+	"netguard/shaper"
+	"netguard/shaper/tc"
+)
+
+// A plane is a part of the kernel that one driver owns. It is given all that is wanted, and
+// writes what differs.
+
+// ShapePlane limits ports.
+type ShapePlane interface {
+	// Apply carries out steps for the port behind a veth, up to the first that fails.
+	Apply(veth int, name string, steps []shaper.Step) error
+	// Read reads what the kernel holds for ports.
+	Read(veths []int) (map[int]tc.Port, error)
+	// Drop deletes the IFBs of veths that are gone.
+	Drop(veths []int) error
+	// Sweep deletes the IFBs of all veths but those that keep names, and counts them.
+	Sweep(keep func(veth int) bool) (int, error)
+}
+
+// GuardPlane guards ports of bridges, and admits them.
+type GuardPlane interface {
+	// Apply looks where told, brings the kernel to a wish, and says what it holds then.
+	Apply(guard.Wish, guard.Look) (guard.Report, error)
+	// Earlier says what an earlier agent left.
+	Earlier() (guard.Earlier, error)
+	Features() guard.Features
+}
+
+// PolicyPlane holds the rules of policies.
+type PolicyPlane interface {
+	Apply(context.Context, iptables.Wish) (iptables.Report, error)
+	// Verify reads the kernel and tells what is not as it was last applied.
+	Verify(context.Context) (iptables.Drift, error)
+	// Glance tells by what is cheap to see whether somebody changed something.
+	Glance() (bool, error)
+	// Bridges has the bridges that are named hand their frames to the rules, and tells
+	// which of them somebody else had switched off.
+	Bridges(map[string]bool) (off []string, err error)
+}
+
+// Connections ends connections that the kernel knows.
+type Connections interface {
+	// Cut ends those that keep refuses: of what changed last, or all.
+	Cut(ctx context.Context, all bool, keep func(iptables.Flow) bool) (iptables.CutReport, error)
+	// End ends those of some addresses.
+	End(ctx context.Context, addrs map[netip.Addr]bool) (int, error)
+}
+
+// Links tells of the host's links.
+type Links interface {
+	// Take takes what changed since the last call, and gives what there is.
+	Take() (link.Hint, link.View)
+	// RouteTo tells how the host reaches an address.
+	RouteTo(netip.Addr) (link.Route, error)
+	// Addresses gives the host's own.
+	Addresses() (map[netip.Addr]bool, error)
+	// Resolve reads one port; the error is link.ErrNotFound where the link is gone.
+	Resolve(index int) (link.Port, error)
+}
+
+// Observer tells what is known of Docker.
+type Observer interface {
+	Current() observe.Snapshot
+	// Contested has it ask whose the ports are that MACs do not tell.
+	Contested([]*endpoint.Endpoint)
+	// Lacking has it ask for what Docker has not listed since then; zero for nothing.
+	Lacking(since time.Time)
+}
+
+// Notices tells what the kernel said about tables of nftables.
+type Notices interface {
+	// Rules tells whether iptables' table was changed since the last call, and by which
+	// programs.
+	Rules() (bool, []string)
+	// Guard tells whether the guard's was.
+	Guard() bool
+}

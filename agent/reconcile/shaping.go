@@ -1,0 +1,212 @@
+package reconcile
+
+import (
+	"log/slog"
+	"slices"
+	"time"
+
+	"netguard/agent/desired"
+	"netguard/agent/link"
+	"netguard/agent/pace"
+	"netguard/shaper"
+)
+
+const (
+	// roundEvery is how often some ports are compared with the kernel though it told of
+	// no change, and roundPorts how many of them: so this costs the same on any host.
+	roundEvery = 10 * time.Second
+	roundPorts = 16
+)
+
+// shaping brings the limits of ports to what is desired, and keeps them so. It is part of
+// the loop's goroutine.
+type shaping struct {
+	log   *slog.Logger
+	plane ShapePlane
+	// gone tells whether a link is not there any more.
+	gone func(index int) bool
+	now  func() time.Time
+
+	ports   map[uint64]*shaped           // by link.Port.Seen
+	wanted  map[uint64]*desired.Endpoint // at the last apply, by link.Port.Seen too
+	version int                          // counts what may let somebody in
+	ifbs    map[int]int                  // the veths behind IFBs, by their ifindexes
+	all     bool                         // every port is to be compared with the kernel
+	due     map[int]struct{}             // the ports that are, by ifindex
+	orphans map[int]struct{}             // veths that are gone, and may have left an IFB
+	// sweep says that IFBs without a port may be left, which are looked for after sweepAt.
+	sweep     bool
+	sweepAt   time.Time
+	sweepWait time.Duration
+	look      pace.Pace // at what is due
+	round     pace.Pace // at the next ports without any reason
+	last      uint64    // the port that was looked at last in this round
+	begun     bool      // otherwise nobody knows yet whose the ports are
+}
+
+// shaped is what is known of one port.
+type shaped struct {
+	index   int          // of the veth
+	known   bool         // form is in the kernel, or is tried again until it is
+	form    desired.Form // what was written last
+	ifb     int          // the IFB at the last look
+	leads   bool         // there may be an IFB
+	contest contention
+	// err is why the port is not as desired. It is tried again after until.
+	err   error
+	until time.Time
+	wait  time.Duration
+}
+
+func newShaping(log *slog.Logger, plane ShapePlane, gone func(int) bool, now func() time.Time) *shaping {
+	s := &shaping{log: log, plane: plane, gone: gone, now: now}
+	// Reasons of one moment, netguard's own among them, are answered together. Where
+	// reading takes long, it takes no more than a tenth of the time.
+	s.look = pace.Pace{Gather: verifySoon, Share: verifyShare, MinRetry: minFailing, MaxRetry: maxFailing, Clock: now}
+	s.round = pace.Pace{Every: roundEvery, Clock: now}
+	s.anew()
+	return s
+}
+
+// anew forgets all that is known.
+func (s *shaping) anew() {
+	s.ports, s.ifbs, s.all = map[uint64]*shaped{}, map[int]int{}, true
+	s.due, s.orphans = map[int]struct{}{}, map[int]struct{}{}
+	s.look.Now()
+}
+
+// next is when there is something to do; zero where there is a reason first.
+func (s *shaping) next() time.Time {
+	if !s.begun {
+		return time.Time{}
+	}
+	return pace.Soonest(s.look.Next(), s.round.Next())
+}
+
+// hear notes what the kernel told of.
+func (s *shaping) hear(h link.Hint) {
+	if !h.Full && len(h.Links) == 0 {
+		return
+	}
+	s.all = s.all || h.Full
+	for index := range h.Links {
+		s.mark(index)
+		if veth, ok := s.ifbs[index]; ok {
+			s.mark(veth)
+		}
+	}
+	s.look.Wake()
+}
+
+func (s *shaping) mark(index int) { s.due[index] = struct{}{} }
+
+// inForce tells whether the limits of a port are as desired, as far as is known.
+func (s *shaping) inForce(d *desired.Endpoint) bool {
+	r := s.ports[d.Port.Seen]
+	return r != nil && r.known && r.form == d.Form() && r.err == nil
+}
+
+// fault is why a port is not as desired; nil where it is.
+func (s *shaping) fault(seen uint64) error {
+	if r := s.ports[seen]; r != nil {
+		return r.err
+	}
+	return nil
+}
+
+// unread tells whether a port was changed, or may have been, since it was read.
+func (s *shaping) unread(p *link.Port) bool {
+	_, due := s.due[p.Index]
+	r := s.ports[p.Seen]
+	return due || s.all || r == nil || !r.known
+}
+
+// contests are the contentions about limits that go on.
+func (s *shaping) contests() []*contention {
+	var on []uint64
+	for seen, r := range s.ports {
+		if r.contest.on() {
+			on = append(on, seen)
+		}
+	}
+	slices.Sort(on)
+	var out []*contention
+	for _, seen := range on {
+		out = append(out, &s.ports[seen].contest)
+	}
+	return out
+}
+
+// record gives what is known of a port.
+func (s *shaping) record(p *link.Port) *shaped {
+	r := s.ports[p.Seen]
+	if r == nil {
+		r = &shaped{index: p.Index}
+		s.ports[p.Seen] = r
+	}
+	return r
+}
+
+// apply writes what changed, and compares with the kernel what is due. Ports up to old may
+// have something from before.
+func (s *shaping) apply(desires []*desired.Endpoint, ports []link.Port, old uint64) {
+	s.begun = true
+	wanted := make(map[uint64]*desired.Endpoint, len(desires))
+	for _, d := range desires {
+		if d.Port == nil || d.Unmanaged != "" {
+			continue
+		}
+		wanted[d.Port.Seen] = d
+		r, want := s.ports[d.Port.Seen], d.Form()
+		known := r != nil && r.known
+		switch {
+		case known && r.form == want:
+		case !known && d.Port.Seen > old && (r == nil || r.err == nil):
+			// Nobody can have put anything on a port this new: there is
+			// no need to read, and every reason to be quick.
+			s.quick(d, want)
+		default:
+			s.mark(d.Port.Index)
+			s.look.Now()
+		}
+	}
+	here := make(map[uint64]struct{}, len(ports))
+	for i := range ports {
+		p := &ports[i]
+		here[p.Seen] = struct{}{}
+		if r := s.ports[p.Seen]; r != nil && r.known && !r.form.Empty() && wanted[p.Seen] == nil {
+			s.mark(p.Index)
+			s.look.Now()
+		}
+	}
+	for seen, r := range s.ports {
+		if _, ok := here[seen]; ok {
+			continue
+		}
+		delete(s.ports, seen)
+		delete(s.ifbs, r.ifb)
+		if r.leads {
+			s.orphans[r.index] = struct{}{}
+			s.look.Wake()
+		}
+	}
+	s.wanted = wanted
+	s.verify(ports, wanted)
+}
+
+// quick shapes a port that has nothing yet.
+func (s *shaping) quick(d *desired.Endpoint, want desired.Form) {
+	r := s.record(d.Port)
+	if want.Empty() {
+		r.known, r.form = true, want
+		return
+	}
+	r.leads = d.Wish.Egress != nil
+	s.mark(d.Port.Index) // it is read back
+	if err := s.plane.Apply(d.Port.Index, d.Port.Name, shaper.Diff(shaper.Endpoint{}, d.Wish)); err != nil {
+		s.look.Now() // the port has something after all, or is gone
+		return
+	}
+	r.known, r.form = true, want
+	s.look.Wake()
+}

@@ -1,0 +1,68 @@
+package status
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"netguard/netpolicy/iptables"
+)
+
+// aroundFor is how long what was read of others' rules is taken for what there is.
+const aroundFor = 2 * time.Second
+
+// ForeignRules reads the rules of others that decide about a packet before netguard's do, when
+// somebody asks.
+type ForeignRules struct {
+	Options iptables.Options
+
+	mu     sync.Mutex
+	driver *iptables.Driver // from the first question on
+	last   *iptables.Others
+	at     time.Time
+}
+
+func (o *ForeignRules) Close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.driver != nil {
+		o.driver.Close()
+	}
+}
+
+func (o *ForeignRules) get(ctx context.Context) (*iptables.Others, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.last != nil && time.Since(o.at) < aroundFor {
+		return o.last, nil
+	}
+	if o.driver == nil {
+		driver, err := iptables.Open(ctx, o.Options)
+		if err != nil {
+			return nil, fmt.Errorf("read the host's rules: %w", err)
+		}
+		o.driver = driver
+	}
+	last, err := o.driver.ReadOthers(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("read the host's rules: %w", err)
+	}
+	o.last, o.at = last, time.Now()
+	return last, nil
+}
+
+// untracked tells what rules that take packets out of the table of connections mean for
+// policies, "" if there are none.
+func untracked(rules []string) string {
+	if len(rules) == 0 {
+		return ""
+	}
+	const most = 3
+	text := strings.Join(rules[:min(most, len(rules))], "; ")
+	if more := len(rules) - most; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	return fmt.Sprintf("the host has rules that take packets out of the table of connections (%s): answers of what policies allow are refused where the client's ingress or the server's egress is closed, since nothing tells that they are answers: take containers' addresses out of these rules, or allow the answers as connections of their own", text)
+}
