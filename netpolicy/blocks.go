@@ -130,7 +130,7 @@ func (p *parter) pick(rules []Rule) (parts, bool) {
 // name may have.
 func likeness(a, b *spec) int {
 	if a.Kind == Nets && len(a.Members) > 0 && len(b.Members) > 0 {
-		return cmp.Or(compareMembers(a.Members[0], b.Members[0]), cmp.Compare(a.Name, b.Name))
+		return cmp.Or(CompareMembers(a.Members[0], b.Members[0]), cmp.Compare(a.Name, b.Name))
 	}
 	return cmp.Or(cmp.Compare(a.About, b.About), cmp.Compare(a.Name, b.Name))
 }

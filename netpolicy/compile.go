@@ -144,8 +144,8 @@ func sorted(members []Member) []Member {
 	if len(members) == 0 {
 		return nil
 	}
-	if !slices.IsSortedFunc(members, compareMembers) {
-		slices.SortFunc(members, compareMembers)
+	if !slices.IsSortedFunc(members, CompareMembers) {
+		slices.SortFunc(members, CompareMembers)
 	}
 	return slices.Compact(members)
 }

@@ -156,7 +156,7 @@ func (s *Set) has(a netip.Addr, bridge string, p *Packet) bool {
 		case Published:
 			m.Bridge, m.Proto, m.Port = "", p.Proto, p.Port
 		}
-		if _, ok := slices.BinarySearchFunc(s.Members, m, compareMembers); ok {
+		if _, ok := slices.BinarySearchFunc(s.Members, m, CompareMembers); ok {
 			return true
 		}
 		if s.Kind == Addrs || s.Kind == Places && s.singles {

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-func compareMembers(a, b Member) int {
+// CompareMembers orders members: by address first.
+func CompareMembers(a, b Member) int {
 	if n := a.Prefix.Addr().Compare(b.Prefix.Addr()); n != 0 {
 		return n
 	}
@@ -80,8 +81,8 @@ func DiffMembers(have, want []Member) (add, del []Member) {
 			wanted[m] = true
 		}
 	}
-	slices.SortFunc(add, compareMembers)
-	slices.SortFunc(del, compareMembers)
+	slices.SortFunc(add, CompareMembers)
+	slices.SortFunc(del, CompareMembers)
 	return add, del
 }
 

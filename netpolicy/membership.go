@@ -264,13 +264,13 @@ func (m *membership) patch(f *frame, gone, came, subjects []*subject, last, rs *
 func patched(members, add, del []Member) []Member {
 	out := make([]Member, 0, len(members)+len(add)-len(del))
 	for len(add)+len(del) > 0 {
-		next, deletes := Member{}, len(add) == 0 || len(del) > 0 && compareMembers(del[0], add[0]) < 0
+		next, deletes := Member{}, len(add) == 0 || len(del) > 0 && CompareMembers(del[0], add[0]) < 0
 		if deletes {
 			next, del = del[0], del[1:]
 		} else {
 			next, add = add[0], add[1:]
 		}
-		i, _ := slices.BinarySearchFunc(members, next, compareMembers)
+		i, _ := slices.BinarySearchFunc(members, next, CompareMembers)
 		out = append(out, members[:i]...)
 		members = members[i:]
 		if deletes {

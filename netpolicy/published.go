@@ -37,7 +37,7 @@ func publishedOf(subjects []*subject, ipv6 bool) []published {
 	for m, to := range at {
 		all = append(all, published{m, to})
 	}
-	slices.SortFunc(all, func(a, b published) int { return compareMembers(a.member, b.member) })
+	slices.SortFunc(all, func(a, b published) int { return CompareMembers(a.member, b.member) })
 	shareTargets(all)
 	return all
 }

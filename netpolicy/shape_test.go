@@ -57,7 +57,7 @@ func checkSet(t *rapid.T, f *Family, s Set, generation string) {
 	if !OwnsSet(s.Name) || len(s.Name) > 31 {
 		t.Fatalf("set %q", s.Name)
 	}
-	if !slices.IsSortedFunc(s.Members, compareMembers) || len(slices.Compact(slices.Clone(s.Members))) != len(s.Members) {
+	if !slices.IsSortedFunc(s.Members, CompareMembers) || len(slices.Compact(slices.Clone(s.Members))) != len(s.Members) {
 		t.Fatalf("members of %s: %v", s.Name, s.Members)
 	}
 	for i, m := range s.Members {

@@ -84,9 +84,6 @@ func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (er
 		done.created = append(done.created, s)
 		r.Created++
 	}
-	if err := d.changeHomes(p, false, r); err != nil {
-		return err
-	}
 	if err := d.changeSets(p, r, func(c change) bool { return !c.late || !p.rules() }); err != nil {
 		return err
 	}
@@ -109,7 +106,7 @@ func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (er
 	}
 	r.InForce = true
 	// What cannot be taken away keeps nothing else from going.
-	faults := []error{d.changeHomes(p, true, r)}
+	var faults []error
 	for _, name := range p.destroy {
 		if err := d.release(ctx, name); err != nil {
 			faults = append(faults, err)
@@ -153,7 +150,7 @@ func (d *Driver) build(ctx context.Context, k *kernel, p *plan, done *progress, 
 		t := p.tables[i]
 		chains := t.build
 		if !t.empty() {
-			mark, err := k.active.toMark(ctx, i, k.tables[i])
+			mark, err := k.active.toMark(i, k.tables[i])
 			if err != nil {
 				return err
 			}
@@ -220,46 +217,31 @@ func (d *Driver) swap(ctx context.Context, k *kernel, p *plan, done *progress, r
 	return late, nil
 }
 
-// readBack lists what was written, and learns how this version of iptables lists
-// it.
+// readBack lists what was written. What iptables words in its own way is agreed to.
 func (d *Driver) readBack(ctx context.Context, k *kernel, p *plan) error {
 	if err := d.readTables(ctx, k); err != nil {
 		return err
 	}
 	for _, i := range d.families {
 		t := k.tables[i]
+		wrote := map[string]bool{}
 		for _, c := range slices.Concat(p.tables[i].build, p.tables[i].swap) {
 			list := t.rules[c.name]
+			wrote[c.name] = true
 			if !t.has(c.name) || len(list) != len(c.rules) {
 				return fmt.Errorf("read back %s chain %s: %d rules were written and %d are there: is something else changing netguard's chains?",
 					familyNames[i], c.name, len(c.rules), len(list))
-			}
-			if !slices.EqualFunc(c.rules, list, sameRule) {
-				d.known[familyNames[i]+c.name] = listing{c.rules, list}
 			}
 		}
 		if left := t.anchorings(); len(left) > 0 {
 			return fmt.Errorf("read back %s rules: %s: %w", familyNames[i], left[0], ErrOvertaken)
 		}
-	}
-	for key := range d.known {
-		if !d.lists(key) {
-			delete(d.known, key)
+		other := planTable(t, d.layouts[i], d.agreed[i])
+		if !slices.ContainsFunc(slices.Concat(other.build, other.swap), func(c chain) bool { return !wrote[c.name] }) {
+			d.agreed[i] = t
 		}
 	}
 	return nil
-}
-
-// lists tells whether a key of known is a chain of the wish.
-func (d *Driver) lists(key string) bool {
-	for i, l := range d.layouts {
-		for _, c := range slices.Concat(l.generation, l.static) {
-			if key == familyNames[i]+c.name {
-				return true
-			}
-		}
-	}
-	return false
 }
 
 // remember notes what the sets hold now.
@@ -275,9 +257,8 @@ func (d *Driver) remember(k *kernel, p *plan) {
 		f := d.wish.Rules.Families()[i]
 		for _, sets := range [][]netpolicy.Set{f.Sets, d.counted(i)} {
 			for s := range sets {
-				k.sets[sets[s].Name].hold(sets[s].Members, nil)
+				k.sets[sets[s].Name].hold(sets[s].Members)
 			}
 		}
-		k.sets[homesSet(f.IPv6).name].hold(nil, d.homes[i])
 	}
 }

@@ -48,7 +48,7 @@ func (d *Driver) clear(ctx context.Context, b *backend, i int, t *table) error {
 	if !slices.ContainsFunc(marks, t.has) {
 		return nil
 	}
-	after, err := b.read(ctx, i, false)
+	after, err := b.read(ctx, i)
 	if err != nil {
 		return err
 	}

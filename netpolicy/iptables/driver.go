@@ -83,10 +83,9 @@ type Driver struct {
 
 	forked, wrote int
 
-	wish   *Wish
-	denied [2][]netpolicy.Member
-	homed  [2][]netpolicy.Member
-	homes  [2][]element
+	wish *Wish
+	// The members of the sets of the driver's own.
+	denied, homed, homes [2][]netpolicy.Member
 	// bridgeFilter is a file that is there if br_netfilter is.
 	bridgeFilter string
 	backend      Backend
@@ -105,7 +104,8 @@ type Driver struct {
 	held map[string]*heldSet
 	// few: sets of others have no more members than netguard's.
 	few bool
-	// agreed are tables that hold what the layouts say, of this generation.
+	// agreed are tables that hold what the layouts say, of this generation. Their chains
+	// are worded as this version of iptables words them.
 	agreed [2]*table
 	// due is what Cut has to go over.
 	due touched
@@ -113,13 +113,7 @@ type Driver struct {
 	displaced bool
 	// stuck are sets that cannot be destroyed: something else names them.
 	stuck map[string]bool
-	// known is how this version of iptables lists what was written, where that
-	// is other than as written.
-	known map[string]listing
 }
-
-// listing is a chain as it was written, and as it was read back.
-type listing struct{ wrote, reads []string }
 
 // Open finds the programs and opens the sockets. It changes nothing. It needs
 // CAP_NET_ADMIN for whatever comes later. Not having iptables is ErrNoIPTables.
@@ -130,7 +124,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if o.CutFor < time.Second {
 		o.CutFor = 10 * time.Minute
 	}
-	d := &Driver{options: o, families: []int{0}, known: map[string]listing{}, stuck: map[string]bool{}, seen: map[*backend][2]seen{}, due: touched{all: true}, bridgeFilter: bridgeFilter}
+	d := &Driver{options: o, families: []int{0}, stuck: map[string]bool{}, seen: map[*backend][2]seen{}, due: touched{all: true}, bridgeFilter: bridgeFilter}
 	if o.Programs == nil {
 		var err error
 		if o.Programs, err = findPrograms(o.Wait, hasIPv6()); err != nil {
@@ -224,12 +218,17 @@ func containers(addrs []netip.Addr) [2][]netpolicy.Member {
 		out[i] = append(out[i], netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen())})
 	}
 	for i := range out {
-		if !slices.IsSortedFunc(out[i], compareMembers) {
-			slices.SortFunc(out[i], compareMembers)
-		}
-		out[i] = slices.Compact(out[i])
+		out[i] = sortedMembers(out[i])
 	}
 	return out
+}
+
+// sortedMembers sorts a list in place, and leaves out what is there twice.
+func sortedMembers(list []netpolicy.Member) []netpolicy.Member {
+	if !slices.IsSortedFunc(list, netpolicy.CompareMembers) {
+		slices.SortFunc(list, netpolicy.CompareMembers)
+	}
+	return slices.Compact(list)
 }
 
 // Drift is what Verify found.
@@ -276,23 +275,17 @@ func (d *Driver) plan(k *kernel, rules bool) (*plan, error) {
 	if !rules {
 		for _, i := range d.families {
 			p.planMembers(k, d.wish.Rules.Families()[i], d.counted(i))
-			p.homes[i] = planHomes(k.sets[homesSet(i == 1).name].places, d.homes[i])
 		}
 		return p, nil
 	}
 	wanted := map[string]bool{bridgeSet(false).name: true, bridgeSet(true).name: true}
 	for _, i := range d.families {
 		f := d.wish.Rules.Families()[i]
-		if err := p.planSets(k, f, d.counted(i), []setSpec{cutSet(f.IPv6, d.cutSeconds()), homesSet(f.IPv6), beganSet(f.IPv6)}, wanted); err != nil {
+		if err := p.planSets(k, f, d.counted(i), []setSpec{cutSet(f.IPv6, d.cutSeconds()), beganSet(f.IPv6)}, wanted); err != nil {
 			return nil, err
 		}
-		var held []element
-		if h := k.sets[homesSet(f.IPv6).name]; h != nil {
-			held = h.places
-		}
-		p.homes[i] = planHomes(held, d.homes[i])
 		if d.agreed[i] != k.tables[i] {
-			p.tables[i] = planTable(k.tables[i], d.layouts[i], d.readsAs(i))
+			p.tables[i] = planTable(k.tables[i], d.layouts[i], d.agreed[i])
 		}
 		if p.tables[i].empty() {
 			d.agreed[i] = k.tables[i]
@@ -305,18 +298,6 @@ func (d *Driver) plan(k *kernel, rules bool) (*plan, error) {
 	}
 	p.stale = k.stale
 	return p, nil
-}
-
-// readsAs tells whether the kernel's list of a chain is what was meant: as it is
-// worded here, or as this version of iptables words it.
-func (d *Driver) readsAs(i int) func(chain, []string) bool {
-	return func(c chain, list []string) bool {
-		if slices.EqualFunc(c.rules, list, sameRule) {
-			return true
-		}
-		k, ok := d.known[familyNames[i]+c.name]
-		return ok && slices.Equal(k.wrote, c.rules) && slices.Equal(k.reads, list)
-	}
 }
 
 func sortedKeys[V any](m map[string]V) []string {

@@ -73,15 +73,6 @@ func (e *RestoreError) line() string {
 	return lines[e.Line-1]
 }
 
-// Numbered is the input with its lines numbered, for a log at debug level.
-func (e *RestoreError) Numbered() string {
-	var b strings.Builder
-	for i, line := range strings.Split(strings.TrimSuffix(e.Input, "\n"), "\n") {
-		fmt.Fprintf(&b, "%4d %s\n", i+1, line)
-	}
-	return b.String()
-}
-
 var lineNumber = regexp.MustCompile(`line:? ([0-9]+)`)
 
 func restoreError(command, input, output string, err error) error {

@@ -111,8 +111,8 @@ func FuzzTable(f *testing.F) {
 			return
 		}
 		for _, c := range table.chains {
-			if !table.has(c) || len(table.rules[c]) != len(table.counts[c]) {
-				t.Errorf("chain %q: %q, %v", c, table.rules[c], table.counts[c])
+			if !table.has(c) {
+				t.Errorf("chain %q is missing", c)
 			}
 		}
 		table.anchorings()

@@ -15,7 +15,7 @@ func (d *Driver) Glance() (bool, error) {
 	err := d.sets.headers("", func() { found, changed = 0, false }, func(h setHeader) {
 		if held := k.sets[h.name]; held != nil {
 			found++
-			changed = changed || h.wished() && int(h.elements) != len(held.members)+len(held.places)
+			changed = changed || h.wished() && int(h.elements) != len(held.members)
 		}
 	})
 	if err != nil {

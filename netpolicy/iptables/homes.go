@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
 
@@ -60,15 +59,8 @@ func stray(ipv6 bool, o Options) chain {
 	}}
 }
 
-// homesOf gives the homes of each family as members of sets, sorted.
-func homesOf(homes []Home) (places [2][]element, addrs [2][]netpolicy.Member) {
-	n := [2]int{}
-	for _, h := range homes {
-		n[index(h.Addr.Is6())]++
-	}
-	for i := range n {
-		places[i], addrs[i] = make([]element, 0, n[i]), make([]netpolicy.Member, 0, n[i])
-	}
+// homesOf gives the members of the sets homes and homed of each family, sorted.
+func homesOf(homes []Home) (places, addrs [2][]netpolicy.Member) {
 	for _, h := range homes {
 		a := h.Addr.Unmap().WithZone("")
 		if !a.IsValid() || a.IsUnspecified() || a.Is6() && a.IsLinkLocalUnicast() || h.Bridge == "" {
@@ -78,79 +70,12 @@ func homesOf(homes []Home) (places [2][]element, addrs [2][]netpolicy.Member) {
 		m := netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen())}
 		addrs[i] = append(addrs[i], m)
 		m.Bridge = h.Bridge
-		places[i] = append(places[i], element{Member: m})
+		places[i] = append(places[i], m)
 	}
 	for i := range places {
-		slices.SortFunc(places[i], comparePlaces)
-		places[i] = slices.Compact(places[i])
-		slices.SortFunc(addrs[i], compareMembers)
-		addrs[i] = slices.Compact(addrs[i])
+		places[i], addrs[i] = sortedMembers(places[i]), sortedMembers(addrs[i])
 	}
 	return places, addrs
-}
-
-func comparePlaces(a, b element) int {
-	return compareMembers(a.Member, b.Member)
-}
-
-// homesPlan is what is to be done to the set of homes of a family. What is added is so
-// before the addresses are asked about, and what goes goes after.
-type homesPlan struct{ add, del []element }
-
-// Both lists are sorted.
-func planHomes(have, want []element) homesPlan {
-	var p homesPlan
-	if shared(have, want) {
-		return p
-	}
-	for len(have)+len(want) > 0 {
-		order := 1
-		switch {
-		case len(want) == 0:
-			order = -1
-		case len(have) > 0:
-			order = comparePlaces(have[0], want[0])
-		}
-		switch {
-		case order < 0:
-			p.del, have = append(p.del, have[0]), have[1:]
-		case order > 0:
-			p.add, want = append(p.add, want[0]), want[1:]
-		default:
-			have, want = have[1:], want[1:]
-		}
-	}
-	return p
-}
-
-// changeHomes does one half of it.
-func (d *Driver) changeHomes(p *plan, del bool, r *Report) error {
-	for _, i := range d.families {
-		list, n := p.homes[i].add, &r.Added
-		if del {
-			list, n = p.homes[i].del, &r.Deleted
-		}
-		if len(list) == 0 {
-			continue
-		}
-		if err := d.sets.change(homesSet(i == 1), del, list); err != nil {
-			return err
-		}
-		*n += len(list)
-	}
-	return nil
-}
-
-// describe says for people what is not as wished.
-func (p homesPlan) describe(ipv6 bool) (all []string) {
-	const about = `("the bridges of containers")`
-	if n := len(p.add); n > 0 {
-		all = append(all, fmt.Sprintf("set %s lacks %d members %s", homesSet(ipv6).name, n, about))
-	}
-	if n := len(p.del); n > 0 {
-		all = append(all, fmt.Sprintf("set %s has %d members too many %s", homesSet(ipv6).name, n, about))
-	}
-	return all
 }
 
 // neighbours tells of connections which are within a bridge.

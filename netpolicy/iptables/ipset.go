@@ -2,12 +2,10 @@ package iptables
 
 import (
 	"bytes"
-	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -260,7 +258,7 @@ func (s *sets) each(name string, start func(), each func(element)) error {
 func (s *sets) members(name string) ([]element, error) {
 	var all []element
 	err := s.each(name, func() { all = nil }, func(e element) { all = append(all, e) })
-	slices.SortFunc(all, func(a, b element) int { return compareMembers(a.Member, b.Member) })
+	slices.SortFunc(all, func(a, b element) int { return netpolicy.CompareMembers(a.Member, b.Member) })
 	return all, err
 }
 
@@ -268,9 +266,4 @@ func (s *sets) members(name string) ([]element, error) {
 func (s *sets) sum(name string) (sum uint64, err error) {
 	err = s.each(name, func() { sum = 0 }, func(e element) { sum += hash(e.Member) })
 	return sum, err
-}
-
-func compareMembers(a, b netpolicy.Member) int {
-	return cmp.Or(a.Prefix.Addr().Compare(b.Prefix.Addr()), cmp.Compare(a.Prefix.Bits(), b.Prefix.Bits()),
-		cmp.Compare(a.Proto, b.Proto), cmp.Compare(a.Port, b.Port), strings.Compare(a.Bridge, b.Bridge))
 }

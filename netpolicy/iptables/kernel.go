@@ -21,7 +21,6 @@ type kernel struct {
 type heldSet struct {
 	setHeader
 	members []netpolicy.Member
-	places  []element // of homes, instead
 	// sum is of the members, once somebody asked for it.
 	sum    uint64
 	summed bool
@@ -33,14 +32,16 @@ type seen struct {
 	sign  sign
 }
 
-func (h *heldSet) hold(members []netpolicy.Member, places []element) {
-	if !shared(h.members, members) || !shared(h.places, places) {
-		h.members, h.places, h.summed = members, places, false
+func (h *heldSet) hold(members []netpolicy.Member) {
+	if !shared(h.members, members) {
+		h.members, h.summed = members, false
 	}
 }
 
 // shared tells whether two lists are one in memory.
-func shared[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+func shared(a, b []netpolicy.Member) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
+}
 
 // total gives the sum of the members.
 func (h *heldSet) total() uint64 {
@@ -48,9 +49,6 @@ func (h *heldSet) total() uint64 {
 		h.sum, h.summed = 0, true
 		for _, m := range h.members {
 			h.sum += hash(m)
-		}
-		for _, e := range h.places {
-			h.sum += hash(e.Member)
 		}
 	}
 	return h.sum
@@ -101,7 +99,7 @@ func (d *Driver) probe(ctx context.Context) error {
 		var err error
 		for _, i := range d.families {
 			if b.present(i) {
-				_, e := b.read(ctx, i, false)
+				_, e := b.read(ctx, i)
 				err = errors.Join(err, e)
 			}
 		}
@@ -136,7 +134,7 @@ func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 			if was.table == nil || !sign.same(was.sign) {
 				now.table = newTable()
 				if b.present(i) {
-					if now.table, err = b.read(ctx, i, false); err != nil {
+					if now.table, err = b.read(ctx, i); err != nil {
 						return err
 					}
 				}
@@ -213,24 +211,20 @@ func (d *Driver) readSets(k *kernel) error {
 		if !set.wished() {
 			continue
 		}
-		if was := d.held[name]; was != nil && was.typ == set.typ && was.family == set.family && len(was.members)+len(was.places) == int(set.elements) {
+		if was := d.held[name]; was != nil && was.typ == set.typ && was.family == set.family && len(was.members) == int(set.elements) {
 			if !whole && set.elements > 0 {
 				if set.sum, err = d.sets.sum(name); err != nil {
 					return err
 				}
 			}
 			if set.sum == was.total() {
-				set.members, set.places, set.summed = was.members, was.places, true
+				set.members, set.summed = was.members, true
 				continue
 			}
 		}
 		list, err := d.sets.members(name)
 		if err != nil {
 			return err
-		}
-		if name == homesSet(false).name || name == homesSet(true).name {
-			set.places = list
-			continue
 		}
 		for _, e := range list {
 			set.members = append(set.members, e.Member)

@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -31,23 +30,17 @@ var baseChains = []string{"INPUT", "FORWARD", "OUTPUT"}
 var marks = []string{madeMark, madePrefix + "INPUT", madePrefix + "FORWARD", madePrefix + "OUTPUT"}
 
 // toMark gives the marks of what is not there and will be made by writing rules.
-func (b *backend) toMark(ctx context.Context, i int, t *table) ([]chain, error) {
+func (b *backend) toMark(i int, t *table) ([]chain, error) {
 	if b.kind != NFT {
 		return nil, nil // the legacy table is whole, and stays until its module goes
 	}
-	there, err := chainsOf(i)
+	there, exists, err := chainsOf(i)
 	if err != nil {
 		return nil, err
 	}
 	var out []chain
-	if len(t.own()) == 0 && t.empty() {
-		exists, err := b.exists(ctx, i)
-		if err != nil {
-			return nil, err
-		}
-		if !exists {
-			out = append(out, chain{name: madeMark})
-		}
+	if !exists {
+		out = append(out, chain{name: madeMark})
 	}
 	for _, c := range baseChains {
 		if !there[c] && !t.has(madePrefix+c) {
@@ -57,32 +50,36 @@ func (b *backend) toMark(ctx context.Context, i int, t *table) ([]chain, error) 
 	return out, nil
 }
 
-// chainsOf asks for the chains of a family's filter table: iptables lists the kernel's
-// own whether they are there or not.
-func chainsOf(i int) (map[string]bool, error) {
+// chainsOf asks for the chains of a family's filter table, and whether there is that table:
+// iptables lists it, and the kernel's own chains, whether they are there or not.
+func chainsOf(i int) (there map[string]bool, exists bool, err error) {
 	family := [2]nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}[i]
 	c, err := nftables.New()
 	if err != nil {
-		return nil, fmt.Errorf("open netlink: %w", err)
+		return nil, false, fmt.Errorf("open netlink: %w", err)
 	}
-	list, err := c.ListChainsOfTableFamily(family)
-	if err != nil && !errors.Is(err, unix.ENOENT) {
-		return nil, fmt.Errorf("list %s chains: %w", familyNames[i], err)
+	tables, err := c.ListTablesOfFamily(family)
+	if err == nil {
+		exists = slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == filter })
 	}
-	out := map[string]bool{}
+	list, failed := c.ListChainsOfTableFamily(family)
+	if err = errors.Join(err, failed); err != nil && !errors.Is(err, unix.ENOENT) {
+		return nil, false, fmt.Errorf("list %s chains: %w", familyNames[i], err)
+	}
+	there = map[string]bool{}
 	for _, c := range list {
 		if c.Table.Name == filter {
-			out[c.Name] = true
+			there[c.Name] = true
 		}
 	}
-	return out, nil
+	return there, exists, nil
 }
 
 // unmake removes what the marks of a table say was not there before netguard, as far
 // as nobody uses it now, each in one message with its mark, and then the marks of what
 // stays. The table is without netguard's rules.
 func unmake(i int, t *table) error {
-	there, err := chainsOf(i)
+	there, _, err := chainsOf(i)
 	if err != nil {
 		return err
 	}

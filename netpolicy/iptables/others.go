@@ -2,10 +2,7 @@ package iptables
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
-	"os"
-	"slices"
 	"strings"
 
 	"netguard/netpolicy"
@@ -28,11 +25,7 @@ func (d *Driver) ReadOthers(ctx context.Context) (*Others, error) {
 				if b.kind == Legacy && !legacyHas(i, name) {
 					continue
 				}
-				out, err := b.run(ctx, b.fam[i].save, []string{"-t", name}, "")
-				if err != nil {
-					return nil, fmt.Errorf("list %s table %s: %w", familyNames[i], name, err)
-				}
-				t, err := parseTable(out)
+				t, err := b.list(ctx, i, name)
 				if err != nil {
 					return nil, err
 				}
@@ -45,12 +38,6 @@ func (d *Driver) ReadOthers(ctx context.Context) (*Others, error) {
 	var err error
 	o.native, err = NativeNotrack()
 	return o, err
-}
-
-// legacyHas tells whether the legacy backend has a table: to ask its programs makes one.
-func legacyHas(i int, table string) bool {
-	text, err := os.ReadFile("/proc/thread-self/net/" + []string{"ip_tables_names", "ip6_tables_names"}[i])
-	return err == nil && slices.Contains(strings.Fields(string(text)), table)
 }
 
 // Led tells where nat leads the first packet of a connection to, and false if it leaves

@@ -16,7 +16,6 @@ type plan struct {
 	tables  [2]tablePlan
 	destroy []string
 	stale   []stale
-	homes   [2]homesPlan
 }
 
 // change is netpolicy's, with what the set is.
@@ -53,11 +52,6 @@ func (p *plan) rules() bool {
 func (p *plan) displaced(k *kernel) bool {
 	if len(p.create)+len(p.changes)+len(p.destroy)+len(p.stale) > 0 {
 		return false
-	}
-	for _, h := range p.homes {
-		if len(h.add)+len(h.del) > 0 {
-			return false
-		}
 	}
 	return p.jumpsAlone(k)
 }
@@ -122,6 +116,7 @@ func (d *Driver) counted(i int) []netpolicy.Set {
 	return []netpolicy.Set{
 		{Name: deniedSet(i == 1).name, Kind: netpolicy.Addrs, About: "counters of what was denied", Members: d.denied[i]},
 		{Name: homedSet(i == 1).name, Kind: netpolicy.Addrs, Closes: true, About: "addresses of containers", Members: d.homed[i]},
+		{Name: homesSet(i == 1).name, Kind: netpolicy.Places, About: "the bridges of containers", Members: d.homes[i]},
 	}
 }
 
@@ -175,12 +170,23 @@ func (p *plan) planMembers(k *kernel, f *netpolicy.Family, own []netpolicy.Set) 
 			}
 		}
 	}
+	var first, then, last []change
 	for _, c := range differ.Changes(have) {
 		i := slices.IndexFunc(differ.Sets, func(s netpolicy.Set) bool { return s.Name == c.Set })
 		s := differ.Sets[i]
 		late := s.Closes == c.Delete && k.sets[c.Set] != nil
-		p.changes = append(p.changes, change{specOf(s, f.IPv6), c, s.About, late})
+		switch each := (change{specOf(s, f.IPv6), c, s.About, late}); {
+		case c.Set != homesSet(f.IPv6).name:
+			then = append(then, each)
+		case c.Delete: // nobody asks for the address any more
+			each.late = true
+			last = append(last, each)
+		default: // before anybody asks for it
+			each.late = false
+			first = append(first, each)
+		}
 	}
+	p.changes = slices.Concat(p.changes, first, then, last)
 }
 
 // trim leaves out what two lists begin and end with alike.
@@ -199,9 +205,9 @@ func trim(a, b []netpolicy.Member) ([]netpolicy.Member, []netpolicy.Member) {
 	return a, b
 }
 
-// planTable compares a family's chains. reads tells whether a list of the kernel
-// says what was meant.
-func planTable(t *table, l *layout, reads func(chain, []string) bool) tablePlan {
+// planTable compares a family's chains: with the same table when it was as wished, or with
+// how netguard words them.
+func planTable(t *table, l *layout, agreed *table) tablePlan {
 	var p tablePlan
 	keep := map[string]bool{}
 	for _, m := range marks {
@@ -210,7 +216,9 @@ func planTable(t *table, l *layout, reads func(chain, []string) bool) tablePlan 
 	differ := func(all []chain) (out []chain) {
 		for _, c := range all {
 			keep[c.name] = true
-			if !t.has(c.name) || !reads(c, t.rules[c.name]) {
+			list := t.rules[c.name]
+			as := agreed != nil && agreed.has(c.name) && slices.Equal(agreed.rules[c.name], list)
+			if !t.has(c.name) || !as && !slices.EqualFunc(c.rules, list, sameRule) {
 				out = append(out, c)
 			}
 		}
@@ -248,9 +256,6 @@ func (p *plan) describe(k *kernel) []string {
 		} else {
 			say("set %s lacks %d members (%q)", c.name, len(c.Members), clip(c.about, 80))
 		}
-	}
-	for i, h := range p.homes {
-		all = append(all, h.describe(i == 1)...)
 	}
 	all = append(all, p.describeTables(k)...)
 	for _, name := range p.destroy {

@@ -44,16 +44,8 @@ type chain struct {
 
 // layout is what the filter table of a family shall hold of netguard's.
 type layout struct {
-	generation []chain    // those that others go to stand before them; mirrors last
-	static     []chain    // the three, the one for strays, and the one that says the format
-	origins    [][]origin // for each rule of each of the rule set's chains
-}
-
-// origin tells what a rule of the kernel is to a rule of the rule set.
-type origin struct {
-	netpolicy.Origin
-	verdict netpolicy.Verdict
-	counts  bool // it only counts, or hands over, what the next one drops
+	generation []chain // those that others go to stand before them; mirrors last
+	static     []chain // the three, the one for strays, and the one that says the format
 }
 
 // lay words a family in iptables' own way, and refuses what netpolicy cannot have
@@ -71,7 +63,6 @@ func lay(f *netpolicy.Family, o Options) (*layout, error) {
 	l := &layout{}
 	for _, c := range f.Chains {
 		laid := chain{name: o.name(c.Name)}
-		var origins []origin
 		if _, ok := netpolicy.OwnsChain(c.Name); !ok || w.chains[c.Name] {
 			return nil, fmt.Errorf("name chain %q: %w", c.Name, ErrInvalid)
 		}
@@ -80,26 +71,17 @@ func lay(f *netpolicy.Family, o Options) (*layout, error) {
 			if err != nil {
 				return nil, fmt.Errorf("word rule %d of chain %s: %w", i, c.Name, err)
 			}
-			from := origin{Origin: r.Origin, verdict: r.Verdict}
 			if r.Verdict == netpolicy.Drop {
 				side := w.blamed(c.Name, r.Origin)
-				before := []string{set(deniedSet(f.IPv6).name, side.String(), false)}
 				if o.Samples {
-					before = []string{Refusal{side, directionOf(r.Origin)}.sample(), before[0]}
+					laid.rules = append(laid.rules, join(spec, Refusal{side, directionOf(r.Origin)}.sample()))
 				}
-				from.counts = true
-				for _, b := range before {
-					laid.rules = append(laid.rules, join(spec, b))
-					origins = append(origins, from)
-				}
-				from.counts = false
+				laid.rules = append(laid.rules, join(spec, set(deniedSet(f.IPv6).name, side.String(), false)))
 			}
 			laid.rules = append(laid.rules, join(spec, o.verdict(r)))
-			origins = append(origins, from)
 		}
 		w.chains[c.Name] = true // from here on others may go to it
 		l.generation = append(l.generation, laid)
-		l.origins = append(l.origins, origins)
 	}
 	l.generation = append(l.generation, w.mirror(f)...)
 	for path, name := range staticChains {

@@ -132,9 +132,12 @@ func trySamples(ctx context.Context, backends []*backend, families int) error {
 
 // try writes a rule, and leaves the table as it was.
 func (b *backend) try(ctx context.Context, i int, rule string) error {
-	there, err := b.exists(ctx, i)
-	if err != nil {
-		return err
+	there := b.present(i)
+	if b.kind == NFT {
+		var err error
+		if _, there, err = chainsOf(i); err != nil {
+			return err
+		}
 	}
 	chains := []chain{{probeChain, []string{rule}}}
 	if !there {
@@ -146,7 +149,7 @@ func (b *backend) try(ctx context.Context, i int, rule string) error {
 	if there {
 		return b.write(ctx, i, transaction(nil, []string{"-F " + probeChain, "-X " + probeChain}))
 	}
-	t, err := b.read(ctx, i, false)
+	t, err := b.read(ctx, i)
 	if err != nil {
 		return err
 	}

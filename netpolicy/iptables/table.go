@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 )
 
@@ -12,15 +11,11 @@ import (
 type table struct {
 	chains []string            // in the order of the list
 	rules  map[string][]string // by chain: what follows "-A CHAIN "
-	counts map[string][]count  // by chain, if they were asked for
 	policy map[string]string   // of the kernel's own chains
 }
 
-// count is how often a rule matched.
-type count struct{ packets, bytes uint64 }
-
 func newTable() *table {
-	return &table{rules: map[string][]string{}, counts: map[string][]count{}, policy: map[string]string{}}
+	return &table{rules: map[string][]string{}, policy: map[string]string{}}
 }
 
 // parseTable reads the list of one table. What it cannot read it leaves out: it is
@@ -47,7 +42,7 @@ func parseTable(text string) (*table, error) {
 			if policy != "-" {
 				t.policy[name] = policy
 			}
-		case strings.HasPrefix(line, "[") || strings.HasPrefix(line, "-A "):
+		case strings.HasPrefix(line, "-A "):
 			t.add(line)
 		}
 	}
@@ -58,27 +53,11 @@ func parseTable(text string) (*table, error) {
 }
 
 func (t *table) add(line string) {
-	var c count
-	if strings.HasPrefix(line, "[") {
-		counters, rest, ok := strings.Cut(line[1:], "] ")
-		if !ok {
-			return
-		}
-		packets, bytes, _ := strings.Cut(counters, ":")
-		c.packets, _ = strconv.ParseUint(packets, 10, 64)
-		c.bytes, _ = strconv.ParseUint(bytes, 10, 64)
-		line = rest
-	}
-	rest, ok := strings.CutPrefix(line, "-A ")
-	if !ok {
-		return
-	}
-	chain, rule, _ := strings.Cut(rest, " ")
+	chain, rule, _ := strings.Cut(strings.TrimPrefix(line, "-A "), " ")
 	if _, ok := t.rules[chain]; !ok {
 		return
 	}
 	t.rules[chain] = append(t.rules[chain], strings.TrimRight(rule, " "))
-	t.counts[chain] = append(t.counts[chain], c)
 }
 
 func (t *table) has(chain string) bool {

@@ -148,43 +148,24 @@ func (b *backend) present(i int) bool {
 	if b.kind == NFT {
 		return true // to list it makes nothing
 	}
-	names := []string{"ip_tables_names", "ip6_tables_names"}[i]
-	text, err := os.ReadFile("/proc/thread-self/net/" + names)
-	if err != nil {
-		return false
-	}
-	for name := range strings.FieldsSeq(string(text)) {
-		if name == filter {
-			return true
-		}
-	}
-	return false
+	return legacyHas(i, filter)
 }
 
-// read lists the filter table; counters are part of the rules if they are asked for.
-func (b *backend) read(ctx context.Context, i int, counters bool) (*table, error) {
-	args := []string{"-t", filter}
-	if counters {
-		args = append(args, "-c")
-	}
-	out, err := b.run(ctx, b.fam[i].save, args, "")
+// legacyHas tells whether the legacy backend has a table in this namespace.
+func legacyHas(i int, name string) bool {
+	text, err := os.ReadFile("/proc/thread-self/net/" + []string{"ip_tables_names", "ip6_tables_names"}[i])
+	return err == nil && slices.Contains(strings.Fields(string(text)), name)
+}
+
+// read lists the filter table.
+func (b *backend) read(ctx context.Context, i int) (*table, error) { return b.list(ctx, i, filter) }
+
+func (b *backend) list(ctx context.Context, i int, name string) (*table, error) {
+	out, err := b.run(ctx, b.fam[i].save, []string{"-t", name}, "")
 	if err != nil {
-		return nil, fmt.Errorf("list %s rules: %w", familyNames[i], err)
+		return nil, fmt.Errorf("list %s table %s: %w", familyNames[i], name, err)
 	}
 	return parseTable(out)
-}
-
-// exists tells whether the filter table is there at all: asked for by name it is
-// listed even if it is not.
-func (b *backend) exists(ctx context.Context, i int) (bool, error) {
-	if b.kind == Legacy {
-		return b.present(i), nil
-	}
-	out, err := b.run(ctx, b.fam[i].save, nil, "")
-	if err != nil {
-		return false, fmt.Errorf("list %s tables: %w", familyNames[i], err)
-	}
-	return strings.HasPrefix(out, "*"+filter+"\n") || strings.Contains(out, "\n*"+filter+"\n"), nil
 }
 
 // write runs a transaction: all of it, or nothing.

@@ -39,11 +39,6 @@ func (t *touched) note(p *plan) {
 			}
 		}
 	}
-	for _, h := range p.homes {
-		for _, e := range slices.Concat(h.add, h.del) {
-			t.addrs[e.Prefix.Addr()] = true
-		}
-	}
 }
 
 func (t *touched) any() bool { return t.all || len(t.addrs)+len(t.ports) > 0 }
