@@ -7,6 +7,7 @@ import (
 	"go.yaml.in/yaml/v4"
 	"go.yaml.in/yaml/v4/plugin/loaderlimits"
 
+	"netguard/internal/plain"
 	"netguard/internal/strictyaml"
 )
 
@@ -81,15 +82,10 @@ func odd(d *strictyaml.Decoder, k *node, key string, names []string, first int) 
 // clip keeps a value from filling a log line, or from writing on a terminal
 // what is no letter.
 func clip(s string) string {
-	const most = 64
-	end := ""
-	if len(s) > most {
-		s, end = s[:most], "…"
-	}
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {
 			return '?'
 		}
 		return r
-	}, strings.ToValidUTF8(s, "")) + end
+	}, strings.ToValidUTF8(plain.Clip(s, 64), ""))
 }

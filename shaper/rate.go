@@ -5,6 +5,8 @@ import (
 	"math/big"
 	"strconv"
 	"strings"
+
+	"netguard/internal/plain"
 )
 
 // Rate is a bandwidth in bits a second, counted as the kernel's shapers count
@@ -220,14 +222,8 @@ func scale(number string, worth uint64) (*big.Int, error) {
 
 func zero(number string) bool { return strings.Trim(number, "0.") == "" }
 
-// clip keeps a stranger's text from filling a log line.
-func clip(s string) string {
-	const most = 48
-	if len(s) <= most {
-		return s
-	}
-	return s[:most] + "…"
-}
+// clip keeps a value from filling a log line.
+func clip(s string) string { return plain.Clip(s, 48) }
 
 // String writes a rate so that ParseRate reads the same rate back.
 func (r Rate) String() string {

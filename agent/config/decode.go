@@ -5,6 +5,7 @@ import (
 
 	"go.yaml.in/yaml/v4"
 
+	"netguard/internal/plain"
 	"netguard/internal/strictyaml"
 	"netguard/netpolicy"
 )
@@ -147,10 +148,4 @@ func odd(d *strictyaml.Decoder, k *node, key string, names []string, first int) 
 }
 
 // clip keeps a value from filling a log line.
-func clip(s string) string {
-	const most = 64
-	if len(s) <= most {
-		return s
-	}
-	return strings.ToValidUTF8(s[:most], "") + "…"
-}
+func clip(s string) string { return plain.Clip(s, 64) }

@@ -2,53 +2,23 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
-	"runtime"
 	"strings"
 
 	vish "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"netguard/internal/apart"
 	"netguard/netpolicy"
 	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
 	"netguard/shaper/tc"
 )
 
-// errHere says that there can be no namespace to try things in.
-var errHere = errors.New("no network namespace can be made to try it in, which takes CAP_SYS_ADMIN")
-
-// apart runs try in a new network namespace, which is gone afterwards with all that
-// try left in it.
-func apart(try func() error) (err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// What the first thread has is shown as the process's. While it is
-			// held here, the other goroutine has another thread.
-			err = apart(try)
-			runtime.UnlockOSThread()
-			return
-		}
-		if e := unix.Unshare(unix.CLONE_NEWNET); e != nil {
-			runtime.UnlockOSThread()
-			err = fmt.Errorf("%w (%w)", errHere, e)
-			return
-		}
-		// The thread is not given back: it ends with its goroutine.
-		err = try()
-	}()
-	<-done
-	return err
-}
-
 // probe tries what the shaper, the guard and policies need.
 func probe(ctx context.Context, f *Facts) {
-	if err := apart(func() error {
+	if err := apart.Run(func() error {
 		f.Shaper = tryShaper()
 		f.Policy = tryPolicy(ctx)
 		return nil

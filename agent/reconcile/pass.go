@@ -12,7 +12,6 @@ import (
 	"slices"
 	"time"
 
-
 	"netguard/agent/desired"
 	"netguard/agent/observe"
 	"netguard/agent/pace"

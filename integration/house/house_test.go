@@ -31,6 +31,9 @@ const strictYAML = "netguard/internal/strictyaml"
 // labels is the registry of labels, which names them for all.
 const labels = "netguard/internal/label"
 
+// plain makes the text of others harmless to print.
+const plain = "netguard/internal/plain"
+
 type rule struct {
 	says string
 	// about are the packages that the rule is about, except those of but.
@@ -49,17 +52,17 @@ var rules = []rule{
 	{
 		says:  "policy is pure: it knows neither the shaper nor Docker nor the kernel",
 		about: []string{"netguard/netpolicy"},
-		only:  true, allowed: append([]string{strictYAML, labels}, known...),
+		only:  true, allowed: append([]string{strictYAML, labels, plain}, known...),
 	},
 	{
-		says:  "what policy reads YAML with is pure, and knows nobody, as does the registry of labels",
-		about: []string{strictYAML, labels},
+		says:  "what policy and the shaper use for YAML, labels and text is pure, and knows nobody",
+		about: []string{strictYAML, labels, plain},
 		only:  true, allowed: known,
 	},
 	{
 		says:  "the shaper is pure: it knows neither policy nor Docker nor the kernel",
 		about: []string{"netguard/shaper"},
-		only:  true, allowed: append([]string{labels}, known...),
+		only:  true, allowed: append([]string{labels, plain}, known...),
 	},
 	{
 		says:    "drivers know what they carry out, and nothing above",

@@ -3,11 +3,11 @@ package guard
 import (
 	"errors"
 	"fmt"
-	"runtime"
 
 	vish "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"netguard/internal/apart"
 	"netguard/internal/fault"
 )
 
@@ -47,43 +47,19 @@ func (f Features) able(s settings) settings {
 // own in a network namespace of its own; where that is not permitted, in this one.
 // Nothing of it is there when Probe returns.
 func Probe() (Features, error) {
-	f, err := apart(probeHere)
-	if errors.Is(err, errHere) {
+	var f Features
+	here := func() (err error) {
 		f, err = probeHere()
+		return err
+	}
+	err := apart.Run(here)
+	if errors.Is(err, apart.ErrNoNamespace) {
+		err = here()
 	}
 	if err != nil {
 		return f, fmt.Errorf("probe: %w", err)
 	}
 	return f, nil
-}
-
-// errHere says that there can be no namespace of its own.
-var errHere = errors.New("no network namespace")
-
-// apart runs probe in a new network namespace.
-func apart(probe func() (Features, error)) (f Features, err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// What the first thread has is shown as the process's. While
-			// it is held here, the other goroutine has another thread.
-			f, err = apart(probe)
-			runtime.UnlockOSThread()
-			return
-		}
-		if unix.Unshare(unix.CLONE_NEWNET) != nil {
-			runtime.UnlockOSThread()
-			err = errHere
-			return
-		}
-		// A thread in another namespace is not given back: it ends with its
-		// goroutine.
-		f, err = probe()
-	}()
-	<-done
-	return f, err
 }
 
 const probeName = "ngprobe"

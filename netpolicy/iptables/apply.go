@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 
+	"netguard/internal/plain"
 	"netguard/netpolicy"
 )
 
@@ -124,7 +125,7 @@ func (d *Driver) changeSets(p *plan, r *Report, due func(change) bool) error {
 			continue
 		}
 		if err := d.sets.change(c.setSpec, c.Delete, elements(c)); err != nil {
-			return fmt.Errorf("%w (%q)", err, clip(c.about, 80))
+			return fmt.Errorf("%w (%q)", err, plain.Clip(c.about, 80))
 		}
 		if c.Delete {
 			r.Deleted += len(c.Members)

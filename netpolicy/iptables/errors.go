@@ -11,6 +11,8 @@ import (
 	goipt "github.com/coreos/go-iptables/iptables"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/plain"
 )
 
 var (
@@ -53,12 +55,12 @@ type RestoreError struct {
 }
 
 func (e *RestoreError) Error() string {
-	s := fmt.Sprintf("%s: %s", e.Command, clip(oneLine(e.Output), 300))
+	s := fmt.Sprintf("%s: %s", e.Command, plain.Clip(oneLine(e.Output), 300))
 	if e.Output == "" {
 		s = fmt.Sprintf("%s: %v", e.Command, e.err)
 	}
 	if text := e.line(); text != "" {
-		s += fmt.Sprintf(" (line %d: %q)", e.Line, clip(text, 300))
+		s += fmt.Sprintf(" (line %d: %q)", e.Line, plain.Clip(text, 300))
 	}
 	return s
 }
@@ -94,7 +96,7 @@ func locked(output string) bool {
 func commandError(err error) error {
 	var e *goipt.Error
 	if errors.As(err, &e) && locked(e.Error()) {
-		return fmt.Errorf("%w: %s", ErrLocked, clip(oneLine(e.Error()), 300))
+		return fmt.Errorf("%w: %s", ErrLocked, plain.Clip(oneLine(e.Error()), 300))
 	}
 	if errors.Is(err, exec.ErrNotFound) {
 		return fmt.Errorf("%w: %w", ErrNoIPTables, err)
@@ -133,10 +135,3 @@ func setError(err error) error {
 }
 
 func oneLine(s string) string { return strings.Join(strings.Fields(s), " ") }
-
-func clip(s string, n int) string {
-	if len(s) > n {
-		return s[:n] + "…"
-	}
-	return s
-}

@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 
+	"netguard/internal/plain"
 	"netguard/netpolicy"
 )
 
@@ -252,9 +253,9 @@ func (p *plan) describe(k *kernel) []string {
 			continue
 		}
 		if c.Delete {
-			say("set %s has %d members too many (%q)", c.name, len(c.Members), clip(c.about, 80))
+			say("set %s has %d members too many (%q)", c.name, len(c.Members), plain.Clip(c.about, 80))
 		} else {
-			say("set %s lacks %d members (%q)", c.name, len(c.Members), clip(c.about, 80))
+			say("set %s lacks %d members (%q)", c.name, len(c.Members), plain.Clip(c.about, 80))
 		}
 	}
 	all = append(all, p.describeTables(k)...)

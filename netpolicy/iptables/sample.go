@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strconv"
 
-	"golang.org/x/sys/unix"
-
+	"netguard/internal/apart"
 	"netguard/netpolicy"
 )
 
@@ -70,43 +68,14 @@ func (p *Programs) ProbeSamples(ctx context.Context) error {
 		return b != backends[0] && b.kind == Legacy && !b.present(0) && !b.present(1)
 	})
 	try := func() error { return trySamples(ctx, backends, families) }
-	err := apart(try)
-	if errors.Is(err, errHere) {
+	err := apart.Run(try)
+	if errors.Is(err, apart.ErrNoNamespace) {
 		err = try()
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSamples, err)
 	}
 	return nil
-}
-
-// errHere says that there can be no namespace of its own.
-var errHere = errors.New("no network namespace")
-
-// apart runs f in a new network namespace.
-func apart(f func() error) (err error) {
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			// What the first thread has is shown as the process's. While it is
-			// held here, the other goroutine has another thread.
-			err = apart(f)
-			runtime.UnlockOSThread()
-			return
-		}
-		if unix.Unshare(unix.CLONE_NEWNET) != nil {
-			runtime.UnlockOSThread()
-			err = errHere
-			return
-		}
-		// A thread in another namespace is not given back: it ends with its
-		// goroutine.
-		err = f()
-	}()
-	<-done
-	return err
 }
 
 // trySamples writes a rule with each backend that can write anything.
