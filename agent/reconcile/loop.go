@@ -183,6 +183,9 @@ func (l *Loop) Ask(ctx context.Context, f func()) error {
 	}
 }
 
+// GuardLook is what the guard has yet to look at. Only a function of Ask may call it.
+func (l *Loop) GuardLook() guard.Look { return l.guarding.look }
+
 // next is when the next turn is due though nobody asks for it.
 func (l *Loop) next() time.Time {
 	at := pace.Soonest(l.now().Add(verifyEvery), l.again)

@@ -197,7 +197,7 @@ func (r *Reader) guarding(ctx context.Context, s *reconcile.State) (guard.Report
 	if !s.Want.Seen.Complete {
 		return out, nil
 	}
-	if asked := r.Loop.Ask(ctx, func() { out, err = r.Guard.Read() }); asked != nil {
+	if asked := r.Loop.Ask(ctx, func() { out, err = r.Guard.Read(r.Loop.GuardLook()) }); asked != nil {
 		return out, fmt.Errorf("ask for the guard: %w", asked)
 	}
 	if errors.Is(err, guard.ErrNothingApplied) {

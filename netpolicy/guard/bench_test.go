@@ -116,6 +116,13 @@ func BenchmarkDriver(b *testing.B) {
 					mustApply(b, d, w, Look{})
 				}
 			})
+			in("status", func(b *testing.B) {
+				for b.Loop() {
+					if r, err := d.Read(Look{}); err != nil || r.Changes > 0 {
+						b.Fatal(r.Drift, err)
+					}
+				}
+			})
 			in("one_goes_and_comes", func(b *testing.B) {
 				less := w
 				less.Ports = w.Ports[1:]

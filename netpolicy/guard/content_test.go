@@ -94,7 +94,7 @@ func TestLearn(t *testing.T) {
 	run(t, "nft", "flush chain bridge netguard prerouting")
 	h.apply(d, w)
 	run(t, "sh", "-c", replaced("bridge", "refuse", "enforce", "accept"))
-	if r, err := d.Read(); err != nil || r.Changes == 0 {
+	if r, err := d.Read(Everything); err != nil || r.Changes == 0 {
 		t.Errorf("a rule that was replaced is taken for a known one: %+v, %v", r, err)
 	}
 }

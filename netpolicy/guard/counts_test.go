@@ -24,7 +24,7 @@ func TestCountsStay(t *testing.T) {
 			d.Close()
 			d = h.driver()
 			h.apply(d, w)
-			r, err := d.Read()
+			r, err := d.Read(Everything)
 			h.check(err)
 			if got := r.Violations[a.port].MAC; got != 3 {
 				t.Errorf("%d violations are remembered of 3", got)

@@ -79,7 +79,7 @@ func TestDelta(t *testing.T) {
 		if left := diff(whole, &d.kernel, d.features, d.layout); left.count() > 0 {
 			t.Errorf("round %d (%d): the kernel is not known to hold %v", round, what, left.about())
 		}
-		if after, err := d.Read(); err != nil || after.Changes != 0 {
+		if after, err := d.Read(Everything); err != nil || after.Changes != 0 {
 			t.Fatalf("round %d (%d): still %d changes (%q), %v", round, what, after.Changes, after.Drift, err)
 		} else if a, b := fmt.Sprint(after.Ports), fmt.Sprint(r.Ports); a != b {
 			t.Errorf("round %d (%d): reported\n%s, and is\n%s", round, what, b, a)

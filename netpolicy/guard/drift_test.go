@@ -72,7 +72,7 @@ func TestDrift(t *testing.T) {
 				}
 			}
 			broken := h.state()
-			r, err := d.Read()
+			r, err := d.Read(Everything)
 			h.check(err)
 			if (r.Changes == 0) != (cmd == "") || (len(r.Drift) == 0) != (cmd == "") {
 				t.Errorf("read tells of %d changes: %q", r.Changes, r.Drift)
@@ -84,7 +84,7 @@ func TestDrift(t *testing.T) {
 				t.Errorf("apply tells of %q, read of %q", again.Drift, r.Drift)
 			}
 			differ(t, want, h.state(), "not healed")
-			if after, err := d.Read(); err != nil || after.Changes != 0 {
+			if after, err := d.Read(Everything); err != nil || after.Changes != 0 {
 				t.Errorf("still %d changes (%q), %v", after.Changes, after.Drift, err)
 			}
 		})
@@ -98,6 +98,32 @@ func TestDrift(t *testing.T) {
 		if err != nil || r.Changes != 1 || len(r.Drift) != 1 {
 			t.Errorf("%d changes, %q, %v", r.Changes, r.Drift, err)
 		}
+	})
+	h.run(t, "read_looks_at_tables_and_at_what_is_named", func(t *testing.T) {
+		left := func(look Look, want int) {
+			t.Helper()
+			if r, err := d.Read(look); err != nil || r.Changes != want || len(r.Drift) != want {
+				t.Errorf("%d changes (%q), %v, want %d", r.Changes, r.Drift, err, want)
+			}
+		}
+		heal := func() {
+			t.Helper()
+			if r, err := d.Apply(w, Look{}); err != nil || len(r.Drift) != 1 {
+				t.Errorf("%q, %v", r.Drift, err)
+			}
+			left(Everything, 0)
+		}
+		run(t, "bridge", "link", "set", "dev", a.name, "learning", "on")
+		left(Look{}, 0)
+		left(Look{Links: map[int]struct{}{a.port: {}}}, 1)
+		heal()
+		run(t, "nft", fmt.Sprintf("add element bridge netguard jail { %q }", a.name))
+		left(Look{}, 1)
+		heal()
+		run(t, "ip", "neigh", "del", a.ip4.String(), "dev", bridgeName)
+		left(Look{}, 0)
+		left(Look{Neighbours: map[Neighbour]struct{}{{h.bridge, a.ip4}: {}}}, 1)
+		heal()
 	})
 	h.run(t, "what_was_hinted_at_is_healed", func(t *testing.T) {
 		at := func(addr string) Look {

@@ -24,7 +24,7 @@ func TestFormat(t *testing.T) {
 		renamed(t, Format+1)
 		before := h.state()
 		_, applied := d.Apply(Wish{}, Everything)
-		_, read := d.Read()
+		_, read := d.Read(Everything)
 		for what, err := range map[string]error{"check": d.Check(), "apply": applied, "read": read, "clean up": d.Cleanup(), "clean up by another": h.driver().Cleanup()} {
 			if !errors.Is(err, ErrNewer) {
 				t.Errorf("%s: %v", what, err)

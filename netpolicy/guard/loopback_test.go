@@ -84,7 +84,7 @@ func TestLimitsForgetBridges(t *testing.T) {
 	if got := len(d.kernel.limits.sets[setHostBridges]); got != 1 {
 		t.Errorf("%d bridges are in the set", got)
 	}
-	if r, err := d.Read(); err != nil || r.Changes != 0 || len(r.Drift) > 0 {
+	if r, err := d.Read(Everything); err != nil || r.Changes != 0 || len(r.Drift) > 0 {
 		t.Errorf("%d changes, drift %q, %v", r.Changes, r.Drift, err)
 	}
 	if got := output(t, "nft", "list", "set", "inet", TableName, setHostBridges); strings.Contains(got, "br-gone") || !strings.Contains(got, bridgeName) {

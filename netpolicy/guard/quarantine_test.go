@@ -97,7 +97,7 @@ func TestQuarantine(t *testing.T) {
 
 	s := h.addBox(bridgeName, "stranger", 50)
 	strangers := func() uint64 {
-		r, err := d.Read()
+		r, err := d.Read(Everything)
 		h.check(err)
 		return r.Unknown
 	}
@@ -140,7 +140,7 @@ func TestQuarantine(t *testing.T) {
 		watch.Mode = Monitor
 		h.apply(d, watch)
 		counts := func() (uint64, Violations) {
-			r, err := d.Read()
+			r, err := d.Read(Everything)
 			h.check(err)
 			return r.Unknown, r.Violations[s.port]
 		}

@@ -6,24 +6,49 @@ import (
 	"slices"
 )
 
-// Read looks at everything and says in how far the kernel holds what the last
-// Apply wanted. It changes nothing.
-func (d *Driver) Read() (Report, error) {
+// Read compares the kernel with what the last Apply wanted, and changes nothing. It reads
+// the counters. It reads the tables when somebody else changed them. Of the rest it reads
+// only what the look names.
+func (d *Driver) Read(look Look) (Report, error) {
 	if d.plan == nil {
 		return Report{}, ErrNothingApplied
+	}
+	left, err := d.left(look)
+	if err != nil {
+		return Report{}, fmt.Errorf("guard: %w", err)
+	}
+	d.unhealed = left.count() > 0
+	r := d.report(left)
+	r.Changes, r.Drift = left.count(), sentences(left)
+	return r, d.count(&r)
+}
+
+// left reads what may have changed and says what the kernel lacks.
+func (d *Driver) left(look Look) (work, error) {
+	look.Full = look.Full || look.Unheard
+	if d.settled && !d.unhealed && !look.Full {
+		same, err := !d.features.Filter, error(nil)
+		if !same {
+			same, err = d.same()
+		}
+		if same {
+			var seen replanned
+			if seen, same, err = d.observeSome(nil, d.wish.Bridges, look); same && err == nil {
+				return d.diffSome(seen), nil
+			}
+		}
+		if err != nil {
+			return work{}, err
+		}
 	}
 	ports := map[int]Port{}
 	for index, pp := range d.plan.ports {
 		ports[index] = pp.Port
 	}
-	if _, err := d.observe(ports, d.wish.Bridges, Everything); err != nil {
-		return Report{}, fmt.Errorf("guard: %w", err)
+	if _, err := d.observe(ports, d.wish.Bridges, look); err != nil {
+		return work{}, err
 	}
-	left := diff(d.plan, &d.kernel, d.features, d.layout)
-	d.unhealed = left.count() > 0
-	r := d.report(left)
-	r.Changes, r.Drift = left.count(), sentences(left)
-	return r, d.count(&r)
+	return diff(d.plan, &d.kernel, d.features, d.layout), nil
 }
 
 // count adds to a report what the kernel has counted.

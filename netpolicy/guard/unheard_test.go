@@ -38,7 +38,7 @@ func TestLooksAtAll(t *testing.T) {
 				t.Fatalf("%q, %v", r.Drift, err)
 			}
 		}
-		if r, err := d.Read(); err != nil || r.Changes > 0 {
+		if r, err := d.Read(Everything); err != nil || r.Changes > 0 {
 			t.Fatalf("%q, %v", r.Drift, err)
 		}
 	})
