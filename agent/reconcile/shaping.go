@@ -51,6 +51,7 @@ type shaped struct {
 	form    desired.Form // what was written last
 	ifb     int          // the IFB at the last look
 	leads   bool         // there may be an IFB
+	tried   bool         // a first try failed half-way, so that the port may have something
 	contest contention
 	// err is why the port is not as desired. It is tried again after until.
 	err   error
@@ -161,7 +162,7 @@ func (s *shaping) apply(desires []*desired.Endpoint, ports []link.Port, old uint
 		known := r != nil && r.known
 		switch {
 		case known && r.form == want:
-		case !known && d.Port.Seen > old && (r == nil || r.err == nil):
+		case !known && d.Port.Seen > old && (r == nil || r.err == nil && !r.tried):
 			// Nobody can have put anything on a port this new: there is
 			// no need to read, and every reason to be quick.
 			s.quick(d, want)
@@ -204,7 +205,8 @@ func (s *shaping) quick(d *desired.Endpoint, want desired.Form) {
 	r.leads = d.Wish.Egress != nil
 	s.mark(d.Port.Index) // it is read back
 	if err := s.plane.Apply(d.Port.Index, d.Port.Name, shaper.Diff(shaper.Endpoint{}, d.Wish)); err != nil {
-		s.look.Now() // the port has something after all, or is gone
+		r.tried = true
+		s.look.Now() // the port has something now, or is gone
 		return
 	}
 	r.known, r.form = true, want

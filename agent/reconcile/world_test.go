@@ -1,0 +1,610 @@
+package reconcile
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"netguard/agent/config"
+	"netguard/agent/desired"
+	"netguard/agent/docker"
+	"netguard/agent/endpoint"
+	"netguard/agent/link"
+	"netguard/agent/observe"
+	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
+	"netguard/netpolicy/guard/guardtest"
+	"netguard/netpolicy/iptables"
+	"netguard/netpolicy/iptables/iptablestest"
+	"netguard/shaper"
+	"netguard/shaper/tc"
+	"netguard/shaper/tc/tctest"
+)
+
+var errInjected = errors.New("injected")
+
+// world is a host in virtual time: a kernel and a Docker that are not there, and an agent
+// that is. Each write to the kernel is looked at, so that nothing is missed between two.
+type world struct {
+	t     *testing.T
+	now   time.Time
+	guard *guardtest.Kernel
+	rules *iptablestest.Kernel
+	tc    *tctest.Kernel
+	veths map[int]int // of the limits' kernel, by ifindex
+
+	loop    *Loop
+	cfg     *config.Config
+	catalog *netpolicy.Catalog
+	woken   bool
+	links   fakeLinks
+	docker  fakeDocker
+	notices fakeNotices
+
+	containers []*box
+	serial     int
+	writes     int          // to rules and sets
+	sends      map[int]bool // ports from which frames pass, by ifindex
+	was        map[int]bool // ports that were admitted with reason
+	hurt       map[int]bool // ports whose limits somebody may have changed, by ifindex
+	damage     bool         // somebody else changed rules or limits, and they are not put back yet
+	fails      func(at string, port int) error
+	trace      []string
+}
+
+// box is a container that runs.
+type box struct {
+	docker.Container
+	network string
+	addr    netip.Addr
+	port    link.Port
+}
+
+// fakeLinks is what the kernel tells of links.
+type fakeLinks struct {
+	view link.View
+	hint link.Hint
+	seen uint64
+}
+
+func (f *fakeLinks) Take() (link.Hint, link.View) {
+	h := f.hint
+	f.hint = link.Hint{}
+	return h, f.view
+}
+
+func (f *fakeLinks) RouteTo(netip.Addr) (link.Route, error) { return link.Route{}, nil }
+
+func (f *fakeLinks) Addresses() (map[netip.Addr]bool, error) {
+	return map[netip.Addr]bool{netip.MustParseAddr("192.0.2.1"): true}, nil
+}
+
+func (f *fakeLinks) Resolve(index int) (link.Port, error) {
+	for _, p := range f.view.Ports {
+		if p.Index == index {
+			return p, nil
+		}
+	}
+	return link.Port{}, link.ErrNotFound
+}
+
+// fakeDocker is an engine that may be slow, fail or lie.
+type fakeDocker struct {
+	snapshot observe.Snapshot
+	due      time.Time // of the next answer; zero for none
+	slow     time.Duration
+	fails    error
+	hides    string          // a container that it does not list
+	named    map[uint64]bool // the ports whose containers it listed, by link.Port.Seen
+	// contests are the containers whose namespaces are asked for; lacks has it list again.
+	contests map[string]bool
+	lacks    bool
+}
+
+func (f *fakeDocker) Current() observe.Snapshot { return f.snapshot }
+
+func (f *fakeDocker) Contested(all []*endpoint.Endpoint) {
+	f.contests = map[string]bool{}
+	for _, e := range all {
+		if e.Contested {
+			f.contests[e.Key.Container] = true
+		}
+	}
+}
+
+func (f *fakeDocker) Lacking(since time.Time) { f.lacks = !since.IsZero() }
+
+type fakeNotices struct {
+	rules, guard bool
+	by           []string
+}
+
+func (f *fakeNotices) Rules() (bool, []string) {
+	changed, by := f.rules, f.by
+	f.rules, f.by = false, nil
+	return changed, by
+}
+
+func (f *fakeNotices) Guard() bool {
+	changed := f.guard
+	f.guard = false
+	return changed
+}
+
+type noAlerts struct{}
+
+func (noAlerts) Next() time.Time        { return time.Time{} }
+func (noAlerts) Look(time.Time, *State) {}
+
+// limits numbers the veths of the limits' kernel as all others do. An IFB has a number that
+// no veth has.
+type limits struct{ w *world }
+
+const ifbs = 1 << 20
+
+func (l limits) Apply(veth int, name string, steps []shaper.Step) error {
+	return l.w.tc.Apply(l.w.veths[veth], name, steps)
+}
+
+func (l limits) Read(veths []int) (map[int]tc.Port, error) {
+	out := map[int]tc.Port{}
+	for _, veth := range veths {
+		if err := l.w.failing("limits read", veth); err != nil {
+			return nil, err
+		}
+		all, err := l.w.tc.Read([]int{l.w.veths[veth]})
+		if err != nil {
+			return nil, err
+		}
+		p := all[l.w.veths[veth]]
+		if p.IFBIndex != 0 {
+			p.IFBIndex += ifbs
+		}
+		out[veth] = p
+	}
+	return out, nil
+}
+
+func (l limits) Drop(veths []int) error {
+	var own []int
+	for _, veth := range veths {
+		own = append(own, l.w.veths[veth])
+	}
+	return l.w.tc.Drop(own)
+}
+
+func (l limits) Sweep(keep func(int) bool) (int, error) {
+	byOwn := map[int]int{}
+	for veth, own := range l.w.veths {
+		byOwn[own] = veth
+	}
+	return l.w.tc.Sweep(func(own int) bool { return keep(byOwn[own]) })
+}
+
+// failing is asked before each step of each plane. It looks at what passes by now.
+func (w *world) failing(at string, port int) error {
+	w.watch(at)
+	if w.fails == nil {
+		return nil
+	}
+	return w.fails(at, port)
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, now: time.Unix(1e9, 0), guard: guardtest.New(), rules: iptablestest.New(), tc: tctest.New(),
+		veths: map[int]int{}, cfg: &config.Config{Storm: guard.DefaultStorm}, sends: map[int]bool{}, was: map[int]bool{}, hurt: map[int]bool{}}
+	w.links.view.Bridges, w.docker.named = map[string]int{}, map[uint64]bool{}
+	for _, name := range []string{"br-front", "br-back"} {
+		w.links.view.Bridges[name] = w.guard.AddBridge()
+		w.rules.AddBridge(name, false)
+	}
+	w.guard.Fail = func(op guardtest.Op, port int) error {
+		if err := w.failing("guard "+string(op), port); err != nil {
+			return err
+		}
+		switch op { // the kernel tells of netguard's own writes too
+		case guardtest.Commit:
+			w.notices.guard = true
+		default:
+			w.told(port)
+		}
+		return nil
+	}
+	w.guard.Reads = func() error { return w.failing("guard read", 0) }
+	w.rules.Fail = func(step iptablestest.Step, about string) error {
+		if err := w.failing("rules "+string(step), 0); err != nil {
+			return err
+		}
+		if step != iptablestest.Read && step != iptablestest.List {
+			w.writes++
+			w.notices.rules, w.notices.by = true, []string{"netguard"}
+		}
+		return nil
+	}
+	w.tc.Fail = func(veth int, s shaper.Step) error {
+		for index, own := range w.veths {
+			if own == veth {
+				return w.failing(fmt.Sprintf("limits %v", s.Op), index)
+			}
+		}
+		return nil
+	}
+	w.policies(0)
+	w.start()
+	return w
+}
+
+// told has the kernel tell of a link.
+func (w *world) told(index int) {
+	if w.links.hint.Links == nil {
+		w.links.hint.Links = map[int]struct{}{}
+	}
+	w.links.hint.Links[index] = struct{}{}
+	w.woken = true
+}
+
+// start starts the agent, and with it what it knows of links and of Docker.
+func (w *world) start() {
+	cfg := func() *config.Config { return w.cfg }
+	catalog := func() *netpolicy.Catalog { return w.catalog }
+	rules := w.rules.Open()
+	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelError + 1}))
+	w.loop = NewLoop(Parts{Log: log, Shape: limits{w}, Guard: w.guard.Open(), Policy: rules, Connections: rules, Links: &w.links, Notices: &w.notices,
+		BootCache: OpenBootCache("", log), Config: cfg, Catalog: catalog, Clock: func() time.Time { return w.now }})
+	w.loop.Observes(&w.docker)
+	w.loop.Alerted(noAlerts{})
+	w.loop.Shapes(shaper.Hashed)
+	w.docker.snapshot = observe.Snapshot{Old: w.links.seen}
+	w.links.hint, w.woken = link.Hint{Full: true}, true
+	w.ask()
+}
+
+// ask has Docker asked: it answers after a while.
+func (w *world) ask() {
+	if w.docker.due.IsZero() {
+		w.docker.due = w.now.Add(time.Millisecond + w.docker.slow)
+	}
+}
+
+// answer is what Docker says now.
+func (w *world) answer() {
+	w.docker.due = time.Time{}
+	was := w.docker.snapshot
+	if was.Err = w.docker.fails; was.Err != nil {
+		w.docker.snapshot = was
+		w.docker.due = w.now.Add(time.Second)
+		w.woken = true
+		return
+	}
+	s := observe.Snapshot{Old: was.Old, Complete: true, Reads: was.Reads, At: w.now, Sandboxes: was.Sandboxes, Fresh: map[string]uint64{}}
+	s.View = docker.View{Version: "28", Firewall: "iptables", Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}
+	for i, name := range []string{"front", "back"} {
+		s.View.Networks[name] = docker.Network{ID: name, Name: name, Driver: "bridge", Bridge: "br-" + name, Endpoints: map[string]docker.Attachment{},
+			Subnets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 18, byte(i), 0}), 24)}}
+		s.Fresh[name] = w.links.seen
+	}
+	if !was.Complete {
+		s.Reads, s.Sandboxes = s.Reads+1, map[string]endpoint.Sandbox{}
+	}
+	for _, c := range w.containers {
+		if c.ID == w.docker.hides {
+			continue
+		}
+		s.View.Containers[c.ID], w.docker.named[c.port.Seen] = c.Container, true
+		s.View.Networks[c.network].Endpoints[c.ID] = docker.Attachment{MAC: c.port.PeerMAC, IPv4: c.addr}
+		switch {
+		case !was.Complete && c.port.Seen <= was.Old:
+			s.Sandboxes[c.ID] = endpoint.Sandbox{NSID: c.port.NSID, Seen: was.Old}
+		case w.docker.contests[c.ID]:
+			s.Sandboxes = maps.Clone(s.Sandboxes)
+			s.Sandboxes[c.ID] = endpoint.Sandbox{NSID: c.port.NSID, Seen: w.links.seen}
+		}
+	}
+	w.docker.snapshot, w.woken = s, true
+}
+
+// run lets time pass: the agent works whenever there is something to do.
+func (w *world) run(d time.Duration) {
+	w.t.Helper()
+	end := w.now.Add(d)
+	for turns := 0; ; turns++ {
+		if turns > 20*(int(d/time.Second)+60) {
+			w.t.Fatalf("%d turns in %v, and more to do", turns, d)
+		}
+		if w.docker.due.IsZero() && (w.docker.lacks || len(w.docker.contests) > 0) {
+			w.docker.due = w.now.Add(time.Second + w.docker.slow)
+		}
+		if !w.docker.due.IsZero() && !w.now.Before(w.docker.due) {
+			w.answer()
+		}
+		select {
+		case <-w.loop.wakeup:
+			w.woken = true
+		default:
+		}
+		next := w.loop.next()
+		if w.woken || w.notices.rules || w.notices.guard || !w.now.Before(next) {
+			w.woken = false
+			w.loop.turn(w.t.Context())
+			w.watch("turn")
+			if w.loop.contested() {
+				w.now = w.now.Add(contentionPause)
+			} else {
+				w.now = w.now.Add(time.Millisecond)
+			}
+			continue
+		}
+		if !w.docker.due.IsZero() && w.docker.due.Before(next) {
+			next = w.docker.due
+		}
+		if next.After(end) {
+			w.now = end
+			return
+		}
+		w.now = next
+	}
+}
+
+// policies puts others in force.
+func (w *world) policies(which int) {
+	texts := []string{"", `
+name: db
+select: {service: s1}
+ingress: [{from: [{service: s0}], ports: [tcp/80]}]
+`, `
+name: db
+select: {service: s1}
+ingress: [{from: [{service: s2}]}]
+---
+name: quiet
+select: {service: s2}
+egress: []
+`, `
+name: all
+select: {}
+ingress: []
+`}
+	c := netpolicy.Load([]netpolicy.Source{{Name: "p.yaml", Data: []byte(texts[which%len(texts)])}})
+	w.catalog, w.woken = &c, true
+}
+
+// come starts a container on a network. Its port comes before Docker tells of it.
+func (w *world) come(network string, labels map[string]string) *box {
+	w.serial++
+	id := fmt.Sprintf("c%d", w.serial)
+	taken := map[netip.Addr]bool{}
+	for _, c := range w.containers {
+		taken[c.addr] = true
+	}
+	subnet := byte(0)
+	if network == "back" {
+		subnet = 1
+	}
+	last := byte(2)
+	for taken[netip.AddrFrom4([4]byte{172, 18, subnet, last})] {
+		last++
+	}
+	c := &box{network: network, addr: netip.AddrFrom4([4]byte{172, 18, subnet, last}),
+		Container: docker.Container{ID: id, Name: id, State: "running", NetworkMode: network, Networks: []string{network}, Labels: labels, Created: int64(w.serial)}}
+	w.containers = append(w.containers, c)
+	w.plug(c)
+	return c
+}
+
+// plug gives a container a port.
+func (w *world) plug(c *box) {
+	w.links.seen++
+	bridge := w.links.view.Bridges["br-"+c.network]
+	index := w.guard.AddPort(bridge)
+	w.veths[index] = w.tc.Add(fmt.Sprintf("veth%07x", index))
+	a := c.addr.As4()
+	c.port = link.Port{Index: index, Name: fmt.Sprintf("veth%07x", index), Master: bridge, MasterName: "br-" + c.network, MTU: 1500, PeerIndex: 2, NSID: index,
+		PeerMAC: net.HardwareAddr{2, 0x42, a[0], a[1], a[2], a[3]}, Pinned: true, Up: true, Seen: w.links.seen, Since: w.now}
+	w.links.view.Ports = append(slices.Clone(w.links.view.Ports), c.port)
+	w.told(index)
+	w.sends[index] = w.guard.Sends(index)
+	w.ask()
+}
+
+// unplug takes the port of a container away.
+func (w *world) unplug(c *box) {
+	w.told(c.port.Index)
+	w.guard.Remove(c.port.Index)
+	w.tc.Remove(w.veths[c.port.Index])
+	w.links.view.Ports = slices.DeleteFunc(slices.Clone(w.links.view.Ports), func(p link.Port) bool { return p.Index == c.port.Index })
+	delete(w.sends, c.port.Index)
+	w.ask()
+}
+
+// leave stops a container.
+func (w *world) leave(c *box) {
+	w.unplug(c)
+	w.containers = slices.DeleteFunc(w.containers, func(o *box) bool { return o == c })
+}
+
+// wanted is the state that the agent's inputs lead to, worked out for the first time.
+func (w *world) wanted() *desired.State {
+	b := desired.NewBuilder()
+	b.Leaf, b.Route = shaper.Hashed, w.links.RouteTo
+	b.Earlier = func() (guard.Earlier, error) { // no bridge is left alone for a port that came later
+		taken := map[int]bool{}
+		for _, index := range w.links.view.Bridges {
+			taken[index] = true
+		}
+		return guard.Earlier{Bridges: taken}, nil
+	}
+	s, err := b.Look(desired.Inputs{Seen: w.docker.snapshot, Links: w.links.view, Config: w.cfg, Catalog: w.catalog, Now: w.now})
+	if err == nil {
+		err = b.Decide(s)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+// limited says what limits a port lacks.
+func (w *world) limited(e *desired.Endpoint) []shaper.Step {
+	all, err := w.tc.Read([]int{w.veths[e.Port.Index]})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return shaper.Diff(all[w.veths[e.Port.Index]].Endpoint, e.Wish)
+}
+
+// ruled says what packets of an endpoint meet that is not what policies come to.
+func (w *world) ruled(e *desired.Endpoint, r *desired.Ruling) string {
+	met, all := w.rules.InForce()
+	switch {
+	case !all:
+		return "rules or members are missing"
+	case met.Rules.Generation != r.Rules.Generation:
+		return "other rules are in force"
+	case !w.handedOver(e, r):
+		return "its bridge hands nothing over"
+	}
+	for _, a := range e.Own() {
+		if !slices.Contains(met.Containers, a) || !slices.Contains(met.Homes, iptables.Home{Addr: a, Bridge: e.Network.Bridge}) {
+			return "rules do not know its address"
+		}
+	}
+	return ""
+}
+
+// watch fails the test where the agent lets a port send for the first time whose limits or
+// rules are not in the kernel, or that is nobody's.
+func (w *world) watch(at string) {
+	w.t.Helper()
+	if w.damage && w.intact() {
+		w.damage = false
+		clear(w.hurt)
+	}
+	var want *desired.State
+	for _, p := range w.links.view.Ports {
+		before := w.sends[p.Index]
+		w.sends[p.Index] = w.guard.Sends(p.Index)
+		if before || !w.sends[p.Index] || w.was[p.Index] {
+			continue
+		}
+		if want == nil {
+			want = w.wanted()
+		}
+		i := slices.IndexFunc(want.Endpoints, func(e *desired.Endpoint) bool { return e.Port != nil && e.Port.Index == p.Index })
+		if i < 0 && w.docker.named[p.Seen] {
+			continue // Docker does not list it for now, and its port is there
+		}
+		if i < 0 {
+			w.t.Errorf("%s: port %s sends, and is nobody's", at, p.Name)
+			continue
+		}
+		e := want.Endpoints[i]
+		if w.was[p.Index] = true; w.damage {
+			continue // the agent may not know it yet
+		}
+		if steps := w.limited(e); len(steps) > 0 {
+			w.t.Errorf("%s: %s sends, and its limits lack %v", at, e.Container.Name, steps)
+		}
+		if why := w.ruled(e, want.Ruling); why != "" {
+			w.t.Errorf("%s: %s sends, and %s", at, e.Container.Name, why)
+		}
+		if len(e.Wrong) > 0 {
+			w.t.Errorf("%s: %s sends, and %s", at, e.Container.Name, e.Wrong)
+		}
+	}
+}
+
+// intact tells whether what somebody else changed is put back.
+func (w *world) intact() bool {
+	if _, all := w.rules.InForce(); !all {
+		return false
+	}
+	want := w.wanted()
+	for _, e := range want.Endpoints {
+		if e.Port != nil && w.hurt[e.Port.Index] && len(w.limited(e)) > 0 || !w.handedOver(e, want.Ruling) {
+			return false
+		}
+	}
+	return true
+}
+
+// handedOver tells whether an endpoint's frames within its bridge meet the rules, if they
+// shall.
+func (w *world) handedOver(e *desired.Endpoint, r *desired.Ruling) bool {
+	return !r.Within[e.Key] || w.rules.HandsOver(e.Network.Bridge)
+}
+
+// damaged notes what somebody else did: it is not the agent that let anybody send.
+func (w *world) damaged() {
+	for _, p := range w.links.view.Ports {
+		w.sends[p.Index] = w.guard.Sends(p.Index)
+	}
+	for _, e := range w.wanted().Endpoints {
+		if e.Port != nil && len(w.limited(e)) > 0 {
+			w.hurt[e.Port.Index] = true
+		}
+	}
+	w.woken, w.damage = true, true
+}
+
+// settle ends all that goes wrong, and lets time pass for all to be repaired.
+func (w *world) settle(long time.Duration) {
+	w.t.Helper()
+	w.fails, w.docker.slow, w.docker.fails, w.docker.hides = nil, 0, nil, ""
+	w.ask()
+	w.run(long)
+}
+
+// check fails the test unless the kernel holds what is wanted of each container.
+func (w *world) check() {
+	w.t.Helper()
+	want := w.wanted()
+	if len(want.Endpoints) != len(w.containers) {
+		w.t.Errorf("%d endpoints of %d containers", len(want.Endpoints), len(w.containers))
+	}
+	leads := 0
+	for _, e := range want.Endpoints {
+		if e.Port == nil {
+			w.t.Errorf("%s has no port", e.Container.Name)
+			continue
+		}
+		if sends := w.guard.Sends(e.Port.Index); sends != (len(e.Wrong) == 0) {
+			w.t.Errorf("%s sends: %t, and is wrong: %q", e.Container.Name, sends, e.Wrong)
+		}
+		if steps := w.limited(e); len(steps) > 0 {
+			w.t.Errorf("the limits of %s lack %v", e.Container.Name, steps)
+		}
+		if why := w.ruled(e, want.Ruling); why != "" {
+			w.t.Errorf("%s: %s", e.Container.Name, why)
+		}
+		if e.Wish.Egress != nil {
+			leads++
+		}
+	}
+	if n := w.tc.IFBs(); n != leads {
+		w.t.Errorf("%d IFBs, want %d", n, leads)
+	}
+	if w.rules.Left() {
+		w.t.Error("rules are left over")
+	}
+	// Twice is once.
+	if n := w.written(func() { w.links.hint, w.notices.rules, w.woken = link.Hint{Full: true}, true, true; w.run(time.Minute) }); n > 0 {
+		w.t.Errorf("%d writes though nothing happened", n)
+	}
+	// And an agent that knows nothing of how it came to that would not change it.
+	if n := w.written(func() { w.start(); w.run(time.Minute) }); n > 0 {
+		w.t.Errorf("%d writes by another agent", n)
+	}
+}
+
+// written counts the writes to all planes.
+func (w *world) written(does func()) int {
+	before := w.guard.Writes + w.tc.Writes + w.writes
+	does()
+	return w.guard.Writes + w.tc.Writes + w.writes - before
+}
