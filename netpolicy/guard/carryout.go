@@ -20,7 +20,7 @@ func (d *Driver) carryOut(w work) error {
 		d.note(s.port, d.step(s))
 	}
 	if !w.admit.empty() {
-		if w.admit.replace != nil && len(w.admit.chains) == 0 {
+		if w.admit.create {
 			if err := d.carry(); err != nil {
 				return err
 			}
@@ -115,31 +115,41 @@ func (d *Driver) unlessGone(port int, err error) error {
 	return nil
 }
 
-// commit sends a transaction and brings what is known of the table up to date: as
-// long as only this changed it, nothing need be read again.
+// commit changes the table of the bridge.
 func (d *Driver) commit(c change) error {
-	if err := d.filter.commit(c, d.layout.sets); err != nil {
+	err := d.commitTo(d.filter, d.kernel.table, c, d.layout.sets)
+	if err != nil {
 		d.kernel.table = nil
-		return err
 	}
-	return d.committed(c.replace != nil, d.kernel.table, c.add, c.del, func() {
-		d.filter.learn(c.replace.lines, d.kernel.table)
-	})
+	return err
 }
 
-// committed brings what is known of a table up to date after a transaction of elements.
-// Where it changed more than those, or somebody else changed something, tables are read
-// again; learn is called then if it was alone.
-func (d *Driver) committed(more bool, s *tableState, add, del map[string]elements, learn func()) error {
+// limit changes the table of limits.
+func (d *Driver) limit(c change) error {
+	if err := d.commitTo(d.limiter, d.kernel.limits, c, limitSets()); err != nil {
+		return errors.Join(fmt.Errorf("limit connections: %w", err), d.readTables())
+	}
+	return nil
+}
+
+// commitTo sends a transaction and brings what is known of the table up to date: as long
+// as only this changed elements of it, nothing need be read again.
+func (d *Driver) commitTo(f *filter, s *tableState, c change, sets []setSpec) error {
+	if c.empty() {
+		return nil
+	}
+	if err := f.commit(c, sets); err != nil {
+		return err
+	}
 	d.counts = nil
-	if !more {
+	if !c.rules() {
 		// As the kernel does: what goes first makes room for what comes.
-		for set, all := range del {
+		for set, all := range c.del {
 			for e := range all {
 				delete(s.sets[set], e)
 			}
 		}
-		for set, all := range add {
+		for set, all := range c.add {
 			maps.Copy(s.sets[set], all)
 		}
 		now, err := d.filter.generation()
@@ -155,10 +165,24 @@ func (d *Driver) committed(more bool, s *tableState, add, del map[string]element
 	if err := d.readTables(); err != nil {
 		return err
 	}
-	if more && d.generation == was+1 {
-		learn()
+	read := map[*filter]*tableState{d.filter: d.kernel.table, d.limiter: d.kernel.limits, d.arp: d.kernel.arp}[f]
+	if len(c.chains) > 0 && d.generation == was+1 && read.generation == d.generation { // nobody else changed anything
+		f.learn(written(c.layout.lines, c.chains), read)
 	}
 	return nil
+}
+
+// hold keeps some ports that were not open yet from being admitted, and says why.
+func (d *Driver) hold(w Wish, err error, some func(*Port) bool) Wish {
+	w.Ports = slices.Clone(w.Ports)
+	for i := range w.Ports {
+		p := &w.Ports[i]
+		if _, open := d.kernel.table.sets[setKnown][element{key: portKey(p.Index)}]; !open && p.Guarded && p.Admitted && some(p) {
+			p.Admitted = false
+			d.failed[p.Index] = append(d.failed[p.Index], err)
+		}
+	}
+	return w
 }
 
 // carry keeps the counts of a table that is about to be replaced.
@@ -229,19 +253,12 @@ func (d *Driver) Cleanup() error {
 		// The table knows what is left.
 		return fmt.Errorf("guard: clean up: %w", err)
 	}
-	if d.features.Filter && d.kernel.table.present {
-		if err := d.filter.remove(); err != nil {
-			return fmt.Errorf("guard: clean up: %w", err)
-		}
-	}
-	if d.features.Limits && d.kernel.limits.present {
-		if err := d.limiter.remove(); err != nil {
-			return fmt.Errorf("guard: clean up: %w", err)
-		}
-	}
-	if d.features.ARP && d.kernel.arp.present {
-		if err := d.arp.remove(); err != nil {
-			return fmt.Errorf("guard: clean up: %w", err)
+	tables := []*tableState{d.kernel.table, d.kernel.limits, d.kernel.arp}
+	for i, f := range []*filter{d.filter, d.limiter, d.arp} {
+		if tables[i] != nil && tables[i].present {
+			if err := f.remove(); err != nil {
+				return fmt.Errorf("guard: clean up: %w", err)
+			}
 		}
 	}
 	clear(d.kernel.before)

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -32,7 +33,7 @@ func TestContents(t *testing.T) {
 				defer f.close()
 				l, err := newLayout(o, with)
 				h.check(err)
-				h.check(f.commit(change{replace: &l}, nil))
+				h.check(f.commit(diffTable(&l, nil, &tableState{}), l.sets))
 				recognised(t, f, l.lines)
 			})
 		}
@@ -46,9 +47,9 @@ func TestContents(t *testing.T) {
 			for i, n := range []uint32{1, 500, exactBelow, 100_000, 1 << 30} {
 				p.ports[i] = &portPlan{Port: Port{Connections: n}, state: Admitted}
 			}
-			w := diffLimits(p.limits(), &tableState{})
-			h.check(f.commitLimits(w, &tableState{}))
-			recognised(t, f, p.limits().lines())
+			w := p.limits().diff(limitFamily, limitSets(), &tableState{})
+			h.check(f.commit(w, limitSets()))
+			recognised(t, f, w.layout.lines)
 		})
 	}
 }
@@ -125,4 +126,29 @@ func FuzzParseRule(f *testing.F) {
 			t.Errorf("%d bytes became %d", len(data), len(text))
 		}
 	})
+}
+
+// TestChainElsewhere has a chain hang elsewhere than it did: where it hangs cannot be
+// changed, and the table stays.
+func TestChainElsewhere(t *testing.T) {
+	h := newHost(t, 1)
+	d := h.driver()
+	w := h.wish()
+	w.Ports[0].Connections = 500
+	h.apply(d, w)
+	for _, c := range []struct{ table, chain, place, not string }{
+		{"bridge netguard", "output", "hook output priority 7", "hook output priority -400"}, {"inet netguard", "forward", "hook forward priority 7", "hook forward priority 5"},
+	} {
+		run(t, "nft", fmt.Sprintf("flush chain %[1]s %[2]s; delete chain %[1]s %[2]s; add chain %[1]s %[2]s { type filter %[3]s; }", c.table, c.chain, c.place))
+		r, err := d.Apply(w, Look{})
+		h.check(err)
+		if len(r.Drift) == 0 {
+			t.Errorf("%s: nothing was told of it", c.table)
+		}
+		got := output(t, "nft", append([]string{"-n", "list", "chain"}, append(strings.Fields(c.table), c.chain)...)...)
+		if !strings.Contains(got, c.not) || strings.Count(got, "\n") < 6 {
+			t.Errorf("not healed:\n%s", got)
+		}
+		h.apply(d, w)
+	}
 }

@@ -154,7 +154,7 @@ func (d *Driver) diffSome(some replanned) work {
 			into(w.admit.del, e, comment)
 		}
 	}
-	w.limits = limitWork{add: map[string]elements{}, del: map[string]elements{}}
+	w.limits = change{add: map[string]elements{}, del: map[string]elements{}}
 	for e := range some.limits {
 		chain, wanted := p.connections.sets[e.set][e.element]
 		was, there := "", false

@@ -96,8 +96,8 @@ func (s step) String() string {
 // before what is taken away, and what a port was set to before is forgotten
 // last.
 type work struct {
-	limits    limitWork
-	arp       arpWork
+	limits    change
+	arp       change
 	additions []step // FDB entries and neighbours
 	admit     change // one transaction
 	settings  []step
@@ -106,29 +106,26 @@ type work struct {
 }
 
 func (w work) count() int {
-	n := w.limits.count() + w.arp.count() + len(w.additions) + len(w.settings) + len(w.deletions) + size(w.admit.add) + size(w.admit.del) + size(w.release.del)
-	if w.admit.replace != nil {
-		n++
-	}
-	return n
+	return w.limits.count() + w.arp.count() + w.admit.count() + w.release.count() + len(w.additions) + len(w.settings) + len(w.deletions)
 }
 
 // about lists what is to be done about each port.
 func (w work) about() map[int][]string {
 	out := map[int][]string{}
-	w.limits.describe(out)
-	w.arp.describe(out)
 	for _, s := range slices.Concat(w.additions, w.settings, w.deletions) {
 		out[s.port] = append(out[s.port], s.String())
 	}
-	for verb, c := range map[string]map[string]elements{"add to": w.admit.add, "take from": w.admit.del, "delete from": w.release.del} {
-		for set, all := range c {
-			for e := range all {
-				port := 0
-				if !slices.Contains(portless, set) {
-					port = e.portOf()
+	for table, c := range map[string]change{"bridge": w.admit, "inet": w.limits, "arp": w.arp, "": w.release} {
+		out[0] = append(out[0], c.describe(table+" "+TableName)...)
+		for verb, sets := range map[string]map[string]elements{"add to": c.add, "delete from": c.del} {
+			for set, all := range sets {
+				for e := range all {
+					port := 0
+					if (table == "bridge" || table == "") && !slices.Contains(portless, set) {
+						port = e.portOf()
+					}
+					out[port] = append(out[port], fmt.Sprintf("%s set %s", verb, set))
 				}
-				out[port] = append(out[port], fmt.Sprintf("%s set %s", verb, set))
 			}
 		}
 	}
@@ -142,13 +139,13 @@ var portless = []string{setAll4, setOwn4, setOwn6, setBridges, setNames, setSubn
 func diff(p *plan, k *kernelState, f Features, l layout) work {
 	var w work
 	if f.Filter {
-		w.admit, w.release = diffTable(p, k, l)
+		w.admit, w.release = diffBridgeTable(p, k, l)
 	}
 	if f.Limits {
-		w.limits = diffLimits(p.connections, k.limits)
+		w.limits = p.connections.diff(limitFamily, limitSets(), k.limits)
 	}
 	if f.ARP {
-		w.arp = diffARP(p.arp(), k.arp)
+		w.arp = p.arp().diff(arpFamily, arpSets(), k.arp)
 	}
 	for _, index := range slices.Sorted(maps.Keys(p.ports)) {
 		diffPort(&w, p, index, k, f)
@@ -181,52 +178,32 @@ func compareSteps(a, b step) int {
 		a.neighbour.Addr.Compare(b.neighbour.Addr))
 }
 
-// diffTable compares the sets. All that changes at once does so in the first
-// transaction; only what is known of a port and of its MACs stays until these are
-// as they were before.
-func diffTable(p *plan, k *kernelState, l layout) (admit, release change) {
-	admit = change{add: map[string]elements{}, del: map[string]elements{}}
-	release = change{del: map[string]elements{}}
-	adopted := k.table.keeps(l)
-	if !k.table.matches(l) {
-		admit.replace, admit.existing = &l, k.table.present
-		if adopted {
-			admit.chains = append(sortedKeys(k.table.rules), k.table.id)
-		}
-	}
-	for set, want := range p.sets {
-		have := k.table.sets[set]
-		add, del := elements{}, elements{}
-		for e := range want {
-			if _, ok := have[e]; !ok || !adopted {
-				add[e] = ""
+// diffBridgeTable compares the table of the bridge. All that changes at once does so in
+// the first transaction; only what is known of a port and of its MACs stays until these
+// are as they were before.
+func diffBridgeTable(p *plan, k *kernelState, l layout) (admit, release change) {
+	admit, release = diffTable(&l, p.sets, k.table), change{del: map[string]elements{}}
+	for _, set := range lasting {
+		if release.del[set] = admit.del[set]; admit.create {
+			release.del[set] = elements{}
+			for e, comment := range k.table.sets[set] {
+				if _, wanted := admit.add[set][e]; !wanted {
+					release.del[set][e], admit.add[set][e] = comment, ""
+				}
 			}
 		}
-		for e, comment := range have {
-			if _, ok := want[e]; !ok {
-				del[e] = comment
-			}
+		delete(admit.del, set)
+		for e := range admit.add[set] {
+			admit.add[set][e] = k.comment(set, e)
 		}
-		if lasts(set) {
-			release.del[set] = del
-			if !adopted {
-				maps.Copy(add, del)
-			}
-		} else if adopted {
-			admit.del[set] = del
-		}
-		for e := range add {
-			add[e] = k.comment(set, e)
-		}
-		admit.add[set] = add
 	}
 	return admit, release
 }
 
-// lasts tells whether elements of a set stay until what they are about is as it was before.
-func lasts(set string) bool {
-	return set == setPorts || set == setMAC || set == setPrograms || set == setReassembly
-}
+// lasting are the sets whose elements stay until what they are about is as it was before.
+var lasting = []string{setPorts, setMAC, setPrograms, setReassembly}
+
+func lasts(set string) bool { return slices.Contains(lasting, set) }
 
 // comment is what an element keeps beside its key: what a port, or a setting of the host,
 // was before.

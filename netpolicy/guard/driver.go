@@ -173,16 +173,12 @@ func (d *Driver) applyAll(w Wish, look Look, drift []string) (Report, error) {
 		return Report{}, err
 	}
 	limits := error(nil)
-	if todo.limits.count() > 0 {
-		if limits = d.limit(todo.limits); limits != nil {
-			d.failed[0] = append(d.failed[0], limits)
-			held = d.hold(held, limits, func(p *Port) bool { return p.Connections > 0 })
-		}
+	if limits = d.limit(todo.limits); limits != nil {
+		d.failed[0] = append(d.failed[0], limits)
+		held = d.hold(held, limits, func(p *Port) bool { return p.Connections > 0 })
 	}
-	if todo.arp.count() > 0 {
-		if err := d.refuseARP(todo.arp); err != nil {
-			d.failed[0] = append(d.failed[0], err)
-		}
+	if err := d.commitTo(d.arp, d.kernel.arp, todo.arp, arpSets()); err != nil {
+		d.failed[0] = append(d.failed[0], fmt.Errorf("refuse ARP of unknown ports: %w", err))
 	}
 	if attached || limits != nil {
 		d.plan = d.newPlan(held)
@@ -254,10 +250,10 @@ func (d *Driver) sweep(w *work) error {
 	if err != nil {
 		return err
 	}
-	if !w.limits.create && !w.limits.remove {
+	if !w.limits.create && !w.limits.remove && len(refused) > 0 {
 		maps.Copy(w.limits.del, refused)
 	}
-	if !d.features.Filter || w.admit.replace != nil && len(w.admit.chains) == 0 {
+	if !d.features.Filter || w.admit.create {
 		return nil // the counters begin anew
 	}
 	counts, err := d.filter.violations()

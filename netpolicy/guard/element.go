@@ -3,7 +3,6 @@ package guard
 import (
 	"net/netip"
 
-	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 )
 
@@ -28,14 +27,6 @@ func (e element) macOf() (m MAC) {
 		copy(m[:], e.key[4:])
 	}
 	return m
-}
-
-func (e element) build(comment string) nftables.SetElement {
-	out := nftables.SetElement{Key: []byte(e.key), Comment: comment}
-	if e.end != "" {
-		out.KeyEnd = []byte(e.end)
-	}
-	return out
 }
 
 func portKey(port int) string { return string(binaryutil.NativeEndian.PutUint32(uint32(port))) }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -122,22 +121,12 @@ type tableState struct {
 	generation uint32
 }
 
-// matches tells whether the rules are those of a layout.
-func (s *tableState) matches(l layout) bool {
-	return s.id == l.id && maps.Equal(s.rules, l.lines) && s.keeps(l)
-}
-
 // keeps tells whether the sets are those of a layout.
 func (s *tableState) keeps(l layout) bool {
-	if !s.present || s.format != Format || !strings.HasPrefix(s.id, l.setsID) {
+	if !s.present || !s.live || l.id != "" && (s.format != Format || !strings.HasPrefix(s.id, l.setsID)) {
 		return false
 	}
-	for _, spec := range l.sets {
-		if _, ok := s.sets[spec.name]; !ok {
-			return false
-		}
-	}
-	return true
+	return !slices.ContainsFunc(l.sets, func(spec setSpec) bool { _, ok := s.sets[spec.name]; return !ok })
 }
 
 // admits tells whether the table lets a port pass with its MAC and its addresses.
@@ -194,7 +183,6 @@ func (f *filter) readOnce() (*tableState, error) {
 		return s, nil
 	}
 	s.present, s.format = true, 1
-	// With a flag, such as dormant, the layout stays unknown.
 	s.live = tables[i].Flags == 0
 	chains, err := f.nft.ListChainsOfTableFamily(f.family)
 	if err != nil {
@@ -214,12 +202,8 @@ func (f *filter) readOnce() (*tableState, error) {
 		return s, err
 	}
 	for _, c := range chains {
-		if strings.HasPrefix(c.Name, layoutPrefix) && s.live {
+		if strings.HasPrefix(c.Name, layoutPrefix) {
 			s.id = c.Name
-			continue
-		}
-		if _, ok := formatOf(c.Name); ok {
-			continue
 		}
 		s.rules[c.Name] = f.known(c.Name, strings.Join(append(headOf(c), contents[c.Name]...), "\n"))
 	}
@@ -232,8 +216,10 @@ func headOf(c *nftables.Chain) []string {
 	if c.Hooknum == nil || c.Priority == nil || c.Policy == nil {
 		return nil
 	}
-	return []string{fmt.Sprintf("%s hook %d priority %d policy %d", c.Type, *c.Hooknum, *c.Priority, *c.Policy)}
+	return []string{fmt.Sprintf("%s hook %d priority %d"+policyOf+"%d", c.Type, *c.Hooknum, *c.Priority, *c.Policy)}
 }
+
+const policyOf = " policy "
 
 func (f *filter) readSets(s *tableState) error {
 	found, err := f.nft.GetSets(f.table())

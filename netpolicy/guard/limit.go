@@ -172,24 +172,13 @@ func limitRules(mode Mode, closed, guests bool, limits []uint32) []rule {
 
 func maxChain(limit uint32) string { return maxPrefix + strconv.FormatUint(uint64(limit), 10) }
 
-func buildLimitChain(t *nftables.Table, name string) *nftables.Chain {
-	c := &nftables.Chain{Table: t, Name: name}
-	if name == unknownChain {
-		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRef(unknownPriority)
-		c.Policy = new(nftables.ChainPolicyAccept)
-		return c
-	}
-	if hook, ok := map[string]*nftables.ChainHook{"forward": nftables.ChainHookForward, "input": nftables.ChainHookInput}[name]; ok {
-		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, hook, nftables.ChainPriorityRef(limitPriority)
-		c.Policy = new(nftables.ChainPolicyAccept)
-	}
-	return c
-}
+// limitFamily is that of the table of limits: it sees IPv4 and IPv6, forwarded and
+// to the host.
+const limitFamily = nftables.TableFamilyINet
 
-// limitPlan is what the second table shall hold: nothing, without sets.
+// limitPlan is what the second table shall have.
 type limitPlan struct {
-	rules []rule
-	sets  map[string]elements
+	tablePlan
 	// owners tell whose port's an address is.
 	owners map[netip.Addr]int
 	// lowered says that there are too many limits for all to be exact.
@@ -219,8 +208,8 @@ func (p *plan) limits() limitPlan {
 		}
 		asked = slices.Compact(asked)
 	}
-	out := limitPlan{rules: limitRules(p.mode, p.closed, len(p.guests) > 0, asked), lowered: lowered,
-		sets: map[string]elements{setMax4: {}, setMax6: {}, setGuests: {}, setHostBridges: p.hostBridges()}, owners: map[netip.Addr]int{}}
+	out := limitPlan{tablePlan{limitRules(p.mode, p.closed, len(p.guests) > 0, asked),
+		map[string]elements{setMax4: {}, setMax6: {}, setGuests: {}, setHostBridges: p.hostBridges()}}, map[netip.Addr]int{}, lowered}
 	for bridge := range p.guests {
 		out.sets[setGuests][element{key: portKey(bridge)}] = ""
 	}
@@ -264,10 +253,42 @@ func (p *limitPlan) revoke(pp *portPlan, news map[want]struct{}) {
 	}
 }
 
-// lines are what is compared with the kernel, by chain.
-func (p limitPlan) lines() map[string]string {
-	return chainContents(p.rules, func(chain string) []string { return headOf(buildLimitChain(nil, chain)) })
-}
-
 // powerBelow is the greatest power of two that is not above n.
 func powerBelow(n uint32) uint32 { return 1 << (bits.Len32(n) - 1) }
+
+// refused reads how many packets of each address were refused.
+func (f *filter) refused() (map[netip.Addr]uint64, error) {
+	out := map[netip.Addr]uint64{}
+	for _, family := range ipFamilies {
+		err := f.elements(family.refused, func(e dumped) {
+			if a, ok := netip.AddrFromSlice([]byte(e.key)); ok {
+				out[a] = e.packets
+			}
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// forgotten are the counters of addresses that are nobody's any more, by set.
+func (d *Driver) forgotten() (map[string]elements, error) {
+	stale := map[string]elements{}
+	if !d.features.Limits || !d.kernel.limits.present {
+		return stale, nil
+	}
+	counts, err := d.limiter.refused()
+	owners := d.plan.connections.owners
+	for a := range counts {
+		if _, ok := owners[a]; ok {
+			continue
+		}
+		set := set4or6(a, setRefused4, setRefused6)
+		if stale[set] == nil {
+			stale[set] = elements{}
+		}
+		stale[set][element{key: string(a.AsSlice())}] = ""
+	}
+	return stale, err
+}

@@ -202,7 +202,7 @@ func TestManyLimits(t *testing.T) {
 	}
 	l := newPlan(w, Features{}, nil).limits()
 	var chains []string
-	for c := range l.lines() {
+	for c := range assemble(limitFamily, limitSets(), l.rules).lines {
 		if strings.HasPrefix(c, maxPrefix) {
 			chains = append(chains, c)
 		}

@@ -143,13 +143,13 @@ func (d *Driver) observeSlice(seen *replanned) (bool, error) {
 	if err := d.readTables(); err != nil {
 		return false, err
 	}
-	w := work{limits: limitWork{}}
-	w.admit, w.release = diffTable(d.plan, &d.kernel, d.layout)
+	var w work
+	w.admit, w.release = diffBridgeTable(d.plan, &d.kernel, d.layout)
 	if d.features.Limits {
-		w.limits = diffLimits(d.plan.connections, d.kernel.limits)
+		w.limits = d.plan.connections.diff(limitFamily, limitSets(), d.kernel.limits)
 	}
 	if d.features.ARP {
-		w.arp = diffARP(d.plan.arp(), d.kernel.arp)
+		w.arp = d.plan.arp().diff(arpFamily, arpSets(), d.kernel.arp)
 	}
 	if w.count() > 0 {
 		return false, nil

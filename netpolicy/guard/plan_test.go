@@ -209,7 +209,7 @@ func TestDiff(t *testing.T) {
 	fresh.IPv4 = old.IPv4 // it follows another that had its address
 	p := newPlan(Wish{Ports: []Port{fresh}}, allFeatures, nil)
 	k := &kernelState{
-		table:      &tableState{present: true, format: Format, id: l.id, rules: l.lines, sets: newPlan(Wish{Ports: []Port{old}}, allFeatures, nil).sets},
+		table:      &tableState{present: true, live: true, format: Format, id: l.id, rules: l.lines, sets: newPlan(Wish{Ports: []Port{old}}, allFeatures, nil).sets},
 		ports:      map[int]bridgePort{10: {1, guarded(portDefaults)}, 20: {1, portDefaults}},
 		pins:       map[int]map[MAC]fdbEntry{10: {old.MAC: {10, 0x40, ntfSticky}}},
 		neighbours: map[Neighbour]MAC{{1, old.IPv4}: old.MAC, {1, old.MAC.LinkLocal()}: old.MAC},
@@ -222,7 +222,7 @@ func TestDiff(t *testing.T) {
 	}
 	w := diff(p, k, allFeatures, l)
 	t.Run("adopts_the_table", func(t *testing.T) {
-		if w.admit.replace != nil {
+		if w.admit.create || w.admit.rules() {
 			t.Error("the table is replaced")
 		}
 	})
@@ -256,7 +256,7 @@ func TestDiff(t *testing.T) {
 	t.Run("another_layout_is_replaced_with_its_records", func(t *testing.T) {
 		k.table.id = layoutPrefix + "older"
 		w := diff(p, k, allFeatures, l)
-		if w.admit.replace == nil || !w.admit.existing || len(w.admit.add[setPorts]) != 2 || len(w.admit.add[setMAC]) != 2 || len(w.admit.add[setV4]) != 1 {
+		if !w.admit.create || !w.admit.remove || len(w.admit.add[setPorts]) != 2 || len(w.admit.add[setMAC]) != 2 || len(w.admit.add[setV4]) != 1 {
 			t.Errorf("%+v", w.admit)
 		}
 	})
@@ -294,7 +294,7 @@ func TestLayout(t *testing.T) {
 		}
 		for chain, r := range last {
 			conditions := slices.DeleteFunc(slices.Clone(r.exprs), func(e expr.Any) bool { _, counts := e.(*expr.Counter); return counts })
-			if _, hooked := hooks[chain]; !hooked && len(conditions) != 1 && chain != StrangerChain {
+			if _, hooked := baseChains[bridgeFamily][chain]; !hooked && len(conditions) != 1 && chain != StrangerChain {
 				t.Errorf("chain %s ends with a condition: %s", chain, r.comment)
 			}
 		}

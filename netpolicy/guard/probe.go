@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/google/nftables"
 	vish "github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -84,8 +85,7 @@ func probeHere() (f Features, err error) {
 	unseen := f.probeChecksum(port)
 	f.probeFilter()
 	if f.Filter {
-		f.probeLimits()
-		f.probeARP()
+		f.probeTables()
 	}
 	if unseen != nil {
 		f.NoChecksum = unseen.Error()
@@ -157,21 +157,31 @@ func (f *Features) probePort(links rtnl, port int) error {
 	return links.unpin(port, mac)
 }
 
-// probeLimits loads the table of limits, with one.
-func (f *Features) probeLimits() {
-	filter, err := openFilter(limitFamily, probeName)
-	if err == nil {
-		defer filter.close()
-		p := &plan{ports: map[int]*portPlan{1: {Port: Port{Connections: DefaultConnections}, state: Admitted}}}
-		if err = filter.commitLimits(diffLimits(p.limits(), &tableState{}), &tableState{}); err == nil {
-			err = filter.remove()
-		}
-	}
+// probeTable tries a table beside that of the bridge.
+func probeTable(family nftables.TableFamily, sets []setSpec, p tablePlan) error {
+	filter, err := openFilter(family, probeName)
 	if err != nil {
-		f.Missing = append(f.Missing, fmt.Sprintf("nftables limit of connections (CONFIG_NF_TABLES_INET, CONFIG_NFT_CONNLIMIT, CONFIG_NFT_NUMGEN, CONFIG_NFT_CT; %v): one container can fill the host's table of connections", err))
-		return
+		return err
 	}
-	f.Limits = true
+	defer filter.close()
+	if err := filter.commit(p.diff(family, sets, &tableState{}), sets); err != nil {
+		return err
+	}
+	return filter.remove()
+}
+
+// probeTables tries the tables of limits, with one, and of ARP.
+func (f *Features) probeTables() {
+	p := &plan{ports: map[int]*portPlan{1: {Port: Port{Connections: DefaultConnections}, state: Admitted}}}
+	err := probeTable(limitFamily, limitSets(), p.limits().tablePlan)
+	if f.Limits = err == nil; err != nil {
+		f.Missing = append(f.Missing, fmt.Sprintf("nftables limit of connections (CONFIG_NF_TABLES_INET, CONFIG_NFT_CONNLIMIT, CONFIG_NFT_NUMGEN, CONFIG_NFT_CT; %v): one container can fill the host's table of connections", err))
+	}
+	p = &plan{closed: true, bridges: []int{1}}
+	err = probeTable(arpFamily, arpSets(), p.arp())
+	if f.ARP = err == nil; err != nil {
+		f.Missing = append(f.Missing, fmt.Sprintf("nftables of the ARP family (CONFIG_NF_TABLES_ARP; %v): the host hears some ARP of containers that start while no agent runs", err))
+	}
 }
 
 // probeFilter loads the rule set, all of it, without a port.
@@ -187,7 +197,7 @@ func (f *Features) probeFilter() {
 		if err != nil {
 			return err
 		}
-		err = filter.commit(change{replace: &l}, nil)
+		err = filter.commit(diffTable(&l, nil, &tableState{}), l.sets)
 		if err == nil {
 			err = filter.remove()
 		}

@@ -115,15 +115,10 @@ func (d *Driver) portReport(pp *portPlan, left []string) PortReport {
 
 // sentences lists what is to be done, or was found undone, in words.
 func sentences(w work) []string {
-	var out []string
-	switch {
-	case w.admit.replace == nil:
-	case len(w.admit.chains) > 0:
-		out = append(out, "the rules of the table bridge "+TableName+" were changed")
-	default:
-		// All of its sets are new as well.
-		return []string{"the table bridge " + TableName + " is missing or not netguard's"}
+	if w.admit.create { // all of its sets are new as well
+		return w.admit.describe("bridge " + TableName)
 	}
+	var out []string
 	for port, all := range w.about() {
 		for _, what := range all {
 			if port != 0 {

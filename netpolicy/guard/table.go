@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -166,34 +167,64 @@ type rule struct {
 	exprs   []expr.Any
 }
 
-// hooks are the chains that the kernel calls, and where.
-var hooks = map[string]*nftables.ChainHook{
-	"prerouting": nftables.ChainHookPrerouting,
-	"input":      nftables.ChainHookInput,
-	"output":     nftables.ChainHookOutput,
-	"forward":    nftables.ChainHookForward,
+// baseChains are the chains that the kernel calls, by table, and where.
+var baseChains = map[nftables.TableFamily]map[string]baseChain{
+	bridgeFamily: {
+		"prerouting": {nftables.ChainHookPrerouting, hookPriority},
+		"input":      {nftables.ChainHookInput, hookPriority},
+		"output":     {nftables.ChainHookOutput, hookPriority},
+		"forward":    {nftables.ChainHookForward, hookPriority},
+	},
+	limitFamily: {
+		"forward":    {nftables.ChainHookForward, limitPriority},
+		"input":      {nftables.ChainHookInput, limitPriority},
+		unknownChain: {nftables.ChainHookPrerouting, unknownPriority},
+	},
+	arpFamily: {unknownChain: {nftables.ChainHookRef(0), unknownPriority}}, // NF_ARP_IN
+}
+
+type baseChain struct {
+	hook     *nftables.ChainHook
+	priority nftables.ChainPriority
 }
 
 // hookPriority puts the guard before everybody else, br_netfilter with iptables
 // (0) and ebtables' nat (-300) among them.
 const hookPriority = -400
 
-// layout is the whole rule set, which depends on the options and on what the kernel
-// has, never on the ports.
+// layout is a table but for the elements of its sets. That of the bridge depends on the
+// options and on what the kernel has, never on the ports.
 type layout struct {
 	sets   []setSpec
 	rules  []rule
 	chains []string
-	// id names it: a hash of its sets and one of its rules. With other rules the
-	// chains are replaced, with other sets the table. setsID is its beginning.
-	id, setsID string
 	// lines are what is compared with the kernel, by chain.
-	lines   map[string]string
-	options Options // that it is made of
+	lines map[string]string
+	// id names the rule set of the bridge: a hash of its sets and one of its rules. With
+	// other sets the table is made anew. setsID is its beginning.
+	id, setsID string
+	metered    bool    // its meters have the rates of its rules
+	options    Options // that it is made of
 }
 
+// assemble makes the layout of a table.
+func assemble(family nftables.TableFamily, sets []setSpec, rules []rule) layout {
+	l := layout{sets: sets, rules: rules}
+	t := &nftables.Table{Family: family}
+	l.lines = chainContents(rules, func(chain string) []string { return headOf(buildChain(t, chain)) })
+	for _, r := range rules {
+		if !slices.Contains(l.chains, r.chain) {
+			l.chains = append(l.chains, r.chain)
+		}
+	}
+	return l
+}
+
+// newLayout makes the layout of the bridge's table. Two empty chains are there for their
+// names alone.
 func newLayout(o Options, f Features) (layout, error) {
-	l := layout{sets: sets(f), rules: rules(o, f), options: o}
+	l := assemble(bridgeFamily, sets(f), rules(o, f))
+	l.options, l.metered = o, true
 	h := sha256.New()
 	fmt.Fprintf(h, "format %d\n", Format)
 	for _, s := range l.sets {
@@ -201,9 +232,6 @@ func newLayout(o Options, f Features) (layout, error) {
 	}
 	l.setsID = layoutPrefix + hex.EncodeToString(h.Sum(nil)[:8]) + "-"
 	for _, r := range l.rules {
-		if !slices.Contains(l.chains, r.chain) {
-			l.chains = append(l.chains, r.chain)
-		}
 		fmt.Fprintf(h, "%s %s\n", r.chain, r.comment)
 		for _, e := range r.exprs {
 			b, err := expr.Marshal(byte(bridgeFamily), e)
@@ -214,17 +242,20 @@ func newLayout(o Options, f Features) (layout, error) {
 		}
 	}
 	l.id = l.setsID + hex.EncodeToString(h.Sum(nil)[:8])
-	l.lines = chainContents(l.rules, func(chain string) []string { return headOf(buildChain(nil, chain)) })
+	for _, name := range []string{l.id, formatPrefix + strconv.Itoa(Format)} {
+		l.chains, l.lines[name] = slices.Insert(l.chains, 0, name), ""
+	}
 	return l, nil
 }
 
 // layoutPrefix begins the name of an empty chain that is there for its name alone.
 const layoutPrefix = "layout-"
 
+// buildChain makes a chain of a table: where the kernel calls it, if it does.
 func buildChain(t *nftables.Table, name string) *nftables.Chain {
 	c := &nftables.Chain{Table: t, Name: name}
-	if hook, ok := hooks[name]; ok {
-		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, hook, nftables.ChainPriorityRef(hookPriority)
+	if base, ok := baseChains[t.Family][name]; ok {
+		c.Type, c.Hooknum, c.Priority = nftables.ChainTypeFilter, base.hook, &base.priority
 		c.Policy = new(nftables.ChainPolicyAccept)
 	}
 	return c

@@ -116,3 +116,20 @@ func (p *plan) hostBridges() elements {
 	}
 	return out
 }
+
+// The third table, of the family arp, keeps ARP of unknown ports from the host, as that of
+// limits keeps IP from it. It is there while admission is closed.
+
+const arpFamily = nftables.TableFamilyARP
+
+// arp is what the third table shall have.
+func (p *plan) arp() tablePlan {
+	if !p.closed {
+		return tablePlan{}
+	}
+	b := &builder{}
+	b.hostRules(drop)
+	return tablePlan{b.rules, map[string]elements{setHostBridges: p.hostBridges()}}
+}
+
+func arpSets() []setSpec { return []setSpec{hostBridges()} }
