@@ -12,6 +12,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/swarm"
+	"github.com/docker/docker/api/types/system"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -109,13 +110,41 @@ func (r *reader) keep() {
 	}
 }
 
-// about reads which engine it is.
-func (r *reader) about(ctx context.Context) error {
+// info asks the engine about itself.
+func (c *caller) info(ctx context.Context) (system.Info, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
-	i, err := r.client.Info(ctx)
+	i, err := c.Info(ctx)
 	if err != nil {
-		return fmt.Errorf("read engine info: %w", err)
+		return i, fmt.Errorf("read engine info: %w", err)
+	}
+	return i, nil
+}
+
+// Mode is how an engine was started.
+type Mode struct{ Rootless, LiveRestore bool }
+
+// Mode asks the engine how it was started.
+func (e *Engine) Mode(ctx context.Context) (Mode, error) {
+	c, err := e.connected(ctx)
+	if err != nil {
+		return Mode{}, err
+	}
+	i, err := c.info(ctx)
+	m := Mode{LiveRestore: i.LiveRestoreEnabled}
+	for _, o := range i.SecurityOptions {
+		for part := range strings.SplitSeq(o, ",") {
+			m.Rootless = m.Rootless || part == "name=rootless" || part == "rootless"
+		}
+	}
+	return m, err
+}
+
+// about reads which engine it is.
+func (r *reader) about(ctx context.Context) error {
+	i, err := r.client.info(ctx)
+	if err != nil {
+		return err
 	}
 	r.Version = i.ServerVersion
 	r.Firewall = defaultFirewall

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"netguard/netpolicy/iptables"
 )
 
 // program is another program that filters or shapes, and how it is known.
@@ -51,19 +53,13 @@ func begins(name string, prefixes []string) bool {
 
 // here tells whether a program has something in the kernel, and what.
 func (p program) here(f Facts) (string, bool) {
-	var what string
-	if f.Firewall.chain(func(c Chain) bool {
-		switch {
-		case slices.Contains(p.tables, c.Table):
-			what = fmt.Sprintf("table %s %s", c.Family, c.Table)
-		case begins(c.Name, p.chains):
-			what = "chain " + c.Name
-		default:
-			return false
+	if c, ok := f.Firewall.chain(func(c iptables.NativeChain) bool {
+		return slices.Contains(p.tables, c.Table) || begins(c.Name, p.chains)
+	}); ok {
+		if slices.Contains(p.tables, c.Table) {
+			return fmt.Sprintf("table %s %s", c.Family, c.Table), true
 		}
-		return true
-	}) {
-		return what, true
+		return "chain " + c.Name, true
 	}
 	for _, l := range f.Links.Links {
 		// A network of Docker's may be named as one likes.
@@ -101,10 +97,10 @@ func aboutConflicts(c *checks, f Facts) {
 
 // aboutUser is about what others put into DOCKER-USER.
 func aboutUser(c *checks, f Facts) {
-	if f.Firewall.rule(filter, "DOCKER-USER", func(r string) bool { return strings.Contains(r, "-j ACCEPT") }) {
+	if f.Firewall.rule(filter, "DOCKER-USER", func(r string) bool { return strings.Contains(r, "-j ACCEPT") }) != "" {
 		c.warn("conflict.docker_user", "write RETURN in place of ACCEPT", "somebody accepts in DOCKER-USER: icc=false and --internal do not hold for that (netguard's rules come before it)")
 	}
-	if f.Firewall.rule(filter, "DOCKER-USER", func(r string) bool { return strings.Contains(r, "-j ufw-user-forward") }) {
+	if f.Firewall.rule(filter, "DOCKER-USER", func(r string) bool { return strings.Contains(r, "-j ufw-user-forward") }) != "" {
 		c.warn("conflict.ufw_reload", "none is needed; to avoid it, take the line :DOCKER-USER out of /etc/ufw/after.rules", "ufw leads to its rules from DOCKER-USER: ufw reload empties that chain, and netguard puts its own back within seconds")
 	}
 }

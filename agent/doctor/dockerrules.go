@@ -76,7 +76,7 @@ func aboutDockerFirewall(c *checks, f Facts) {
 	}
 
 	// Only without the proxy are connections to 127.0.0.0/8 translated.
-	switch output := f.Firewall.output(); {
+	switch output := f.Firewall.rule("nat", "OUTPUT", func(r string) bool { return strings.HasSuffix(r, "-j DOCKER") }); {
 	case output == "":
 		c.skip("docker.userland_proxy", "Docker has no rule in nat OUTPUT that would tell")
 	case strings.Contains(output, "127.0.0.0/8"), strings.Contains(output, "::1"):
@@ -84,16 +84,4 @@ func aboutDockerFirewall(c *checks, f Facts) {
 	default:
 		c.ok("docker.userland_proxy", "off")
 	}
-}
-
-// output is Docker's rule for what the host itself sends to published ports.
-func (f Firewall) output() string {
-	var found string
-	f.rule("nat", "OUTPUT", func(r string) bool {
-		if strings.HasSuffix(r, "-j DOCKER") {
-			found = r
-		}
-		return found != ""
-	})
-	return found
 }

@@ -3,7 +3,9 @@ package doctor
 import (
 	"netguard/agent/control"
 	"netguard/agent/docker"
+	"netguard/agent/link"
 	"netguard/netpolicy/guard"
+	"netguard/netpolicy/iptables"
 )
 
 // Facts are what was found. An Err is why something could not be told, "" if it
@@ -71,9 +73,9 @@ type Docker struct {
 	Version, Firewall string
 	Networks          []Network // of the driver bridge, sorted by name
 	view              docker.View
-	// InfoErr is why the next two are not known.
-	InfoErr               string
-	Rootless, LiveRestore bool
+	// InfoErr is why the mode is not known.
+	InfoErr string
+	docker.Mode
 }
 
 // Network is a network of the driver bridge.
@@ -87,42 +89,18 @@ type Network struct {
 // Firewall is what iptables and nftables hold.
 type Firewall struct {
 	// Programs are the iptables that are installed: first what "iptables" is.
-	Programs []Programs
-	Chains   []Chain // of nftables, those of iptables' nft backend among them
-	Err      string  // why Chains is not known
+	Programs []iptables.Listing
+	Chains   []iptables.NativeChain
+	Err      string // why Chains is not known
 	// Untracked are the chains of nftables with rules that take packets out of the table
 	// of connections, those of iptables' nft backend aside.
 	Untracked []string
 }
 
-// Programs is one of the two backends of iptables.
-type Programs struct {
-	Kind    string // nf_tables or legacy
-	Version string
-	Err     string // why it cannot list; the kernel may lack this backend
-	// Incompatible says that nft wrote what iptables cannot read into the filter
-	// table.
-	Incompatible bool
-	// Tables are IPv4's and IPv6's by name. What is not there is left out.
-	Tables [2]map[string]Table
-}
-
-// Table holds rules by chain, without the "-A CHAIN".
-type Table map[string][]string
-
-// Chain is a chain of nftables.
-type Chain struct {
-	Family string // bridge, inet, ip, ip6, arp, netdev
-	Table  string
-	Name   string
-	// Busy says that packets are led to it and that it can drop them.
-	Busy bool
-}
-
 // Links are the devices of this network namespace.
 type Links struct {
 	Err     string
-	Links   []Link
+	Links   []link.Device
 	Foreign []Foreign // on ports of managed bridges
 	// Own are ports of managed bridges that are the host's own, and that the
 	// operator did not name, by bridge.
@@ -130,9 +108,6 @@ type Links struct {
 	// ForeignErr is why Foreign is not known.
 	ForeignErr string
 }
-
-// Link is a device.
-type Link struct{ Name, Kind, Master string }
 
 // Foreign is a qdisc that is not netguard's.
 type Foreign struct {

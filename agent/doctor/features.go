@@ -7,6 +7,7 @@ import (
 
 	"netguard/agent/control"
 	"netguard/netpolicy/guard"
+	"netguard/netpolicy/iptables"
 )
 
 func aboutShaper(c *checks, f Facts) {
@@ -158,7 +159,7 @@ func aboutIptables(c *checks, f Facts) {
 		c.fail(name, "run this as root", "%s", why)
 	case backend == "":
 		c.ok(name, "%s", first.Version)
-	case backend != first.Kind:
+	case backend != first.Backend:
 		c.ok(name, "%s; Docker's rules are in the other backend, %s, and so are netguard's", first.Version, backend)
 	default:
 		c.ok(name, "%s, which Docker uses", first.Version)
@@ -169,8 +170,8 @@ func aboutIptables(c *checks, f Facts) {
 	}
 	var used []string
 	for _, p := range f.Firewall.Programs {
-		if p.used() {
-			used = append(used, p.Kind)
+		if p.Used() {
+			used = append(used, string(p.Backend))
 		}
 	}
 	switch len(used) {
@@ -194,11 +195,7 @@ func aboutRules(c *checks, f Facts) {
 	if lacks := f.Policy.Sets; len(lacks) > 0 {
 		c.fail(sets, modules, "the kernel lacks types of sets: %s", strings.Join(lacks, "; "))
 	} else {
-		var types []string
-		for _, t := range setTypes {
-			types = append(types, t.typ)
-		}
-		c.ok(sets, "ipset has %s", strings.Join(types, " "))
+		c.ok(sets, "ipset has %s", strings.Join(iptables.SetTypes(), " "))
 	}
 	switch {
 	case f.Policy.OpenErr != "":

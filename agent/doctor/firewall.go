@@ -1,52 +1,39 @@
 package doctor
 
 import (
-	"bufio"
-	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
-	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
+	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
 )
 
-const (
-	// maxListing bounds the list of one family; a Kubernetes node has megabytes.
-	maxListing = 64 << 20
-	// listTimeout bounds one program.
-	listTimeout = 20 * time.Second
+const filter = "filter"
 
-	nft, legacy = "nf_tables", "legacy"
+// guardTable is the guard's table of nftables, in the family bridge; forward the
+// chain of iptables that all policies start from.
+const (
+	guardTable = "netguard"
+	forward    = netpolicy.ChainPrefix + "FORWARD"
 )
 
 // readFirewall lists iptables' rules with its own programs, and all chains of
 // nftables.
 func readFirewall(ctx context.Context) Firewall {
-	var f Firewall
-	for _, suffix := range []string{"", "-nft", "-legacy"} {
-		p, ok := programs(ctx, suffix)
-		if ok && !slices.ContainsFunc(f.Programs, func(have Programs) bool { return have.Kind == p.Kind }) {
-			f.Programs = append(f.Programs, p)
-		}
-	}
+	f := Firewall{Programs: iptables.List(ctx)}
 	var err error
-	if f.Chains, err = nftChains(); err != nil {
-		f.Err = fmt.Sprintf("nftables cannot be listed: %v", err)
+	if f.Chains, err = iptables.NativeChains(); err == nil {
+		f.Untracked, err = iptables.NativeNotrack()
 	}
-	if err == nil {
-		if f.Untracked, err = iptables.NativeNotrack(); err != nil {
-			f.Err = fmt.Sprintf("nftables cannot be listed: %v", err)
-		}
+	if err != nil {
+		f.Err = fmt.Sprintf("nftables cannot be listed: %v", err)
 	}
 	if errors.Is(err, unix.EPERM) {
 		// iptables-nft-save then lists nothing, and says that all is well.
@@ -57,144 +44,85 @@ func readFirewall(ctx context.Context) Firewall {
 	return f
 }
 
-// find looks where services' PATH may not lead as well.
-func find(name string) (string, error) {
-	for _, dir := range []string{"", "/usr/sbin", "/sbin"} {
-		if path, err := exec.LookPath(filepath.Join(dir, name)); err == nil {
-			return path, nil
+// docker is the backend with Docker's rules, "" if none has them.
+func (f Firewall) docker() iptables.Backend {
+	for _, p := range f.Programs {
+		if p.Docker(false) {
+			return p.Backend
 		}
 	}
-	return "", exec.ErrNotFound
+	return ""
 }
 
-// programs asks the iptables of this suffix what it holds.
-func programs(ctx context.Context, suffix string) (p Programs, ok bool) {
-	path, err := find("iptables" + suffix)
-	if err != nil {
-		return p, false
-	}
-	out, err := output(ctx, path, "--version")
-	if err != nil {
-		return p, false
-	}
-	p.Kind, p.Version = legacy, strings.TrimSpace(string(out))
-	if strings.Contains(p.Version, nft) {
-		p.Kind = nft
-	}
-	for i, name := range []string{"iptables", "ip6tables"} {
-		// Nothing is there to list, and asking may load the module.
-		if p.Kind == legacy && !legacyTables(i) {
-			continue
-		}
-		path, err := find(name + suffix + "-save")
-		if err != nil {
-			continue // a host without IPv6 may have none
-		}
-		out, err := output(ctx, path)
-		if err != nil {
-			p.Err = fmt.Sprintf("%s: %v", filepath.Base(path), err)
-			continue
-		}
-		p.Incompatible = p.Incompatible || bytes.Contains(out, []byte("# Table `filter' is incompatible"))
-		if p.Tables[i], err = parseTables(out); err != nil {
-			p.Err = fmt.Sprintf("%s: %v", filepath.Base(path), err)
-		}
-	}
-	return p, true
+// docker6 tells whether Docker keeps rules of IPv6 as well.
+func (f Firewall) docker6() bool {
+	return slices.ContainsFunc(f.Programs, func(p iptables.Listing) bool { return p.Docker(true) })
 }
 
-// legacyTables tells whether the legacy backend has a table of IPv4 or IPv6 here.
-func legacyTables(i int) bool {
-	text, err := os.ReadFile("/proc/thread-self/net/" + []string{"ip_tables_names", "ip6_tables_names"}[i])
-	return err == nil && len(bytes.TrimSpace(text)) > 0
-}
+const incompatible = "the filter table holds rules of nft that iptables cannot read"
 
-// output runs a program and gives what it says, or the beginning of its complaint.
-func output(ctx context.Context, path string, args ...string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.WaitDelay = time.Second
-	var out, complaint bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &limited{to: &out, room: maxListing}, &limited{to: &complaint, room: 300}
-	err := cmd.Run()
-	switch text := strings.Join(strings.Fields(complaint.String()), " "); {
-	case err != nil && text != "":
-		return nil, errors.New(text)
-	case err != nil:
-		return nil, err
-	case out.Len() == maxListing:
-		return nil, fmt.Errorf("it lists more than %d MB", maxListing>>20)
-	}
-	return out.Bytes(), nil
-}
-
-// limited keeps the beginning of what is written to it.
-type limited struct {
-	to   io.Writer
-	room int
-}
-
-func (l *limited) Write(p []byte) (int, error) {
-	n := min(len(p), l.room)
-	l.room -= n
-	if _, err := l.to.Write(p[:n]); err != nil {
-		return 0, err
-	}
-	return len(p), nil
-}
-
-// parseTables reads what iptables-save lists.
-func parseTables(text []byte) (map[string]Table, error) {
-	tables := map[string]Table{}
-	var t Table
-	scan := bufio.NewScanner(bytes.NewReader(text))
-	scan.Buffer(nil, 1<<20)
-	for scan.Scan() {
-		line := scan.Text()
+// unread is why it is not known what iptables holds, "" if it is.
+func (f Firewall) unread() string {
+	why := "iptables is not installed"
+	for _, p := range f.Programs {
 		switch {
-		case strings.HasPrefix(line, "*"):
-			t = Table{}
-			tables[line[1:]] = t
-		case t == nil:
-		case strings.HasPrefix(line, ":"):
-			name, _, _ := strings.Cut(line[1:], " ")
-			t[name] = nil
-		case strings.HasPrefix(line, "-A "):
-			chain, rule, _ := strings.Cut(line[len("-A "):], " ")
-			t[chain] = append(t[chain], strings.TrimRight(rule, " "))
+		case p.Incompatible:
+			return incompatible
+		case p.Err == "":
+			return ""
 		}
+		why = p.Err
 	}
-	if err := scan.Err(); err != nil {
-		return nil, fmt.Errorf("read list: %w", err)
-	}
-	return tables, nil
+	return why
 }
 
-var familyNames = map[nftables.TableFamily]string{
-	nftables.TableFamilyBridge: "bridge", nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip",
-	nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyARP: "arp", nftables.TableFamilyNetdev: "netdev",
+// enforced tells whether rules of netguard's are in the kernel.
+func (f Firewall) enforced() bool {
+	_, found := f.chain(func(c iptables.NativeChain) bool {
+		return c.Family == "bridge" && c.Table == guardTable || c.Name == forward
+	})
+	return found
 }
 
-// nftChains lists the chains of nftables, and looks into those of bridges.
-func nftChains() ([]Chain, error) {
-	conn, err := nftables.New()
-	if err != nil {
-		return nil, err
-	}
-	list, err := conn.ListChains()
-	if err != nil {
-		return nil, err
-	}
-	chains := make([]Chain, 0, len(list))
-	for _, c := range list {
-		out := Chain{Family: familyNames[c.Table.Family], Table: c.Table.Name, Name: c.Name}
-		if c.Table.Family == nftables.TableFamilyBridge && c.Hooknum != nil {
-			// ebtables leaves chains that are empty and accept.
-			rules, err := conn.GetRules(c.Table, c)
-			out.Busy = err != nil || len(rules) > 0 || c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop
+// closed tells whether the rules of netguard that are in the kernel hold back
+// containers that no agent has admitted.
+func (f Firewall) closed() bool {
+	return slices.ContainsFunc(f.Chains, func(c iptables.NativeChain) bool {
+		return c.Family == "bridge" && c.Table == guardTable && c.Name == guard.StrangerChain
+	})
+}
+
+// chain finds such a chain, of nftables or of legacy iptables. Of iptables it is the first
+// by name.
+func (f Firewall) chain(is func(iptables.NativeChain) bool) (iptables.NativeChain, bool) {
+	all := slices.Clone(f.Chains)
+	for _, p := range f.Programs {
+		for i, tables := range p.Tables {
+			first := len(all)
+			for name, table := range tables {
+				for chain := range table {
+					all = append(all, iptables.NativeChain{Family: []string{"ip", "ip6"}[i], Table: name, Name: chain})
+				}
+			}
+			slices.SortFunc(all[first:], func(a, b iptables.NativeChain) int {
+				return cmp.Or(strings.Compare(a.Table, b.Table), strings.Compare(a.Name, b.Name))
+			})
 		}
-		chains = append(chains, out)
 	}
-	return chains, nil
+	if i := slices.IndexFunc(all, is); i >= 0 {
+		return all[i], true
+	}
+	return iptables.NativeChain{}, false
+}
+
+// rule finds a rule of a chain of iptables, "" if there is none like it.
+func (f Firewall) rule(table, chain string, is func(string) bool) string {
+	for _, p := range f.Programs {
+		for _, tables := range p.Tables {
+			if rules := tables[table][chain]; slices.ContainsFunc(rules, is) {
+				return rules[slices.IndexFunc(rules, is)]
+			}
+		}
+	}
+	return ""
 }

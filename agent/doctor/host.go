@@ -65,7 +65,7 @@ func aboutNamespace(c *checks, f Facts) {
 	bridges := map[string]bool{}
 	for _, l := range f.Links.Links {
 		bridges[l.Name] = bridges[l.Name] || l.Kind == "bridge"
-		ports[l.Master]++
+		ports[l.MasterName]++
 	}
 	var missing []string
 	for _, n := range f.Docker.Networks {

@@ -9,12 +9,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"netguard/agent/control"
+	"netguard/agent/docker"
+	"netguard/agent/link"
 	"netguard/netpolicy/guard"
+	"netguard/netpolicy/iptables"
 )
 
 // healthy is a host with an agent where nothing is to be done.
 func healthy() Facts {
-	docker := map[string]Table{
+	rules := map[string]iptables.Table{
 		"filter": {"FORWARD": {"-j DOCKER-USER", "-j DOCKER-FORWARD"}, "DOCKER-USER": {"-j NG-FORWARD"}, "DOCKER": nil, "NG-FORWARD": {"-j RETURN"}},
 		"nat":    {"OUTPUT": {"! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER"}, "DOCKER": nil},
 	}
@@ -24,15 +27,15 @@ func healthy() Facts {
 			Connections: 120, MaxConnections: 262144},
 		Shaper: Shaper{Leaf: "fq_codel"},
 		Guard:  Guard{Features: guard.Features{Locked: true, Sticky: true, Filter: true, Prefixes: true, Limits: true, BridgeNames: true, Checksum: true}},
-		Docker: Docker{Host: "unix:///var/run/docker.sock", Version: "28.5.2", Firewall: "iptables", LiveRestore: true,
+		Docker: Docker{Host: "unix:///var/run/docker.sock", Version: "28.5.2", Firewall: "iptables", Mode: docker.Mode{LiveRestore: true},
 			Networks: []Network{{Name: "bridge", Bridge: "docker0", Managed: true}, {Name: "shop", Bridge: "br-1", Managed: true, IPv6: true, Endpoints: 1}}},
 		Firewall: Firewall{
-			Programs: []Programs{{Kind: nft, Version: "iptables v1.8.9 (nf_tables)", Tables: [2]map[string]Table{docker, docker}},
-				{Kind: legacy, Version: "iptables v1.8.9 (legacy)"}},
-			Chains: []Chain{{Family: "ip", Table: "filter", Name: "DOCKER-USER"}, {Family: "bridge", Table: "netguard", Name: "prerouting", Busy: true},
+			Programs: []iptables.Listing{{Backend: iptables.NFT, Version: "iptables v1.8.9 (nf_tables)", Tables: [2]map[string]iptables.Table{rules, rules}},
+				{Backend: iptables.Legacy, Version: "iptables v1.8.9 (legacy)"}},
+			Chains: []iptables.NativeChain{{Family: "ip", Table: "filter", Name: "DOCKER-USER"}, {Family: "bridge", Table: "netguard", Name: "prerouting", Busy: true},
 				{Family: "bridge", Table: "netguard", Name: guard.StrangerChain}},
 		},
-		Links: Links{Links: []Link{{"docker0", "bridge", ""}, {"br-1", "bridge", ""}, {"veth1", "veth", "br-1"}, {"eth0", "veth", ""}}},
+		Links: Links{Links: []link.Device{{Name: "docker0", Kind: "bridge"}, {Name: "br-1", Kind: "bridge"}, {Name: "veth1", Kind: "veth", MasterName: "br-1"}, {Name: "eth0", Kind: "veth"}}},
 		Agent: Agent{Socket: "/run/netguard/netguard.sock", Version: "v1.2.0",
 			Status: control.Status{Mode: "enforce", Admission: "closed", InSync: true, Docker: control.Docker{Connected: true}, Endpoints: []control.Endpoint{{State: control.Admitted}}}},
 		Config:   Files{Path: "/etc/netguard/netguard.yaml"},
@@ -62,7 +65,7 @@ func TestHealthy(t *testing.T) {
 }
 
 func TestJudge(t *testing.T) {
-	rules := func(f *Facts) map[string]Table { return f.Firewall.Programs[0].Tables[0] }
+	rules := func(f *Facts) map[string]iptables.Table { return f.Firewall.Programs[0].Tables[0] }
 	for name, test := range map[string]struct {
 		change func(*Facts)
 		check  string
@@ -117,43 +120,48 @@ func TestJudge(t *testing.T) {
 		"Docker_in_the_other_backend":     {func(f *Facts) { slices.Reverse(f.Firewall.Programs) }, "policy.iptables", OK, "other backend, nf_tables"},
 		"both_backends":                   {func(f *Facts) { f.Firewall.Programs[1].Tables = f.Firewall.Programs[0].Tables }, "policy.backends", Warn, "nf_tables, legacy"},
 		"both_backends_but_one_is_netguards": {func(f *Facts) {
-			f.Firewall.Programs[1].Tables[0] = map[string]Table{"filter": {"FORWARD": {"-j NG-FORWARD"}, "NG-FORWARD": {"-j DROP"}}}
+			f.Firewall.Programs[1].Tables[0] = map[string]iptables.Table{"filter": {"FORWARD": {"-j NG-FORWARD"}, "NG-FORWARD": {"-j DROP"}}}
 		}, "policy.backends", OK, "nf_tables only"},
-		"empty_tables_of_the_other_backend": {func(f *Facts) { f.Firewall.Programs[1].Tables[0] = map[string]Table{"filter": {"FORWARD": nil}} }, "policy.backends", OK, "nf_tables only"},
-		"no_rules_at_all":                   {func(f *Facts) { f.Firewall.Programs[0].Tables = [2]map[string]Table{} }, "policy.backends", OK, "neither"},
-		"a_type_of_set_is_missing":          {func(f *Facts) { f.Policy.Sets = []string{"hash:net (x): y"} }, "policy.sets", Fail, "hash:net"},
-		"rules_that_cannot_be_written":      {func(f *Facts) { f.Policy.RulesErr = "no xt_set" }, "policy.rules", Fail, "no xt_set"},
-		"connections_that_cannot_be_cut":    {func(f *Facts) { f.Policy.CutErr = "no ctnetlink" }, "policy.rules", Fail, "no ctnetlink"},
-		"rules_without_iptables":            {func(f *Facts) { f.Policy.OpenErr = "x" }, "policy.rules", Skip, "iptables"},
-		"rules_that_were_not_tried":         {untried, "policy.rules", Skip, "no namespace"},
-		"no_br_netfilter":                   {func(f *Facts) { f.Host.BridgeFilter = nil }, "policy.bridges", Warn, "not between two containers of one network"},
-		"the_hosts_switch_is_on":            {func(f *Facts) { f.Host.BridgeFilter = []string{"1", "1"} }, "policy.bridges", OK, "every bridge"},
-		"the_hosts_switch_is_off":           {func(*Facts) {}, "policy.bridges", OK, "switches it on for single bridges"},
-		"no_conntrack":                      {func(f *Facts) { f.Host.Connections, f.Host.MaxConnections = 0, 0 }, "policy.conntrack", Fail, "no table"},
-		"conntrack_is_nearly_full":          {func(f *Facts) { f.Host.Connections = 200000 }, "policy.conntrack", Warn, "76 %"},
-		"conntrack_is_full":                 {func(f *Facts) { f.Host.Connections = 262144 }, "policy.conntrack", Fail, "drops new ones"},
-		"an_engine_that_is_down":            {func(f *Facts) { f.Docker = Docker{Err: "refused"} }, "docker.engine", Fail, "refused"},
-		"an_old_engine":                     {func(f *Facts) { f.Docker.Version = "19.03.15" }, "docker.engine", Fail, "19.03.15"},
-		"a_slightly_old_engine":             {func(f *Facts) { f.Docker.Version = "20.9.0" }, "docker.engine", Fail, "20.9.0"},
-		"the_oldest_engine":                 {func(f *Facts) { f.Docker.Version = "20.10.24+dfsg1" }, "docker.engine", OK, "20.10.24"},
-		"a_release_candidate":               {func(f *Facts) { f.Docker.Version = "29.0.0-rc.1" }, "docker.engine", OK, "29.0.0"},
-		"an_engine_of_no_version":           {func(f *Facts) { f.Docker.Version = "dev" }, "docker.engine", Warn, `"dev"`},
-		"a_rootless_engine":                 {func(f *Facts) { f.Docker.Rootless = true }, "docker.rootless", Fail, "rootless"},
-		"an_engine_that_does_not_tell":      {func(f *Facts) { f.Docker.InfoErr = "500" }, "docker.rootless", Skip, "500"},
-		"live_restore_off":                  {func(f *Facts) { f.Docker.LiveRestore = false }, "docker.live_restore", OK, "off"},
-		"iptables_false":                    {func(f *Facts) { f.Firewall.Programs[0].Tables = [2]map[string]Table{} }, "docker.firewall", Warn, "iptables=false"},
-		"Dockers_firewall_is_nftables":      {func(f *Facts) { f.Docker.Firewall = "nftables"; f.Firewall.Programs[0].Tables = [2]map[string]Table{} }, "docker.firewall", OK, "no DOCKER-USER"},
-		"Dockers_firewall_cannot_be_read":   {func(f *Facts) { f.Firewall.Programs[0].Incompatible = true }, "docker.firewall", Skip, "cannot read"},
-		"IPv6_that_Docker_does_not_filter":  {func(f *Facts) { f.Firewall.Programs[0].Tables[1] = nil }, "docker.ip6tables", Warn, "shop"},
-		"no_IPv6_and_no_filter":             {func(f *Facts) { f.Firewall.Programs[0].Tables[1] = nil; f.Docker.Networks[1].IPv6 = false }, "docker.ip6tables", OK, "no network has it"},
-		"with_the_proxy":                    {func(*Facts) {}, "docker.userland_proxy", OK, "on:"},
-		"without_the_proxy":                 {func(f *Facts) { rules(f)["nat"]["OUTPUT"] = []string{"-m addrtype --dst-type LOCAL -j DOCKER"} }, "docker.userland_proxy", OK, "off"},
+		"empty_tables_of_the_other_backend": {func(f *Facts) {
+			f.Firewall.Programs[1].Tables[0] = map[string]iptables.Table{"filter": {"FORWARD": nil}}
+		}, "policy.backends", OK, "nf_tables only"},
+		"no_rules_at_all":                {func(f *Facts) { f.Firewall.Programs[0].Tables = [2]map[string]iptables.Table{} }, "policy.backends", OK, "neither"},
+		"a_type_of_set_is_missing":       {func(f *Facts) { f.Policy.Sets = []string{"hash:net (x): y"} }, "policy.sets", Fail, "hash:net"},
+		"rules_that_cannot_be_written":   {func(f *Facts) { f.Policy.RulesErr = "no xt_set" }, "policy.rules", Fail, "no xt_set"},
+		"connections_that_cannot_be_cut": {func(f *Facts) { f.Policy.CutErr = "no ctnetlink" }, "policy.rules", Fail, "no ctnetlink"},
+		"rules_without_iptables":         {func(f *Facts) { f.Policy.OpenErr = "x" }, "policy.rules", Skip, "iptables"},
+		"rules_that_were_not_tried":      {untried, "policy.rules", Skip, "no namespace"},
+		"no_br_netfilter":                {func(f *Facts) { f.Host.BridgeFilter = nil }, "policy.bridges", Warn, "not between two containers of one network"},
+		"the_hosts_switch_is_on":         {func(f *Facts) { f.Host.BridgeFilter = []string{"1", "1"} }, "policy.bridges", OK, "every bridge"},
+		"the_hosts_switch_is_off":        {func(*Facts) {}, "policy.bridges", OK, "switches it on for single bridges"},
+		"no_conntrack":                   {func(f *Facts) { f.Host.Connections, f.Host.MaxConnections = 0, 0 }, "policy.conntrack", Fail, "no table"},
+		"conntrack_is_nearly_full":       {func(f *Facts) { f.Host.Connections = 200000 }, "policy.conntrack", Warn, "76 %"},
+		"conntrack_is_full":              {func(f *Facts) { f.Host.Connections = 262144 }, "policy.conntrack", Fail, "drops new ones"},
+		"an_engine_that_is_down":         {func(f *Facts) { f.Docker = Docker{Err: "refused"} }, "docker.engine", Fail, "refused"},
+		"an_old_engine":                  {func(f *Facts) { f.Docker.Version = "19.03.15" }, "docker.engine", Fail, "19.03.15"},
+		"a_slightly_old_engine":          {func(f *Facts) { f.Docker.Version = "20.9.0" }, "docker.engine", Fail, "20.9.0"},
+		"the_oldest_engine":              {func(f *Facts) { f.Docker.Version = "20.10.24+dfsg1" }, "docker.engine", OK, "20.10.24"},
+		"a_release_candidate":            {func(f *Facts) { f.Docker.Version = "29.0.0-rc.1" }, "docker.engine", OK, "29.0.0"},
+		"an_engine_of_no_version":        {func(f *Facts) { f.Docker.Version = "dev" }, "docker.engine", Warn, `"dev"`},
+		"a_rootless_engine":              {func(f *Facts) { f.Docker.Rootless = true }, "docker.rootless", Fail, "rootless"},
+		"an_engine_that_does_not_tell":   {func(f *Facts) { f.Docker.InfoErr = "500" }, "docker.rootless", Skip, "500"},
+		"live_restore_off":               {func(f *Facts) { f.Docker.LiveRestore = false }, "docker.live_restore", OK, "off"},
+		"iptables_false":                 {func(f *Facts) { f.Firewall.Programs[0].Tables = [2]map[string]iptables.Table{} }, "docker.firewall", Warn, "iptables=false"},
+		"Dockers_firewall_is_nftables": {func(f *Facts) {
+			f.Docker.Firewall = "nftables"
+			f.Firewall.Programs[0].Tables = [2]map[string]iptables.Table{}
+		}, "docker.firewall", OK, "no DOCKER-USER"},
+		"Dockers_firewall_cannot_be_read":  {func(f *Facts) { f.Firewall.Programs[0].Incompatible = true }, "docker.firewall", Skip, "cannot read"},
+		"IPv6_that_Docker_does_not_filter": {func(f *Facts) { f.Firewall.Programs[0].Tables[1] = nil }, "docker.ip6tables", Warn, "shop"},
+		"no_IPv6_and_no_filter":            {func(f *Facts) { f.Firewall.Programs[0].Tables[1] = nil; f.Docker.Networks[1].IPv6 = false }, "docker.ip6tables", OK, "no network has it"},
+		"with_the_proxy":                   {func(*Facts) {}, "docker.userland_proxy", OK, "on:"},
+		"without_the_proxy":                {func(f *Facts) { rules(f)["nat"]["OUTPUT"] = []string{"-m addrtype --dst-type LOCAL -j DOCKER"} }, "docker.userland_proxy", OK, "off"},
 		"a_proxy_that_nothing_tells_of": {func(f *Facts) {
 			f.Firewall.Programs[0].Tables[0]["nat"] = nil
-			f.Firewall.Programs[0].Tables[1] = map[string]Table{"filter": rules(f)["filter"]}
+			f.Firewall.Programs[0].Tables[1] = map[string]iptables.Table{"filter": rules(f)["filter"]}
 		}, "docker.userland_proxy", Skip, "nat OUTPUT"},
 		"rules_that_untrack": {func(f *Facts) {
-			rules(f)["raw"] = Table{"PREROUTING": {"-p udp -m udp --dport 53 -j CT --notrack", "-p udp -j ACCEPT"}}
+			rules(f)["raw"] = iptables.Table{"PREROUTING": {"-p udp -m udp --dport 53 -j CT --notrack", "-p udp -j ACCEPT"}}
 		}, "conflict.notrack", Warn, "iptables -t raw PREROUTING -p udp -m udp --dport 53"},
 		"chains_of_nftables_that_untrack": {func(f *Facts) { f.Firewall.Untracked = []string{"table inet early, chain pre"} }, "conflict.notrack", Warn, "table inet early, chain pre"},
 		"no_agent":                        {func(f *Facts) { alone(f); f.Firewall.Chains = nil; delete(rules(f)["filter"], "NG-FORWARD") }, "agent.running", Warn, "nothing is enforced"},
@@ -183,21 +191,23 @@ func TestJudge(t *testing.T) {
 		"somebody_accepts_in_Dockers_chain": {func(f *Facts) { rules(f)["filter"]["DOCKER-USER"] = []string{"-s 192.0.2.1/32 -j ACCEPT"} }, "conflict.docker_user", Warn, "icc=false"},
 		"ufw_behind_Dockers_chain":          {func(f *Facts) { rules(f)["filter"]["DOCKER-USER"] = []string{"-j ufw-user-forward"} }, "conflict.ufw_reload", Warn, "empties"},
 		"another_table_of_bridges": {func(f *Facts) {
-			f.Firewall.Chains = append(f.Firewall.Chains, Chain{"bridge", "mine", "c", true}, Chain{"bridge", "mine", "d", true})
+			f.Firewall.Chains = append(f.Firewall.Chains, iptables.NativeChain{Family: "bridge", Table: "mine", Name: "c", Busy: true}, iptables.NativeChain{Family: "bridge", Table: "mine", Name: "d", Busy: true})
 		}, "conflict.bridge_tables", Warn, "(mine)"},
 		"a_foreign_qdisc_at_the_root":    {func(f *Facts) { f.Links.Foreign = []Foreign{{"veth1", "br-1", "tbf", true}} }, "conflict.qdiscs", Warn, "tbf on veth1 (br-1): what the container receives"},
 		"a_foreign_qdisc_at_ingress":     {func(f *Facts) { f.Links.Foreign = []Foreign{{"veth1", "br-1", "clsact", false}} }, "conflict.qdiscs", Warn, "what the container sends"},
 		"nftables_that_cannot_be_listed": {func(f *Facts) { f.Firewall.Err = "EPERM" }, "conflict.unknown", Skip, "EPERM"},
 		"an_empty_table_of_bridges": {func(f *Facts) {
-			f.Firewall.Chains = append(f.Firewall.Chains, Chain{"bridge", "filter", "FORWARD", false})
+			f.Firewall.Chains = append(f.Firewall.Chains, iptables.NativeChain{Family: "bridge", Table: "filter", Name: "FORWARD"})
 		}, "conflict.none", OK, "no other"},
-		"a_legacy_chain_of_another_firewall": {func(f *Facts) { f.Firewall.Programs[1].Tables[1] = map[string]Table{"filter": {"cali-FORWARD": nil}} }, "conflict.calico", Warn, "chain cali-FORWARD"},
-		"a_device_of_another_firewall":       {func(f *Facts) { f.Links.Links = append(f.Links.Links, Link{Name: "cilium_host"}) }, "conflict.cilium", Warn, "device cilium_host"},
+		"a_legacy_chain_of_another_firewall": {func(f *Facts) {
+			f.Firewall.Programs[1].Tables[1] = map[string]iptables.Table{"filter": {"cali-FORWARD": nil}}
+		}, "conflict.calico", Warn, "chain cali-FORWARD"},
+		"a_device_of_another_firewall": {func(f *Facts) { f.Links.Links = append(f.Links.Links, link.Device{Name: "cilium_host"}) }, "conflict.cilium", Warn, "device cilium_host"},
 		"a_table_of_another_firewall": {func(f *Facts) {
-			f.Firewall.Chains = append(f.Firewall.Chains, Chain{Family: "inet", Table: "firewalld", Name: "x"})
+			f.Firewall.Chains = append(f.Firewall.Chains, iptables.NativeChain{Family: "inet", Table: "firewalld", Name: "x"})
 		}, "conflict.firewalld", Warn, "table inet firewalld"},
 		"a_bridge_that_is_named_like_one":      {func(f *Facts) { f.Docker.Networks[0].Bridge, f.Links.Links[0].Name = "virbr7", "virbr7" }, "conflict.none", OK, ""},
-		"libvirt_is_told_of_and_is_no_problem": {func(f *Facts) { f.Links.Links = append(f.Links.Links, Link{Name: "virbr0", Kind: "bridge"}) }, "conflict.libvirt", OK, "virbr0"},
+		"libvirt_is_told_of_and_is_no_problem": {func(f *Facts) { f.Links.Links = append(f.Links.Links, link.Device{Name: "virbr0", Kind: "bridge"}) }, "conflict.libvirt", OK, "virbr0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := healthy()
@@ -236,17 +246,17 @@ func TestKnown(t *testing.T) {
 		names[p.name] = true
 		for _, table := range p.tables {
 			f := healthy()
-			f.Firewall.Chains = append(f.Firewall.Chains, Chain{Family: "inet", Table: table, Name: "c"})
+			f.Firewall.Chains = append(f.Firewall.Chains, iptables.NativeChain{Family: "inet", Table: table, Name: "c"})
 			only(t, p, f)
 		}
 		for _, chain := range p.chains {
 			f := healthy()
-			f.Firewall.Chains = append(f.Firewall.Chains, Chain{Family: "ip", Table: "filter", Name: chain})
+			f.Firewall.Chains = append(f.Firewall.Chains, iptables.NativeChain{Family: "ip", Table: "filter", Name: chain})
 			only(t, p, f)
 		}
-		for _, link := range p.links {
+		for _, device := range p.links {
 			f := healthy()
-			f.Links.Links = append(f.Links.Links, Link{Name: link + "0"})
+			f.Links.Links = append(f.Links.Links, link.Device{Name: device + "0"})
 			only(t, p, f)
 		}
 	}

@@ -2,12 +2,9 @@ package doctor
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
-
-	vish "github.com/vishvananda/netlink"
 
 	"netguard/agent/config"
 	"netguard/agent/endpoint"
@@ -20,15 +17,12 @@ import (
 // on the ports of managed bridges.
 func readLinks(ctx context.Context, engine Docker, named config.Globs) Links {
 	out := Links{Own: map[string][]string{}}
-	list, err := vish.LinkList()
-	if err != nil && !errors.Is(err, vish.ErrDumpInterrupted) {
+	devices, err := link.All()
+	if err != nil {
 		out.Err = fmt.Sprintf("devices cannot be listed: %v", err)
 		return out
 	}
-	names := map[int]string{}
-	for _, l := range list {
-		names[l.Attrs().Index] = l.Attrs().Name
-	}
+	out.Links = devices
 	managed := map[string]bool{}
 	for _, n := range engine.Networks {
 		managed[n.Bridge] = n.Managed
@@ -39,17 +33,16 @@ func readLinks(ctx context.Context, engine Docker, named config.Globs) Links {
 	for _, p := range veths {
 		foreigners[p.Index] = endpoint.Foreign(p, engine.view, nil)
 	}
-	ports := map[int]Link{}
-	for _, l := range list {
-		here := Link{Name: l.Attrs().Name, Kind: l.Type(), Master: names[l.Attrs().MasterIndex]}
-		out.Links = append(out.Links, here)
-		if managed[here.Master] {
-			ports[l.Attrs().Index] = here
-			// As the agent has it: a container's port is a veth that is younger
-			// than its bridge, and named by Docker.
-			if (here.Kind != "veth" || l.Attrs().Index < l.Attrs().MasterIndex || foreigners[l.Attrs().Index]) && !named.Match(here.Name) {
-				out.Own[here.Master] = append(out.Own[here.Master], here.Name)
-			}
+	ports := map[int]link.Device{}
+	for _, d := range devices {
+		if !managed[d.MasterName] {
+			continue
+		}
+		ports[d.Index] = d
+		// As the agent has it: a container's port is a veth that is younger
+		// than its bridge, and named by Docker.
+		if (d.Kind != "veth" || d.Index < d.Master || foreigners[d.Index]) && !named.Match(d.Name) {
+			out.Own[d.MasterName] = append(out.Own[d.MasterName], d.Name)
 		}
 	}
 	if len(ports) > 0 {
@@ -61,7 +54,7 @@ func readLinks(ctx context.Context, engine Docker, named config.Globs) Links {
 }
 
 // foreign finds the qdiscs of others where netguard would put its own.
-func foreign(ports map[int]Link) ([]Foreign, error) {
+func foreign(ports map[int]link.Device) ([]Foreign, error) {
 	d, err := tc.Open()
 	if err != nil {
 		return nil, err
@@ -80,10 +73,10 @@ func foreign(ports map[int]Link) ([]Foreign, error) {
 		}
 		in, eg := shaper.Conflicts(have, both)
 		if in {
-			out = append(out, Foreign{port.Name, port.Master, have.Veth.Root.Kind, true})
+			out = append(out, Foreign{port.Name, port.MasterName, have.Veth.Root.Kind, true})
 		}
 		if eg {
-			out = append(out, Foreign{port.Name, port.Master, "ingress or clsact", false})
+			out = append(out, Foreign{port.Name, port.MasterName, "ingress or clsact", false})
 		}
 	}
 	slices.SortFunc(out, func(a, b Foreign) int { return strings.Compare(a.Veth, b.Veth) })

@@ -2,12 +2,8 @@ package doctor
 
 import (
 	"context"
-	"fmt"
 	"net/netip"
 	"strings"
-
-	vish "github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"netguard/internal/apart"
 	"netguard/netpolicy"
@@ -45,36 +41,9 @@ func tryShaper() Shaper {
 	}
 	if err != nil {
 		s.Err = err.Error()
-		s.HTB, s.IFB, s.Ingress = tryParts()
+		s.HTB, s.IFB, s.Ingress = tc.TryParts()
 	}
 	return s
-}
-
-// tryParts tries the parts of a limit, each for itself.
-func tryParts() (htb, ifb, ingress bool) {
-	h, err := vish.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		return false, false, false
-	}
-	defer h.Close()
-	ifb = h.LinkAdd(&vish.Ifb{LinkAttrs: vish.LinkAttrs{Name: "ngdoctor"}}) == nil
-	lo, err := h.LinkByName("lo") // of the new namespace
-	if err != nil {
-		return false, ifb, false
-	}
-	index := lo.Attrs().Index
-	htb = h.QdiscAdd(vish.NewHtb(vish.QdiscAttrs{LinkIndex: index, Handle: vish.MakeHandle(1, 0), Parent: vish.HANDLE_ROOT})) == nil
-	ingress = h.QdiscAdd(&vish.Ingress{QdiscAttrs: vish.QdiscAttrs{LinkIndex: index, Parent: vish.HANDLE_INGRESS}}) == nil
-	return htb, ifb, ingress
-}
-
-// setTypes are the types of sets that policies use, with what they are for.
-var setTypes = []struct{ typ, use string }{
-	{"hash:ip", "containers"},
-	{"hash:net", "address ranges"},
-	{"hash:net,port", "published ports"},
-	{"hash:ip,port,ip", "connections that were cut"},
-	{"hash:net,iface", "the record of what was switched on"},
 }
 
 // example has every kind of rule that policies come to.
@@ -90,16 +59,7 @@ deny:
 `
 
 func tryPolicy(ctx context.Context) Policy {
-	var p Policy
-	for _, t := range setTypes {
-		if err := vish.IpsetCreate("ngdoctor", t.typ, vish.IpsetCreateOptions{}); err != nil {
-			p.Sets = append(p.Sets, fmt.Sprintf("%s (%s): %v", t.typ, t.use, err))
-			continue
-		}
-		if err := vish.IpsetDestroy("ngdoctor"); err != nil {
-			p.Sets = append(p.Sets, fmt.Sprintf("%s cannot be removed: %v", t.typ, err))
-		}
-	}
+	p := Policy{Sets: iptables.TrySets()}
 	d, err := iptables.Open(ctx, iptables.Options{})
 	if err != nil {
 		p.OpenErr = err.Error()

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"regexp"
 	"slices"
 	"strings"
@@ -8,17 +9,34 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Device is a port of a bridge that is no veth: a physical device, a bond, a VLAN, a
-// tap. Docker makes none of these, and no container can.
+// Device is a device of the host.
 type Device struct {
 	Index      int
 	Name, Kind string // the kernel's word for the kind
-	Master     int    // ifindex of the bridge
+	Master     int    // ifindex of the bridge, 0 of what is no port
 	MasterName string
 }
 
-// Devices returns the ports of bridges that are no veths, by name. The caller owns the
-// result.
+// All gives every device of the calling thread's network namespace.
+func All() ([]Device, error) {
+	list, err := netlink.LinkList()
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, err
+	}
+	names := map[int]string{}
+	for _, l := range list {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	out := make([]Device, len(list))
+	for i, l := range list {
+		a := l.Attrs()
+		out[i] = Device{a.Index, a.Name, l.Type(), a.MasterIndex, names[a.MasterIndex]}
+	}
+	return out, nil
+}
+
+// Devices returns the ports of bridges that are no veths, by name: physical devices, bonds,
+// VLANs, taps. Docker makes none of these, and no container can. The caller owns the result.
 func (t *Table) Devices() []Device {
 	t.mu.Lock()
 	defer t.mu.Unlock()

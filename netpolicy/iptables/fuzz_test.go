@@ -106,7 +106,7 @@ func FuzzTable(f *testing.F) {
 	f.Add("# Table `filter' is incompatible, use 'nft' tool.\n")
 	f.Add(":\n-A \n[ -A x\n:x\n-A x")
 	f.Fuzz(func(t *testing.T, text string) {
-		table, err := parseTable(text)
+		table, err := parseTable(text, filter)
 		if err != nil {
 			return
 		}

@@ -3,6 +3,7 @@ package iptables
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"netguard/netpolicy"
@@ -22,7 +23,7 @@ func (d *Driver) ReadOthers(ctx context.Context) (*Others, error) {
 		o.nat[i], o.raw[i] = map[string][]string{}, map[string][]string{}
 		for _, b := range d.backends {
 			for name, into := range map[string]map[string][]string{"nat": o.nat[i], "raw": o.raw[i]} {
-				if b.kind == Legacy && !legacyHas(i, name) {
+				if b.kind == Legacy && !slices.Contains(legacyTables(i), name) {
 					continue
 				}
 				t, err := b.list(ctx, i, name)

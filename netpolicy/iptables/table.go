@@ -12,29 +12,36 @@ type table struct {
 	chains []string            // in the order of the list
 	rules  map[string][]string // by chain: what follows "-A CHAIN "
 	policy map[string]string   // of the kernel's own chains
+	// incompatible: nft wrote what iptables cannot read into it.
+	incompatible bool
 }
 
 func newTable() *table {
 	return &table{rules: map[string][]string{}, policy: map[string]string{}}
 }
 
-// parseTable reads the list of one table. What it cannot read it leaves out: it is
-// a stranger's, for netguard's own lines are compared as they are.
-func parseTable(text string) (*table, error) {
-	t := newTable()
+// parseTables reads a list of tables, by their names. It leaves out what it cannot read:
+// such a line is foreign, for netguard's own are compared as they are.
+func parseTables(text string) (map[string]*table, error) {
+	tables := map[string]*table{}
+	var t *table
 	scan := bufio.NewScanner(strings.NewReader(text))
 	scan.Buffer(nil, 1<<20)
 	for scan.Scan() {
 		line := scan.Text()
 		switch {
 		case strings.HasPrefix(line, "#"):
-			if strings.Contains(line, "is incompatible, use 'nft' tool") {
-				return nil, fmt.Errorf("list rules: %w", ErrIncompatible)
+			if name, ok := strings.CutSuffix(line, "' is incompatible, use 'nft' tool."); ok {
+				tables[strings.TrimPrefix(name, "# Table `")] = &table{incompatible: true}
 			}
+		case strings.HasPrefix(line, "*"):
+			t = newTable()
+			tables[line[1:]] = t
+		case t == nil:
 		case strings.HasPrefix(line, ":"):
 			name, rest, _ := strings.Cut(line[1:], " ")
 			policy, _, _ := strings.Cut(rest, " ")
-			if _, twice := t.rules[name]; twice {
+			if t.has(name) {
 				continue
 			}
 			t.chains = append(t.chains, name)
@@ -48,6 +55,22 @@ func parseTable(text string) (*table, error) {
 	}
 	if err := scan.Err(); err != nil {
 		return nil, fmt.Errorf("list rules: %w", err)
+	}
+	return tables, nil
+}
+
+// parseTable reads the list of one table.
+func parseTable(text, name string) (*table, error) {
+	tables, err := parseTables(text)
+	if err != nil {
+		return nil, err
+	}
+	t := tables[name]
+	if t == nil {
+		return newTable(), nil
+	}
+	if t.incompatible {
+		return nil, fmt.Errorf("list rules: %w", ErrIncompatible)
 	}
 	return t, nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -148,13 +149,13 @@ func (b *backend) present(i int) bool {
 	if b.kind == NFT {
 		return true // to list it makes nothing
 	}
-	return legacyHas(i, filter)
+	return slices.Contains(legacyTables(i), filter)
 }
 
-// legacyHas tells whether the legacy backend has a table in this namespace.
-func legacyHas(i int, name string) bool {
-	text, err := os.ReadFile("/proc/thread-self/net/" + []string{"ip_tables_names", "ip6_tables_names"}[i])
-	return err == nil && slices.Contains(strings.Fields(string(text)), name)
+// legacyTables are the tables of the legacy backend in this network namespace.
+func legacyTables(i int) []string {
+	text, _ := os.ReadFile("/proc/thread-self/net/" + []string{"ip_tables_names", "ip6_tables_names"}[i])
+	return strings.Fields(string(text))
 }
 
 // read lists the filter table.
@@ -165,7 +166,7 @@ func (b *backend) list(ctx context.Context, i int, name string) (*table, error) 
 	if err != nil {
 		return nil, fmt.Errorf("list %s table %s: %w", familyNames[i], name, err)
 	}
-	return parseTable(out)
+	return parseTable(out, name)
 }
 
 // write runs a transaction: all of it, or nothing.
@@ -181,6 +182,28 @@ func (b *backend) write(ctx context.Context, i int, input string) error {
 	return nil
 }
 
+const (
+	// maxListing bounds what a program may list; a Kubernetes node has megabytes.
+	maxListing = 64 << 20
+	// maxComplaint bounds what a program may say of a fault.
+	maxComplaint = 64 << 10
+)
+
+// limited keeps the beginning of what is written to it.
+type limited struct {
+	to   io.Writer
+	room int
+}
+
+func (l *limited) Write(p []byte) (int, error) {
+	n := min(len(p), l.room)
+	l.room -= n
+	if _, err := l.to.Write(p[:n]); err != nil {
+		return 0, err
+	}
+	return len(p), nil
+}
+
 // run runs a program in the network namespace of this thread.
 func (b *backend) run(ctx context.Context, path string, args []string, input string) (string, error) {
 	// The lock is waited for that long; more is a program that hangs.
@@ -193,8 +216,12 @@ func (b *backend) run(ctx context.Context, path string, args []string, input str
 	// next one has read what there is. What it does it does at once or not at all.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out, fault bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &fault
-	if err := cmd.Run(); err != nil {
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &limited{&out, maxListing}, &limited{&fault, maxComplaint}
+	err := cmd.Run()
+	if err == nil && out.Len() == maxListing {
+		err = fmt.Errorf("it lists more than %d MB", maxListing>>20)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			err = errors.Join(err, ctx.Err())
 		}

@@ -18,10 +18,10 @@ import (
 // an answer. What policies allow as an answer is refused then, for nothing tells that it is
 // one.
 
-// nftFamilies are the families whose chains a packet of IP may meet before its connection is
-// looked up.
+// nftFamilies are the families of nftables.
 var nftFamilies = map[nftables.TableFamily]string{nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip",
-	nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyBridge: "bridge", nftables.TableFamilyNetdev: "netdev"}
+	nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyBridge: "bridge", nftables.TableFamilyNetdev: "netdev",
+	nftables.TableFamilyARP: "arp"}
 
 // beforeConnections tells whether the kernel calls a chain before it looks connections up.
 func beforeConnections(c *nftables.Chain) bool {
@@ -29,6 +29,8 @@ func beforeConnections(c *nftables.Chain) bool {
 		return false
 	}
 	switch c.Table.Family {
+	case nftables.TableFamilyARP:
+		return false
 	case nftables.TableFamilyNetdev:
 		return true
 	case nftables.TableFamilyBridge:
@@ -57,7 +59,7 @@ func NativeNotrack() ([]string, error) {
 	var roots []*nftables.Chain
 	early := map[string]bool{}
 	for _, c := range chains {
-		if nftFamilies[c.Table.Family] != "" && beforeConnections(c) {
+		if beforeConnections(c) {
 			roots, early[key(c.Table)] = append(roots, c), true
 		}
 	}
