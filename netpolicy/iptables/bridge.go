@@ -155,7 +155,7 @@ func (d *Driver) recorded() ([2]map[string]bool, error) {
 			continue
 		}
 		if !h.is(spec) {
-			return out, fmt.Errorf("use set %s (%s): %w", spec.name, h.typ, ErrStranger)
+			return out, fmt.Errorf("use set %s (%s): %w", spec.name, h.typ, ErrForeign)
 		}
 		list, err := d.sets.members(spec.name)
 		if err != nil {

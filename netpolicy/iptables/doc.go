@@ -62,7 +62,7 @@
 //
 // Connections within a bridge are older than the kernel's table when the bridge
 // begins to hand over its frames. Of TCP the ports tell who is the client (see
-// mirror.go), in the rules for a minute, and in Cut alike. Of UDP nothing does: a server that
+// midstream.go), in the rules for a minute, and in Cut alike. Of UDP nothing does: a server that
 // goes on sending without being asked, and may send to the client by policy, is
 // taken for one that opens a connection of its own.
 //

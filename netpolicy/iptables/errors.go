@@ -28,9 +28,9 @@ var (
 	ErrSetFull = errors.New("the set is full")
 	// ErrNoIPSet says that the kernel has no sets, or not this type of set.
 	ErrNoIPSet = errors.New("the kernel lacks this type of set: load the modules ip_set, ip_set_hash_ip, ip_set_hash_net, ip_set_hash_netport, ip_set_hash_ipportip, ip_set_hash_netiface, xt_set")
-	// ErrStranger says that something has a name of netguard's and is not of
+	// ErrForeign says that something has a name of netguard's and is not of
 	// its making.
-	ErrStranger = errors.New("it is not of netguard's making: rename or remove it")
+	ErrForeign = errors.New("it is not of netguard's making: rename or remove it")
 	// ErrNoBridgeFilter says that frames within a bridge never reach iptables.
 	ErrNoBridgeFilter = errors.New("br_netfilter is not loaded: put net.bridge.bridge-nf-call-iptables=0 and net.bridge.bridge-nf-call-ip6tables=0 into /etc/sysctl.d, so that other bridges stay as they are, then modprobe br_netfilter")
 	// ErrInvalid says that a wish cannot be put into words of iptables.
@@ -126,7 +126,7 @@ func setError(err error) error {
 	case nl.IPSET_ERR_FIND_TYPE:
 		return ErrNoIPSet
 	case nl.IPSET_ERR_TYPE_MISMATCH:
-		return ErrStranger
+		return ErrForeign
 	}
 	if code >= nl.IPSET_ERR_PRIVATE {
 		return nl.IPSetError(code)

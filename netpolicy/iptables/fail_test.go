@@ -81,7 +81,7 @@ func TestApplyFails(t *testing.T) {
 	forBackends(t, "at_a_set_of_somebody_else", func(t *testing.T) {
 		run(t, "ipset", "create", "ng6-ii-aaaaaaaaaaaa", "hash:net", "family", "inet6")
 		before := all(t)
-		if _, err := open(t).Apply(ctx, states()[0].wish()); !errors.Is(err, ErrStranger) {
+		if _, err := open(t).Apply(ctx, states()[0].wish()); !errors.Is(err, ErrForeign) {
 			t.Errorf("error = %v", err)
 		}
 		same(t, "kernel", before, all(t))

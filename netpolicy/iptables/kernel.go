@@ -241,7 +241,7 @@ func ownsSet(name string) bool { return ownSets[name] || netpolicy.OwnsSet(name)
 // checkSpec refuses to work with a set that somebody else made.
 func (k *kernel) checkSpec(spec setSpec) error {
 	if h := k.sets[spec.name]; h != nil && !h.is(spec) {
-		return fmt.Errorf("use set %s (%s): %w", spec.name, h.typ, ErrStranger)
+		return fmt.Errorf("use set %s (%s): %w", spec.name, h.typ, ErrForeign)
 	}
 	return nil
 }

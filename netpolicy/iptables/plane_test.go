@@ -320,7 +320,7 @@ func TestPlane(t *testing.T) {
 			s.apply(t, one)
 			s.foreign("ng4-ii-bbbbbbbbbbbb")
 			s.plane = s.open()
-			if r, err := s.Apply(t.Context(), other); !errors.Is(err, iptables.ErrStranger) || r.InForce || !s.meets("a") {
+			if r, err := s.Apply(t.Context(), other); !errors.Is(err, iptables.ErrForeign) || r.InForce || !s.meets("a") {
 				t.Errorf("%+v, %v", r, err)
 			}
 			s.notForeign("ng4-ii-bbbbbbbbbbbb")

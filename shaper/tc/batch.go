@@ -65,7 +65,7 @@ func (d *Driver) sendTree(dev int, steps []shaper.Step) error {
 // send sends messages together and waits until the kernel has tried the last. It
 // gives the first that failed.
 func (d *Driver) send(messages []netlink.Message) (failed int, err error) {
-	fault := d.conn.exchange(messages, nothing, func(at int, e error) {
+	fault := d.conn.Exchange(messages, nothing, func(at int, e error) {
 		if err == nil {
 			failed, err = at, e
 		}

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"netguard/internal/fault"
+	"netguard/internal/netlinkconn"
 	"netguard/shaper"
 )
 
@@ -25,7 +26,7 @@ var netlinkOrder = binary.NativeEndian
 
 // Driver holds the netlink sockets of the network namespace it was opened in.
 type Driver struct {
-	conn  *conn
+	conn  *netlinkconn.Conn
 	write *gotc.Tc
 	links *vish.Handle
 
@@ -47,7 +48,7 @@ func Open() (*Driver, error) {
 	if d.upload, err = everything(); err != nil {
 		return nil, fmt.Errorf("assemble filter: %w", err)
 	}
-	if d.conn, err = dial(); err != nil {
+	if d.conn, err = netlinkconn.Dial(unix.NETLINK_ROUTE, 0); err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
 	if d.write, err = gotc.Open(nil); err != nil {
@@ -65,7 +66,7 @@ func Open() (*Driver, error) {
 // Close closes the sockets; what they wrote stays.
 func (d *Driver) Close() {
 	if d.conn != nil {
-		d.conn.close()
+		d.conn.Close()
 	}
 	if d.write != nil {
 		_ = d.write.Close()
@@ -78,7 +79,7 @@ func (d *Driver) Close() {
 // Socket is the kernel's number of the socket that the Driver reads with, and writes
 // trees with. The kernel puts it in each message that it sends to its listeners about
 // such a reading or writing.
-func (d *Driver) Socket() uint32 { return d.conn.id }
+func (d *Driver) Socket() uint32 { return d.conn.ID }
 
 // gone tells that an object, or its device, is not there any more.
 func gone(err error) bool {
@@ -90,5 +91,5 @@ func nothing([]byte) error { return nil }
 // remove sends one message that deletes something, for which the libraries have
 // no word, and waits for the kernel's answer.
 func (d *Driver) remove(typ uint16, data []byte) error {
-	return fault.Write("tc delete", func() error { return d.conn.execute(typ, 0, data, nothing) })
+	return fault.Write("tc delete", func() error { return d.conn.Execute(typ, 0, data, nothing) })
 }

@@ -42,7 +42,7 @@ func (d *Driver) link(index int, name string) (l link, err error) {
 	if err != nil {
 		return l, err
 	}
-	err = d.conn.execute(unix.RTM_GETLINK, 0, append(request, attrs...), func(data []byte) error {
+	err = d.conn.Execute(unix.RTM_GETLINK, 0, append(request, attrs...), func(data []byte) error {
 		l, err = linkOf(data)
 		return err
 	})
@@ -82,10 +82,10 @@ func (d *Driver) eachLink(kind string, each func(link)) error {
 // list asks for all objects of a type, and again, a few times, while a list has holes.
 func (d *Driver) list(typ uint16, request []byte, object func(data []byte) error) error {
 	for range 5 {
-		if err := d.conn.execute(typ, netlink.Dump, request, object); err != nil {
+		if err := d.conn.Execute(typ, netlink.Dump, request, object); err != nil {
 			return err
 		}
-		if !d.conn.holes {
+		if !d.conn.Holes {
 			break
 		}
 	}

@@ -50,7 +50,7 @@ type message struct {
 // dump asks for all objects of a type. The kernel lists qdiscs of every device
 // (it has no filter for them), classes and filters of just the one named.
 func (d *Driver) dump(typ uint16, ifindex int, parent uint32) (out []message, err error) {
-	err = d.conn.execute(typ, netlink.Dump, words(0, uint32(ifindex), 0, parent, 0), func(data []byte) error {
+	err = d.conn.Execute(typ, netlink.Dump, words(0, uint32(ifindex), 0, parent, 0), func(data []byte) error {
 		m, err := parse(bytes.Clone(data))
 		out = append(out, m)
 		return err
@@ -72,7 +72,7 @@ func (d *Driver) qdiscsAt(ifindex int, parents ...uint32) (out []message, err er
 	}
 	var fault error
 	for some := range slices.Chunk(messages, batchSize) {
-		err := d.conn.exchange(some, func(data []byte) error {
+		err := d.conn.Exchange(some, func(data []byte) error {
 			m, err := parse(bytes.Clone(data))
 			out = append(out, m)
 			return err

@@ -113,7 +113,7 @@ func (k *Kernel) refuse(w iptables.Wish) error {
 			case !netpolicy.OwnsSet(s.Name):
 				return fmt.Errorf("name set %q: %w", s.Name, iptables.ErrInvalid)
 			case k.foreign[s.Name]:
-				return fmt.Errorf("use set %s: %w", s.Name, iptables.ErrStranger)
+				return fmt.Errorf("use set %s: %w", s.Name, iptables.ErrForeign)
 			case k.Room > 0 && len(s.Members) > k.Room:
 				return fmt.Errorf("add to set %s: %w", s.Name, iptables.ErrSetFull)
 			}

@@ -8,50 +8,37 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"netguard/internal/fault"
 	"netguard/internal/netlinkattr"
+	"netguard/internal/netlinkconn"
 )
 
 // answerWithin bounds the wait for the kernel's answer.
 const answerWithin = 10 * time.Second
 
-// conn is a netlink socket with one buffer, which every answer is read into: a look at
-// a thousand members makes no garbage. It does what vishvananda/netlink has no words
-// for: members many at a time, sets without their members, connections one by one
-// instead of all in memory, two flags of bridges.
+// conn is a netlink socket, by which many members are written at a time, and long lists
+// are read without a copy.
 type conn struct {
-	proto  int
-	fd     int
-	seq    uint32
-	answer []byte
-	wrote  *int // messages that changed something
+	*netlinkconn.Conn
+	proto int
+	wrote *int // messages that changed something
 }
 
-// longest is the most that the kernel puts into one answer (32 KiB of a list), and room.
-const longest = 1 << 16
-
 func dial(proto int, wrote *int) (*conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, proto)
+	c, err := netlinkconn.Dial(proto, answerWithin)
 	if err != nil {
 		return nil, fmt.Errorf("open netlink: %w", err)
 	}
-	tv := unix.NsecToTimeval(answerWithin.Nanoseconds())
-	err = errors.Join(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv),
-		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv),
-		unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}))
-	if err != nil {
-		_ = unix.Close(fd) // nothing was sent
-		return nil, fmt.Errorf("set up netlink: %w", err)
-	}
-	return &conn{proto: proto, fd: fd, answer: make([]byte, longest), wrote: wrote}, nil
+	return &conn{c, proto, wrote}, nil
 }
 
 func (c *conn) close() {
 	if c != nil {
-		_ = unix.Close(c.fd) // what was written is answered already
+		c.Close()
 	}
 }
 
@@ -79,69 +66,18 @@ func (c *conn) name(typ int) string {
 	return "conntrack delete"
 }
 
-// ask sends a message and hands on the answers as they come; false from each ends the
+// ask sends a message and hands on the answers as they come. False from each ends the
 // handing, not the reading. What each is given lasts until it returns.
 func (c *conn) ask(typ int, flags int, payload []byte, each func([]byte) bool) error {
-	c.seq++
-	request := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(payload))
-	binary.NativeEndian.PutUint32(request, uint32(unix.SizeofNlMsghdr+len(payload)))
-	binary.NativeEndian.PutUint16(request[4:], uint16(typ))
-	binary.NativeEndian.PutUint16(request[6:], uint16(flags|unix.NLM_F_REQUEST))
-	binary.NativeEndian.PutUint32(request[8:], c.seq)
-	request = append(request, payload...)
-	if err := again(func() error { return unix.Sendto(c.fd, request, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) }); err != nil {
-		return fmt.Errorf("send to kernel: %w", err)
+	more := true
+	err := c.Execute(uint16(typ), netlink.HeaderFlags(flags), payload, func(b []byte) error {
+		more = more && each(b)
+		return nil
+	})
+	if err == nil && c.Holes {
+		return nl.ErrDumpInterrupted
 	}
-	more, interrupted := true, false
-	for {
-		n := 0
-		err := again(func() (err error) {
-			n, _, err = unix.Recvfrom(c.fd, c.answer, 0)
-			return err
-		})
-		if err != nil {
-			return fmt.Errorf("hear from kernel: %w", err)
-		}
-		for m := c.answer[:n]; len(m) >= unix.SizeofNlMsghdr; {
-			size := int(binary.NativeEndian.Uint32(m))
-			if size < unix.SizeofNlMsghdr || size > len(m) {
-				return fmt.Errorf("hear from kernel: %w", unix.EBADMSG)
-			}
-			head, body := m[:unix.SizeofNlMsghdr], m[unix.SizeofNlMsghdr:size]
-			m = m[min(align(size), len(m)):]
-			if binary.NativeEndian.Uint32(head[8:]) != c.seq {
-				continue // of an earlier question
-			}
-			flags := binary.NativeEndian.Uint16(head[6:])
-			interrupted = interrupted || flags&unix.NLM_F_DUMP_INTR != 0
-			switch typ := binary.NativeEndian.Uint16(head[4:]); {
-			case typ == unix.NLMSG_DONE || typ == unix.NLMSG_ERROR:
-				if len(body) >= 4 {
-					if errno := int32(binary.NativeEndian.Uint32(body)); errno < 0 {
-						return unix.Errno(-errno)
-					}
-				}
-				if interrupted {
-					return nl.ErrDumpInterrupted
-				}
-				return nil
-			default:
-				more = more && each(body)
-				if flags&unix.NLM_F_MULTI == 0 {
-					return nil
-				}
-			}
-		}
-	}
-}
-
-// again calls f until no signal interrupts it.
-func again(f func() error) error {
-	for {
-		if err := f(); err != unix.EINTR {
-			return err
-		}
-	}
+	return err
 }
 
 // dump asks for a list. A list that was changed while it was read is read again.
@@ -173,8 +109,6 @@ func attrs(b []byte) iter.Seq2[uint16, []byte] {
 // errEnough ends a walk.
 var errEnough = errors.New("enough")
 
-func align(n int) int { return (n + 3) &^ 3 }
-
 // attr appends an attribute.
 func attr(b []byte, typ int, value ...byte) []byte {
 	b = binary.NativeEndian.AppendUint16(b, uint16(unix.SizeofNlAttr+len(value)))
@@ -203,14 +137,7 @@ func be32(v uint32) []byte     { return binary.BigEndian.AppendUint32(nil, v) }
 func text(s string) []byte { return append([]byte(s), 0) }
 
 // word reads a string of the kernel, which may or may not end with a zero.
-func word(b []byte) string {
-	for i, c := range b {
-		if c == 0 {
-			return string(b[:i])
-		}
-	}
-	return string(b)
-}
+func word(b []byte) string { return unix.ByteSliceToString(b) }
 
 func number8(b []byte) uint8 {
 	if len(b) < 1 {

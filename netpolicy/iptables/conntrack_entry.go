@@ -164,7 +164,7 @@ func (e entry) reversed() entry {
 
 // readings are what the connection may be: who opened it is not known of one within a
 // bridge that was entered from the middle. Its ports tell, or it may be either. That
-// is as in the rules (see mirror.go).
+// is as in the rules (see midstream.go).
 func (e entry) readings(bridged bool) []entry {
 	if !e.midstream || !bridged {
 		return []entry{e}

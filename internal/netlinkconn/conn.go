@@ -1,12 +1,18 @@
-package tc
+// Package netlinkconn is a netlink socket that stays open. It reads every answer into one
+// buffer, so that long lists make no garbage, and sends many messages at once.
+package netlinkconn
 
 import (
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
-	"strings"
+	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/netlinkattr"
 )
 
 const (
@@ -17,35 +23,29 @@ const (
 	largestAnswer = 64 << 10
 )
 
-// conn is a socket of rtnetlink's. A tree has dozens of messages and a host with many
-// limits tens of thousands of queues, so conn sends many messages at once and gives each
-// answer where it lies in the buffer.
-type conn struct {
+// Conn is the socket. It is for one goroutine.
+type Conn struct {
+	// ID is the kernel's number of the socket.
+	ID uint32
+	// Holes tells that something came or went while the last dump was made.
+	Holes bool
+
 	fd      int
-	id      uint32 // the kernel's number of the socket
 	seq     uint32
 	in, out []byte
-	// holes tells that something came or went while the last dump was made.
-	holes bool
 }
 
-func dial() (*conn, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+// Dial opens a socket of a protocol, such as unix.NETLINK_ROUTE, in the network namespace of
+// the thread. It waits for the kernel as long as within says, for ever if that is 0.
+func Dial(protocol int, within time.Duration) (*Conn, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
 		return nil, os.NewSyscallError("socket", err)
 	}
-	c := &conn{fd: fd, in: make([]byte, largestAnswer)}
-	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		c.close()
-		return nil, os.NewSyscallError("bind", err)
-	}
-	name, err := unix.Getsockname(fd)
-	if err != nil {
-		c.close()
-		return nil, os.NewSyscallError("getsockname", err)
-	}
-	if own, ok := name.(*unix.SockaddrNetlink); ok {
-		c.id = own.Pid
+	c := &Conn{fd: fd, in: make([]byte, largestAnswer)}
+	if err := c.bind(within); err != nil {
+		c.Close()
+		return nil, err
 	}
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
@@ -57,26 +57,43 @@ func dial() (*conn, error) {
 	return c, nil
 }
 
-func (c *conn) close() { _ = unix.Close(c.fd) }
+func (c *Conn) bind(within time.Duration) error {
+	tv := unix.NsecToTimeval(within.Nanoseconds())
+	if err := errors.Join(unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &tv),
+		unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)); err != nil {
+		return os.NewSyscallError("setsockopt", err)
+	}
+	if err := unix.Bind(c.fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return os.NewSyscallError("bind", err)
+	}
+	name, err := unix.Getsockname(c.fd)
+	if own, ok := name.(*unix.SockaddrNetlink); ok {
+		c.ID = own.Pid
+	}
+	return os.NewSyscallError("getsockname", err)
+}
 
-// exchange sends messages together and waits until the kernel has tried the last one. It
+// Close closes the socket. What was written was answered.
+func (c *Conn) Close() { _ = unix.Close(c.fd) }
+
+// Exchange sends messages together and waits until the kernel has tried the last one. It
 // calls object for each object in the answers; what object gets is overwritten later. It
 // calls refused for each message that the kernel refuses. One that asks for a dump is
 // sent alone.
-func (c *conn) exchange(messages []netlink.Message, object func(data []byte) error, refused func(at int, err error)) error {
+func (c *Conn) Exchange(messages []netlink.Message, object func(data []byte) error, refused func(at int, err error)) error {
 	first, last := c.seq+1, c.seq+uint32(len(messages))
-	c.out, c.holes = c.out[:0], false
+	c.out, c.Holes = c.out[:0], false
 	for i, m := range messages {
 		flags := m.Header.Flags &^ netlink.Acknowledge // a failure is answered all the same
 		if i == len(messages)-1 && flags&netlink.Dump != netlink.Dump {
 			flags |= netlink.Acknowledge
 		}
 		c.seq++
-		c.out = netlinkOrder.AppendUint32(c.out, uint32(unix.SizeofNlMsghdr+len(m.Data)))
-		c.out = netlinkOrder.AppendUint16(c.out, uint16(m.Header.Type))
-		c.out = netlinkOrder.AppendUint16(c.out, uint16(flags))
-		c.out = netlinkOrder.AppendUint32(c.out, c.seq)
-		c.out = netlinkOrder.AppendUint32(c.out, c.id)
+		c.out = binary.NativeEndian.AppendUint32(c.out, uint32(unix.SizeofNlMsghdr+len(m.Data)))
+		c.out = binary.NativeEndian.AppendUint16(c.out, uint16(m.Header.Type))
+		c.out = binary.NativeEndian.AppendUint16(c.out, uint16(flags))
+		c.out = binary.NativeEndian.AppendUint32(c.out, c.seq)
+		c.out = binary.NativeEndian.AppendUint32(c.out, c.ID)
 		c.out = append(c.out, m.Data...)
 		c.out = append(c.out, make([]byte, -len(m.Data)&3)...)
 	}
@@ -90,16 +107,16 @@ func (c *conn) exchange(messages []netlink.Message, object func(data []byte) err
 			return err
 		}
 		for len(packet) >= unix.SizeofNlMsghdr {
-			n, typ, seq := u32(packet, 0), netlinkOrder.Uint16(packet[4:]), u32(packet, 8)
+			n, typ, seq := binary.NativeEndian.Uint32(packet), binary.NativeEndian.Uint16(packet[4:]), binary.NativeEndian.Uint32(packet[8:])
 			if n < unix.SizeofNlMsghdr || int(n) > len(packet) {
 				return fmt.Errorf("parse netlink message: %d bytes of %d", n, len(packet))
 			}
-			data, flags := packet[unix.SizeofNlMsghdr:n], netlinkOrder.Uint16(packet[6:])
+			data, flags := packet[unix.SizeofNlMsghdr:n], binary.NativeEndian.Uint16(packet[6:])
 			packet = packet[min(len(packet), int(n+3)&^3):]
 			if seq-first >= uint32(len(messages)) {
 				continue // of an earlier exchange that ended before its time
 			}
-			c.holes = c.holes || flags&unix.NLM_F_DUMP_INTR != 0
+			c.Holes = c.Holes || flags&unix.NLM_F_DUMP_INTR != 0
 			switch typ {
 			case unix.NLMSG_ERROR, unix.NLMSG_DONE:
 				if err := refusal(typ, flags, data); err != nil {
@@ -119,7 +136,7 @@ func (c *conn) exchange(messages []netlink.Message, object func(data []byte) err
 }
 
 // receive waits for the next packet of the kernel's.
-func (c *conn) receive() ([]byte, error) {
+func (c *Conn) receive() ([]byte, error) {
 	for {
 		n, from, err := unix.Recvfrom(c.fd, c.in, unix.MSG_TRUNC)
 		kernel, ok := from.(*unix.SockaddrNetlink)
@@ -138,7 +155,10 @@ func (c *conn) receive() ([]byte, error) {
 
 // refusal reads the kernel's word about a message or a dump; nil if it is fine.
 func refusal(typ, flags uint16, data []byte) error {
-	code := -int32(u32(data, 0))
+	if len(data) < 4 {
+		return nil // a dump may end so
+	}
+	code := -int32(binary.NativeEndian.Uint32(data))
 	if code == 0 {
 		return nil
 	}
@@ -151,9 +171,9 @@ func refusal(typ, flags uint16, data []byte) error {
 		return errno
 	}
 	var words string
-	_ = attributes(data[head:], func(typ uint16, b []byte) error {
+	_ = netlinkattr.Walk(data[head:], func(typ uint16, _, b []byte) error {
 		if typ == unix.NLMSGERR_ATTR_MSG {
-			words = strings.TrimRight(string(b), "\x00")
+			words = unix.ByteSliceToString(b)
 		}
 		return nil
 	})
@@ -163,10 +183,10 @@ func refusal(typ, flags uint16, data []byte) error {
 	return fmt.Errorf("%w: %s", errno, words)
 }
 
-// execute sends one message, and calls object for each object of the answer.
-func (c *conn) execute(typ uint16, flags netlink.HeaderFlags, data []byte, object func(data []byte) error) error {
+// Execute sends one message, and calls object for each object of the answer.
+func (c *Conn) Execute(typ uint16, flags netlink.HeaderFlags, data []byte, object func(data []byte) error) error {
 	var fault error
-	err := c.exchange([]netlink.Message{{Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | flags}, Data: data}},
+	err := c.Exchange([]netlink.Message{{Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | flags}, Data: data}},
 		object, func(_ int, err error) { fault = err })
 	if err != nil {
 		return err
