@@ -38,8 +38,8 @@ type Engine struct {
 	pingEvery, pingTimeout time.Duration
 
 	reading sync.Mutex // one Refresh at a time
-	images  *images
-	locals  *locals
+	images  images
+	locals  asker[string, locals]
 
 	mu     sync.Mutex // guards what follows
 	client *caller
@@ -62,7 +62,7 @@ func New(host string, log *slog.Logger) (*Engine, error) {
 	}
 	e := &Engine{
 		host: host, log: log, most: maxAnswer,
-		pingEvery: 5 * time.Second, pingTimeout: 5 * time.Second, images: newImages(), locals: newLocals(),
+		pingEvery: 5 * time.Second, pingTimeout: 5 * time.Second, images: newAsker[imageKey, map[string]string](), locals: newAsker[string, locals](),
 		view: View{Containers: map[string]Container{}, Networks: map[string]Network{}, Firewall: defaultFirewall},
 	}
 	c, err := e.newClient()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -22,11 +21,6 @@ const (
 	// since what it finds is compared with connections that exist.
 	imagePatience      = 150 * time.Millisecond
 	firstImagePatience = 5 * time.Second
-	// imageAgain is after what time an image that could not be read is asked for again,
-	// by the next reading.
-	imageAgain = 2 * time.Second
-	// imageAskers is how many images are asked for at a time.
-	imageAskers = 4
 	// versionPlatform is the API with which an image of one platform can be asked for.
 	versionPlatform = "1.49"
 )
@@ -82,59 +76,8 @@ func imageOf(s container.Summary) imageRef {
 	return ref
 }
 
-// knownImage is what was learnt of an image. The mutex of images guards it.
-type knownImage struct {
-	labels   map[string]string
-	err      error     // why they are not known
-	at       time.Time // of the answer
-	answered bool
-	done     chan struct{}       // closed with the answer
-	late     map[string]struct{} // containers that were read without it
-}
-
 // images are the labels of the images that containers are of.
-type images struct {
-	mu    sync.Mutex
-	known map[imageKey]*knownImage
-	turns chan struct{}
-}
-
-func newImages() *images {
-	return &images{known: map[imageKey]*knownImage{}, turns: make(chan struct{}, imageAskers)}
-}
-
-// ask asks for an image in the background, unless it is known or being asked for. It
-// gives what to wait for, nil if nothing new comes.
-func (e *Engine) ask(ctx context.Context, c *caller, ref imageRef) *knownImage {
-	i := e.images
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if k := i.known[ref.imageKey]; k != nil && (!k.answered || k.err == nil || time.Since(k.at) < imageAgain) {
-		return nil
-	}
-	k := &knownImage{done: make(chan struct{})}
-	i.known[ref.imageKey] = k
-	go func() {
-		labels, err := i.turn(ctx, c, ref)
-		i.mu.Lock()
-		k.labels, k.err, k.at, k.answered = labels, err, time.Now(), true
-		late := k.late
-		i.mu.Unlock()
-		close(k.done)
-		e.hurry(late)
-	}()
-	return k
-}
-
-func (i *images) turn(ctx context.Context, c *caller, ref imageRef) (map[string]string, error) {
-	select {
-	case i.turns <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	defer func() { <-i.turns }()
-	return c.imageLabels(ctx, ref)
-}
+type images = asker[imageKey, map[string]string]
 
 // hurry has containers read again.
 func (e *Engine) hurry(containers map[string]struct{}) {
@@ -156,36 +99,31 @@ func (e *Engine) hurry(containers map[string]struct{}) {
 // that nobody has asked for before, and no longer than it may: when an answer comes
 // later, the containers are read again.
 func (e *Engine) prove(ctx context.Context, r *reader, patience time.Duration) {
-	var waiting []*knownImage
+	var waiting []*answer[map[string]string]
 	for id := range r.listed {
-		if k := e.ask(ctx, r.client, r.Containers[id].image); k != nil {
+		ref := r.Containers[id].image
+		k := e.images.ask(ctx, ref.imageKey, "", func(ctx context.Context) (map[string]string, error) {
+			return r.client.imageLabels(ctx, ref)
+		}, func(k *answer[map[string]string], _ map[string]string) {
+			e.hurry(k.late)
+		})
+		if k != nil {
 			waiting = append(waiting, k)
 		}
 	}
-	enough := time.NewTimer(patience)
-	defer enough.Stop()
-	for over := false; len(waiting) > 0 && !over; waiting = waiting[1:] {
-		select {
-		case <-waiting[0].done:
-		case <-enough.C:
-			over = true
-		case <-ctx.Done():
-			over = true
-		}
-	}
+	await(ctx, waiting, patience)
+	e.images.mu.Lock()
+	defer e.images.mu.Unlock()
 	for id := range r.listed {
 		if c, ok := r.Containers[id]; ok {
-			e.images.judge(&c)
+			judge(&c, e.images.known[c.image.imageKey])
 			r.Containers[id] = c
 		}
 	}
 }
 
-// judge tells which labels of a container are the image's, as far as it is known.
-func (i *images) judge(c *Container) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	k := i.known[c.image.imageKey]
+// judge tells which labels of a container are those of its image, as far as it is known.
+func judge(c *Container, k *answer[map[string]string]) {
 	c.Inherited, c.Unproven = nil, ""
 	switch {
 	case k == nil || !k.answered:
@@ -199,22 +137,7 @@ func (i *images) judge(c *Container) {
 	case k.err != nil:
 		c.Unproven = fmt.Sprintf("the labels of its image cannot be read: %v", k.err)
 	default:
-		c.Inherited = inherited(c.Labels, k.labels)
-	}
-}
-
-// forget forgets the images that none of these containers is of.
-func (i *images) forget(containers map[string]Container) {
-	used := make(map[imageKey]bool, len(containers))
-	for _, c := range containers {
-		used[c.image.imageKey] = true
-	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	for key := range i.known {
-		if !used[key] {
-			delete(i.known, key)
-		}
+		c.Inherited = inherited(c.Labels, k.value)
 	}
 }
 
@@ -223,8 +146,6 @@ func (c *caller) imageLabels(ctx context.Context, ref imageRef) (map[string]stri
 	if ref.id == "" {
 		return nil, errors.New("docker does not say which it is")
 	}
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
 	var options []client.ImageInspectOption
 	want := ref.id
 	byPlatform := ref.platform != nil && versions.GreaterThanOrEqualTo(c.ClientVersion(), versionPlatform)

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/docker/docker/api/types/container"
@@ -25,26 +24,9 @@ const (
 	maxLinkLocals = 32
 )
 
-// knownLocals is what was learnt of a container. The mutex of locals guards it.
-type knownLocals struct {
-	asked    string // see localsOf
-	addrs    map[string][]netip.Addr
-	err      error
-	at       time.Time // of the answer
-	answered bool
-	done     chan struct{} // closed with the answer
-}
-
-// locals are the link-local addresses of containers, by ID.
-type locals struct {
-	mu    sync.Mutex
-	known map[string]*knownLocals
-	turns chan struct{}
-}
-
-func newLocals() *locals {
-	return &locals{known: map[string]*knownLocals{}, turns: make(chan struct{}, inspectors)}
-}
+// locals are the link-local addresses of containers by network; they are known by the
+// container's ID.
+type locals = map[string][]netip.Addr
 
 // LinkLocals are the link-local addresses that the container's creator gave it on a
 // network, as far as is known.
@@ -74,86 +56,40 @@ func localsOf(s container.Summary) string {
 // locate asks for the addresses of containers that were just read, and gives them what is
 // known.
 func (e *Engine) locate(ctx context.Context, r *reader, patience time.Duration) {
-	var waiting []*knownLocals
+	var waiting []*answer[locals]
 	for id := range r.listed {
-		if k := e.askLocals(ctx, r.client, r.Containers[id]); k != nil {
+		asked := r.Containers[id].asked
+		if asked == "" {
+			continue
+		}
+		k := e.locals.ask(ctx, id, asked, func(ctx context.Context) (locals, error) {
+			return r.client.linkLocals(ctx, id)
+		}, func(k *answer[locals], before locals) {
+			if !maps.EqualFunc(k.value, before, slices.Equal) {
+				e.hurry(map[string]struct{}{id: {}})
+			}
+		})
+		if k != nil {
 			waiting = append(waiting, k)
 		}
 	}
-	if patience > 0 {
-		enough := time.NewTimer(patience)
-		defer enough.Stop()
-		for over := false; len(waiting) > 0 && !over; waiting = waiting[1:] {
-			select {
-			case <-waiting[0].done:
-			case <-enough.C:
-				over = true
-			case <-ctx.Done():
-				over = true
-			}
-		}
-	}
-	l := e.locals
-	l.mu.Lock()
-	defer l.mu.Unlock()
+	await(ctx, waiting, patience)
+	e.locals.keep(func(id string) bool { return r.Containers[id].asked != "" })
+	e.locals.mu.Lock()
+	defer e.locals.mu.Unlock()
 	for id := range r.listed {
-		c, ok := r.Containers[id]
-		if !ok {
-			continue
+		if c, ok := r.Containers[id]; ok {
+			c.LocalAddrs = nil
+			if k := e.locals.known[id]; k != nil {
+				c.LocalAddrs = k.value
+			}
+			r.Containers[id] = c
 		}
-		c.LocalAddrs = nil
-		if k := l.known[id]; k != nil {
-			c.LocalAddrs = k.addrs
-		}
-		r.Containers[id] = c
 	}
-	maps.DeleteFunc(l.known, func(id string, _ *knownLocals) bool { _, ok := r.Containers[id]; return !ok })
 }
 
-// askLocals asks in the background, unless the answer is known or asked for. It gives what
-// to wait for, nil if nothing new comes.
-func (e *Engine) askLocals(ctx context.Context, c *caller, of Container) *knownLocals {
-	l := e.locals
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	old := l.known[of.ID]
-	switch {
-	case of.asked == "":
-		delete(l.known, of.ID)
-		return nil
-	case old != nil && old.asked == of.asked && (!old.answered || old.err == nil || time.Since(old.at) < imageAgain):
-		return nil
-	}
-	k := &knownLocals{asked: of.asked, done: make(chan struct{})}
-	if old != nil {
-		k.addrs = old.addrs // what was given stays while the endpoint is made anew
-	}
-	l.known[of.ID] = k
-	go func() {
-		addrs, err := l.turn(ctx, c, of.ID)
-		l.mu.Lock()
-		news := err == nil && !maps.EqualFunc(k.addrs, addrs, slices.Equal)
-		if k.err, k.at, k.answered = err, time.Now(), true; err == nil {
-			k.addrs = addrs
-		}
-		l.mu.Unlock()
-		close(k.done)
-		if news {
-			e.hurry(map[string]struct{}{of.ID: {}})
-		}
-	}()
-	return k
-}
-
-func (l *locals) turn(ctx context.Context, c *caller, id string) (map[string][]netip.Addr, error) {
-	select {
-	case l.turns <- struct{}{}:
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	defer func() { <-l.turns }()
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
+// linkLocals asks the engine for the link-local addresses of a container.
+func (c *caller) linkLocals(ctx context.Context, id string) (locals, error) {
 	i, err := c.ContainerInspect(ctx, id)
 	if err != nil {
 		return nil, fmt.Errorf("inspect container %.12s: %w", id, err)
@@ -161,7 +97,7 @@ func (l *locals) turn(ctx context.Context, c *caller, id string) (map[string][]n
 	if i.ContainerJSONBase == nil || i.ID != id {
 		return nil, fmt.Errorf("inspect container %.12s: %w: it is about another one", id, errWrongAnswer)
 	}
-	out := map[string][]netip.Addr{}
+	out := locals{}
 	if i.NetworkSettings == nil {
 		return out, nil
 	}

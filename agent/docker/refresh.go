@@ -84,7 +84,11 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 	}
 	e.prove(ctx, &r, patience)
 	e.locate(ctx, &r, forLocals)
-	e.images.forget(r.Containers)
+	used := map[imageKey]bool{}
+	for _, c := range r.Containers {
+		used[c.image.imageKey] = true
+	}
+	e.images.keep(func(k imageKey) bool { return used[k] })
 	r.keep()
 	return r.View, nil
 }
