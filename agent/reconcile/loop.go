@@ -61,8 +61,8 @@ type Loop struct {
 	policing *policing
 	guarding *guarding
 	handover handover
-	// admitted are the ports that all rules were in the kernel for, by
-	// link.Port.Seen: they stay so when a later change fails.
+	// admitted are the ports that the guard let in, by link.Port.Seen: they stay so when a
+	// later change fails.
 	admitted    map[uint64]bool
 	endpointLog endpointLog
 

@@ -9,10 +9,12 @@ package reconcile
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
 	"netguard/agent/desired"
+	"netguard/agent/link"
 	"netguard/agent/observe"
 	"netguard/agent/pace"
 )
@@ -64,8 +66,18 @@ func (l *Loop) reconcile(ctx context.Context, s *State) {
 	l.shaping.apply(want.Endpoints, want.Links.Ports, want.Seen.Old)
 
 	// 4. Admit those for whom all of that holds.
-	ports := desired.GuardPorts(want.Endpoints, want.Site, func(d *desired.Endpoint) desired.Verdict { return l.admit(d, s.Policies) })
+	var admitted []uint64
+	ports := desired.GuardPorts(want.Endpoints, want.Site, func(d *desired.Endpoint) desired.Verdict {
+		verdict := l.admit(d, s.Policies)
+		if verdict == desired.Admit {
+			admitted = append(admitted, d.Port.Seen)
+		}
+		return verdict
+	})
 	l.guarding.apply(want.Site, l.guarding.isolated(ports, want.Closed, l.policing.holds), desired.Unmanaged(want.Endpoints))
+	if l.guarding.err == nil {
+		l.remember(admitted, want.Links.Ports)
+	}
 
 	// Last what takes long and nobody waits for.
 	l.look(ctx, want)
@@ -79,11 +91,9 @@ func (l *Loop) admit(d *desired.Endpoint, p *PolicyState) desired.Verdict {
 		return desired.Refuse
 	}
 	failing := l.shaping.fault(seen) != nil
-	if l.shaping.inForce(d) && l.policing.holds && !p.uncovered(d.Key) && !l.handover.blind() && !l.handover.waits(d) {
-		l.admitted[seen] = true
-	}
+	holds := l.shaping.inForce(d) && l.policing.holds && !p.uncovered(d.Key) && !l.handover.blind() && !l.handover.waits(d)
 	switch {
-	case l.admitted[seen]:
+	case holds, l.admitted[seen]:
 		return desired.Admit
 	case !l.policing.ever, l.handover.blind():
 		// What holds for it is what an earlier agent wrote.
@@ -93,6 +103,21 @@ func (l *Loop) admit(d *desired.Endpoint, p *PolicyState) desired.Verdict {
 		return desired.Leave
 	}
 	return desired.Refuse
+}
+
+// remember notes which ports the guard let in, and forgets those that are gone.
+func (l *Loop) remember(admitted []uint64, ports []link.Port) {
+	for _, seen := range admitted {
+		l.admitted[seen] = true
+	}
+	if len(l.admitted) <= len(ports) {
+		return
+	}
+	here := make(map[uint64]bool, len(ports))
+	for i := range ports {
+		here[ports[i].Seen] = true
+	}
+	maps.DeleteFunc(l.admitted, func(seen uint64, _ bool) bool { return !here[seen] })
 }
 
 // holdBoot closes the ports of the bridges of before a boot, until Docker has answered.

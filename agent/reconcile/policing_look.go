@@ -60,7 +60,7 @@ func (p *policing) verify(ctx context.Context) {
 	p.by, p.doubt = nil, false
 	p.rest()
 	if len(drift.Changes) > 0 {
-		p.dirty, p.cutting.doubted = true, true
+		p.dirty, p.holds, p.cutting.doubted = true, false, true
 		p.check.Now()
 	}
 	if !now.Before(p.bridges.contest.until()) {

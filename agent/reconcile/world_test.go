@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -53,7 +54,7 @@ type world struct {
 	sends      map[int]bool // ports from which frames pass, by ifindex
 	was        map[int]bool // ports that were admitted with reason
 	hurt       map[int]bool // ports whose limits somebody may have changed, by ifindex
-	damage     bool         // somebody else changed rules or limits, and they are not put back yet
+	damage     bool         // somebody else changed rules, and the agent does not know it yet
 	fails      func(at string, port int) error
 	trace      []string
 }
@@ -187,6 +188,18 @@ func (l limits) Sweep(keep func(int) bool) (int, error) {
 	return l.w.tc.Sweep(func(own int) bool { return keep(byOwn[own]) })
 }
 
+// looked is the plane of rules. What it says of them the agent knows from then on.
+type looked struct {
+	*iptablestest.Driver
+	w *world
+}
+
+func (l looked) Verify(ctx context.Context) (iptables.Drift, error) {
+	drift, err := l.Driver.Verify(ctx)
+	l.w.damage = l.w.damage && (err != nil || len(drift.Changes) == 0)
+	return drift, err
+}
+
 // failing is asked before each step of each plane. It looks at what passes by now.
 func (w *world) failing(at string, port int) error {
 	w.watch(at)
@@ -255,7 +268,7 @@ func (w *world) start() {
 	catalog := func() *netpolicy.Catalog { return w.catalog }
 	rules := w.rules.Open()
 	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelError + 1}))
-	w.loop = NewLoop(Parts{Log: log, Shape: limits{w}, Guard: w.guard.Open(), Policy: rules, Connections: rules, Links: &w.links, Notices: &w.notices,
+	w.loop = NewLoop(Parts{Log: log, Shape: limits{w}, Guard: w.guard.Open(), Policy: looked{rules, w}, Connections: rules, Links: &w.links, Notices: &w.notices,
 		BootCache: OpenBootCache("", log), Config: cfg, Catalog: catalog, Clock: func() time.Time { return w.now }})
 	w.loop.Observes(&w.docker)
 	w.loop.Alerted(noAlerts{})
@@ -481,10 +494,7 @@ func (w *world) ruled(e *desired.Endpoint, r *desired.Ruling) string {
 // rules are not in the kernel, or that is nobody's.
 func (w *world) watch(at string) {
 	w.t.Helper()
-	if w.damage && w.intact() {
-		w.damage = false
-		clear(w.hurt)
-	}
+	w.damage = w.damage && !(at == "turn" && w.intact())
 	var want *desired.State
 	for _, p := range w.links.view.Ports {
 		before := w.sends[p.Index]
@@ -504,13 +514,11 @@ func (w *world) watch(at string) {
 			continue
 		}
 		e := want.Endpoints[i]
-		if w.was[p.Index] = true; w.damage {
-			continue // the agent may not know it yet
-		}
-		if steps := w.limited(e); len(steps) > 0 {
+		w.was[p.Index] = true
+		if steps := w.limited(e); len(steps) > 0 && !w.hurt[p.Index] {
 			w.t.Errorf("%s: %s sends, and its limits lack %v", at, e.Container.Name, steps)
 		}
-		if why := w.ruled(e, want.Ruling); why != "" {
+		if why := w.ruled(e, want.Ruling); why != "" && !w.damage {
 			w.t.Errorf("%s: %s sends, and %s", at, e.Container.Name, why)
 		}
 		if len(e.Wrong) > 0 {
@@ -521,16 +529,17 @@ func (w *world) watch(at string) {
 
 // intact tells whether what somebody else changed is put back.
 func (w *world) intact() bool {
-	if _, all := w.rules.InForce(); !all {
-		return false
-	}
 	want := w.wanted()
 	for _, e := range want.Endpoints {
-		if e.Port != nil && w.hurt[e.Port.Index] && len(w.limited(e)) > 0 || !w.handedOver(e, want.Ruling) {
+		if !w.handedOver(e, want.Ruling) {
 			return false
 		}
+		if e.Port != nil && w.hurt[e.Port.Index] && len(w.limited(e)) == 0 {
+			delete(w.hurt, e.Port.Index)
+		}
 	}
-	return true
+	_, all := w.rules.InForce()
+	return all
 }
 
 // handedOver tells whether an endpoint's frames within its bridge meet the rules, if they
