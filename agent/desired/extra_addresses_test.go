@@ -116,7 +116,7 @@ func TestExtraAddresses(t *testing.T) {
 			if len(d.Wrong) > 0 {
 				t.Errorf("it is quarantined: %q", d.Wrong)
 			}
-			if got := Parties(desires); slices.ContainsFunc(got[2:], func(e netpolicy.Endpoint) bool { return len(e.Extra)+len(e.Away) > 0 }) {
+			if got, _ := new(compiler).parties(desires); slices.ContainsFunc(got[2:], func(e netpolicy.Endpoint) bool { return len(e.Extra)+len(e.Away) > 0 }) {
 				t.Errorf("others have %+v", got[2:])
 			}
 		})
@@ -172,7 +172,7 @@ func TestAnswers(t *testing.T) {
 			if len(desires[1].answers)+len(desires[2].answers) > 0 {
 				t.Errorf("and others under %v, %v", desires[1].answers, desires[2].answers)
 			}
-			if ps := Parties(desires); len(ps[0].Extra)+len(ps[0].Away) > 0 || len(homes(desires)) != 3 {
+			if ps, _ := new(compiler).parties(desires); len(ps[0].Extra)+len(ps[0].Away) > 0 || len(homes(desires)) != 3 {
 				t.Errorf("%+v, %v", ps[0], homes(desires))
 			}
 		})

@@ -91,7 +91,7 @@ func TestLabelsOfImages(t *testing.T) {
 		c := imaged(netpolicy.LabelProject, "shop", netpolicy.LabelService, "api")
 		d := one(c, config.Config{})
 		d.Sharers = []docker.Container{unread}
-		p := Parties([]*Endpoint{d})[0]
+		p := d.party()
 		if p.Project != "shop" || p.Service != "api" || !p.Inherited[netpolicy.LabelService] || p.Shared[0].Unproven == "" {
 			t.Errorf("%+v", p)
 		}

@@ -10,32 +10,25 @@ import (
 	"netguard/netpolicy/guard"
 )
 
-// Parties gives the endpoints as policies see them, in the same order.
-func Parties(desires []*Endpoint) []netpolicy.Endpoint {
-	out := make([]netpolicy.Endpoint, len(desires))
-	for i, d := range desires {
-		out[i] = d.party()
-	}
-	return out
-}
-
-// parties gives the endpoints as policies see them, and tells whether any is another one
-// than in the last ruling. Those that are not share what they came to then.
+// parties gives the endpoints as policies see them, in the same order, and tells whether any
+// is another one than in the last ruling. Those that are not share what they came to then.
 func (c *compiler) parties(desires []*Endpoint) (out []netpolicy.Endpoint, others bool) {
-	was := c.last.Endpoints
-	known := make(map[*Endpoint]int, len(c.desires))
+	last, known := c.last, make(map[*Endpoint]int, len(c.desires))
+	if last == nil {
+		last = &Ruling{}
+	}
 	for i, d := range c.desires {
 		known[d] = i
 	}
-	out, others = make([]netpolicy.Endpoint, len(desires)), len(desires) != len(was)
+	out, others = make([]netpolicy.Endpoint, len(desires)), len(desires) != len(last.Endpoints)
 	for i, d := range desires {
 		if j, ok := known[d]; ok {
-			out[i], others = was[j], others || i != j
+			out[i], others = last.Endpoints[j], others || i != j
 			continue
 		}
 		out[i] = d.party()
-		if !others && c.last.places[i] == d.place() && reflect.DeepEqual(was[i], out[i]) {
-			out[i] = was[i]
+		if !others && last.places[i] == d.place() && reflect.DeepEqual(last.Endpoints[i], out[i]) {
+			out[i] = last.Endpoints[i]
 			continue
 		}
 		others = true

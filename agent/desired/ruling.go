@@ -40,9 +40,9 @@ type place struct {
 
 func (d *Endpoint) place() place { return place{d.Key, d.Network.Bridge} }
 
-// Rule compiles. Where the operator lets labels name addresses of other networks, a
+// rule compiles. Where the operator lets labels name addresses of other networks, a
 // container is told by its bridge as well. It is pure.
-func Rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, desires []*Endpoint, ps []netpolicy.Endpoint, byBridge bool, held map[netpolicy.Holding]bool, builtIn ...netpolicy.Policy) *Ruling {
+func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, desires []*Endpoint, ps []netpolicy.Endpoint, byBridge bool, held map[netpolicy.Holding]bool, builtIn ...netpolicy.Policy) *Ruling {
 	r := &Ruling{catalog: catalog, BuiltIn: builtIn, Endpoints: ps, ByBridge: byBridge, States: map[endpoint.Key]netpolicy.State{},
 		Within: map[endpoint.Key]bool{}, Bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}, named: map[endpoint.Key][]netip.Prefix{}}
 	r.Rules = compiler.Compile(netpolicy.World{Endpoints: ps, Policies: append(slices.Clip(catalog.Policies()), builtIn...), Broken: catalog.Broken(), Places: byBridge, Held: held})
@@ -67,6 +67,11 @@ func Rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, desires []*E
 	return r
 }
 
+// Rule gives the ruling about some endpoints.
+func Rule(catalog *netpolicy.Catalog, endpoints []*Endpoint) *Ruling {
+	return new(compiler).compile(catalog, endpoints, false, 0)
+}
+
 // compiler makes rulings, a new one only where it would be another one than before.
 type compiler struct {
 	policies netpolicy.Compiler
@@ -81,20 +86,16 @@ func (c *compiler) compile(catalog *netpolicy.Catalog, desires []*Endpoint, byBr
 	if same && slices.Equal(c.desires, desires) {
 		return c.last
 	}
-	var ps []netpolicy.Endpoint
+	ps, others := c.parties(desires)
+	if c.desires = desires; same && !others {
+		return c.last
+	}
 	var held map[netpolicy.Holding]bool
 	if c.last != nil {
-		var others bool
-		if ps, others = c.parties(desires); !others && same {
-			c.desires = desires
-			return c.last
-		}
 		held = c.last.Held
-	} else {
-		ps = Parties(desires)
 	}
-	c.desires, c.swarm = desires, swarm
-	c.last = Rule(&c.policies, catalog, desires, ps, byBridge, held, builtIn(swarm)...)
+	c.swarm = swarm
+	c.last = rule(&c.policies, catalog, desires, ps, byBridge, held, builtIn(swarm)...)
 	return c.last
 }
 

@@ -33,8 +33,8 @@ type Site struct {
 	watches bool // what is refused is to be let pass
 }
 
-// Port is a port as nothing is known of it, quarantined, if its bridge is managed.
-func (s Site) Port(p link.Port) (guard.Port, bool) {
+// port is a port as nothing is known of it, quarantined, if its bridge is managed.
+func (s Site) port(p link.Port) (guard.Port, bool) {
 	bridge, ok := s.Managed[p.MasterName]
 	g := guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge.Index, BridgeName: p.MasterName, Guarded: true}
 	if s.isOwn(p) {
@@ -52,9 +52,9 @@ func GuardPorts(desires []*Endpoint, here Site, ask func(*Endpoint) Verdict) []g
 			byPort[d.Port.Index] = d
 		}
 	}
-	out := append(make([]guard.Port, 0, len(here.Ports)), here.Trusted()...)
+	out := append(make([]guard.Port, 0, len(here.Ports)), here.trusted()...)
 	for _, p := range here.Ports {
-		g, ok := here.Port(p)
+		g, ok := here.port(p)
 		if !ok {
 			continue
 		}

@@ -112,8 +112,8 @@ func (s Site) Others() []link.Port {
 	return slices.DeleteFunc(slices.Clone(s.Ports), s.isOwn)
 }
 
-// Trusted gives the ports of managed bridges that are no veths: nobody guards them.
-func (s Site) Trusted() []guard.Port {
+// trusted gives the ports of managed bridges that are no veths: nobody guards them.
+func (s Site) trusted() []guard.Port {
 	var out []guard.Port
 	for _, d := range s.Devices {
 		if bridge, ok := s.Managed[d.MasterName]; ok {

@@ -58,25 +58,19 @@ func (g *guarding) hear(h link.Hint) {
 		return
 	}
 	g.hints.Wake()
-	for index := range h.Links {
-		if g.look.Links == nil {
-			g.look.Links = map[int]struct{}{}
-		}
-		g.look.Links[index] = struct{}{}
-	}
-	for mac := range h.MACs {
-		if g.look.MACs == nil {
-			g.look.MACs = map[guard.MAC]struct{}{}
-		}
-		g.look.MACs[guard.MAC(mac)] = struct{}{}
-	}
-	for n := range h.Neighbours {
-		if g.look.Neighbours == nil {
-			g.look.Neighbours = map[guard.Neighbour]struct{}{}
-		}
-		g.look.Neighbours[guard.Neighbour{Bridge: n.Link, Addr: n.Addr}] = struct{}{}
-	}
+	note(&g.look.Links, h.Links, func(index int) int { return index })
+	note(&g.look.MACs, h.MACs, func(m link.MAC) guard.MAC { return guard.MAC(m) })
+	note(&g.look.Neighbours, h.Neighbours, func(n link.Neighbour) guard.Neighbour { return guard.Neighbour{Bridge: n.Link, Addr: n.Addr} })
 	g.look.Full = g.look.Full || h.Full
+}
+
+func note[From, To comparable](set *map[To]struct{}, from map[From]struct{}, as func(From) To) {
+	if *set == nil && len(from) > 0 {
+		*set = make(map[To]struct{}, len(from))
+	}
+	for key := range from {
+		(*set)[as(key)] = struct{}{}
+	}
 }
 
 // next is when there is something to look at though nothing else is wanted.
@@ -170,34 +164,29 @@ func (g *guarding) closeUnknown(here desired.Site) {
 	for _, p := range g.wish.Ports {
 		known[p.Index] = struct{}{}
 	}
-	var unknown []guard.Port
+	var unknown []link.Port
 	for _, p := range here.Ports {
 		if _, is := known[p.Index]; is {
 			continue
 		}
-		if port, ok := here.Port(p); ok {
-			unknown = append(unknown, port)
-		}
+		unknown = append(unknown, p)
 	}
 	// The first time there is no wish yet, and what an earlier agent admitted
 	// must not be closed.
 	if g.wish.Ports != nil && len(unknown) > 0 {
-		g.apply(here, slices.Concat(g.wish.Ports, unknown), g.wish.Taken)
+		only := here
+		only.Ports, only.Devices = unknown, nil
+		if closed := desired.GuardPorts(nil, only, nil); len(closed) > 0 {
+			g.apply(here, slices.Concat(g.wish.Ports, closed), g.wish.Taken)
+		}
 	}
 }
 
 // closeAll closes all ports of bridges of before, while nobody can say whose they are.
 func (g *guarding) closeAll(here desired.Site) {
-	if len(here.Managed) == 0 {
-		return
+	if len(here.Managed) > 0 {
+		g.apply(here, desired.GuardPorts(nil, here, nil), nil)
 	}
-	wish := slices.Concat([]guard.Port{}, here.Trusted())
-	for _, p := range here.Ports {
-		if port, ok := here.Port(p); ok {
-			wish = append(wish, port)
-		}
-	}
-	g.apply(here, wish, nil)
 }
 
 // isolate keeps broadcasts from ports at once, before the rules that close them are in

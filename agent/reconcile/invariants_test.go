@@ -58,6 +58,7 @@ func story(w *world) {
 // TestFailureAtEachStep has each step of each plane fail, once and for as long as the story
 // goes on.
 func TestFailureAtEachStep(t *testing.T) {
+	t.Parallel()
 	count := 0
 	w := newWorld(t)
 	w.fails = func(string, int) error { count++; return nil }
@@ -146,7 +147,8 @@ func TestFailureOfOne(t *testing.T) {
 
 // TestAnyWay lets anything happen in any order.
 func TestAnyWay(t *testing.T) {
-	first, n := uint64(0), uint64(30)
+	t.Parallel()
+	first, n := uint64(0), uint64(20)
 	if text := os.Getenv("NETGUARD_SEED"); text != "" { // to see one again
 		seed, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {

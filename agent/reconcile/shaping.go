@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -27,21 +28,19 @@ type shaping struct {
 	gone func(index int) bool
 	now  func() time.Time
 
-	ports   map[uint64]*shaped           // by link.Port.Seen
-	wanted  map[uint64]*desired.Endpoint // at the last apply, by link.Port.Seen too
-	version int                          // counts what may let somebody in
-	ifbs    map[int]int                  // the veths behind IFBs, by their ifindexes
-	all     bool                         // every port is to be compared with the kernel
-	due     map[int]struct{}             // the ports that are, by ifindex
-	orphans map[int]struct{}             // veths that are gone, and may have left an IFB
-	// sweep says that IFBs without a port may be left, which are looked for after sweepAt.
-	sweep     bool
-	sweepAt   time.Time
-	sweepWait time.Duration
-	look      pace.Pace // at what is due
-	round     pace.Pace // at the next ports without any reason
-	last      uint64    // the port that was looked at last in this round
-	begun     bool      // otherwise nobody knows yet whose the ports are
+	ports     map[uint64]*shaped           // by link.Port.Seen
+	wanted    map[uint64]*desired.Endpoint // at the last apply, by link.Port.Seen too
+	version   int                          // counts what may let somebody in
+	ifbs      map[int]int                  // the veths behind IFBs, by their ifindexes
+	all       bool                         // every port is to be compared with the kernel
+	contested map[uint64]bool              // ports about which there is contention, by link.Port.Seen
+	due       map[int]struct{}             // the ports that are, by ifindex
+	orphans   map[int]struct{}             // veths that are gone, and may have left an IFB
+	sweep     pace.Pace                    // for IFBs without a port, while some may be left
+	look      pace.Pace                    // at what is due
+	round     pace.Pace                    // at the next ports without any reason
+	last      uint64                       // the port that was looked at last in this round
+	begun     bool                         // otherwise nobody knows yet whose the ports are
 }
 
 // shaped is what is known of one port.
@@ -64,6 +63,8 @@ func newShaping(log *slog.Logger, plane ShapePlane, gone func(int) bool, now fun
 	// Reasons of one moment, netguard's own among them, are answered together. Where
 	// reading takes long, it takes no more than a tenth of the time.
 	s.look = pace.Pace{Gather: verifySoon, Share: verifyShare, MinRetry: minFailing, MaxRetry: maxFailing, Clock: now}
+	s.sweep = pace.Pace{MinRetry: minFailing, MaxRetry: maxFailing, Clock: now}
+	s.sweep.Begin()
 	s.round = pace.Pace{Every: roundEvery, Clock: now}
 	s.anew()
 	return s
@@ -71,7 +72,7 @@ func newShaping(log *slog.Logger, plane ShapePlane, gone func(int) bool, now fun
 
 // anew forgets all that is known.
 func (s *shaping) anew() {
-	s.ports, s.ifbs, s.all = map[uint64]*shaped{}, map[int]int{}, true
+	s.ports, s.contested, s.ifbs, s.all = map[uint64]*shaped{}, map[uint64]bool{}, map[int]int{}, true
 	s.due, s.orphans = map[int]struct{}{}, map[int]struct{}{}
 	s.look.Now()
 }
@@ -122,17 +123,9 @@ func (s *shaping) unread(p *link.Port) bool {
 	return due || s.all || r == nil || !r.known
 }
 
-// contests are the contentions about limits that go on.
-func (s *shaping) contests() []*contention {
-	var on []uint64
-	for seen, r := range s.ports {
-		if r.contest.on() {
-			on = append(on, seen)
-		}
-	}
-	slices.Sort(on)
-	var out []*contention
-	for _, seen := range on {
+// contests are the contentions about limits that go on, of the oldest port first.
+func (s *shaping) contests() (out []*contention) {
+	for _, seen := range slices.Sorted(maps.Keys(s.contested)) {
 		out = append(out, &s.ports[seen].contest)
 	}
 	return out
@@ -185,6 +178,7 @@ func (s *shaping) apply(desires []*desired.Endpoint, ports []link.Port, old uint
 			continue
 		}
 		delete(s.ports, seen)
+		delete(s.contested, seen)
 		delete(s.ifbs, r.ifb)
 		if r.leads {
 			s.orphans[r.index] = struct{}{}

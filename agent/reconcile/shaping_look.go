@@ -87,7 +87,7 @@ func (s *shaping) again(p *link.Port, at time.Time) {
 // clear deletes the IFBs of ports that are gone. What cannot be deleted is tried again, and
 // holds up nothing else.
 func (s *shaping) clear(ports []link.Port, wanted map[uint64]*desired.Endpoint, all bool, orphans map[int]struct{}) {
-	sweeps := all || s.sweep && !s.now().Before(s.sweepAt)
+	sweeps := all || s.sweep.Due()
 	if !sweeps && len(orphans) == 0 {
 		return
 	}
@@ -114,11 +114,12 @@ func (s *shaping) clear(ports []link.Port, wanted map[uint64]*desired.Endpoint, 
 	switch {
 	case err != nil:
 		s.log.Error("IFBs without a port cannot be deleted; trying again", "error", err)
-		s.sweep, s.sweepWait = true, min(max(2*s.sweepWait, minFailing), maxFailing)
-		s.sweepAt = s.now().Add(s.sweepWait)
-		s.look.By(s.sweepAt)
+		s.sweep.Begin()
+		s.sweep.Failed()
+		s.look.By(s.sweep.Next())
 	case sweeps:
-		s.sweep, s.sweepWait = false, 0
+		s.sweep.Begin()
+		s.sweep.Done()
 	}
 }
 
@@ -150,7 +151,8 @@ func (s *shaping) settle(p *link.Port, d *desired.Endpoint, have tc.Port) {
 	if known != r.known || (was == nil) != (err == nil) {
 		s.version++
 	}
-	if r.contest.on() {
+	if delete(s.contested, p.Seen); r.contest.on() {
+		s.contested[p.Seen] = true
 		s.again(p, r.contest.next(began, began.Add(verifyEvery)))
 	}
 	if err == nil {

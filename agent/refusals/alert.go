@@ -123,13 +123,19 @@ func (a *alerts) pass(now time.Time, desires []*desired.Endpoint, unadmitted fun
 	}
 	// After the counters: what is counted was handed over before.
 	taken := a.claims.take()
-	here := map[int]*alerting{}
+	claimed, here := map[int]bool{}, map[int]*alerting{}
+	for key := range taken {
+		claimed[key.port] = true
+	}
 	for _, d := range desires {
 		if d.Port == nil {
 			continue
 		}
 		index := d.Port.Index
 		p := a.ports[index]
+		if p == nil && counts[index] == (guard.Violations{}) && !claimed[index] {
+			continue // it is as nearly all are
+		}
 		if p == nil {
 			p = &alerting{told: a.base[index], logged: a.base[index], fresh: map[string]events.Claim{}, first: map[string]events.Claim{}}
 		}
@@ -145,7 +151,9 @@ func (a *alerts) pass(now time.Time, desires []*desired.Endpoint, unadmitted fun
 		a.port(now, d, p, counts[index])
 	}
 	a.ports = here
-	a.withheld.pass(a, now, counts, unadmitted())
+	if len(counts)+len(a.withheld.ports) > 0 {
+		a.withheld.pass(a, now, counts, unadmitted())
+	}
 }
 
 // port tells what is new of one port.

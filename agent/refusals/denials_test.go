@@ -55,7 +55,7 @@ deny: [{egress: {to: [{cidr: 169.254.169.254/32}]}}]
 			Container: docker.Container{Name: name, ID: "id-" + name, Ports: ports[name]}, Network: docker.Network{Name: "front"},
 			Attachment: docker.Attachment{IPv4: a}, Port: &link.Port{Name: "veth-" + name}}})
 	}
-	s := &reconcile.State{Want: &desired.State{Endpoints: desires}, Policies: &reconcile.PolicyState{Ruling: desired.Rule(new(netpolicy.Compiler), &catalog, desires, desired.Parties(desires), false, nil)}}
+	s := &reconcile.State{Want: &desired.State{Endpoints: desires}, Policies: &reconcile.PolicyState{Ruling: desired.Rule(&catalog, desires)}}
 	hub := &events.Hub{}
 	watch := hub.Subscribe(nil)
 	t.Cleanup(watch.Close)
