@@ -16,7 +16,7 @@ import (
 var modes = []string{control.ModeEnforce, control.ModeMonitor}
 
 func newAgent(g *globals) *cobra.Command {
-	var policyDir, metrics, mode string
+	var metrics, mode string
 	cmd := &cobra.Command{
 		Use:   "agent",
 		Short: "Run the agent that enforces, until it is told to end",
@@ -35,7 +35,7 @@ adopts it.`,
 		Args: cobra.NoArgs,
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&policyDir, "policy-dir", "", "`directory` of policy files (default: policy_dir of the configuration, else "+config.DefaultPolicyDir+")")
+	policyDir := policyDirFlag(cmd)
 	flags.StringVar(&metrics, "metrics", "", "`address` for Prometheus, \"\" for none (default: metrics of the configuration, else "+config.DefaultMetrics+")")
 	flags.StringVar(&mode, "mode", modes[0], "enforce, or monitor: what the guard and policies would refuse is counted, logged and passes; bandwidth limits stay in force")
 	cmd.RegisterFlagCompletionFunc("mode", cobra.FixedCompletions(modes, cobra.ShellCompDirectiveNoFileComp))
@@ -45,8 +45,8 @@ adopts it.`,
 		}
 		overrides := g.overrides(cmd)
 		if flags.Changed("policy-dir") {
-			policyDir = absolute(policyDir)
-			overrides.PolicyDir = &policyDir
+			dir := absolute(*policyDir)
+			overrides.PolicyDir = &dir
 		}
 		if flags.Changed("metrics") {
 			overrides.Metrics = &metrics

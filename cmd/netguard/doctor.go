@@ -3,10 +3,8 @@ package main
 import (
 	"context"
 	"errors"
-	"io"
 	"io/fs"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -15,10 +13,7 @@ import (
 	"netguard/agent/doctor"
 )
 
-var doctorOutputs = []string{"table", "json", "yaml"}
-
 func newDoctor(g *globals) *cobra.Command {
-	var output, dir string
 	cmd := &cobra.Command{
 		Use:   "doctor",
 		Short: "Tell what this host supports, what conflicts, and the remedy",
@@ -36,24 +31,21 @@ something failed, and 0 otherwise.`,
   netguard doctor -o json | jq -r '.checks[] | select(.result != "ok") | "\(.name): \(.remedy)"'`,
 		Args: cobra.NoArgs,
 	}
-	flags := cmd.Flags()
-	flags.StringVarP(&output, "output", "o", doctorOutputs[0], strings.Join(doctorOutputs, ", "))
-	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(doctorOutputs, cobra.ShellCompDirectiveNoFileComp))
-	flags.StringVar(&dir, "policy-dir", "", "`directory` of policy files (default: policy_dir of the configuration, else "+config.DefaultPolicyDir+")")
-	cmd.MarkFlagDirname("policy-dir")
+	output, check := outputFlag(cmd, "table", "json", "yaml")
+	dir := policyDirFlag(cmd)
 	cmd.RunE = verb(func(cmd *cobra.Command, _ []string) error {
-		if !slices.Contains(doctorOutputs, output) {
-			return usage("--output is %q: it is one of %s", output, strings.Join(doctorOutputs, ", "))
+		if err := check(); err != nil {
+			return err
 		}
 		cfg, file, err := g.examine(cmd)
 		if err != nil {
 			return err
 		}
-		named := flags.Changed("policy-dir")
+		named := cmd.Flags().Changed("policy-dir")
 		if !named {
-			dir = cfg.PolicyDir
+			*dir = cfg.PolicyDir
 		}
-		policies, err := examinePolicies(cmd.Context(), dir, named)
+		policies, err := examinePolicies(cmd.Context(), *dir, named)
 		if err != nil {
 			return err
 		}
@@ -63,7 +55,8 @@ something failed, and 0 otherwise.`,
 		}
 		facts.Config, facts.Policies = file, policies
 		report := doctor.Judge(facts)
-		if err := writeReport(screenOf(cmd.OutOrStdout()), output, report); err != nil {
+		to := screenOf(cmd.OutOrStdout())
+		if err := writeAnswer(to, *output, report, func() string { return reportText(report, to.view()) }); err != nil {
 			return err
 		}
 		if report.Result == doctor.Fail {
@@ -108,15 +101,4 @@ func examinePolicies(ctx context.Context, dir string, named bool) (doctor.Files,
 		out.Faults = append(out.Faults, f.Error())
 	}
 	return out, nil
-}
-
-func writeReport(to screen, output string, r doctor.Report) error {
-	switch output {
-	case "json":
-		return writeJSON(to, r, "  ")
-	case "yaml":
-		return writeYAML(to, r)
-	}
-	_, err := io.WriteString(to, reportText(r, view{width: to.width(), colour: to.colour}))
-	return err
 }

@@ -47,7 +47,7 @@ The exit code is 0 when every answer is ALLOWED, and 1 otherwise.`,
 		},
 		ValidArgsFunction: g.completeParties,
 	}
-	output, check := textOutput(cmd)
+	output, check := outputFlag(cmd, "text", "json", "yaml")
 	cmd.RunE = verb(func(cmd *cobra.Command, args []string) error {
 		if err := check(); err != nil {
 			return err
@@ -71,8 +71,7 @@ The exit code is 0 when every answer is ALLOWED, and 1 otherwise.`,
 			return err
 		}
 		to := screenOf(cmd.OutOrStdout())
-		text := func() string { return explanationText(e, view{width: to.width(), colour: to.colour}) }
-		if err := writeAnswer(to, *output, e, text); err != nil {
+		if err := writeAnswer(to, *output, e, func() string { return explanationText(e, to.view()) }); err != nil {
 			return err
 		}
 		if !e.Allowed {

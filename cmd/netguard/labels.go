@@ -24,7 +24,7 @@ quarantined. It works without an agent.`,
 			return label.Keys(), cobra.ShellCompDirectiveNoFileComp
 		},
 	}
-	output, check := textOutput(cmd)
+	output, check := outputFlag(cmd, "text", "json", "yaml")
 	cmd.RunE = verb(func(cmd *cobra.Command, args []string) error {
 		if err := check(); err != nil {
 			return err

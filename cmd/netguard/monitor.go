@@ -16,13 +16,10 @@ import (
 	"netguard/agent/control"
 )
 
-var monitorOutputs = []string{"table", "json"}
-
 // again is how long monitor waits for an agent that is away.
 const again = time.Second
 
 func newMonitor(g *globals) *cobra.Command {
-	var output string
 	cmd := &cobra.Command{
 		Use:   "monitor [CONTAINER...]",
 		Short: "Show what is refused, live: violations and denied connections, by name",
@@ -51,18 +48,17 @@ that are not read in time are dropped, and a line says how many.`,
   netguard monitor -o json | jq -r 'select(.type == "denied") | "\(.to.container) \(.service)"'`,
 		ValidArgsFunction: g.completeContainers,
 	}
-	cmd.Flags().StringVarP(&output, "output", "o", monitorOutputs[0], strings.Join(monitorOutputs, ", "))
-	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(monitorOutputs, cobra.ShellCompDirectiveNoFileComp))
+	output, check := outputFlag(cmd, "table", "json")
 	cmd.RunE = verb(func(cmd *cobra.Command, names []string) error {
-		if !slices.Contains(monitorOutputs, output) {
-			return usage("--output is %q: it is one of %s", output, strings.Join(monitorOutputs, ", "))
+		if err := check(); err != nil {
+			return err
 		}
 		cfg, err := g.load(cmd)
 		if err != nil {
 			return err
 		}
 		client := control.NewClient(cfg.Socket)
-		m := monitor{output: output, screen: screenOf(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(), wait: again, zone: time.Local,
+		m := monitor{output: *output, screen: screenOf(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(), wait: again, zone: time.Local,
 			watch: func(ctx context.Context, ready func(), f func(control.Event) error) error {
 				return client.Events(ctx, names, ready, f)
 			},

@@ -16,7 +16,6 @@ import (
 )
 
 func newPlan(g *globals) *cobra.Command {
-	var dir string
 	cmd := &cobra.Command{
 		Use:   "plan",
 		Short: "Tell what policy files would change, changing nothing",
@@ -39,9 +38,8 @@ otherwise, whether anything changes or not.`,
   netguard policy plan --policy-dir . -o json | jq -e '.connections | all(.allowed)'`,
 		Args: cobra.NoArgs,
 	}
-	cmd.Flags().StringVar(&dir, "policy-dir", "", "`directory` of policy files (default: policy_dir of the configuration, else "+config.DefaultPolicyDir+")")
-	cmd.MarkFlagDirname("policy-dir")
-	output, check := textOutput(cmd)
+	dir := policyDirFlag(cmd)
+	output, check := outputFlag(cmd, "text", "json", "yaml")
 	cmd.RunE = verb(func(cmd *cobra.Command, _ []string) error {
 		if err := check(); err != nil {
 			return err
@@ -52,9 +50,9 @@ otherwise, whether anything changes or not.`,
 			return err
 		}
 		if !named {
-			dir = cfg.PolicyDir
+			*dir = cfg.PolicyDir
 		}
-		files, err := readPolicyDir(cmd.Context(), dir, named)
+		files, err := readPolicyDir(cmd.Context(), *dir, named)
 		if err != nil {
 			return err
 		}
@@ -64,14 +62,14 @@ otherwise, whether anything changes or not.`,
 			return errNotFine
 		}
 		if len(files.sources) == 0 {
-			complain(cmd.ErrOrStderr(), fmt.Errorf("%s has no policy files (*.yaml, *.yml): this is what having none would change", dir))
+			complain(cmd.ErrOrStderr(), fmt.Errorf("%s has no policy files (*.yaml, *.yml): this is what having none would change", *dir))
 		}
 		d, err := control.NewClient(cfg.Socket).Plan(cmd.Context(), files.sources)
 		if err != nil {
 			return err
 		}
 		to := screenOf(cmd.OutOrStdout())
-		return writeAnswer(to, *output, d, func() string { return deltaText(d, view{width: to.width(), colour: to.colour}) })
+		return writeAnswer(to, *output, d, func() string { return deltaText(d, to.view()) })
 	})
 	return cmd
 }
@@ -87,6 +85,13 @@ func (g *globals) loadFor(cmd *cobra.Command, dirNamed bool) (config.Config, err
 		return config.Config{}, err
 	}
 	return cfg.With(g.overrides(cmd))
+}
+
+// policyDirFlag adds the flag --policy-dir.
+func policyDirFlag(cmd *cobra.Command) *string {
+	dir := cmd.Flags().String("policy-dir", "", "`directory` of policy files (default: policy_dir of the configuration, else "+config.DefaultPolicyDir+")")
+	cmd.MarkFlagDirname("policy-dir")
+	return dir
 }
 
 // readPolicyDir reads a policy directory. One that nobody named need not be
@@ -121,19 +126,12 @@ func deltaText(d netpolicy.Delta, v view) string {
 			containers.add(same, c.Sentence, v)
 		}
 	}
+	signs := map[bool]cell{true: plus, false: minus}
 	for _, c := range d.Connections {
-		if c.Allowed {
-			connections.add(plus, c.Sentence, v)
-		} else {
-			connections.add(minus, c.Sentence, v)
-		}
+		connections.add(signs[c.Allowed], c.Sentence, v)
 	}
 	for _, c := range d.Published {
-		if c.Allowed {
-			connections.add(plus, c.Sentence, v)
-		} else {
-			connections.add(minus, c.Sentence, v)
-		}
+		connections.add(signs[c.Allowed], c.Sentence, v)
 	}
 	for _, c := range []*changes{&containers, &connections} {
 		if c.lines.Len() > 0 {

@@ -1,12 +1,6 @@
 package main
 
-import (
-	"io"
-	"slices"
-	"strings"
-
-	"github.com/spf13/cobra"
-)
+import "github.com/spf13/cobra"
 
 // newPolicy is the heading over the verbs about policies.
 func newPolicy(g *globals) *cobra.Command {
@@ -24,31 +18,4 @@ change. None of them changes anything.`,
 	}
 	cmd.AddCommand(newValidate(), newExplain(g), newPlan(g))
 	return cmd
-}
-
-var textOutputs = []string{"text", "json", "yaml"}
-
-// textOutput adds the flag --output, and gives what checks it.
-func textOutput(cmd *cobra.Command) (output *string, check func() error) {
-	output = cmd.Flags().StringP("output", "o", textOutputs[0], strings.Join(textOutputs, ", "))
-	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(textOutputs, cobra.ShellCompDirectiveNoFileComp))
-	return output, func() error {
-		if !slices.Contains(textOutputs, *output) {
-			return usage("--output is %q: it is one of %s", *output, strings.Join(textOutputs, ", "))
-		}
-		return nil
-	}
-}
-
-// writeAnswer writes an answer as the flag --output says; text is how people read
-// it.
-func writeAnswer(to io.Writer, output string, answer any, text func() string) error {
-	switch output {
-	case "json":
-		return writeJSON(to, answer, "  ")
-	case "yaml":
-		return writeYAML(to, answer)
-	}
-	_, err := io.WriteString(to, text())
-	return err
 }

@@ -40,6 +40,9 @@ func screenOf(w io.Writer) screen {
 	}
 }
 
+// view is how a text is shown there.
+func (s screen) view() view { return view{width: s.width(), colour: s.colour} }
+
 func (s screen) width() int {
 	if s.size == nil {
 		return usualWidth

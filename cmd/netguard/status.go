@@ -1,28 +1,19 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
-	"fmt"
-	"io"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.yaml.in/yaml/v4"
 
 	"netguard/agent/control"
 )
-
-var outputs = []string{"table", "wide", "json", "yaml"}
 
 // minInterval keeps a watch from being a load.
 const minInterval = 100 * time.Millisecond
 
 func newStatus(g *globals) *cobra.Command {
-	var output string
 	var watch bool
 	var interval time.Duration
 	cmd := &cobra.Command{
@@ -49,14 +40,14 @@ renamed. --watch shows rates in place of totals.`,
 		ValidArgsFunction: g.completeContainers,
 	}
 	flags := cmd.Flags()
-	flags.StringVarP(&output, "output", "o", outputs[0], strings.Join(outputs, ", "))
+	output, check := outputFlag(cmd, "table", "wide", "json", "yaml")
 	flags.BoolVarP(&watch, "watch", "w", false, "show rates again and again, until interrupted")
 	flags.DurationVar(&interval, "interval", time.Second, "`time` between two looks of --watch")
-	cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(outputs, cobra.ShellCompDirectiveNoFileComp))
 	cmd.RunE = verb(func(cmd *cobra.Command, names []string) error {
+		if err := check(); err != nil {
+			return err
+		}
 		switch {
-		case !slices.Contains(outputs, output):
-			return usage("--output is %q: it is one of %s", output, strings.Join(outputs, ", "))
 		case flags.Changed("interval") && !watch:
 			return usage("--interval needs --watch")
 		case interval < minInterval:
@@ -66,18 +57,21 @@ renamed. --watch shows rates in place of totals.`,
 		if err != nil {
 			return err
 		}
+		to := screenOf(cmd.OutOrStdout())
 		client := control.NewClient(cfg.Socket)
 		ask := func(ctx context.Context) (control.Status, error) { return client.Status(ctx, names...) }
 		if watch {
-			w := watcher{ask: ask, output: output, interval: interval, now: time.Now,
-				screen: screenOf(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr()}
+			w := watcher{ask: ask, output: *output, interval: interval, now: time.Now,
+				screen: to, stderr: cmd.ErrOrStderr()}
 			return w.run(cmd.Context())
 		}
 		s, err := ask(cmd.Context())
 		if err != nil {
 			return err
 		}
-		if err := writeStatus(screenOf(cmd.OutOrStdout()), output, s, time.Now()); err != nil {
+		v := to.view()
+		v.wide, v.now = *output == "wide", time.Now()
+		if err := writeAnswer(to, *output, s, func() string { return statusText(s, v) }); err != nil {
 			return err
 		}
 		if len(names) > 0 && slices.ContainsFunc(s.Endpoints, control.Endpoint.Wrong) {
@@ -86,46 +80,6 @@ renamed. --watch shows rates in place of totals.`,
 		return nil
 	})
 	return cmd
-}
-
-func writeStatus(to screen, output string, s control.Status, now time.Time) error {
-	switch output {
-	case "json":
-		return writeJSON(to, s, "  ")
-	case "yaml":
-		return writeYAML(to, s)
-	}
-	_, err := io.WriteString(to, statusText(s, view{wide: output == "wide", width: to.width(), colour: to.colour, now: now}))
-	return err
-}
-
-func writeJSON(to io.Writer, what any, indent string) error {
-	var text bytes.Buffer
-	e := json.NewEncoder(&text)
-	e.SetEscapeHTML(false)
-	e.SetIndent("", indent)
-	err := e.Encode(what)
-	if err == nil {
-		_, err = io.WriteString(to, escaped(text.String()))
-	}
-	if err != nil {
-		return fmt.Errorf("write output: %w", err)
-	}
-	return nil
-}
-
-func writeYAML(to io.Writer, what any) error {
-	text, err := yaml.Dump(what, yaml.WithIndent(2))
-	if err == nil && bytes.ContainsFunc(text, hostile) {
-		text, err = yaml.Dump(what, yaml.WithIndent(2), yaml.WithUnicode(false))
-	}
-	if err == nil {
-		_, err = to.Write(text)
-	}
-	if err != nil {
-		return fmt.Errorf("write output: %w", err)
-	}
-	return nil
 }
 
 // completeContainers offers the names that the agent knows, for a shell.

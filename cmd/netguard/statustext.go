@@ -68,7 +68,7 @@ func headline(s control.Status, v view) string {
 	}
 	when := verified(s.VerifiedAt, v.now)
 	if s.InSync {
-		parts = append(parts, cell{text: "in sync, " + when, style: none})
+		parts = append(parts, cell{text: "in sync, " + when})
 	} else {
 		parts = append(parts, cell{text: "! NOT IN SYNC, " + when, style: red})
 	}
@@ -78,11 +78,7 @@ func headline(s control.Status, v view) string {
 			wrong++
 		}
 	}
-	count := fmt.Sprintf("%d endpoints", len(s.Endpoints))
-	if len(s.Endpoints) == 1 {
-		count = "1 endpoint"
-	}
-	parts = append(parts, cell{text: count, style: none})
+	parts = append(parts, cell{text: count(len(s.Endpoints), "endpoint", "endpoints")})
 	if wrong > 0 {
 		parts = append(parts, cell{text: fmt.Sprintf("! %d not as declared", wrong), style: red})
 	}
@@ -110,7 +106,7 @@ func kernelHas(what, kind string, missing []string, between string) []cell {
 	if len(missing) > 0 {
 		text += " (the kernel lacks " + strings.Join(missing, between) + ")"
 	}
-	return []cell{{text: text, style: none}}
+	return []cell{{text: text}}
 }
 
 // would says what an agent that enforces would have refused.
@@ -126,7 +122,7 @@ func would(s control.Status) cell {
 		frames += p.Withheld.Total()
 	}
 	if packets+frames == 0 {
-		return cell{text: "nothing would have been denied", style: none}
+		return cell{text: "nothing would have been denied"}
 	}
 	return cell{text: fmt.Sprintf("would have denied: %s packets, %s frames", humanCount(packets), humanCount(frames)), style: yellow}
 }
@@ -172,18 +168,11 @@ func narrowTable(endpoints []control.Endpoint) *table {
 		{head: "DROPS", right: true}, {head: "DENIED", right: true}, {head: "POLICY", least: 7, cut: cutEnd},
 	}}
 	for _, e := range endpoints {
-		r := row{cells: []cell{mark(e), name(e), {text: e.Network}, state(e)}}
-		if e.State == control.Unmanaged {
-			r.tail = cell{text: e.Reason, style: dim}
-			t.add(r)
-			continue
-		}
-		r.cells = append(r.cells,
+		t.endpoint(e, []cell{mark(e), name(e), {text: e.Network}, state(e)},
 			cell{text: humanLimit(e.Ingress.RateBPS)}, cell{text: humanBytes(e.Ingress.Bytes)},
 			cell{text: humanLimit(e.Egress.RateBPS)}, cell{text: humanBytes(e.Egress.Bytes)},
 			cell{text: humanCount(e.Ingress.Drops + e.Egress.Drops)}, cell{text: humanCount(e.Denied)},
 			cell{text: policies(e.Policy, 100), short: policies(e.Policy, 1)})
-		t.add(r)
 	}
 	return t
 }
@@ -200,26 +189,29 @@ func wideTable(endpoints []control.Endpoint) *table {
 	}
 	t.columns = append(t.columns, column{head: "DENIED", right: true}, column{head: "GUARD", right: true}, column{head: "POLICY"})
 	for _, e := range endpoints {
-		r := row{cells: []cell{mark(e), name(e), {text: fmt.Sprintf("%.12s", e.ID)}, {text: e.Network},
-			orDash(e.Bridge), orDash(e.Veth), orDash(e.MAC), orDash(e.IPv4), orDash(e.IPv6), state(e)}}
-		if e.State == control.Unmanaged {
-			r.tail = cell{text: e.Reason, style: dim}
-			t.add(r)
-			continue
-		}
+		var rest []cell
 		for _, d := range []control.Traffic{e.Ingress, e.Egress} {
 			burst := "-"
 			if d.BurstBytes > 0 {
 				burst = humanBytes(d.BurstBytes)
 			}
-			r.cells = append(r.cells, cell{text: humanLimit(d.RateBPS)}, cell{text: burst}, orDash(d.Source),
+			rest = append(rest, cell{text: humanLimit(d.RateBPS)}, cell{text: burst}, orDash(d.Source),
 				cell{text: humanBytes(d.Bytes)}, cell{text: humanCount(d.Packets)}, cell{text: humanCount(d.Drops)})
 		}
-		r.cells = append(r.cells, cell{text: humanCount(e.Denied)}, cell{text: humanCount(refused(e.Violations))},
-			cell{text: policies(e.Policy, 100)})
-		t.add(r)
+		rest = append(rest, cell{text: humanCount(e.Denied)}, cell{text: humanCount(refused(e.Violations))}, cell{text: policies(e.Policy, 100)})
+		t.endpoint(e, []cell{mark(e), name(e), {text: fmt.Sprintf("%.12s", e.ID)}, {text: e.Network},
+			orDash(e.Bridge), orDash(e.Veth), orDash(e.MAC), orDash(e.IPv4), orDash(e.IPv6), state(e)}, rest...)
 	}
 	return t
+}
+
+// endpoint adds a row: what tells an endpoint, and the rest, or why it is unmanaged.
+func (t *table) endpoint(e control.Endpoint, cells []cell, rest ...cell) {
+	r := row{cells: append(cells, rest...)}
+	if e.State == control.Unmanaged {
+		r = row{cells: cells, tail: cell{text: e.Reason, style: dim}}
+	}
+	t.add(r)
 }
 
 func mark(e control.Endpoint) cell {

@@ -11,11 +11,6 @@ import (
 // reads it.
 func printable(s string) string { return plain.Text(s) }
 
-// escaped makes JSON harmless to a terminal. It means the same.
-func escaped(text string) string { return plain.JSON(text) }
-
-func hostile(r rune) bool { return plain.Hostile(r) }
-
 // wide are the ranges of characters that take two columns of a terminal.
 var wide = &unicode.RangeTable{
 	R16: []unicode.Range16{

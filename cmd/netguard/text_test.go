@@ -9,6 +9,8 @@ import (
 	"unicode/utf8"
 
 	"go.yaml.in/yaml/v4"
+
+	"netguard/internal/plain"
 )
 
 func TestUnits(t *testing.T) {
@@ -95,7 +97,7 @@ func FuzzEscaped(f *testing.F) {
 			t.Errorf("%q became %q: %v\n%s", s, got.Text, err, document.String())
 		}
 		for _, text := range []string{out.String(), document.String()} {
-			if strings.ContainsFunc(text, hostile) {
+			if strings.ContainsFunc(text, plain.Hostile) {
 				t.Errorf("%q has what is not to be printed", text)
 			}
 		}

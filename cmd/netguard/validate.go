@@ -38,7 +38,7 @@ The exit code is 1 when there is a fault, and 0 otherwise.`,
 			return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
 		},
 	}
-	output, check := textOutput(cmd)
+	output, check := outputFlag(cmd, "text", "json", "yaml")
 	cmd.RunE = verb(func(cmd *cobra.Command, names []string) error {
 		if err := check(); err != nil {
 			return err
@@ -50,7 +50,7 @@ The exit code is 1 when there is a fault, and 0 otherwise.`,
 			}
 		}
 		v := validate(files)
-		if *output == textOutputs[0] && !v.Valid {
+		if *output == "text" && !v.Valid {
 			writeFaults(cmd.ErrOrStderr(), v.faults())
 			return errNotFine
 		}

@@ -146,20 +146,14 @@ func watchTable(before, now sample) *table {
 	}}
 	flows := flows(before, now)
 	for _, e := range sorted(now.status.Endpoints) {
-		r := row{cells: []cell{mark(e), name(e), {text: e.Network}, state(e)}}
-		if e.State == control.Unmanaged {
-			r.tail = cell{text: e.Reason, style: dim}
-			t.add(r)
-			continue
-		}
 		ingress, egress, drops, denied := "-", "-", "-", "-"
 		if f, ok := flows[portOf(e)]; ok {
 			ingress, egress = humanRate(f.ingress), humanRate(f.egress)
 			drops, denied = humanCount(uint64(f.drops+.5)), humanCount(uint64(f.denied+.5))
 		}
-		r.cells = append(r.cells, cell{text: ingress}, cell{text: humanLimit(e.Ingress.RateBPS)},
+		t.endpoint(e, []cell{mark(e), name(e), {text: e.Network}, state(e)},
+			cell{text: ingress}, cell{text: humanLimit(e.Ingress.RateBPS)},
 			cell{text: egress}, cell{text: humanLimit(e.Egress.RateBPS)}, cell{text: drops}, cell{text: denied})
-		t.add(r)
 	}
 	return t
 }
