@@ -11,6 +11,7 @@ import (
 
 	"netguard/agent/config"
 	"netguard/agent/doctor"
+	"netguard/cmd/netguard/term"
 )
 
 func newDoctor(g *globals) *cobra.Command {
@@ -55,8 +56,8 @@ something failed, and 0 otherwise.`,
 		}
 		facts.Config, facts.Policies = file, policies
 		report := doctor.Judge(facts)
-		to := screenOf(cmd.OutOrStdout())
-		if err := writeAnswer(to, *output, report, func() string { return reportText(report, to.view()) }); err != nil {
+		to := term.ScreenOf(cmd.OutOrStdout())
+		if err := writeAnswer(to, *output, report, func() string { return reportText(report, to.View()) }); err != nil {
 			return err
 		}
 		if report.Result == doctor.Fail {

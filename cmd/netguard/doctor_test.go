@@ -11,6 +11,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"netguard/agent/doctor"
+	"netguard/cmd/netguard/term"
 )
 
 // patient is a report with all that one can have, and strangers' texts.
@@ -29,14 +30,14 @@ func patient() doctor.Report {
 }
 
 func TestReportText(t *testing.T) {
-	golden(t, "doctor", reportText(patient(), view{width: usualWidth}))
-	golden(t, "doctor_narrow_colour", reportText(patient(), view{width: leastWidth, colour: true}))
-	plain := reportText(patient(), view{width: usualWidth})
+	golden(t, "doctor", reportText(patient(), term.View{Width: term.UsualWidth}))
+	golden(t, "doctor_narrow_colour", reportText(patient(), term.View{Width: term.LeastWidth, Colour: true}))
+	plain := reportText(patient(), term.View{Width: term.UsualWidth})
 	if strings.Contains(plain, "\x1b") || strings.Contains(plain, "\nFAIL  second") {
 		t.Errorf("a stranger draws on the terminal: %q", plain)
 	}
 	for _, result := range []doctor.Result{doctor.OK, doctor.Warn} {
-		last := reportText(doctor.Report{Result: result}, view{width: usualWidth})
+		last := reportText(doctor.Report{Result: result}, term.View{Width: term.UsualWidth})
 		if !strings.Contains(last, "This host is ready") || strings.Contains(last, "reservations") != (result == doctor.Warn) {
 			t.Error(last)
 		}

@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"netguard/agent/control"
+	"netguard/cmd/netguard/term"
+	"netguard/internal/plain"
 	"netguard/netpolicy"
 )
 
@@ -70,8 +72,8 @@ The exit code is 0 when every answer is ALLOWED, and 1 otherwise.`,
 		if err != nil {
 			return err
 		}
-		to := screenOf(cmd.OutOrStdout())
-		if err := writeAnswer(to, *output, e, func() string { return explanationText(e, to.view()) }); err != nil {
+		to := term.ScreenOf(cmd.OutOrStdout())
+		if err := writeAnswer(to, *output, e, func() string { return explanationText(e, to.View()) }); err != nil {
 			return err
 		}
 		if !e.Allowed {
@@ -84,7 +86,7 @@ The exit code is 0 when every answer is ALLOWED, and 1 otherwise.`,
 
 // explanationText is an explanation for people: a block for each answer, those
 // that differ by addresses only being one.
-func explanationText(e netpolicy.Explanation, v view) string {
+func explanationText(e netpolicy.Explanation, v term.View) string {
 	var b strings.Builder
 	if len(e.Answers) == 0 {
 		block(&b, verdict(e.Allowed), []string{e.Note}, v)
@@ -101,7 +103,7 @@ func explanationText(e netpolicy.Explanation, v view) string {
 		block(&b, verdict(a.Allowed), lines, v)
 	}
 	if e.Note != "" {
-		block(&b, cell{text: "NOTE", style: yellow}, []string{e.Note}, v)
+		block(&b, term.Cell{Text: "NOTE", Style: term.Yellow}, []string{e.Note}, v)
 	}
 	return b.String()
 }
@@ -134,22 +136,22 @@ func folded(answers []netpolicy.Answer) []netpolicy.Answer {
 	return all
 }
 
-func verdict(allowed bool) cell {
+func verdict(allowed bool) term.Cell {
 	if allowed {
-		return cell{text: "ALLOWED", style: green}
+		return term.Cell{Text: "ALLOWED", Style: term.Green}
 	}
-	return cell{text: "DENIED", style: red}
+	return term.Cell{Text: "DENIED", Style: term.Red}
 }
 
 // block writes lines beside a word, within the width.
-func block(b *strings.Builder, word cell, lines []string, v view) {
+func block(b *strings.Builder, word term.Cell, lines []string, v term.View) {
 	indent := strings.Repeat(" ", len("ALLOWED "))
 	for i, line := range lines {
 		start := indent
 		if i == 0 {
-			start = word.style.on(word.text, v.colour) + indent[len(word.text):]
+			start = word.Style.On(word.Text, v.Colour) + indent[len(word.Text):]
 		}
-		b.WriteString(start + hang(printable(line), v.width, indent) + "\n")
+		b.WriteString(start + term.Hang(plain.Text(line), v.Width, indent) + "\n")
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"netguard/agent/control"
+	"netguard/cmd/netguard/term"
 	"netguard/netpolicy"
 )
 
@@ -137,23 +138,23 @@ func TestExplanationText(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		explanation netpolicy.Explanation
-		view        view
+		view        term.View
 	}{
-		"explain_allowed": {explain(t, "shop-api-1", "shop-db-1", "tcp/5432"), view{width: 100}},
-		"explain_denied":  {explain(t, "shop-web-1", "shop-db-1", "tcp/5432"), view{width: 100}},
-		"explain_all":     {explain(t, "shop-api-1", "shop-db-1", ""), view{width: 100, colour: true}},
-		"explain_folded":  {netpolicy.Explanation{Answers: several}, view{width: 100}},
-		"explain_nothing": {explain(t, "host", "host", ""), view{width: 100}},
-		"explain_strange": {strange, view{width: 80}},
+		"explain_allowed": {explain(t, "shop-api-1", "shop-db-1", "tcp/5432"), term.View{Width: 100}},
+		"explain_denied":  {explain(t, "shop-web-1", "shop-db-1", "tcp/5432"), term.View{Width: 100}},
+		"explain_all":     {explain(t, "shop-api-1", "shop-db-1", ""), term.View{Width: 100, Colour: true}},
+		"explain_folded":  {netpolicy.Explanation{Answers: several}, term.View{Width: 100}},
+		"explain_nothing": {explain(t, "host", "host", ""), term.View{Width: 100}},
+		"explain_strange": {strange, term.View{Width: 80}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := explanationText(test.explanation, test.view)
 			golden(t, name, text)
 			for line := range strings.Lines(text) {
-				if columns(strings.TrimSuffix(line, "\n")) > test.view.width && !test.view.colour && !strings.Contains(line, longWord) {
-					t.Errorf("longer than %d columns: %s", test.view.width, line)
+				if term.Columns(strings.TrimSuffix(line, "\n")) > test.view.Width && !test.view.Colour && !strings.Contains(line, longWord) {
+					t.Errorf("longer than %d columns: %s", test.view.Width, line)
 				}
-				if strings.HasPrefix(line, "DENIED  fake") || !test.view.colour && strings.Contains(line, "\x1b") {
+				if strings.HasPrefix(line, "DENIED  fake") || !test.view.Colour && strings.Contains(line, "\x1b") {
 					t.Errorf("a stranger's line: %q", line)
 				}
 			}

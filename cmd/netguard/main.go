@@ -16,6 +16,7 @@ import (
 
 	"netguard/agent/config"
 	"netguard/agent/control"
+	"netguard/internal/plain"
 )
 
 // The exit codes, which scripts may count on.
@@ -58,7 +59,7 @@ func complain(to io.Writer, err error) {
 	start := "netguard: "
 	for line := range strings.SplitSeq(err.Error(), "\n") {
 		if line = strings.TrimSpace(line); line != "" {
-			fmt.Fprintln(to, start+printable(line))
+			fmt.Fprintln(to, start+plain.Text(line))
 			start = "  "
 		}
 	}

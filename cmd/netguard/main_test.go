@@ -18,6 +18,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"netguard/agent/control"
+	"netguard/cmd/netguard/term"
 	"netguard/internal/asroot"
 )
 
@@ -230,7 +231,7 @@ func TestHelp(t *testing.T) {
 				}
 			}
 			for line := range strings.Lines(cmd.Long + "\n" + cmd.Example) {
-				if columns(line) > 100 {
+				if term.Columns(line) > 100 {
 					t.Errorf("%s wraps: %s", cmd.CommandPath(), line)
 				}
 			}

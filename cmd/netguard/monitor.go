@@ -14,6 +14,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"netguard/agent/control"
+	"netguard/cmd/netguard/term"
+	"netguard/internal/plain"
 )
 
 // again is how long monitor waits for an agent that is away.
@@ -58,7 +60,7 @@ that are not read in time are dropped, and a line says how many.`,
 			return err
 		}
 		client := control.NewClient(cfg.Socket)
-		m := monitor{output: *output, screen: screenOf(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(), wait: again, zone: time.Local,
+		m := monitor{output: *output, screen: term.ScreenOf(cmd.OutOrStdout()), stderr: cmd.ErrOrStderr(), wait: again, zone: time.Local,
 			watch: func(ctx context.Context, ready func(), f func(control.Event) error) error {
 				return client.Events(ctx, names, ready, f)
 			},
@@ -80,7 +82,7 @@ type monitor struct {
 	// findings are what status says of the host: what is not guarded is not shown either.
 	findings func(ctx context.Context) []string
 	output   string
-	screen   screen
+	screen   term.Screen
 	stderr   io.Writer
 	wait     time.Duration // before an agent that is away is asked again
 	zone     *time.Location
@@ -104,7 +106,7 @@ func (m *monitor) run(ctx context.Context) error {
 		}
 		if !answered && m.findings != nil {
 			for _, f := range m.findings(ctx) {
-				fmt.Fprintln(m.stderr, "netguard: "+printable(f))
+				fmt.Fprintln(m.stderr, "netguard: "+plain.Text(f))
 			}
 		}
 		answered, m.quiet = true, false
@@ -150,30 +152,30 @@ const mostContainer, mostNetwork = 24, 16
 
 // line is an event for people, below the head the first time.
 func (m *monitor) line(e control.Event) string {
-	t := &table{floor: m.lined, columns: []column{{head: "TIME"}, {head: "CONTAINER"}, {head: "NETWORK"}, {head: "WHAT"},
-		{head: "COUNT", right: true}, {head: "DETAIL"}}}
+	t := &term.Table{Floor: m.lined, Columns: []term.Column{{Head: "TIME"}, {Head: "CONTAINER"}, {Head: "NETWORK"}, {Head: "WHAT"},
+		{Head: "COUNT", Right: true}, {Head: "DETAIL"}}}
 	head := m.lined == nil
 	if head {
-		t.floor = []int{len(time.TimeOnly), 16, 10, len("ethertype"), 6}
+		t.Floor = []int{len(time.TimeOnly), 16, 10, len("ethertype"), 6}
 	}
-	container, network := printable(e.Container), printable(e.Network)
-	if m.screen.terminal {
-		container, network = cutMiddle(container, mostContainer), cutMiddle(network, mostNetwork)
+	container, network := plain.Text(e.Container), plain.Text(e.Network)
+	if m.screen.Terminal {
+		container, network = term.CutMiddle(container, mostContainer), term.CutMiddle(network, mostNetwork)
 	}
-	what := cell{text: e.Type, style: yellow}
+	what := term.Cell{Text: e.Type, Style: term.Yellow}
 	if e.Type == control.EventWithheld && e.Container == "" {
 		container, network = "(unknown port)", ""
 	}
 	if e.Type == control.EventViolation {
-		what = cell{text: e.Kind, style: red}
+		what = term.Cell{Text: e.Kind, Style: term.Red}
 	}
 	if e.Mode == control.ModeMonitor {
-		what.style = dim
+		what.Style = term.Dim
 	}
-	t.add(row{cells: []cell{{text: e.Time.In(m.zone).Format(time.TimeOnly)}, {text: container}, {text: network}, what,
-		{text: strconv.FormatUint(e.Count, 10)}}, tail: cell{text: detail(e)}})
-	m.lined = t.widths(0) // columns stay as wide as they once were
-	return t.format(0, head, m.screen.colour)
+	t.Add(term.Row{Cells: []term.Cell{{Text: e.Time.In(m.zone).Format(time.TimeOnly)}, {Text: container}, {Text: network}, what,
+		{Text: strconv.FormatUint(e.Count, 10)}}, Tail: term.Cell{Text: detail(e)}})
+	m.lined = t.Widths(0) // columns stay as wide as they once were
+	return t.Format(0, head, m.screen.Colour)
 }
 
 // detail is an event in words.
@@ -213,7 +215,7 @@ func detail(e control.Event) string {
 		if e.Direction == "ingress" {
 			way = "for"
 		}
-		return fmt.Sprintf("%s port %s of bridge %s, which is not admitted: %s", way, printable(e.Veth), printable(e.Bridge), verb)
+		return fmt.Sprintf("%s port %s of bridge %s, which is not admitted: %s", way, plain.Text(e.Veth), plain.Text(e.Bridge), verb)
 	case control.EventLost:
 		return "events that came too fast to be shown"
 	}

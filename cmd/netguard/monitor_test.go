@@ -19,6 +19,7 @@ import (
 
 	"netguard/agent/control"
 	"netguard/agent/events"
+	"netguard/cmd/netguard/term"
 )
 
 // refusals are all that can be refused, and strangers' texts.
@@ -48,7 +49,7 @@ func play(t *testing.T, change func(*monitor), script ...any) (stdout, stderr st
 	ctx, interrupt := context.WithCancel(t.Context())
 	defer interrupt()
 	var out, errs bytes.Buffer
-	m := monitor{output: "table", screen: screen{Writer: &out}, stderr: &errs, wait: time.Microsecond, zone: time.UTC}
+	m := monitor{output: "table", screen: term.Screen{Writer: &out}, stderr: &errs, wait: time.Microsecond, zone: time.UTC}
 	m.watch = func(ctx context.Context, ready func(), f func(control.Event) error) error {
 		for len(script) > 0 {
 			step := script[0]
@@ -103,8 +104,8 @@ func TestMonitor(t *testing.T) {
 	})
 	t.Run("lines_on_a_terminal", func(t *testing.T) {
 		out, _, _ := play(t, func(m *monitor) {
-			m.screen.terminal, m.screen.colour = true, true
-			m.screen.size = func() (int, int) { return 100, 30 }
+			m.screen.Terminal, m.screen.Colour = true, true
+			m.screen.Size = func() (int, int) { return 100, 30 }
 		}, shown()...)
 		golden(t, "monitor_terminal", out)
 	})

@@ -6,13 +6,15 @@ import (
 	"strings"
 
 	"netguard/agent/control"
+	"netguard/cmd/netguard/term"
+	"netguard/internal/plain"
 )
 
 // notes are what is wrong and what to do about it, each with whom it is about.
-func notes(s control.Status, endpoints []control.Endpoint, v view) string {
+func notes(s control.Status, endpoints []control.Endpoint, v term.View) string {
 	var b strings.Builder
 	for _, finding := range s.Findings {
-		note(&b, "!", red, "the host", finding, v)
+		note(&b, "!", term.Red, "the host", finding, v)
 	}
 	did := "refused"
 	if s.Mode == control.ModeMonitor {
@@ -20,29 +22,29 @@ func notes(s control.Status, endpoints []control.Endpoint, v view) string {
 	}
 	for _, p := range s.UnknownPorts {
 		if p.Withheld.Total() > 0 {
-			note(&b, "-", yellow, fmt.Sprintf("port %s of bridge %s", p.Port, p.Bridge), withheld(p.Withheld, did), v)
+			note(&b, "-", term.Yellow, fmt.Sprintf("port %s of bridge %s", p.Port, p.Bridge), withheld(p.Withheld, did), v)
 		}
 	}
 	for _, e := range endpoints {
 		about := fmt.Sprintf("%s (%s)", e.Container, e.Network)
 		// The reason of an unmanaged one stands in its row.
 		if e.Wrong() && e.Reason != "" && e.State != control.Unmanaged && !slices.Contains(e.Findings, e.Reason) {
-			note(&b, "!", red, about, e.State+": "+e.Reason, v)
+			note(&b, "!", term.Red, about, e.State+": "+e.Reason, v)
 		} else if e.Wrong() && e.Reason == "" && len(e.Findings) == 0 {
-			note(&b, "!", red, about, e.State, v)
+			note(&b, "!", term.Red, about, e.State, v)
 		}
 		for _, finding := range e.Findings {
-			note(&b, "!", red, about, finding, v)
+			note(&b, "!", term.Red, about, finding, v)
 		}
 		if n := refused(e.Violations); n > 0 {
 			verb := "refused"
 			if s.Mode == control.ModeMonitor {
 				verb = "would have refused"
 			}
-			note(&b, "-", yellow, about, fmt.Sprintf("the guard "+verb+" %s frames that are not its own: %s", humanCount(n), kinds(e.Violations)), v)
+			note(&b, "-", term.Yellow, about, fmt.Sprintf("the guard "+verb+" %s frames that are not its own: %s", term.Count(n), kinds(e.Violations)), v)
 		}
 		if e.State == control.Quarantined && e.Withheld.Total() > 0 {
-			note(&b, "-", yellow, about, withheld(e.Withheld, did), v)
+			note(&b, "-", term.Yellow, about, withheld(e.Withheld, did), v)
 		}
 	}
 	return b.String()
@@ -50,35 +52,35 @@ func notes(s control.Status, endpoints []control.Endpoint, v view) string {
 
 // withheld is what a port sent and was to receive while it was not admitted.
 func withheld(w control.Withheld, did string) string {
-	return fmt.Sprintf("not admitted: %s frames that it sent and %s for it were %s", humanCount(w.Sent), humanCount(w.Received), did)
+	return fmt.Sprintf("not admitted: %s frames that it sent and %s for it were %s", term.Count(w.Sent), term.Count(w.Received), did)
 }
 
 // note writes one, within the width. Its own line breaks stay, so that lists of
 // faults with file and line can be read.
-func note(b *strings.Builder, mark string, style style, about, text string, v view) {
+func note(b *strings.Builder, mark string, style term.Style, about, text string, v term.View) {
 	const indent = "    "
-	width := v.width
-	if v.wide {
-		width = max(width, usualWidth)
+	width := v.Width
+	if v.Wide {
+		width = max(width, term.UsualWidth)
 	}
-	about = printable(about) + ":"
+	about = plain.Text(about) + ":"
 	first := true
 	for line := range strings.SplitSeq(strings.TrimSpace(text), "\n") {
-		line = printable(strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")))
+		line = plain.Text(strings.TrimSpace(strings.ReplaceAll(line, "\t", " ")))
 		if line == "" {
 			continue
 		}
 		if !first {
-			b.WriteString(indent + wrap(line, width-len(indent), indent) + "\n")
+			b.WriteString(indent + term.Wrap(line, width-len(indent), indent) + "\n")
 			continue
 		}
 		first = false
-		wrapped := wrap(about+" "+line, width-2, indent)
+		wrapped := term.Wrap(about+" "+line, width-2, indent)
 		// What is styled is what it is about; a break may fall into it.
 		if rest, ok := strings.CutPrefix(wrapped, about); ok {
-			wrapped = style.on(about, v.colour) + rest
+			wrapped = style.On(about, v.Colour) + rest
 		}
-		b.WriteString(style.on(mark, v.colour) + " " + wrapped + "\n")
+		b.WriteString(style.On(mark, v.Colour) + " " + wrapped + "\n")
 	}
 }
 
@@ -93,7 +95,7 @@ func kinds(v control.Violations) string {
 		n    uint64
 	}{{"MAC", v.MAC}, {"ARP", v.ARP}, {"IP", v.IP}, {"ND", v.ND}, {"ethertype", v.Ethertype}, {"DHCP", v.DHCP}, {"storm", v.Storm}, {"connections", v.Connections}, {"checksum", v.Checksum}, {"fragments", v.Fragments}} {
 		if k.n > 0 {
-			texts = append(texts, humanCount(k.n)+" "+k.name)
+			texts = append(texts, term.Count(k.n)+" "+k.name)
 		}
 	}
 	return strings.Join(texts, ", ")

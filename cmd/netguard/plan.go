@@ -12,6 +12,8 @@ import (
 
 	"netguard/agent/config"
 	"netguard/agent/control"
+	"netguard/cmd/netguard/term"
+	"netguard/internal/plain"
 	"netguard/netpolicy"
 )
 
@@ -68,8 +70,8 @@ otherwise, whether anything changes or not.`,
 		if err != nil {
 			return err
 		}
-		to := screenOf(cmd.OutOrStdout())
-		return writeAnswer(to, *output, d, func() string { return deltaText(d, to.view()) })
+		to := term.ScreenOf(cmd.OutOrStdout())
+		return writeAnswer(to, *output, d, func() string { return deltaText(d, to.View()) })
 	})
 	return cmd
 }
@@ -110,7 +112,7 @@ func readPolicyDir(ctx context.Context, dir string, named bool) (policyFiles, er
 }
 
 // deltaText is what changes, for people.
-func deltaText(d netpolicy.Delta, v view) string {
+func deltaText(d netpolicy.Delta, v term.View) string {
 	if d.Empty() {
 		return "Nothing changes.\n"
 	}
@@ -126,7 +128,7 @@ func deltaText(d netpolicy.Delta, v view) string {
 			containers.add(same, c.Sentence, v)
 		}
 	}
-	signs := map[bool]cell{true: plus, false: minus}
+	signs := map[bool]term.Cell{true: plus, false: minus}
 	for _, c := range d.Connections {
 		connections.add(signs[c.Allowed], c.Sentence, v)
 	}
@@ -135,11 +137,11 @@ func deltaText(d netpolicy.Delta, v view) string {
 	}
 	for _, c := range []*changes{&containers, &connections} {
 		if c.lines.Len() > 0 {
-			b.WriteString(bold.on(c.title, v.colour) + "\n" + c.lines.String() + "\n")
+			b.WriteString(term.Bold.On(c.title, v.Colour) + "\n" + c.lines.String() + "\n")
 		}
 	}
 	if d.Truncated {
-		b.WriteString(wrap("! There is too much to compare: more connections may change than are listed. The list of containers is complete. To see all connections, put the files in force in steps, and plan each step.", v.width, "") + "\n")
+		b.WriteString(term.Wrap("! There is too much to compare: more connections may change than are listed. The list of containers is complete. To see all connections, put the files in force in steps, and plan each step.", v.Width, "") + "\n")
 	}
 	fmt.Fprintf(&b, "%s: %s.\n", containers.title, containers.count(minus, plus, same))
 	fmt.Fprintf(&b, "%s: %s.\n", connections.title, connections.count(minus, plus))
@@ -148,9 +150,9 @@ func deltaText(d netpolicy.Delta, v view) string {
 
 // The signs of changes.
 var (
-	minus = cell{text: "-", style: red}
-	plus  = cell{text: "+", style: green}
-	same  = cell{text: "~", style: yellow}
+	minus = term.Cell{Text: "-", Style: term.Red}
+	plus  = term.Cell{Text: "+", Style: term.Green}
+	same  = term.Cell{Text: "~", Style: term.Yellow}
 )
 
 // changes are lines of one kind.
@@ -160,19 +162,19 @@ type changes struct {
 	of    map[string]int // by sign
 }
 
-func (c *changes) add(sign cell, sentence string, v view) {
+func (c *changes) add(sign term.Cell, sentence string, v term.View) {
 	const indent = "  "
-	c.lines.WriteString(sign.style.on(sign.text, v.colour) + " " + hang(printable(sentence), v.width, indent) + "\n")
+	c.lines.WriteString(sign.Style.On(sign.Text, v.Colour) + " " + term.Hang(plain.Text(sentence), v.Width, indent) + "\n")
 	if c.of == nil {
 		c.of = map[string]int{}
 	}
-	c.of[sign.text]++
+	c.of[sign.Text]++
 }
 
-func (c *changes) count(signs ...cell) string {
+func (c *changes) count(signs ...term.Cell) string {
 	texts := make([]string, len(signs))
 	for i, s := range signs {
-		texts[i] = fmt.Sprintf("%s %d", s.text, c.of[s.text])
+		texts[i] = fmt.Sprintf("%s %d", s.Text, c.of[s.Text])
 	}
 	return strings.Join(texts, ", ")
 }

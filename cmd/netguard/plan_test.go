@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"go.yaml.in/yaml/v4"
 
+	"netguard/cmd/netguard/term"
 	"netguard/netpolicy"
 )
 
@@ -96,22 +97,22 @@ func TestDeltaText(t *testing.T) {
 	}
 	for name, test := range map[string]struct {
 		delta netpolicy.Delta
-		view  view
+		view  term.View
 	}{
-		"plan_another_port": {plan(strings.ReplaceAll(tiers, "tcp/5432", "tcp/6432")), view{width: 100}},
-		"plan_renamed":      {plan(strings.ReplaceAll(tiers, "name: shop-db", "name: database")), view{width: 100, colour: true}},
-		"plan_none":         {plan(""), view{width: 80}},
-		"plan_no_change":    {plan(tiers), view{width: 100}},
-		"plan_strange":      {strange, view{width: 100}},
+		"plan_another_port": {plan(strings.ReplaceAll(tiers, "tcp/5432", "tcp/6432")), term.View{Width: 100}},
+		"plan_renamed":      {plan(strings.ReplaceAll(tiers, "name: shop-db", "name: database")), term.View{Width: 100, Colour: true}},
+		"plan_none":         {plan(""), term.View{Width: 80}},
+		"plan_no_change":    {plan(tiers), term.View{Width: 100}},
+		"plan_strange":      {strange, term.View{Width: 100}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			text := deltaText(test.delta, test.view)
 			golden(t, name, text)
 			for line := range strings.Lines(text) {
-				if columns(strings.TrimSuffix(line, "\n")) > test.view.width && !test.view.colour && !strings.Contains(line, longWord) {
-					t.Errorf("longer than %d columns: %s", test.view.width, line)
+				if term.Columns(strings.TrimSuffix(line, "\n")) > test.view.Width && !test.view.Colour && !strings.Contains(line, longWord) {
+					t.Errorf("longer than %d columns: %s", test.view.Width, line)
 				}
-				if strings.HasPrefix(line, "+ a fake line") || !test.view.colour && strings.Contains(line, "\x1b") {
+				if strings.HasPrefix(line, "+ a fake line") || !test.view.Colour && strings.Contains(line, "\x1b") {
 					t.Errorf("a stranger's line: %q", line)
 				}
 			}

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"netguard/agent/control"
+	"netguard/internal/plain"
 	"netguard/internal/smallfile"
 	"netguard/netpolicy"
 )
@@ -159,6 +160,6 @@ func (p *policyFiles) say(name, format string, args ...any) {
 // writeFaults writes one fault a line, as compilers do. They may quote strangers.
 func writeFaults(to io.Writer, faults netpolicy.Faults) {
 	for _, f := range faults {
-		fmt.Fprintln(to, printable(f.Error()))
+		fmt.Fprintln(to, plain.Text(f.Error()))
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"netguard/cmd/netguard/term"
 )
 
 // command is netguard in a process of its own.
@@ -90,7 +92,7 @@ func TestProcess(t *testing.T) {
 	t.Run("a_terminal_has_colours", func(t *testing.T) {
 		socket := serve(t, always(sick()))
 		out := onTerminal(t, command(t, "status", "--socket", socket), never)
-		if !strings.Contains(out, red.on("!", true)) {
+		if !strings.Contains(out, term.Red.On("!", true)) {
 			t.Errorf("%q", out)
 		}
 		plain := command(t, "status", "--socket", socket)

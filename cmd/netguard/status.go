@@ -8,6 +8,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"netguard/agent/control"
+	"netguard/cmd/netguard/term"
+	"netguard/internal/plain"
 )
 
 // minInterval keeps a watch from being a load.
@@ -57,7 +59,7 @@ renamed. --watch shows rates in place of totals.`,
 		if err != nil {
 			return err
 		}
-		to := screenOf(cmd.OutOrStdout())
+		to := term.ScreenOf(cmd.OutOrStdout())
 		client := control.NewClient(cfg.Socket)
 		ask := func(ctx context.Context) (control.Status, error) { return client.Status(ctx, names...) }
 		if watch {
@@ -69,8 +71,8 @@ renamed. --watch shows rates in place of totals.`,
 		if err != nil {
 			return err
 		}
-		v := to.view()
-		v.wide, v.now = *output == "wide", time.Now()
+		v := to.View()
+		v.Wide, v.Now = *output == "wide", time.Now()
 		if err := writeAnswer(to, *output, s, func() string { return statusText(s, v) }); err != nil {
 			return err
 		}
@@ -98,7 +100,7 @@ func (g *globals) completeContainers(cmd *cobra.Command, given []string, _ strin
 	for _, e := range s.Endpoints {
 		for _, name := range append([]string{e.Container}, e.SharedBy...) {
 			if !slices.Contains(given, name) {
-				names = append(names, printable(name))
+				names = append(names, plain.Text(name))
 			}
 		}
 	}

@@ -8,19 +8,13 @@ import (
 	"time"
 
 	"netguard/agent/control"
+	"netguard/cmd/netguard/term"
+	"netguard/internal/plain"
 )
-
-// view is how a status is shown.
-type view struct {
-	wide   bool
-	width  int // in columns; wide does not keep to it
-	colour bool
-	now    time.Time // whose zone is the reader's
-}
 
 // statusText is a status for people: a line about the host, a row for each
 // endpoint, and what is wrong together with its remedy.
-func statusText(s control.Status, v view) string {
+func statusText(s control.Status, v term.View) string {
 	endpoints := sorted(s.Endpoints)
 	var b strings.Builder
 	b.WriteString(headline(s, v))
@@ -30,11 +24,11 @@ func statusText(s control.Status, v view) string {
 	case len(endpoints) == 0:
 		b.WriteString("\nNo container is on a network.\n")
 	default:
-		t, width := narrowTable(endpoints), v.width
-		if v.wide {
+		t, width := narrowTable(endpoints), v.Width
+		if v.Wide {
 			t, width = wideTable(endpoints), 0
 		}
-		b.WriteString("\n" + t.format(width, true, v.colour))
+		b.WriteString("\n" + t.Format(width, true, v.Colour))
 	}
 	if notes := notes(s, endpoints, v); notes != "" {
 		b.WriteString("\n" + notes)
@@ -49,28 +43,28 @@ func sorted(endpoints []control.Endpoint) []control.Endpoint {
 }
 
 // headline says how the host is.
-func headline(s control.Status, v view) string {
+func headline(s control.Status, v term.View) string {
 	docker := "docker " + cmp.Or(s.Docker.Version, "unknown")
 	if s.Docker.Firewall != "" {
 		docker += ", " + s.Docker.Firewall
 	}
-	parts := []cell{{text: "mode " + s.Mode}, {text: docker}}
+	parts := []term.Cell{{Text: "mode " + s.Mode}, {Text: docker}}
 	if s.Mode == control.ModeMonitor {
-		parts[0] = cell{text: "mode monitor: only limits are enforced", style: yellow}
+		parts[0] = term.Cell{Text: "mode monitor: only limits are enforced", Style: term.Yellow}
 	} else if s.Admission != "" {
-		parts[0].text += ", admission " + s.Admission
+		parts[0].Text += ", admission " + s.Admission
 	}
 	switch {
 	case s.Starting:
-		return joined(append(parts[:1], cell{text: "starting: the agent has not read Docker's containers yet; ask again in a moment", style: yellow}), v)
+		return joined(append(parts[:1], term.Cell{Text: "starting: the agent has not read Docker's containers yet; ask again in a moment", Style: term.Yellow}), v)
 	case !s.Docker.Connected:
-		parts[1] = cell{text: "! " + docker + ", not connected", style: red}
+		parts[1] = term.Cell{Text: "! " + docker + ", not connected", Style: term.Red}
 	}
-	when := verified(s.VerifiedAt, v.now)
+	when := verified(s.VerifiedAt, v.Now)
 	if s.InSync {
-		parts = append(parts, cell{text: "in sync, " + when})
+		parts = append(parts, term.Cell{Text: "in sync, " + when})
 	} else {
-		parts = append(parts, cell{text: "! NOT IN SYNC, " + when, style: red})
+		parts = append(parts, term.Cell{Text: "! NOT IN SYNC, " + when, Style: term.Red})
 	}
 	wrong := 0
 	for _, e := range s.Endpoints {
@@ -78,14 +72,14 @@ func headline(s control.Status, v view) string {
 			wrong++
 		}
 	}
-	parts = append(parts, cell{text: count(len(s.Endpoints), "endpoint", "endpoints")})
+	parts = append(parts, term.Cell{Text: count(len(s.Endpoints), "endpoint", "endpoints")})
 	if wrong > 0 {
-		parts = append(parts, cell{text: fmt.Sprintf("! %d not as declared", wrong), style: red})
+		parts = append(parts, term.Cell{Text: fmt.Sprintf("! %d not as declared", wrong), Style: term.Red})
 	}
 	if s.Mode == control.ModeMonitor {
 		parts = append(parts, would(s))
 	}
-	if v.wide {
+	if v.Wide {
 		parts = append(parts, kernelHas("leaf", s.Shaper.Leaf, s.Shaper.Missing, ", ")...)
 		parts = append(parts, kernelHas("guard", s.Guard.Tier, s.Guard.Missing, "; ")...)
 		var why []string
@@ -98,7 +92,7 @@ func headline(s control.Status, v view) string {
 }
 
 // kernelHas says how much of something the kernel has, and what it lacks.
-func kernelHas(what, kind string, missing []string, between string) []cell {
+func kernelHas(what, kind string, missing []string, between string) []term.Cell {
 	if kind == "" {
 		return nil
 	}
@@ -106,11 +100,11 @@ func kernelHas(what, kind string, missing []string, between string) []cell {
 	if len(missing) > 0 {
 		text += " (the kernel lacks " + strings.Join(missing, between) + ")"
 	}
-	return []cell{{text: text}}
+	return []term.Cell{{Text: text}}
 }
 
 // would says what an agent that enforces would have refused.
-func would(s control.Status) cell {
+func would(s control.Status) term.Cell {
 	var packets, frames uint64
 	for _, e := range s.Endpoints {
 		packets += e.Denied
@@ -122,29 +116,29 @@ func would(s control.Status) cell {
 		frames += p.Withheld.Total()
 	}
 	if packets+frames == 0 {
-		return cell{text: "nothing would have been denied"}
+		return term.Cell{Text: "nothing would have been denied"}
 	}
-	return cell{text: fmt.Sprintf("would have denied: %s packets, %s frames", humanCount(packets), humanCount(frames)), style: yellow}
+	return term.Cell{Text: fmt.Sprintf("would have denied: %s packets, %s frames", term.Count(packets), term.Count(frames)), Style: term.Yellow}
 }
 
 // joined puts texts into a line, or more where they do not fit.
-func joined(parts []cell, v view) string {
+func joined(parts []term.Cell, v term.View) string {
 	const between = " | "
 	var b strings.Builder
 	at := 0
 	for i, p := range parts {
-		text := printable(p.text)
-		switch n := columns(text); {
+		text := plain.Text(p.Text)
+		switch n := term.Columns(text); {
 		case i == 0:
 			at = n
-		case at+len(between)+n > v.width && !v.wide:
+		case at+len(between)+n > v.Width && !v.Wide:
 			b.WriteByte('\n')
 			at = n
 		default:
 			b.WriteString(between)
 			at += len(between) + n
 		}
-		b.WriteString(p.style.on(text, v.colour))
+		b.WriteString(p.Style.On(text, v.Colour))
 	}
 	return b.String() + "\n"
 }
@@ -160,94 +154,94 @@ func verified(at, now time.Time) string {
 	return "verified " + at.Format(time.DateTime)
 }
 
-func narrowTable(endpoints []control.Endpoint) *table {
-	t := &table{columns: []column{
-		markColumn, {head: "CONTAINER", least: 12, cut: cutMiddle}, {head: "NETWORK", least: 8, cut: cutMiddle}, {head: "STATE"},
-		{head: "INGRESS", right: true}, {head: "PASSED", right: true},
-		{head: "EGRESS", right: true}, {head: "PASSED", right: true},
-		{head: "DROPS", right: true}, {head: "DENIED", right: true}, {head: "POLICY", least: 7, cut: cutEnd},
+func narrowTable(endpoints []control.Endpoint) *term.Table {
+	t := &term.Table{Columns: []term.Column{
+		term.MarkColumn, {Head: "CONTAINER", Least: 12, Cut: term.CutMiddle}, {Head: "NETWORK", Least: 8, Cut: term.CutMiddle}, {Head: "STATE"},
+		{Head: "INGRESS", Right: true}, {Head: "PASSED", Right: true},
+		{Head: "EGRESS", Right: true}, {Head: "PASSED", Right: true},
+		{Head: "DROPS", Right: true}, {Head: "DENIED", Right: true}, {Head: "POLICY", Least: 7, Cut: term.CutEnd},
 	}}
 	for _, e := range endpoints {
-		t.endpoint(e, []cell{mark(e), name(e), {text: e.Network}, state(e)},
-			cell{text: humanLimit(e.Ingress.RateBPS)}, cell{text: humanBytes(e.Ingress.Bytes)},
-			cell{text: humanLimit(e.Egress.RateBPS)}, cell{text: humanBytes(e.Egress.Bytes)},
-			cell{text: humanCount(e.Ingress.Drops + e.Egress.Drops)}, cell{text: humanCount(e.Denied)},
-			cell{text: policies(e.Policy, 100), short: policies(e.Policy, 1)})
+		addEndpoint(t, e, []term.Cell{mark(e), name(e), {Text: e.Network}, state(e)},
+			term.Cell{Text: term.Limit(e.Ingress.RateBPS)}, term.Cell{Text: term.Bytes(e.Ingress.Bytes)},
+			term.Cell{Text: term.Limit(e.Egress.RateBPS)}, term.Cell{Text: term.Bytes(e.Egress.Bytes)},
+			term.Cell{Text: term.Count(e.Ingress.Drops + e.Egress.Drops)}, term.Cell{Text: term.Count(e.Denied)},
+			term.Cell{Text: policies(e.Policy, 100), Short: policies(e.Policy, 1)})
 	}
 	return t
 }
 
-func wideTable(endpoints []control.Endpoint) *table {
-	t := &table{columns: []column{
-		markColumn, {head: "CONTAINER"}, {head: "ID"}, {head: "NETWORK"}, {head: "BRIDGE"}, {head: "VETH"},
-		{head: "MAC"}, {head: "IPV4"}, {head: "IPV6"}, {head: "STATE"},
+func wideTable(endpoints []control.Endpoint) *term.Table {
+	t := &term.Table{Columns: []term.Column{
+		term.MarkColumn, {Head: "CONTAINER"}, {Head: "ID"}, {Head: "NETWORK"}, {Head: "BRIDGE"}, {Head: "VETH"},
+		{Head: "MAC"}, {Head: "IPV4"}, {Head: "IPV6"}, {Head: "STATE"},
 	}}
 	for _, head := range []string{"INGRESS", "EGRESS"} {
-		t.columns = append(t.columns, column{head: head, right: true}, column{head: "BURST", right: true},
-			column{head: "FROM"}, column{head: "PASSED", right: true}, column{head: "PACKETS", right: true},
-			column{head: "DROPS", right: true})
+		t.Columns = append(t.Columns, term.Column{Head: head, Right: true}, term.Column{Head: "BURST", Right: true},
+			term.Column{Head: "FROM"}, term.Column{Head: "PASSED", Right: true}, term.Column{Head: "PACKETS", Right: true},
+			term.Column{Head: "DROPS", Right: true})
 	}
-	t.columns = append(t.columns, column{head: "DENIED", right: true}, column{head: "GUARD", right: true}, column{head: "POLICY"})
+	t.Columns = append(t.Columns, term.Column{Head: "DENIED", Right: true}, term.Column{Head: "GUARD", Right: true}, term.Column{Head: "POLICY"})
 	for _, e := range endpoints {
-		var rest []cell
+		var rest []term.Cell
 		for _, d := range []control.Traffic{e.Ingress, e.Egress} {
 			burst := "-"
 			if d.BurstBytes > 0 {
-				burst = humanBytes(d.BurstBytes)
+				burst = term.Bytes(d.BurstBytes)
 			}
-			rest = append(rest, cell{text: humanLimit(d.RateBPS)}, cell{text: burst}, orDash(d.Source),
-				cell{text: humanBytes(d.Bytes)}, cell{text: humanCount(d.Packets)}, cell{text: humanCount(d.Drops)})
+			rest = append(rest, term.Cell{Text: term.Limit(d.RateBPS)}, term.Cell{Text: burst}, orDash(d.Source),
+				term.Cell{Text: term.Bytes(d.Bytes)}, term.Cell{Text: term.Count(d.Packets)}, term.Cell{Text: term.Count(d.Drops)})
 		}
-		rest = append(rest, cell{text: humanCount(e.Denied)}, cell{text: humanCount(refused(e.Violations))}, cell{text: policies(e.Policy, 100)})
-		t.endpoint(e, []cell{mark(e), name(e), {text: fmt.Sprintf("%.12s", e.ID)}, {text: e.Network},
+		rest = append(rest, term.Cell{Text: term.Count(e.Denied)}, term.Cell{Text: term.Count(refused(e.Violations))}, term.Cell{Text: policies(e.Policy, 100)})
+		addEndpoint(t, e, []term.Cell{mark(e), name(e), {Text: fmt.Sprintf("%.12s", e.ID)}, {Text: e.Network},
 			orDash(e.Bridge), orDash(e.Veth), orDash(e.MAC), orDash(e.IPv4), orDash(e.IPv6), state(e)}, rest...)
 	}
 	return t
 }
 
-// endpoint adds a row: what tells an endpoint, and the rest, or why it is unmanaged.
-func (t *table) endpoint(e control.Endpoint, cells []cell, rest ...cell) {
-	r := row{cells: append(cells, rest...)}
+// addEndpoint adds a row: what tells an endpoint, and the rest, or why it is unmanaged.
+func addEndpoint(t *term.Table, e control.Endpoint, cells []term.Cell, rest ...term.Cell) {
+	r := term.Row{Cells: append(cells, rest...)}
 	if e.State == control.Unmanaged {
-		r = row{cells: cells, tail: cell{text: e.Reason, style: dim}}
+		r = term.Row{Cells: cells, Tail: term.Cell{Text: e.Reason, Style: term.Dim}}
 	}
-	t.add(r)
+	t.Add(r)
 }
 
-func mark(e control.Endpoint) cell {
+func mark(e control.Endpoint) term.Cell {
 	if e.Wrong() {
-		return cell{text: "!", style: red}
+		return term.Cell{Text: "!", Style: term.Red}
 	}
-	return cell{}
+	return term.Cell{}
 }
 
 // name names the container and those in the same network namespace.
-func name(e control.Endpoint) cell {
-	c := cell{text: e.Container}
+func name(e control.Endpoint) term.Cell {
+	c := term.Cell{Text: e.Container}
 	if len(e.SharedBy) > 0 {
-		c.text += " (+" + strings.Join(e.SharedBy, " +") + ")"
-		c.short = fmt.Sprintf("%s (+%d)", e.Container, len(e.SharedBy))
+		c.Text += " (+" + strings.Join(e.SharedBy, " +") + ")"
+		c.Short = fmt.Sprintf("%s (+%d)", e.Container, len(e.SharedBy))
 	}
 	switch {
 	case e.Wrong():
-		c.style = red
+		c.Style = term.Red
 	case e.State == control.Unmanaged:
-		c.style = dim
+		c.Style = term.Dim
 	}
 	return c
 }
 
-func state(e control.Endpoint) cell {
+func state(e control.Endpoint) term.Cell {
 	switch {
 	case e.State == control.Admitted && e.Missing == "":
-		return cell{text: e.State}
+		return term.Cell{Text: e.State}
 	case e.State == control.Unmanaged:
-		return cell{text: e.State, style: dim}
+		return term.Cell{Text: e.State, Style: term.Dim}
 	}
-	return cell{text: e.State, style: red}
+	return term.Cell{Text: e.State, Style: term.Red}
 }
 
-func orDash(s string) cell { return cell{text: cmp.Or(s, "-")} }
+func orDash(s string) term.Cell { return term.Cell{Text: cmp.Or(s, "-")} }
 
 // policies names the policies that isolate an endpoint, so many by direction.
 func policies(p control.Policies, most int) string {

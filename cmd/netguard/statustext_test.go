@@ -7,27 +7,28 @@ import (
 	"unicode"
 
 	"netguard/agent/control"
+	"netguard/cmd/netguard/term"
 )
 
 func TestStatusText(t *testing.T) {
 	for name, test := range map[string]struct {
 		status control.Status
-		view   view
+		view   term.View
 	}{
-		"healthy":        {healthy(), view{width: 100}},
-		"healthy_wide":   {healthy(), view{width: 100, wide: true}},
-		"healthy_colour": {healthy(), view{width: 100, colour: true}},
-		"sick":           {sick(), view{width: 100}},
-		"sick_wide":      {sick(), view{width: 100, wide: true}},
-		"sick_colour":    {sick(), view{width: 100, colour: true}},
-		"sick_at_140":    {sick(), view{width: 140}},
-		"monitored":      {monitored(), view{width: 100}},
-		"empty":          {control.Status{Mode: "monitor"}, view{width: 100}},
-		"nobody":         {control.Status{Mode: "enforce", InSync: true, VerifiedAt: noon, Docker: control.Docker{Version: "28.5.2", Connected: true, ReadAt: noon}}, view{width: 100}},
-		"starting":       {control.Status{Mode: "enforce", Starting: true}, view{width: 100, colour: true}},
+		"healthy":        {healthy(), term.View{Width: 100}},
+		"healthy_wide":   {healthy(), term.View{Width: 100, Wide: true}},
+		"healthy_colour": {healthy(), term.View{Width: 100, Colour: true}},
+		"sick":           {sick(), term.View{Width: 100}},
+		"sick_wide":      {sick(), term.View{Width: 100, Wide: true}},
+		"sick_colour":    {sick(), term.View{Width: 100, Colour: true}},
+		"sick_at_140":    {sick(), term.View{Width: 140}},
+		"monitored":      {monitored(), term.View{Width: 100}},
+		"empty":          {control.Status{Mode: "monitor"}, term.View{Width: 100}},
+		"nobody":         {control.Status{Mode: "enforce", InSync: true, VerifiedAt: noon, Docker: control.Docker{Version: "28.5.2", Connected: true, ReadAt: noon}}, term.View{Width: 100}},
+		"starting":       {control.Status{Mode: "enforce", Starting: true}, term.View{Width: 100, Colour: true}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			test.view.now = noon
+			test.view.Now = noon
 			golden(t, name, statusText(test.status, test.view))
 		})
 	}
@@ -44,10 +45,10 @@ func TestStatusText_promises(t *testing.T) {
 	t.Run("fits_the_width", func(t *testing.T) {
 		for _, width := range []int{100, 120, 200} {
 			for _, s := range []control.Status{healthy(), sick(), monitored()} {
-				for line := range strings.Lines(statusText(s, view{width: width, now: noon})) {
+				for line := range strings.Lines(statusText(s, term.View{Width: width, Now: noon})) {
 					line = strings.TrimSuffix(line, "\n")
-					if columns(line) > width && !strings.Contains(line, longWord) {
-						t.Errorf("%d columns instead of %d: %s", columns(line), width, line)
+					if term.Columns(line) > width && !strings.Contains(line, longWord) {
+						t.Errorf("%d columns instead of %d: %s", term.Columns(line), width, line)
 					}
 				}
 			}
@@ -55,7 +56,7 @@ func TestStatusText_promises(t *testing.T) {
 	})
 	t.Run("lets_no_control_character_through", func(t *testing.T) {
 		for _, wide := range []bool{false, true} {
-			for _, r := range statusText(sick(), view{width: 100, wide: wide, now: noon}) {
+			for _, r := range statusText(sick(), term.View{Width: 100, Wide: wide, Now: noon}) {
 				if r != '\n' && !unicode.IsPrint(r) {
 					t.Errorf("%q", r)
 				}
@@ -65,14 +66,14 @@ func TestStatusText_promises(t *testing.T) {
 	t.Run("colours_change_no_alignment", func(t *testing.T) {
 		escape := regexp.MustCompile("\x1b\\[[0-9;]*m")
 		for _, s := range []control.Status{healthy(), sick()} {
-			plain := statusText(s, view{width: 100, now: noon})
-			if got := escape.ReplaceAllString(statusText(s, view{width: 100, colour: true, now: noon}), ""); got != plain {
+			plain := statusText(s, term.View{Width: 100, Now: noon})
+			if got := escape.ReplaceAllString(statusText(s, term.View{Width: 100, Colour: true, Now: noon}), ""); got != plain {
 				t.Errorf("%s\ninstead of\n%s", got, plain)
 			}
 		}
 	})
 	t.Run("a_stranger_cannot_fake_a_line", func(t *testing.T) {
-		for line := range strings.Lines(statusText(sick(), view{width: 100, now: noon})) {
+		for line := range strings.Lines(statusText(sick(), term.View{Width: 100, Now: noon})) {
 			if strings.HasPrefix(line, "! the host: all is well") || strings.HasPrefix(line, "! shop-web-1") {
 				t.Error(line)
 			}

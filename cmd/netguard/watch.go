@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"netguard/agent/control"
+	"netguard/cmd/netguard/term"
 )
 
 // What a terminal understands.
@@ -27,7 +28,7 @@ type watcher struct {
 	output   string
 	interval time.Duration
 	now      func() time.Time
-	screen   screen
+	screen   term.Screen
 	stderr   io.Writer
 
 	last  sample // none before the first
@@ -86,7 +87,7 @@ func (w *watcher) look(ctx context.Context) error {
 			return err
 		}
 		return writeYAML(w.screen, s)
-	case w.screen.terminal:
+	case w.screen.Terminal:
 		return w.draw(before, now)
 	}
 	return w.append(before, now)
@@ -96,7 +97,7 @@ func (w *watcher) look(ctx context.Context) error {
 func (w *watcher) miss(err error, at time.Time) error {
 	first := w.away == ""
 	w.away = err.Error()
-	if w.screen.terminal && !w.machine() {
+	if w.screen.Terminal && !w.machine() {
 		return w.draw(sample{}, sample{at: at, status: w.last.status})
 	}
 	if !first {
@@ -110,16 +111,16 @@ func (w *watcher) machine() bool { return w.output == "json" || w.output == "yam
 
 // draw puts one frame over the one before.
 func (w *watcher) draw(before, now sample) error {
-	width, height := w.screen.size()
-	v := view{wide: w.output == "wide", width: max(width, 40), colour: w.screen.colour, now: now.at}
+	width, height := w.screen.Size()
+	v := term.View{Wide: w.output == "wide", Width: max(width, 40), Colour: w.screen.Colour, Now: now.at}
 	var b strings.Builder
 	if w.away != "" {
-		note(&b, "!", red, "no answer since "+w.last.at.Format(time.TimeOnly), w.away, v)
+		note(&b, "!", term.Red, "no answer since "+w.last.at.Format(time.TimeOnly), w.away, v)
 	} else {
 		b.WriteString(headline(now.status, v))
 	}
 	t := watchTable(before, now)
-	b.WriteString("\n" + t.format(v.width, true, v.colour))
+	b.WriteString("\n" + t.Format(v.Width, true, v.Colour))
 	if notes := notes(now.status, sorted(now.status.Endpoints), v); notes != "" && w.away == "" {
 		b.WriteString("\n" + notes)
 	}
@@ -137,23 +138,23 @@ func (w *watcher) draw(before, now sample) error {
 	return err
 }
 
-func watchTable(before, now sample) *table {
-	t := &table{columns: []column{
-		markColumn, {head: "CONTAINER", least: 12, cut: cutMiddle}, {head: "NETWORK", least: 8, cut: cutMiddle}, {head: "STATE"},
-		{head: "INGRESS", right: true}, {head: "LIMIT", right: true},
-		{head: "EGRESS", right: true}, {head: "LIMIT", right: true},
-		{head: "DROPS/s", right: true}, {head: "DENIED/s", right: true},
+func watchTable(before, now sample) *term.Table {
+	t := &term.Table{Columns: []term.Column{
+		term.MarkColumn, {Head: "CONTAINER", Least: 12, Cut: term.CutMiddle}, {Head: "NETWORK", Least: 8, Cut: term.CutMiddle}, {Head: "STATE"},
+		{Head: "INGRESS", Right: true}, {Head: "LIMIT", Right: true},
+		{Head: "EGRESS", Right: true}, {Head: "LIMIT", Right: true},
+		{Head: "DROPS/s", Right: true}, {Head: "DENIED/s", Right: true},
 	}}
 	flows := flows(before, now)
 	for _, e := range sorted(now.status.Endpoints) {
 		ingress, egress, drops, denied := "-", "-", "-", "-"
 		if f, ok := flows[portOf(e)]; ok {
-			ingress, egress = humanRate(f.ingress), humanRate(f.egress)
-			drops, denied = humanCount(uint64(f.drops+.5)), humanCount(uint64(f.denied+.5))
+			ingress, egress = term.Rate(f.ingress), term.Rate(f.egress)
+			drops, denied = term.Count(uint64(f.drops+.5)), term.Count(uint64(f.denied+.5))
 		}
-		t.endpoint(e, []cell{mark(e), name(e), {text: e.Network}, state(e)},
-			cell{text: ingress}, cell{text: humanLimit(e.Ingress.RateBPS)},
-			cell{text: egress}, cell{text: humanLimit(e.Egress.RateBPS)}, cell{text: drops}, cell{text: denied})
+		addEndpoint(t, e, []term.Cell{mark(e), name(e), {Text: e.Network}, state(e)},
+			term.Cell{Text: ingress}, term.Cell{Text: term.Limit(e.Ingress.RateBPS)},
+			term.Cell{Text: egress}, term.Cell{Text: term.Limit(e.Egress.RateBPS)}, term.Cell{Text: drops}, term.Cell{Text: denied})
 	}
 	return t
 }
@@ -164,13 +165,13 @@ func (w *watcher) append(before, now sample) error {
 		return nil
 	}
 	t := watchTable(before, now)
-	t.columns = append([]column{{head: "TIME"}}, t.columns...)
-	for i := range t.rows {
-		t.rows[i].cells = append([]cell{{text: now.at.Format(time.TimeOnly)}}, t.rows[i].cells...)
+	t.Columns = append([]term.Column{{Head: "TIME"}}, t.Columns...)
+	for i := range t.Rows {
+		t.Rows[i].Cells = append([]term.Cell{{Text: now.at.Format(time.TimeOnly)}}, t.Rows[i].Cells...)
 	}
-	t.floor = w.lined
+	t.Floor = w.lined
 	head := w.lined == nil
-	w.lined = t.widths(0)
-	_, err := io.WriteString(w.screen, t.format(0, head, false))
+	w.lined = t.Widths(0)
+	_, err := io.WriteString(w.screen, t.Format(0, head, false))
 	return err
 }

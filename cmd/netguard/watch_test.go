@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v4"
 
 	"netguard/agent/control"
+	"netguard/cmd/netguard/term"
 )
 
 // answer is what the agent says at one look.
@@ -35,7 +36,7 @@ func watch(t *testing.T, change func(*watcher), answers ...answer) (stdout, stde
 	w := watcher{
 		output: "table", interval: time.Microsecond,
 		now:    func() time.Time { return noon.Add(time.Duration(looks) * time.Second) },
-		screen: screen{Writer: &out}, stderr: &errs,
+		screen: term.Screen{Writer: &out}, stderr: &errs,
 		ask: func(ctx context.Context) (control.Status, error) {
 			if looks == len(answers) {
 				interrupt()
@@ -69,8 +70,8 @@ func later(seconds uint64) answer {
 
 func terminal(height int) func(*watcher) {
 	return func(w *watcher) {
-		w.screen.terminal = true
-		w.screen.size = func() (int, int) { return 100, height }
+		w.screen.Terminal = true
+		w.screen.Size = func() (int, int) { return 100, height }
 	}
 }
 

@@ -1,18 +1,12 @@
-package main
+package term
 
 import (
 	"strings"
 	"unicode"
-
-	"netguard/internal/plain"
 )
 
-// printable makes a stranger's text harmless to a terminal and to the one who
-// reads it.
-func printable(s string) string { return plain.Text(s) }
-
-// wide are the ranges of characters that take two columns of a terminal.
-var wide = &unicode.RangeTable{
+// doubleWidth are the ranges of characters that take two columns of a terminal.
+var doubleWidth = &unicode.RangeTable{
 	R16: []unicode.Range16{
 		{0x1100, 0x115f, 1}, {0x2e80, 0x303e, 1}, {0x3041, 0xa4cf, 1}, {0xac00, 0xd7a3, 1},
 		{0xf900, 0xfaff, 1}, {0xfe30, 0xfe6f, 1}, {0xff00, 0xff60, 1}, {0xffe0, 0xffe6, 1},
@@ -20,8 +14,8 @@ var wide = &unicode.RangeTable{
 	R32: []unicode.Range32{{0x1f300, 0x1faff, 1}, {0x20000, 0x3fffd, 1}},
 }
 
-// columns is how many columns of a terminal a text takes.
-func columns(s string) (n int) {
+// Columns is how many columns of a terminal a text takes.
+func Columns(s string) (n int) {
 	for _, r := range s {
 		n += runeColumns(r)
 	}
@@ -34,27 +28,28 @@ func runeColumns(r rune) int {
 		return 1
 	case unicode.In(r, unicode.Mn, unicode.Me):
 		return 0
-	case unicode.Is(wide, r):
+	case unicode.Is(doubleWidth, r):
 		return 2
 	}
 	return 1
 }
 
-// fit is a way to make a text narrower. The result has at most width columns.
-type fit func(s string, width int) string
+// Fit is a way to make a text narrower. The result has at most width columns.
+type Fit func(s string, width int) string
 
-// cutMiddle keeps both ends: names differ in their beginning (the project) and
+// CutMiddle keeps both ends: names differ in their beginning (the project) and
 // in their end (the number).
-func cutMiddle(s string, width int) string {
-	if columns(s) <= width {
+func CutMiddle(s string, width int) string {
+	if Columns(s) <= width {
 		return s
 	}
 	room := width - 1
 	return take(s, room-room/2) + "…" + takeEnd(s, room/2)
 }
 
-func cutEnd(s string, width int) string {
-	if columns(s) <= width {
+// CutEnd keeps the beginning.
+func CutEnd(s string, width int) string {
+	if Columns(s) <= width {
 		return s
 	}
 	return take(s, width-1) + "…"
@@ -79,18 +74,18 @@ func takeEnd(s string, width int) string {
 	return s
 }
 
-// wrap breaks a text between words so that its lines have at most width columns;
+// Wrap breaks a text between words so that its lines have at most width columns;
 // a longer word has a line of its own. The lines after the first are indented.
-func wrap(s string, width int, indent string) string {
+func Wrap(s string, width int, indent string) string {
 	var b strings.Builder
 	at := 0
 	for _, word := range strings.Fields(s) {
-		n := columns(word)
+		n := Columns(word)
 		switch {
 		case at == 0:
 		case at+1+n > width:
 			b.WriteString("\n" + indent)
-			at = columns(indent)
+			at = Columns(indent)
 		default:
 			b.WriteByte(' ')
 			at++
@@ -101,7 +96,7 @@ func wrap(s string, width int, indent string) string {
 	return b.String()
 }
 
-// hang breaks a text that starts where the indent of its other lines ends.
-func hang(s string, width int, indent string) string {
-	return strings.ReplaceAll(wrap(s, width-columns(indent), ""), "\n", "\n"+indent)
+// Hang breaks a text that starts where the indent of its other lines ends.
+func Hang(s string, width int, indent string) string {
+	return strings.ReplaceAll(Wrap(s, width-Columns(indent), ""), "\n", "\n"+indent)
 }

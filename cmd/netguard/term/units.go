@@ -1,4 +1,4 @@
-package main
+package term
 
 import (
 	"math"
@@ -35,27 +35,27 @@ var (
 	countUnits = []string{"", "k", "M", "G", "T", "P", "E"}
 )
 
-// humanRate writes bits a second in the units of the labels, rounded.
-func humanRate(bps float64) string {
+// Rate writes bits a second in the units of the labels, rounded.
+func Rate(bps float64) string {
 	if bps < 1000 {
 		bps = math.Round(bps)
 	}
 	return scaled(bps, 1000, rateUnits, "")
 }
 
-// humanLimit writes a limit as a label would if that is short, else rounded.
-func humanLimit(bps uint64) string {
+// Limit writes a limit as a label would if that is short, else rounded.
+func Limit(bps uint64) string {
 	if bps == 0 {
 		return "-"
 	}
 	if exact := shaper.Rate(bps).String(); len(exact) <= len("999.9mbit") {
 		return exact
 	}
-	return humanRate(float64(bps))
+	return Rate(float64(bps))
 }
 
-// humanBytes writes an amount of data.
-func humanBytes(n uint64) string { return scaled(float64(n), 1024, byteUnits, " ") }
+// Bytes writes an amount of data.
+func Bytes(n uint64) string { return scaled(float64(n), 1024, byteUnits, " ") }
 
-// humanCount writes how many.
-func humanCount(n uint64) string { return scaled(float64(n), 1000, countUnits, "") }
+// Count writes how many.
+func Count(n uint64) string { return scaled(float64(n), 1000, countUnits, "") }
