@@ -88,7 +88,7 @@ func (f Firewall) enforced() bool {
 // containers that no agent has admitted.
 func (f Firewall) closed() bool {
 	return slices.ContainsFunc(f.Chains, func(c iptables.NativeChain) bool {
-		return c.Family == "bridge" && c.Table == guardTable && c.Name == guard.StrangerChain
+		return c.Family == "bridge" && c.Table == guardTable && c.Name == guard.UnknownPortChain
 	})
 }
 

@@ -33,7 +33,7 @@ func healthy() Facts {
 			Programs: []iptables.Listing{{Backend: iptables.NFT, Version: "iptables v1.8.9 (nf_tables)", Tables: [2]map[string]iptables.Table{rules, rules}},
 				{Backend: iptables.Legacy, Version: "iptables v1.8.9 (legacy)"}},
 			Chains: []iptables.NativeChain{{Family: "ip", Table: "filter", Name: "DOCKER-USER"}, {Family: "bridge", Table: "netguard", Name: "prerouting", Busy: true},
-				{Family: "bridge", Table: "netguard", Name: guard.StrangerChain}},
+				{Family: "bridge", Table: "netguard", Name: guard.UnknownPortChain}},
 		},
 		Links: Links{Links: []link.Device{{Name: "docker0", Kind: "bridge"}, {Name: "br-1", Kind: "bridge"}, {Name: "veth1", Kind: "veth", MasterName: "br-1"}, {Name: "eth0", Kind: "veth"}}},
 		Agent: Agent{Socket: "/run/netguard/netguard.sock", Version: "v1.2.0",

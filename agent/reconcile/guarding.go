@@ -195,8 +195,8 @@ func (g *guarding) isolate(here desired.Site, closed map[int]bool) {
 	wish := slices.Clone(g.wish.Ports)
 	changed := false
 	for i := range wish {
-		if p := &wish[i]; closed[p.Index] && !p.Shut {
-			p.Shut, changed = true, true
+		if p := &wish[i]; closed[p.Index] && !p.Isolated {
+			p.Isolated, changed = true, true
 		}
 	}
 	if changed && g.err == nil {
@@ -209,11 +209,11 @@ func (g *guarding) isolate(here desired.Site, closed map[int]bool) {
 func (g *guarding) isolated(ports []guard.Port, closed map[int]bool, inForce bool) []guard.Port {
 	was := map[int]bool{}
 	for _, p := range g.wish.Ports {
-		was[p.Index] = p.Shut
+		was[p.Index] = p.Isolated
 	}
 	for i := range ports {
 		p := &ports[i]
-		p.Shut = closed[p.Index] || !inForce && was[p.Index]
+		p.Isolated = closed[p.Index] || !inForce && was[p.Index]
 	}
 	return ports
 }

@@ -11,7 +11,7 @@ import (
 // remember the old one: nobody heard what it said itself.
 func TestAnnounce(t *testing.T) {
 	h := newHost(t, 3)
-	a, v, jailed := h.boxes[0], h.boxes[1], h.boxes[2]
+	a, v, quarantined := h.boxes[0], h.boxes[1], h.boxes[2]
 	old := MAC{2, 0x42, 0xde, 0xad, 0, 1}
 	addrs := map[string]netip.Addr{"IPv4": a.ip4, "IPv6": a.ip6, "link-local": a.mac.LinkLocal()}
 	for _, b := range h.boxes {
@@ -35,7 +35,7 @@ func TestAnnounce(t *testing.T) {
 				return is
 			})
 		}
-		jailed.inside(func() {
+		quarantined.inside(func() {
 			for name, addr := range addrs {
 				if !known(addr, "eth0", old) {
 					t.Errorf("a container that is not admitted was told of %s", name)
@@ -45,7 +45,7 @@ func TestAnnounce(t *testing.T) {
 	}
 	prepare := func() {
 		v.inside(believe)
-		jailed.inside(believe)
+		quarantined.inside(believe)
 	}
 	wish := func(admitted bool) Wish {
 		w := h.wish()
@@ -78,9 +78,9 @@ func TestAnnounce(t *testing.T) {
 		w := wish(true)
 		w.Ports[2].Admitted = true
 		h.apply(h.driver(), w) // its announcement is the sentinel
-		jailedIs := h.boxes[2]
+		quarantinedIs := h.boxes[2]
 		v.inside(func() {
-			run(t, "ip", "neigh", "replace", jailedIs.ip4.String(), "lladdr", old.String(), "dev", "eth0", "nud", "reachable")
+			run(t, "ip", "neigh", "replace", quarantinedIs.ip4.String(), "lladdr", old.String(), "dev", "eth0", "nud", "reachable")
 		})
 		w.Ports[2].Admitted = false
 		d := h.driver()
@@ -88,7 +88,7 @@ func TestAnnounce(t *testing.T) {
 		w.Ports[2].Admitted = true
 		h.apply(d, w)
 		h.await("the neighbour knows who came last", func() (is bool) {
-			v.inside(func() { is = known(jailedIs.ip4, "eth0", jailedIs.mac) })
+			v.inside(func() { is = known(quarantinedIs.ip4, "eth0", quarantinedIs.mac) })
 			return is
 		})
 		v.inside(func() {

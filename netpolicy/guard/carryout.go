@@ -238,7 +238,7 @@ func (d *Driver) Cleanup() error {
 	if _, err := d.observe(nil, nil, Everything); err != nil {
 		return fmt.Errorf("guard: clean up: %w", err)
 	}
-	d.jailedByUs()
+	d.quarantinedByUs()
 	if err := d.observeStrayPrograms(); err != nil {
 		return fmt.Errorf("guard: clean up: %w", err)
 	}

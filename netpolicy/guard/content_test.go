@@ -58,8 +58,8 @@ func TestContents(t *testing.T) {
 func TestContent(t *testing.T) {
 	rules := map[string]rule{
 		"drop": {exprs: match{drop}}, "accept": {exprs: match{accept}}, "goto": {exprs: match{goTo("a")}}, "elsewhere": {exprs: match{goTo("b")}},
-		"nothing": {}, "in": {exprs: in(setJail, inPort)}, "not in": {exprs: notIn(setJail, inPort)}, "in another": {exprs: in(setKnown, inPort)},
-		"of who gets it": {exprs: in(setJail, outPort)}, "zero": {exprs: etherType.is(0, 0)}, "shorter": {exprs: etherType.is(0)},
+		"nothing": {}, "in": {exprs: in(setQuarantined, inPort)}, "not in": {exprs: notIn(setQuarantined, inPort)}, "in another": {exprs: in(setKnown, inPort)},
+		"of who gets it": {exprs: in(setQuarantined, outPort)}, "zero": {exprs: etherType.is(0, 0)}, "shorter": {exprs: etherType.is(0)},
 		"not": {exprs: etherType.isNot(0, 0)}, "masked": {exprs: etherType.anyBit(1, 0)}, "otherwise": {exprs: etherType.anyBit(0, 1)},
 		"rate": {exprs: over(Storm{Rate: 1, Burst: 2})}, "burst": {exprs: over(Storm{Rate: 1, Burst: 3})}, "another rate": {exprs: over(Storm{Rate: 256, Burst: 2})},
 		"count": {exprs: count(kindMAC)}, "count another": {exprs: count(kindARP)},

@@ -38,7 +38,7 @@ func TestDelta(t *testing.T) {
 		case what == 1:
 			w.Ports[at].Admitted = !w.Ports[at].Admitted
 		case what == 2:
-			w.Ports[at].Shut = !w.Ports[at].Shut
+			w.Ports[at].Isolated = !w.Ports[at].Isolated
 		case what == 3:
 			w.Ports[at].Allow = Allow{MACs: []MAC{nobody}, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.9/32"), netip.MustParsePrefix("198.51.100.0/24")}}
 		case what == 4: // two ask for the same

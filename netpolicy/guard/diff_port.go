@@ -37,7 +37,7 @@ func diffPort(w *work, p *plan, index int, k *kernelState, f Features) {
 	if !ok {
 		before = portDefaults
 	}
-	want := jailed
+	want := quarantined
 	switch {
 	case p.mode == Monitor:
 		want = before

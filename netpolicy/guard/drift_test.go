@@ -44,7 +44,7 @@ func TestDrift(t *testing.T) {
 		"an address is given":             "nft add element bridge netguard v4 { box0 . 02:42:ac:1e:00:02 . 172.30.0.3 }",
 		"a prefix is given":               "nft add element bridge netguard net4 { box0 . 11.0.0.0/8 }",
 		"a prefix is taken away":          "nft flush set bridge netguard net4",
-		"a port is set free":              "nft flush set bridge netguard jail",
+		"a port is set free":              "nft flush set bridge netguard quarantined",
 		"a port is not guarded":           "nft flush set bridge netguard ports",
 		"a port is unlocked":              "bridge link set dev box0 locked off",
 		"a port learns":                   "bridge link set dev box0 learning on",
@@ -117,7 +117,7 @@ func TestDrift(t *testing.T) {
 		left(Look{}, 0)
 		left(Look{Links: map[int]struct{}{a.port: {}}}, 1)
 		heal()
-		run(t, "nft", fmt.Sprintf("add element bridge netguard jail { %q }", a.name))
+		run(t, "nft", fmt.Sprintf("add element bridge netguard quarantined { %q }", a.name))
 		left(Look{}, 1)
 		heal()
 		run(t, "ip", "neigh", "del", a.ip4.String(), "dev", bridgeName)

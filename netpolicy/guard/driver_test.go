@@ -211,7 +211,7 @@ func TestRestart(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		// Pin, 3 neighbours, settings; and in the table known, jail, 1 MAC,
+		// Pin, 3 neighbours, settings; and in the table known, quarantined, 1 MAC,
 		// and 3 addresses in two sets.
 		if r.Changes != 14 || r.Ports[h.boxes[2].port].State != Admitted {
 			t.Errorf("%d changes: %+v", r.Changes, r.Ports)

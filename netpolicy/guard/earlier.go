@@ -31,7 +31,7 @@ func (d *Driver) Earlier() (Earlier, error) {
 	}
 	out := Earlier{Admitted: map[int]bool{}, Bridges: map[int]bool{}, LinkLocals: map[int]map[netip.Addr]bool{}}
 	for e := range t.sets[setKnown] {
-		if _, jailed := t.sets[setJail][e]; !jailed {
+		if _, quarantined := t.sets[setQuarantined][e]; !quarantined {
 			out.Admitted[e.portOf()] = true
 		}
 	}

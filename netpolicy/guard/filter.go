@@ -136,7 +136,7 @@ func (s *tableState) admits(p *Port) bool {
 	}
 	port := portKey(p.Index)
 	has := func(set, key string) bool { _, ok := s.sets[set][element{key: key}]; return ok }
-	if !has(setKnown, port) || has(setJail, port) || !has(setMAC, port+macKey(p.MAC)) {
+	if !has(setKnown, port) || has(setQuarantined, port) || !has(setMAC, port+macKey(p.MAC)) {
 		return false
 	}
 	for _, a := range []netip.Addr{p.IPv4.Unmap(), p.IPv6.Unmap()} {

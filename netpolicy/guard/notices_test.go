@@ -68,14 +68,14 @@ func TestNotices(t *testing.T) {
 		})
 	}
 	h.run(t, "just_before_its_own_transaction", func(t *testing.T) {
-		elements := map[string]elements{setJail: {element{key: portKey(h.boxes[1].port)}: ""}}
+		elements := map[string]elements{setQuarantined: {element{key: portKey(h.boxes[1].port)}: ""}}
 		run(t, "nft", own)
 		was := d.kernel.table
 		h.check(d.commit(change{add: elements}))
 		if d.kernel.table == was {
 			t.Error("the table was not read")
 		}
-		if _, ok := d.kernel.table.sets[setJail][element{key: portKey(h.boxes[1].port)}]; !ok || d.kernel.table.admits(&w.Ports[0]) {
+		if _, ok := d.kernel.table.sets[setQuarantined][element{key: portKey(h.boxes[1].port)}]; !ok || d.kernel.table.admits(&w.Ports[0]) {
 			t.Error("one of both is not known of")
 		}
 		was = d.kernel.table

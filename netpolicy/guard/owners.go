@@ -33,7 +33,7 @@ type bridgeMAC struct {
 }
 
 // claim takes a port's own MAC and addresses, or says why it cannot have them.
-func (o owners) claim(pp *portPlan) {
+func (o owners) take(pp *portPlan) {
 	fault := func(format string, args ...any) { pp.faults = append(pp.faults, fmt.Sprintf(format, args...)) }
 	if pp.MAC == (MAC{}) || pp.MAC[0]&1 != 0 {
 		if pp.Admitted {

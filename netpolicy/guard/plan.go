@@ -100,7 +100,7 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 	}
 	p.broadcasts(w)
 	p.lengths()
-	p.strangers(w, bridgeMACs)
+	p.managed(w, bridgeMACs)
 	for _, b := range w.Bridges {
 		p.bridges = append(p.bridges, b.Index)
 	}
@@ -144,7 +144,7 @@ func (p *plan) admit(ports []Port) {
 			pp.state = Admitted
 			fallthrough
 		default:
-			if p.owners.claim(pp); len(pp.faults) > 0 {
+			if p.owners.take(pp); len(pp.faults) > 0 {
 				pp.state = Quarantined
 			}
 		}
@@ -170,19 +170,19 @@ func (p *plan) port(pp *portPlan, f Features) {
 	for _, g := range pp.Gateways {
 		put(set4or6(g.Unmap(), setOwn4, setOwn6), element{key: string(g.Unmap().AsSlice())})
 	}
-	if pp.Shut {
-		put(setShut, element{key: port})
+	if pp.Isolated {
+		put(setIsolated, element{key: port})
 	}
 	if pp.state == Trusted {
 		put(setKnown, element{key: port})
-		if pp.Shut {
+		if pp.Isolated {
 			p.into(pp)
 		}
 		return
 	}
 	put(setPorts, element{key: port})
 	if pp.state == Quarantined {
-		put(setJail, element{key: port})
+		put(setQuarantined, element{key: port})
 		return
 	}
 	put(setKnown, element{key: port})

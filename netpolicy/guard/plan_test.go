@@ -294,7 +294,7 @@ func TestLayout(t *testing.T) {
 		}
 		for chain, r := range last {
 			conditions := slices.DeleteFunc(slices.Clone(r.exprs), func(e expr.Any) bool { _, counts := e.(*expr.Counter); return counts })
-			if _, hooked := baseChains[bridgeFamily][chain]; !hooked && len(conditions) != 1 && chain != StrangerChain {
+			if _, hooked := baseChains[bridgeFamily][chain]; !hooked && len(conditions) != 1 && chain != UnknownPortChain {
 				t.Errorf("chain %s ends with a condition: %s", chain, r.comment)
 			}
 		}

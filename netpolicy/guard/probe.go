@@ -21,7 +21,7 @@ type Features struct {
 	Prefixes bool // sets of prefixes, for the label netguard.guard.allow
 	Samples  bool // refused frames can be handed to whoever listens
 	// BridgeNames: rules see which bridge a port is on. Without, the guard does
-	// what it does for a container all the same; see stranger.go.
+	// what it does for a container all the same; see unknown_port_rules.go.
 	BridgeNames bool
 	Limits      bool // connections can be counted by container
 	ARP         bool // nftables of the ARP family

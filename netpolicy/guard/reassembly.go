@@ -258,7 +258,7 @@ func (b *builder) fragments(o Options, f Features) {
 		b.add("prerouting", name, verdict, append([]match{etherType.is(0x86, 0xdd), aFragment6, notIn(setKnown, inPort)}, parts...)...)
 	}
 	if !f.BridgeNames && f.Prefixes {
-		strange("fragment from an unknown port", goTo("strange"), aVeth)
+		strange("fragment from an unknown port", goTo("which-bridge"), aVeth)
 	}
 }
 

@@ -16,7 +16,7 @@ func somePort(t *rapid.T, index int) Port {
 	rarely := func(what string) bool { return rapid.IntRange(0, 5).Draw(t, what) == 0 }
 	p := Port{Index: index, Bridge: rapid.IntRange(1, 2).Draw(t, "bridge"), MAC: MAC{2, 0, 0, 0, 0, byte(few("MAC"))},
 		IPv4: netip4(10, 0, 0, byte(few("address"))), Gateways: []netip.Addr{netip4(10, 0, 0, 1)},
-		Guarded: !rarely("left alone"), Admitted: !rarely("not admitted"), Shut: rarely("shut"), DHCPServer: rarely("server"),
+		Guarded: !rarely("left alone"), Admitted: !rarely("not admitted"), Isolated: rarely("isolated"), DHCPServer: rarely("server"),
 		Container: string('a' + rune(few("container"))), Connections: uint32(rapid.IntRange(0, 2).Draw(t, "connections"))}
 	if rarely("nobody's") {
 		p.MAC, p.IPv4, p.Admitted = MAC{}, netip.Addr{}, false

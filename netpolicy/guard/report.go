@@ -59,11 +59,6 @@ func (d *Driver) count(r *Report) error {
 		return err
 	}
 	r.Violations = violations
-	if d.features.Filter && d.kernel.table.present {
-		if r.Unknown, err = d.filter.counter(d.layout.options.stranger()); err != nil {
-			return fmt.Errorf("guard: %w", err)
-		}
-	}
 	return nil
 }
 

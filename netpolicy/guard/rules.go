@@ -151,10 +151,10 @@ func (b *builder) hooks(o Options, f Features) {
 
 	// The bridge floods the host's own broadcasts to each port, whatever its
 	// settings.
-	b.add("output", "to a port that is not admitted", goTo(refusals[kindWithheld]), in(setJail, outPort))
-	b.shut(f)
-	if o.strangers() {
-		b.strangers(o, f)
+	b.add("output", "to a port that is not admitted", goTo(refusals[kindWithheld]), in(setQuarantined, outPort))
+	b.isolated(f)
+	if !o.Open {
+		b.unknownOnBridge(o, f)
 	}
 }
 
@@ -162,7 +162,7 @@ func (b *builder) hooks(o Options, f Features) {
 // does not pass: a VLAN tag of any kind, LLC and SNAP would all hide what they
 // carry from iptables.
 func (b *builder) frame() {
-	b.refuse("frame", "not admitted yet", kindQuarantine, in(setJail, inPort))
+	b.refuse("frame", "not admitted yet", kindQuarantine, in(setQuarantined, inPort))
 	b.refuse("frame", "written to after it is judged", kindChecksum, frameMark.is(spoiltMark...))
 	b.refuse("frame", "not the port's MAC", kindMAC, notIn(setMAC, inPort, etherFrom))
 	b.refuse("frame", "a link-local protocol (LLDP and the like)", kindEthertype,

@@ -130,8 +130,8 @@ func guarded(before settings) settings {
 	return s
 }
 
-// jailed is what a port is set to that nothing may reach.
-var jailed = settings{on: bpduGuard | locked, group: allGroups, groups: maxGroups}
+// quarantined is what a port is set to that nothing may reach.
+var quarantined = settings{on: bpduGuard | locked, group: allGroups, groups: maxGroups}
 
 // bridgePort is a port as the kernel has it.
 type bridgePort struct {

@@ -27,7 +27,7 @@ const (
 	setV6            = "v6"            //
 	setMAC           = "mac"           // port . MAC
 	setPorts         = "ports"         // guarded ports, with what they were set to before
-	setJail          = "jail"          // guarded ports that are not admitted
+	setQuarantined   = "quarantined"   // guarded ports that are not admitted
 	setKnown         = "known"         // ports that may talk to each other
 	setOwn4          = "own4"          // addresses that no prefix gives to another port
 	setOwn6          = "own6"          //
@@ -39,8 +39,8 @@ const (
 	setSubnets6      = "subnets6"      //
 	setOthers        = "others"        // ports of other bridges
 	setUnknown       = "unknown"       // ports that nobody knows and that were seen on a managed bridge
-	setShut          = "shut"          // ports that policies close for what reaches them
-	setInto4         = "into4"         // port . address: of ports that are shut and not guarded
+	setIsolated      = "isolated"      // ports that policies close for what reaches them
+	setInto4         = "into4"         // port . address: of isolated ports that are not guarded
 	setInto6         = "into6"         //
 	setAll4          = "all4"          // broadcast addresses of the managed networks
 	setViolations    = "violations"    // port . kind, with a counter
@@ -98,9 +98,9 @@ func sets(f Features) []setSpec {
 		{name: setV6, key: key(port, mac, v6), size: 4 * maxPorts},
 		{name: setMAC, key: key(port, mac), size: 2 * maxPorts},
 		{name: setPorts, key: key(port), size: maxPorts},
-		{name: setJail, key: key(port), size: maxPorts},
+		{name: setQuarantined, key: key(port), size: maxPorts},
 		{name: setKnown, key: key(port), size: maxPorts},
-		{name: setShut, key: key(port), size: maxPorts},
+		{name: setIsolated, key: key(port), size: maxPorts},
 		{name: setInto4, key: key(port, v4), size: 4 * maxPorts},
 		{name: setInto6, key: key(port, v6), size: 4 * maxPorts},
 		{name: setAll4, key: key(v4), size: 2 * maxBridges},
@@ -115,7 +115,7 @@ func sets(f Features) []setSpec {
 	}
 	out = append(out, controlSets()...)
 	out = append(out, fragmentSets()...)
-	out = append(out, strangerSets(f)...)
+	out = append(out, managedSets(f)...)
 	if f.Samples {
 		out = append(out, setSpec{name: setSamples, key: key(port, nftables.TypeMark), size: maxPorts * uint32(kinds), dynamic: true, timeout: true})
 	}

@@ -9,16 +9,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where rules before the bridge cannot see which bridge a port is on, they know two things
-// more about an unknown port (see stranger.go):
+// On some kernels the rules before the bridge cannot see which bridge a port is on. They
+// still know two things about an unknown port (see unknown_port_rules.go):
 //
-//   - That it is unknown. They write that into the frame's priority. The host's rules see the
-//     bridge by which the frame comes in, and the priority, and refuse it. The kernel takes
-//     off a frame what its sender gave it as priority (____dev_forward_skb).
-//   - That it once exchanged a frame with a known port, or with the bridge itself. So it is on
-//     a managed bridge. From then on it is closed like a port whose bridge can be seen.
+//   - It is unknown. They write that into the frame's priority. The host's rules see the
+//     bridge that the frame comes in by, and the priority, and refuse the frame. The kernel
+//     resets the priority that the sender gave to a frame (____dev_forward_skb).
+//   - It exchanged a frame with a known port, or with the bridge itself, before. So it is on
+//     a managed bridge. From then on it is refused like a port whose bridge can be seen.
 
-// unknownChain is a chain of the tables of the host for what comes in.
+// unknownChain is a chain in the tables of the host. It looks at what comes in.
 const (
 	unknownChain = "unknown-port"
 	// unknownPriority is before the kernel puts fragments together (-400).
@@ -41,8 +41,8 @@ var toLinkLocalGroup = etherTo.maskedIs([]byte{255, 255, 255, 255, 255, 0xf0}, [
 
 var (
 	framePriority = meta(expr.MetaKeyPRIORITY, 4)
-	// unknownMark is no queue's handle, and to queues that know only the last four bits
-	// nothing in particular.
+	// unknownMark is not the handle of any queue. Queues that read only its last four bits
+	// take it for nothing special.
 	unknownMark = binaryutil.NativeEndian.PutUint32(0x6e670100)
 	markUnknown = match{
 		&expr.Immediate{Register: register(0), Data: unknownMark},
@@ -52,12 +52,12 @@ var (
 	aVeth = inKind.is(ifname("veth")...)
 )
 
-// unknownPorts adds what is done about frames of unknown ports before the bridge learns
-// anything from them.
+// unknownPorts adds the rules about frames of unknown ports that come before the bridge
+// learns anything from them.
 func (b *builder) unknownPorts(f Features) {
 	switch {
 	case f.BridgeNames:
-		b.add("prerouting", "from an unknown port of a managed bridge", goTo(fromStranger), notIn(setKnown, inPort), in(setNames, inBridge))
+		b.add("prerouting", "from an unknown port of a managed bridge", goTo(countFrom), notIn(setKnown, inPort), in(setNames, inBridge))
 	case f.Prefixes:
 		b.add("prerouting", "from an unknown port that was on a managed bridge", goTo(fromUnknown),
 			in(setUnknown, inPort), notIn(setKnown, inPort), notIn(setOthers, inPort))
@@ -66,13 +66,12 @@ func (b *builder) unknownPorts(f Features) {
 	}
 }
 
-// remember adds the chains that remember ports. Monitor mode has nothing to remember them
-// for.
+// remember adds the chains that remember ports. Monitor mode does not need to remember any.
 func (b *builder) remember(o Options, f Features) {
 	for _, c := range []struct {
 		chain, then string
 		port        field
-	}{{fromUnknown, fromStranger, inPort}, {toUnknown, toStranger, outPort}} {
+	}{{fromUnknown, countFrom, inPort}, {toUnknown, countTo, outPort}} {
 		if o.closed() && !f.BridgeNames && f.Prefixes {
 			b.add(c.chain, "remember the port", nil, match{c.port.load(register(0))}, note(setUnknown, unix.NFT_DYNSET_OP_UPDATE, unknownLife))
 		}
@@ -80,25 +79,24 @@ func (b *builder) remember(o Options, f Features) {
 	}
 }
 
-// hostRules are the rules of the chain for what comes in to the host, of a table that has
-// the set of bridges.
+// hostRules adds the chain that looks at what comes in to the host. The table needs the set
+// of bridges.
 //
-// A bridge gives frames to link-local groups (01:80:c2:00:00:00 to :0f, LLDP among them) to
-// the host as if they had come in by the port itself, and those for LLDP pass no hook of the
-// bridge on the way (br_handle_frame). A port that the agent has seen forwards them like any
-// others (see settings.group), so that the rules before the bridge see them. An unknown port
-// does not. No honest packet of IP or ARP is in such a frame, whosever veth it is, so that
-// this rule needs to know no bridge.
+// A bridge hands frames to link-local groups (01:80:c2:00:00:00 to :0f, such as LLDP) to the
+// host as if they had come in by the port itself. LLDP passes no hook of the bridge on the
+// way (br_handle_frame). A port that the agent has seen forwards such frames like all others
+// (see settings.group), so the rules before the bridge see them. An unknown port does not.
+// No honest packet of IP or ARP is in such a frame, so this rule is about every veth.
 func (b *builder) hostRules(refuse expr.Any) {
 	b.add(unknownChain, "for a link-local group", refuse, aVeth, toLinkLocalGroup)
 	b.add(unknownChain, "of an unknown port of a managed bridge", refuse, framePriority.is(unknownMark...), in(setHostBridges, inPort))
 }
 
 // loopback adds the rule about what containers send to the host's 127.0.0.0/8. Docker
-// without its proxy has the kernel take that from bridges (route_localnet). Rules of the
-// bridge cannot refuse it: what they see of an answer to the host's own connection by
-// 127.0.0.1 has that address already, where iptables is handed what the bridge forwards.
-// Here it does not have it yet.
+// without its proxy makes the kernel accept that from bridges (route_localnet). Rules of the
+// bridge cannot refuse it: where iptables sees what the bridge forwards, an answer to the
+// host's own connection by 127.0.0.1 has that address already when they see it. Here it does
+// not have it yet.
 func (b *builder) loopback() {
 	b.add(unknownChain, "for the host's loopback", goTo("refuse"),
 		nfproto.is(unix.NFPROTO_IPV4), ip4To.maskedIs([]byte{0xff, 0, 0, 0}, []byte{127, 0, 0, 0}), in(setHostBridges, inPort))

@@ -81,9 +81,9 @@ type Port struct {
 	// Standing keeps a port that is not to be admitted as it is in the kernel, if
 	// it was admitted there with this MAC and these addresses.
 	Standing bool
-	// Shut says that policies close it for what reaches it: nothing that is for a
+	// Isolated says that policies close it for what reaches it: nothing that is for a
 	// group or for all does, but for what IP itself needs.
-	Shut bool
+	Isolated bool
 }
 
 // Wish is all that is wanted of the kernel.
@@ -113,7 +113,7 @@ func (w Wish) equalHost(v Wish) bool {
 
 func (p Port) equal(q Port) bool {
 	return p.Index == q.Index && p.Name == q.Name && p.Bridge == q.Bridge && p.BridgeName == q.BridgeName && p.MAC == q.MAC &&
-		p.Connections == q.Connections && p.IPv4 == q.IPv4 && p.IPv6 == q.IPv6 && p.Guarded == q.Guarded && p.Admitted == q.Admitted && p.Standing == q.Standing && p.Shut == q.Shut && p.DHCPServer == q.DHCPServer &&
+		p.Connections == q.Connections && p.IPv4 == q.IPv4 && p.IPv6 == q.IPv6 && p.Guarded == q.Guarded && p.Admitted == q.Admitted && p.Standing == q.Standing && p.Isolated == q.Isolated && p.DHCPServer == q.DHCPServer &&
 		slices.Equal(p.Gateways, q.Gateways) && slices.Equal(p.Answers, q.Answers) && slices.Equal(p.LinkLocals, q.LinkLocals) && p.Container == q.Container && slices.Equal(p.Allow.MACs, q.Allow.MACs) && slices.Equal(p.Allow.Prefixes, q.Allow.Prefixes)
 }
 
@@ -204,9 +204,6 @@ type Report struct {
 	Ports map[int]PortReport // by ifindex, one for each port of the wish
 	// Violations are those of ports that have any. Read counts them.
 	Violations map[int]Violations
-	// Unknown counts the frames that were refused between ports of the wish and unknown
-	// ports since the rule set was made. In Monitor mode they passed. Read counts them.
-	Unknown uint64
 	// Changes counts what Apply changed, or what Read found to be otherwise.
 	Changes int
 	// Drift says what Apply or Read found changed by somebody else.

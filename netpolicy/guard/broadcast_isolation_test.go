@@ -6,9 +6,9 @@ import (
 	"testing"
 )
 
-// TestShut is about ports that policies close for what reaches them: what is for all,
+// TestBroadcastIsolation is about ports that policies close for what reaches them: what is for all,
 // or for a group, goes past policies.
-func TestShut(t *testing.T) {
+func TestBroadcastIsolation(t *testing.T) {
 	h := newHost(t, 3)
 	a, v, other := h.boxes[0], h.boxes[1], h.boxes[2]
 	d := h.driver()
@@ -17,7 +17,7 @@ func TestShut(t *testing.T) {
 		Subnets: []netip.Prefix{netip.MustParsePrefix("172.30.0.0/24"), netip.MustParsePrefix("fd00:30::/64")}}}
 	shut := open
 	shut.Ports = slices.Clone(open.Ports)
-	shut.Ports[slices.IndexFunc(shut.Ports, func(p Port) bool { return p.Index == v.port })].Shut = true
+	shut.Ports[slices.IndexFunc(shut.Ports, func(p Port) bool { return p.Index == v.port })].Isolated = true
 
 	mDNS4, mDNS6, all4, wide := netip4(224, 0, 0, 251), netip.MustParseAddr("ff02::fb"), netip4(172, 30, 0, 255), netip4(255, 255, 255, 255)
 	datagram := udpPacket(1, 2)
@@ -66,7 +66,7 @@ func TestShut(t *testing.T) {
 	h.apply(d, monitor)
 	all("monitor", true)
 	h.apply(d, shut)
-	all("shut", false)
+	all("isolated", false)
 	h.run(t, "is_no_violation", func(t *testing.T) {
 		if got := violations(t, d, a); got != (Violations{}) {
 			t.Errorf("counted %+v", got)

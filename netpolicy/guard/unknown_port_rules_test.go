@@ -45,8 +45,8 @@ func arrivedAt(v *box, from *box, frame []byte) bool {
 	return false
 }
 
-// TestStrangers is about ports that came while nobody looked.
-func TestStrangers(t *testing.T) {
+// TestUnknownPorts is about ports that came while nobody looked.
+func TestUnknownPorts(t *testing.T) {
 	h := newHost(t, 1)
 	d := h.driver()
 	w := h.wish()
@@ -150,15 +150,15 @@ func TestStrangers(t *testing.T) {
 	})
 }
 
-// TestPlanStrangers tells by bridges and ports of others what is in the sets.
-func TestPlanStrangers(t *testing.T) {
+// TestPlanUnknownPorts tells by bridges and ports of others what is in the sets.
+func TestPlanUnknownPorts(t *testing.T) {
 	prefix := netip.MustParsePrefix
 	w := Wish{Others: []int{7}, Bridges: []Bridge{{Index: 1, Name: "br-a", Subnets: []netip.Prefix{prefix("10.1.0.0/16"), prefix("fd00::/64")}},
 		{Index: 2, Name: "br-b", Subnets: []netip.Prefix{prefix("10.1.2.0/24"), prefix("0.0.0.0/0"), {}}}}}
 	show := func(f Features) map[string][]string {
 		out := map[string][]string{}
 		p := newPlan(w, f, map[int]MAC{1: {2, 0, 0, 0, 0, 1}, 2: {2, 0, 0, 0, 0, 2}})
-		for _, s := range strangerSets(f) {
+		for _, s := range managedSets(f) {
 			out[s.name] = []string{}
 			for e := range p.sets[s.name] {
 				out[s.name] = append(out[s.name], fmt.Sprintf("%x-%x", e.key, e.end))
@@ -192,7 +192,7 @@ func TestPlanStrangers(t *testing.T) {
 			}
 			by := map[bool]bool{}
 			for _, r := range l.rules {
-				by[r.chain == "strange"] = true
+				by[r.chain == "which-bridge"] = true
 			}
 			if by[true] != (name == "by_addresses") {
 				t.Errorf("rules about addresses: %v", by[true])

@@ -8,42 +8,38 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A stranger is a port of a managed bridge that the wish does not name: it came
-// while no agent was running, or a moment ago. It has no address that could be
-// trusted: a new container may get that of one that is gone, and its MAC as well.
-// So nothing is asked but whether its port is known.
+// An unknown port is a port of a managed bridge that the wish does not name: it came
+// while no agent was running, or a moment ago. Its addresses cannot be trusted: a new
+// container may get the address, and the MAC, of one that is gone. So the rules look only
+// at whether the port is known.
 //
-// Where rules can see the bridge of a port (CONFIG_NFT_BRIDGE_META), that is all.
-// Elsewhere the bridge is told by what only its frames have: its own MAC, which the
-// host's have as the source and those to the host as the destination; and, between
-// two strangers, the addresses of its subnets. The latter, and they alone, might be
-// another bridge's too, where its network overlaps with Docker's without the host
-// being on it. Ports that the wish names as others' are therefore let alone.
+// Some kernels let rules see the bridge of a port (CONFIG_NFT_BRIDGE_META). There, that is
+// enough. On other kernels the rules tell a managed bridge by what only its frames have.
+// Frames of the host have the bridge's own MAC as their source, and frames to the host have
+// it as their destination. Frames between two unknown ports have addresses of its subnets.
+// Another bridge's network may overlap with these subnets while the host is not on it. So
+// the rules leave ports alone that the wish names as ports of other bridges.
 
-// StrangerChain is a chain of the table that is there while admission is closed, and
-// only then. watchChain has its place in monitor mode.
+// UnknownPortChain is a chain of the table. It is there only while admission is closed.
+// Monitor mode has watchChain in its place.
 const (
-	StrangerChain = "refuse-stranger"
-	watchChain    = "watch-stranger"
+	UnknownPortChain = "refuse-unknown-port"
+	watchChain       = "watch-unknown-port"
 )
 
-// Before it, frames of unknown ports are counted by the port that they came in by, and
-// frames for them by the port that they leave by.
-const fromStranger, toStranger = "from-stranger", "to-stranger"
+// These chains come before it. They count a frame from an unknown port for the port that
+// it came in by, and a frame to one for the port that it leaves by.
+const countFrom, countTo = "count-from-unknown", "count-to-unknown"
 
-// closed tells whether strangers are refused.
+// closed tells whether unknown ports are refused. Monitor mode counts what would be.
 func (o Options) closed() bool { return !o.Open && o.Mode == Enforce }
 
-// strangers tells whether there are rules about strangers. Monitor mode counts with
-// them what closed admission would refuse.
-func (o Options) strangers() bool { return !o.Open }
-
-// stranger is the chain in which frames of strangers end.
-func (o Options) stranger() string {
+// unknownEnd is the chain in which frames of unknown ports end.
+func (o Options) unknownEnd() string {
 	if o.Mode == Monitor {
 		return watchChain
 	}
-	return StrangerChain
+	return UnknownPortChain
 }
 
 // Bridge is a managed bridge.
@@ -68,8 +64,8 @@ var (
 
 const protoIP4, protoARP, protoIP6 = "\x08\x00", "\x08\x06", "\x86\xdd"
 
-// strangerSets lists the sets that tell which bridges are managed.
-func strangerSets(f Features) []setSpec {
+// managedSets lists the sets that tell which bridges are managed.
+func managedSets(f Features) []setSpec {
 	out := []setSpec{{name: setBridges, key: []nftables.SetDatatype{nftables.TypeEtherAddr}, size: maxBridges}}
 	if f.Prefixes {
 		out = append(out,
@@ -86,15 +82,15 @@ func strangerSets(f Features) []setSpec {
 	return out
 }
 
-// strangers adds the rules about ports that the wish does not name.
-func (b *builder) strangers(o Options, f Features) {
+// unknownOnBridge adds the rules about ports that the wish does not name.
+func (b *builder) unknownOnBridge(o Options, f Features) {
 	from, to := goTo(fromUnknown), goTo(toUnknown)
 	b.add("output", "from the host to a known port", accept, in(setKnown, outPort))
 	b.add("output", "from a bridge to an unknown port", to, in(setBridges, etherFrom))
 	if o.Mode == Monitor {
-		// Enforcing, nothing of it comes that far.
-		b.add("input", "counted when it came in", accept, in(setJail, inPort))
-		b.add("forward", "counted when it came in", accept, in(setJail, inPort))
+		// Enforce mode has refused such frames before.
+		b.add("input", "counted when it came in", accept, in(setQuarantined, inPort))
+		b.add("forward", "counted when it came in", accept, in(setQuarantined, inPort))
 	}
 	b.add("input", "to the host from a known port", accept, in(setKnown, inPort))
 	b.add("input", "to the host from an unknown port", from, in(setBridges, etherTo))
@@ -107,26 +103,26 @@ func (b *builder) strangers(o Options, f Features) {
 		b.add("input", "from an unknown port of a managed bridge", from, in(setNames, inBridge))
 		b.add("forward", "between unknown ports of a managed bridge", from, in(setNames, inBridge))
 	case f.Prefixes:
-		b.add("input", "to all, from an unknown port", goTo("strange"), aVeth)
-		b.add("forward", "between unknown ports", goTo("strange"), aVeth)
-		b.strange(goTo(fromStranger))
+		b.add("input", "to all, from an unknown port", goTo("which-bridge"), aVeth)
+		b.add("forward", "between unknown ports", goTo("which-bridge"), aVeth)
+		b.whichBridge(goTo(countFrom))
 	}
 	b.remember(o, f)
-	b.add(fromStranger, "count the sender's", nil, count(kindQuarantine))
-	b.add(fromStranger, "all of them", goTo(o.stranger()))
-	b.add(toStranger, "count the receiver's", nil, countFor(outPort, kindWithheld))
-	b.add(toStranger, "all of them", goTo(o.stranger()))
-	b.add(o.stranger(), "count", goTo("refuse"), match{&expr.Counter{}})
+	b.add(countFrom, "count the sender's", nil, count(kindQuarantine))
+	b.add(countFrom, "all of them", goTo(o.unknownEnd()))
+	b.add(countTo, "count the receiver's", nil, countFor(outPort, kindWithheld))
+	b.add(countTo, "all of them", goTo(o.unknownEnd()))
+	b.add(o.unknownEnd(), "count", goTo("refuse"), match{&expr.Counter{}})
 }
 
-// strange adds the chain that tells which of the bridges two unknown ports are on.
-func (b *builder) strange(stranger expr.Any) {
-	b.add("strange", "from a port of another bridge", accept, in(setOthers, inPort))
-	b.add("strange", "to a port of another bridge", accept, in(setOthers, outPort))
-	b.add("strange", "to a port that was on a managed bridge", goTo(fromUnknown), in(setUnknown, outPort))
+// whichBridge adds the chain that tells which bridge two unknown ports are on.
+func (b *builder) whichBridge(unknown expr.Any) {
+	b.add("which-bridge", "from a port of another bridge", accept, in(setOthers, inPort))
+	b.add("which-bridge", "to a port of another bridge", accept, in(setOthers, outPort))
+	b.add("which-bridge", "to a port that was on a managed bridge", goTo(fromUnknown), in(setUnknown, outPort))
 	// A bridge without STP forwards the first of the link-local groups like any frame.
 	for _, c := range []struct{ kind, proto string }{{"IPv4", protoIP4}, {"ARP", protoARP}, {"IPv6", protoIP6}} {
-		b.add("strange", c.kind+" for a link-local group", stranger, carried.is([]byte(c.proto)...), toLinkLocalGroup)
+		b.add("which-bridge", c.kind+" for a link-local group", unknown, carried.is([]byte(c.proto)...), toLinkLocalGroup)
 	}
 	for _, c := range []struct {
 		comment, set string
@@ -136,17 +132,17 @@ func (b *builder) strange(stranger expr.Any) {
 		{"ARP about an address", setSubnets4, arpIP}, {"ARP for an address", setSubnets4, arpTarget},
 		{"from an IPv6 address", setSubnets6, ip6From}, {"to an IPv6 address", setSubnets6, ip6To},
 	} {
-		b.add("strange", c.comment+" of a managed network", stranger, in(c.set, carried, c.address))
+		b.add("which-bridge", c.comment+" of a managed network", unknown, in(c.set, carried, c.address))
 	}
-	// Docker before 28 makes MACs of addresses. What such frames carry does not
-	// matter.
-	b.add("strange", "from a MAC made of such an address", stranger, madeMAC(6))
-	b.add("strange", "to a MAC made of such an address", stranger, madeMAC(0))
-	b.add("strange", "any other", accept)
+	// Docker before 28 makes MACs from addresses, so the MAC tells the network whatever the
+	// frame carries.
+	b.add("which-bridge", "from a MAC made of such an address", unknown, madeMAC(6))
+	b.add("which-bridge", "to a MAC made of such an address", unknown, madeMAC(0))
+	b.add("which-bridge", "any other", accept)
 }
 
-// madeMAC holds when the MAC at an offset of the frame is one that Docker made of
-// an IPv4 address of a managed network.
+// madeMAC holds when the MAC at this offset of the frame is one that Docker made from an
+// IPv4 address of a managed network.
 func madeMAC(offset uint32) match {
 	proto := field{func(r uint32) expr.Any { return &expr.Immediate{Register: r, Data: []byte(protoIP4 + "\x00\x00")} }, 4}
 	return append(link(offset, 2).is(2, 0x42), in(setSubnets4, proto, link(offset+2, 4))...)
@@ -159,8 +155,8 @@ func ifname(name string) []byte {
 	return b
 }
 
-// strangers fills the sets that tell which bridges are managed.
-func (p *plan) strangers(w Wish, bridgeMACs map[int]MAC) {
+// managed fills the sets that tell which bridges are managed.
+func (p *plan) managed(w Wish, bridgeMACs map[int]MAC) {
 	put := func(set string, e element) {
 		if all, ok := p.sets[set]; ok {
 			all[e] = ""
@@ -193,8 +189,8 @@ func (p *plan) strangers(w Wish, bridgeMACs map[int]MAC) {
 	}
 }
 
-// others are the elements for ports of other bridges. More than the set holds are not
-// named, and nothing is lost but the grace.
+// others are the elements for ports of other bridges. Ports beyond the size of the set are
+// left out: the rules may take their frames for those of a managed bridge.
 func others(ports []int) elements {
 	out := elements{}
 	for _, port := range ports[:min(len(ports), maxPorts)] {
