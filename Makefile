@@ -1,6 +1,6 @@
-# Everything that leaves nothing but ./bin behind. Tests, benchmarks and the demo
-# need root: they run Docker engines in network namespaces of their own. `make units`
-# needs none, and leaves out the tests that do.
+# Each target leaves nothing behind except ./bin. Tests, benchmarks and the demo need
+# root: they run Docker engines in network namespaces of their own. `make units` needs no
+# root, and skips the tests that do.
 
 GO ?= go
 PARALLEL ?= 2
@@ -12,17 +12,17 @@ FUZZ ?= 10s
 FLAKE ?= 100
 FLAKE_ENGINES ?= 5
 
-# make units alone leaves out the tests that need root.
+# Only make units skips the tests that need root.
 unexport NETGUARD_TEST_NO_ROOT
 
-# Unit tests, and those with engines, which want a quiet machine. WIDTH is how many of these
-# run at a time: they wait for half of their time.
+# Unit tests, and tests with engines, which need a quiet machine. WIDTH is how many of the
+# latter run at a time: they spend half of their time waiting.
 UNITS = $$($(GO) list ./... | grep -v '^netguard/integration')
 ENGINES = ./integration/...
 ENGINE_TESTS = $(GO) test -count=1 -timeout 40m -p 1 -parallel $(WIDTH) $(ENGINES)
 
-# What an interrupted earlier run has left is removed first, what this one leaves
-# afterwards; the exit code is the run's.
+# First remove what an interrupted earlier run left, then run, then remove what this run
+# left. The exit code is that of the run.
 SWEEP = $(GO) run ./integration/reaper
 define swept
 	@$(SWEEP)
@@ -59,15 +59,15 @@ race: ## the tests that need no engine, with the race detector (root)
 	@integration/deps race
 	CGO_ENABLED=1 $(GO) test -race -count=1 -timeout 20m -p $(PARALLEL) $(UNITS)
 
-fuzz: ## each fuzz target for FUZZ=10s; what fails is kept beside it in testdata
+fuzz: ## each fuzz target for FUZZ=10s; failing inputs are kept beside it in testdata
 	@failed=0; for target in $$(grep -rHo '^func Fuzz[A-Za-z0-9]*' --include='*_test.go' . | sed 's,/[^/]*_test.go:func ,:,'); do \
 		$(GO) test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZ) "$${target%:*}" || failed=1; \
 	done; test $$failed = 0
 
-# The hog ends with the shell that started it, however that ends.
+# The hog is a busy loop. It ends when the shell that started it ends.
 HOG = { while kill -0 $$$$ 2>/dev/null; do :; done; } & hog=$$!
 
-flake: deps ## units FLAKE=100 times beside a CPU hog, then engines FLAKE_ENGINES=5 times
+flake: deps ## units FLAKE=100 times beside a busy loop, then engines FLAKE_ENGINES=5 times
 	$(call swept,failed=0; $(HOG); \
 		test $(FLAKE) = 0 || $(GO) test -count=$(FLAKE) -timeout 0 -p 1 $(UNITS) || failed=1; \
 		kill $$hog; \
