@@ -3,7 +3,9 @@ package guard
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -121,4 +123,52 @@ func parseAddress(data []byte) (index int, addr netip.Addr, err error) {
 		}
 	}
 	return index, addr, ad.Err()
+}
+
+// observeBridges reads the MACs and addresses of bridges that are not known or that the look
+// names, and tells whether all are as they were.
+func (d *Driver) observeBridges(w Wish, look Look) (bool, error) {
+	used := map[int]bool{}
+	for _, b := range w.Bridges {
+		used[b.Index] = true
+	}
+	for i := range w.Ports {
+		used[w.Ports[i].Bridge] = true
+	}
+	macs, gateways, no6 := maps.Clone(d.kernel.bridges), maps.Clone(d.kernel.gateways), maps.Clone(d.kernel.no6)
+	maps.DeleteFunc(d.kernel.bridges, func(index int, _ MAC) bool {
+		_, named := look.Links[index]
+		return named || look.Unheard || !used[index]
+	})
+	maps.DeleteFunc(d.kernel.gateways, func(index int, _ []netip.Addr) bool {
+		_, known := d.kernel.bridges[index]
+		return !known
+	})
+	var addresses map[int][]netip.Addr
+	for index := range used {
+		if _, ok := d.kernel.bridges[index]; ok || index == 0 {
+			continue
+		}
+		b, ok, err := d.links.bridge(index)
+		if err != nil {
+			return false, err
+		}
+		delete(d.kernel.no6, index)
+		delete(d.kernel.learned, index)
+		if ok {
+			if b.limits {
+				d.kernel.learned[index] = b.learned
+			}
+			if addresses == nil {
+				if addresses, err = d.links.addresses(); err != nil {
+					return false, err
+				}
+			}
+			d.kernel.bridges[index], d.kernel.gateways[index] = b.mac, addresses[index]
+			if !b.ip6 {
+				d.kernel.no6[index] = true
+			}
+		}
+	}
+	return maps.Equal(macs, d.kernel.bridges) && maps.EqualFunc(gateways, d.kernel.gateways, slices.Equal) && maps.Equal(no6, d.kernel.no6), nil
 }

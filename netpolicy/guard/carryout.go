@@ -235,14 +235,14 @@ func (d *Driver) Cleanup() error {
 	d.failed = map[int][]error{}
 	d.plan, d.settled, d.kernel.table = nil, false, nil
 	defer func() { d.kernel.table = nil }() // it is removed, or not known
-	if _, err := d.observe(nil, nil, Everything); err != nil {
+	if _, err := d.observe(Wish{}, nil, false, Everything); err != nil {
 		return fmt.Errorf("guard: clean up: %w", err)
 	}
 	d.quarantinedByUs()
 	if err := d.observeStrayPrograms(); err != nil {
 		return fmt.Errorf("guard: clean up: %w", err)
 	}
-	w := diff(newPlan(Wish{}, d.features, nil), &d.kernel, d.features, d.layout)
+	w := diff(newPlan(Wish{}, d.features, nil), &d.kernel, d.features, d.layout, scope{all: true})
 	var errs []error
 	for _, steps := range [][]step{w.settings, w.deletions} {
 		for _, s := range steps {

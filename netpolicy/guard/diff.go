@@ -3,7 +3,6 @@ package guard
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 
@@ -135,42 +134,40 @@ func (w work) about() map[int][]string {
 // portless are the sets whose keys do not begin with a port of the wish.
 var portless = []string{setAll4, setOwn4, setOwn6, setBridges, setNames, setSubnets4, setSubnets6, setOthers, setPrograms, setReassembly}
 
-// diff compares. It is pure. Without a filter the table is left out.
-func diff(p *plan, k *kernelState, f Features, l layout) work {
+// diff compares what the scope names. It is pure. Without a filter the table is left out.
+func diff(p *plan, k *kernelState, f Features, l layout, s scope) work {
 	var w work
-	if f.Filter {
-		w.admit, w.release = diffBridgeTable(p, k, l)
+	if s.all {
+		s = everything(p, k)
+		if f.Filter {
+			w.admit, w.release = diffBridgeTable(p, k, l)
+		}
+		if f.Limits {
+			w.limits = p.connections.diff(limitFamily, limitSets(), k.limits)
+		}
+		if f.ARP {
+			w.arp = p.arp().diff(arpFamily, arpSets(), k.arp)
+		}
+	} else {
+		diffElements(&w, p, k, f, s)
 	}
-	if f.Limits {
-		w.limits = p.connections.diff(limitFamily, limitSets(), k.limits)
-	}
-	if f.ARP {
-		w.arp = p.arp().diff(arpFamily, arpSets(), k.arp)
-	}
-	for _, index := range slices.Sorted(maps.Keys(p.ports)) {
+	ports := sortedKeys(s.ports)
+	for _, index := range ports {
 		diffPort(&w, p, index, k, f)
+		diffAttach(&w, p, k, index)
+		diffDetach(&w, p, k, index)
 	}
-	for _, index := range slices.Sorted(maps.Keys(k.before)) {
+	for _, index := range ports { // what closes comes before what opens
 		diffReleased(&w, p, index, k, f)
 	}
-	for key := range p.neighbours {
+	for key := range s.neighbours {
 		diffNeighbour(&w, p, key, k)
 	}
-	for key := range k.neighbours {
-		if _, ok := p.neighbours[key]; !ok {
-			diffNeighbour(&w, p, key, k)
-		}
-	}
-	diffPrograms(&w, p, k)
 	diffReassembly(&w, p, &k.reassembly)
 	diffLearned(&w, p, k)
-	w.sort()
-	return w
-}
-
-func (w *work) sort() {
 	slices.SortStableFunc(w.additions, compareSteps)
 	slices.SortStableFunc(w.deletions, compareSteps)
+	return w
 }
 
 func compareSteps(a, b step) int {

@@ -39,10 +39,12 @@ type Driver struct {
 	last    map[int]PortReport // at the last report
 	counts  *counts            // nil where they are to be read
 	// settled says that the last Apply left nothing to be done, so that what is
-	// to be done now was changed by somebody else; unhealed that Read has looked
-	// since.
-	settled, unhealed bool
-	round             int // of the looks at a part of all ports
+	// to be done now was changed by somebody else.
+	settled bool
+	// unsure says that what was read since may differ from the plan: the next Apply
+	// compares everything.
+	unsure bool
+	round  int // of the looks at a part of all ports
 	// twice says that the last wish named a port twice.
 	twice bool
 	// failed are the errors of the last Apply, by port; 0 is no port's.
@@ -123,90 +125,113 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	if err := d.programFor(w.Mode); err != nil {
 		return Report{}, fmt.Errorf("guard: %w", err)
 	}
-	r, drift, done, err := d.applySome(w, look)
-	if err == nil && !done {
-		// What nobody tells of only a look at everything finds here.
-		look.Full = look.Full || look.Unheard || d.plan == nil
-		r, err = d.applyAll(w, look, drift)
+	r, whole, err := d.apply(w, look, nil)
+	if err == nil && !whole && len(d.failed) > 0 {
+		// Perhaps for something that the kernel has not told of yet.
+		r, _, err = d.apply(w, look, r.Drift)
 	}
-	if err != nil {
+	if err = errors.Join(append(d.failed[0], err)...); err != nil {
 		err = fmt.Errorf("guard: %w", err)
 	}
 	return r, err
 }
 
-// applyAll compares all ports with the kernel. What was found changed already is in drift.
-func (d *Driver) applyAll(w Wish, look Look, drift []string) (Report, error) {
-	ports := byIndex(w.Ports)
-	news, err := d.observe(ports, w.Bridges, look)
+// apply does what Apply does, and tells whether it compared everything. What was found
+// changed already is in drift.
+func (d *Driver) apply(w Wish, look Look, drift []string) (r Report, whole bool, err error) {
+	d.failed = map[int][]error{}
+	changed, some := d.changed(w)
+	seen, err := d.observe(w, changed, some, look)
 	if err != nil {
-		return Report{}, err
+		return r, false, err
 	}
-	if d.settled && !news && !d.unhealed && d.wish.equal(w) {
-		return d.report(work{}), nil
+	if d.settled {
+		drift = append(drift, sentences(d.diff(seen))...)
 	}
-	l := d.layout
-	if l.id == "" || l.options != w.Options {
-		if l, err = newLayout(w.Options, d.features); err != nil {
-			return Report{}, err
+	d.settled = false // what an error leaves undone is nobody else's doing
+	first := d.plan == nil
+	s, err := d.replan(w, changed, some, seen)
+	if err != nil {
+		return r, s.all, err
+	}
+	whole = s.all
+	d.expect(s, first)
+	left := d.diff(s)
+	changes := left.count()
+	if whole { // what is swept comes again by itself while unknown ports send
+		if err := d.sweep(&left); err != nil {
+			return r, whole, err
 		}
 	}
-	was := d.plan
-	if d.settled && (news || d.unhealed) {
-		drift = append(drift, sentences(diff(d.plan, &d.kernel, d.features, d.layout))...)
-	}
-	d.layout, d.plan, d.failed = l, d.newPlan(w), map[int][]error{}
-	d.expect(was)
-	todo := diff(d.plan, &d.kernel, d.features, d.layout)
-	// What is swept comes again by itself while ports that nobody wishes for send.
-	changes := todo.count()
-	if look.Full {
-		if err := d.sweep(&todo); err != nil {
-			return Report{}, err
+	if left.count() > 0 {
+		if s, left, err = d.write(w, s, left); err != nil {
+			return r, whole, err
 		}
 	}
-	done, left := todo.count(), todo
-	d.settled = d.settled && done == 0 // what an error leaves undone is nobody else's doing
+	if whole && !d.features.Filter {
+		d.prune(left)
+	}
+	d.settled, d.unsure = left.count()+len(d.failed) == 0, false
+	d.twice = len(d.plan.ports) != len(w.Ports)
+	if !some || len(changed) > 0 || !slices.Equal(d.wish.Others, w.Others) {
+		d.keep(w)
+	}
+	d.introduce(left)
+	r = d.report(s, left)
+	r.Changes, r.Drift = changes, drift
+	return r, whole, nil
+}
+
+// write does what is to be done, reads it back, and gives what is left to be done then.
+func (d *Driver) write(w Wish, s scope, todo work) (scope, work, error) {
+	table := d.kernel.table
 	// Both before anybody is admitted whom they are for.
-	held, attached, err := d.watchPorts(w, todo, l)
+	held, attached, err := d.watchPorts(w, todo, d.layout)
 	if err != nil {
-		return Report{}, err
+		return s, todo, err
 	}
-	limits := error(nil)
-	if limits = d.limit(todo.limits); limits != nil {
-		d.failed[0] = append(d.failed[0], limits)
+	limits := d.limit(todo.limits)
+	if limits != nil {
+		d.note(0, limits)
 		held = d.hold(held, limits, func(p *Port) bool { return p.Connections > 0 })
 	}
 	if err := d.commitTo(d.arp, d.kernel.arp, todo.arp, arpSets()); err != nil {
-		d.failed[0] = append(d.failed[0], fmt.Errorf("refuse ARP of unknown ports: %w", err))
+		d.note(0, fmt.Errorf("refuse ARP of unknown ports: %w", err))
 	}
-	if attached || limits != nil {
-		d.plan = d.newPlan(held)
+	switch {
+	case len(d.failed) > 0:
+		d.plan, s = d.newPlan(held), scope{all: true}
 		if limits != nil { // it is to refuse what no rule of the bridge can tell
 			d.plan.sets[setRouted] = elements{}
 		}
-		todo = diff(d.plan, &d.kernel, d.features, d.layout)
+		todo = d.diff(s)
+	case attached:
+		d.plan.programs(d.program, &d.kernel, s.elements)
+		todo = d.diff(s)
 	}
-	if done > 0 {
-		if err := d.carryOut(todo); err != nil {
-			return Report{}, err
+	if err := d.carryOut(todo); err != nil {
+		return s, todo, err
+	}
+	if s.all = s.all || d.kernel.table != table; s.all { // somebody else changed it meanwhile
+		d.records()
+	}
+	if err := d.observeReassembly(false); err != nil {
+		return s, todo, err
+	}
+	touched := todo.touched()
+	for index := range touched {
+		var port *Port
+		if pp := d.plan.ports[index]; pp != nil {
+			port = &pp.Port
 		}
-		if _, err := d.observe(ports, w.Bridges, Look{Links: todo.touched()}); err != nil {
-			return Report{}, fmt.Errorf("read back: %w", err)
+		if err := d.observePort(index, port, nil, Look{Links: touched}); err != nil {
+			return s, todo, fmt.Errorf("read back: %w", err)
 		}
-		left = diff(d.plan, &d.kernel, d.features, d.layout)
 	}
-	if look.Full && !d.features.Filter {
-		d.prune(left)
-	}
-	d.settled, d.unhealed = left.count() == 0, false
-	d.twice = len(ports) != len(w.Ports)
-	d.keep(w)
-	d.introduce(left)
-	r := d.report(left)
-	r.Changes, r.Drift = changes, drift
-	return r, errors.Join(d.failed[0]...)
+	return s, d.diff(s), nil
 }
+
+func (d *Driver) diff(s scope) work { return diff(d.plan, &d.kernel, d.features, d.layout, s) }
 
 // keep keeps a wish that was applied.
 func (d *Driver) keep(w Wish) {
@@ -222,14 +247,6 @@ func (d *Driver) newPlan(w Wish) *plan {
 	p.reassembly(&d.kernel.reassembly, w.Options, d.features)
 	p.bounds(w)
 	return p
-}
-
-func byIndex(ports []Port) map[int]Port {
-	out := make(map[int]Port, len(ports))
-	for _, p := range ports {
-		out[p.Index] = p
-	}
-	return out
 }
 
 // touched are the ports that steps are about.

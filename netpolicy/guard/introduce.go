@@ -2,6 +2,7 @@ package guard
 
 import (
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -14,27 +15,17 @@ const maxIntroduced = 512
 // expect notes who is not admitted yet: those are introduced when they are, however
 // many attempts at that fail. At the first Apply an earlier run may have admitted the
 // others; the table tells.
-func (d *Driver) expect(was *plan) {
-	for index := range d.newcomers {
-		if d.plan.ports[index] == nil {
-			delete(d.newcomers, index)
-		}
+func (d *Driver) expect(s scope, first bool) {
+	ports := s.ports
+	if s.all {
+		ports = everything(d.plan, &d.kernel).ports
+		maps.Copy(ports, d.newcomers)
 	}
-	for index, pp := range d.plan.ports {
-		refused := was != nil && was.ports[index] == nil || was == nil && d.refuses(pp)
-		if pp.state == Quarantined || refused {
-			d.newcomers[index] = struct{}{}
-		}
-	}
-}
-
-// expectSome is expect for some ports.
-func (d *Driver) expectSome(ports map[int]struct{}) {
 	for index := range ports {
-		switch pp, was := d.plan.ports[index], d.last[index].State; {
+		switch pp := d.plan.ports[index]; {
 		case pp == nil:
 			delete(d.newcomers, index)
-		case pp.state == Quarantined || was == "":
+		case pp.state == Quarantined, first && d.refuses(pp), !first && d.last[index].State == "":
 			d.newcomers[index] = struct{}{}
 		}
 	}

@@ -68,7 +68,6 @@ func TestNewcomers(t *testing.T) {
 		}
 		return p
 	}
-	var was *plan
 	for i, step := range []struct {
 		states map[int]State
 		failed map[int][]error
@@ -79,9 +78,10 @@ func TestNewcomers(t *testing.T) {
 		{states: map[int]State{1: Admitted, 2: Admitted, 4: Quarantined}, want: []int{4}},
 		{states: map[int]State{1: Admitted, 2: Admitted}},
 	} {
-		was, d.plan, d.failed = d.plan, plans(step.states), step.failed
-		d.expect(was)
+		d.plan, d.failed = plans(step.states), step.failed
+		d.expect(scope{all: true}, i == 0)
 		d.introduce(work{})
+		d.report(scope{all: true}, work{})
 		if got := slices.Sorted(maps.Keys(d.newcomers)); !slices.Equal(got, step.want) {
 			t.Errorf("after step %d %v are to be introduced, want %v", i, got, step.want)
 		}

@@ -125,3 +125,54 @@ func (n *notices) message(m netlink.Message) {
 		return nil
 	})
 }
+
+// observeTable reads the table unless nothing in nftables changed, and says whether
+// it did.
+func (d *Driver) observeTable(full bool) (bool, error) {
+	if !d.features.Filter {
+		d.kernel.table = &tableState{}
+		return false, nil
+	}
+	// At the first Apply they may be known from Earlier.
+	if d.kernel.table != nil && (!full || d.plan == nil) {
+		if same, err := d.same(); err != nil || same {
+			return false, err
+		}
+	}
+	return true, d.readTables()
+}
+
+// same tells whether the tables are as they are known to be: nobody else changed them
+// since they were read.
+func (d *Driver) same() (bool, error) {
+	now, err := d.filter.generation()
+	if err != nil {
+		return false, err
+	}
+	if now != d.generation && !d.notices.untouched(d.generation, now) {
+		return false, nil
+	}
+	d.generation = now
+	return true, nil
+}
+
+// readTables reads all tables. If nftables changed in between, the next look at its
+// generation tells.
+func (d *Driver) readTables() error {
+	d.notices.begin()
+	d.counts = nil
+	s, gen, err := d.filter.read()
+	if err != nil {
+		return err
+	}
+	d.kernel.table, d.generation = s, gen
+	if d.features.Limits {
+		if d.kernel.limits, _, err = d.limiter.read(); err != nil {
+			return err
+		}
+	}
+	if d.features.ARP {
+		d.kernel.arp, _, err = d.arp.read()
+	}
+	return err
+}

@@ -2,94 +2,154 @@ package guard
 
 import (
 	"maps"
-	"net/netip"
 	"slices"
 )
 
-// observe brings what is known of the kernel up to date: the table when anything
-// in nftables changed, the rest where the look says so, and of ports that were
-// not looked at yet. It says whether anything was read that was known before, and
-// so might have changed.
-func (d *Driver) observe(ports map[int]Port, bridges []Bridge, look Look) (bool, error) {
+// observe brings what is known of the kernel up to date. It reads the tables when somebody
+// else changed them, what the look names, and each port of which it does not know yet what
+// the wish needs: one of the changed ports or, without some, any. It gives what may be
+// another than it was.
+func (d *Driver) observe(w Wish, changed map[int]*Port, some bool, look Look) (seen scope, err error) {
+	defer func() { d.unsure = d.unsure || err != nil }()
 	k := &d.kernel
-	news, err := d.observeTable(look.Full)
+	look.Full = look.Full || d.plan == nil
+	round := false
+	if look.Unheard && !look.Full {
+		look, round = d.widen(look)
+	}
+	seen = newScope()
+	news, err := d.observeTable(look.Full || round)
 	if err != nil {
-		return false, err
+		return seen, err
 	}
-	news = news || !look.empty()
-	guarded := map[int][]MAC{} // what is to be asked for
+	seen.all = look.Full || news || d.unsure
+	pins := map[int][]MAC{} // that were known
 	if look.Full {
-		for port, pins := range k.pins {
-			guarded[port] = slices.Collect(maps.Keys(pins))
-		}
-		clear(k.no6)
-		clear(k.pins)
-		clear(k.programs)
-		clear(k.bridges)
-		clear(k.gateways)
-		all, err := d.links.ports()
-		if err != nil {
-			return false, err
-		}
-		k.ports = all
-		if k.neighbours, err = d.links.neighbours(); err != nil {
-			return false, err
-		}
-		if k.learned, err = d.links.learned(); err != nil {
-			return false, err
-		}
-	} else if err := d.observeNeighbours(look); err != nil {
-		return false, err
+		pins, err = d.observeAll()
+	} else {
+		maps.Copy(seen.neighbours, look.Neighbours)
+		err = d.observeNeighbours(look)
 	}
-	if look.Full {
-		for index := range k.ports {
-			if err := d.observePrograms(index); err != nil {
-				return false, err
+	if err != nil {
+		return seen, err
+	}
+	knobs := k.reassembly.now
+	if err := d.observeReassembly(look.Full || look.Unheard); err != nil {
+		return seen, err
+	}
+	seen.all = seen.all || !maps.Equal(knobs, k.reassembly.now)
+	ports := map[int]*Port{}
+	if seen.all || !some {
+		d.records()
+		if look.Full {
+			if err := d.recover(pins); err != nil {
+				return seen, err
+			}
+		}
+		// MACs that were a port's, so that they can be taken off it.
+		for e := range k.table.sets[setMAC] {
+			pins[e.portOf()] = append(pins[e.portOf()], e.macOf())
+		}
+		for index := range k.before {
+			ports[index] = nil
+		}
+		for index := range pins {
+			ports[index] = nil
+		}
+		for i := range w.Ports {
+			if _, recorded := ports[w.Ports[i].Index]; recorded || w.Ports[i].Guarded {
+				ports[w.Ports[i].Index] = &w.Ports[i]
+			}
+		}
+	} else {
+		for index, p := range changed {
+			if p != nil && p.Guarded {
+				ports[index] = p
 			}
 		}
 	}
-	if err := d.observeReassembly(look.Full); err != nil {
-		return false, err
+	if !look.Full {
+		d.lookedAt(look, seen.ports)
 	}
-	// The records, of ports that are long gone too.
-	for e, comment := range k.table.sets[setPorts] {
-		if before, ok := parseRecord(comment); ok {
-			k.before[e.portOf()] = before
+	for index := range seen.ports {
+		if _, there := ports[index]; there {
+			continue
 		}
-	}
-	if look.Full {
-		if err := d.recover(guarded); err != nil {
-			return false, err
+		if ports[index] = changed[index]; ports[index] == nil && d.plan.ports[index] != nil {
+			ports[index] = &d.plan.ports[index].Port
 		}
 	}
 	for index, p := range ports {
-		if p.Guarded {
-			guarded[index] = append(guarded[index], p.MAC)
-			guarded[index] = append(guarded[index], p.Allow.MACs...)
+		if err := d.observePort(index, p, pins[index], look); err != nil {
+			return seen, err
 		}
 	}
-	// MACs that were a port's, so that they can be taken off it.
-	for e := range k.table.sets[setMAC] {
-		guarded[e.portOf()] = append(guarded[e.portOf()], e.macOf())
-	}
-	for index := range k.before {
-		if _, ok := guarded[index]; !ok {
-			guarded[index] = nil
+	if look.Unheard && !look.Full {
+		if err := d.observeAttached(&seen); err != nil {
+			return seen, err
 		}
 	}
-	for index, macs := range guarded {
-		if err := d.observePort(index, ports[index], macs, look); err != nil {
-			return false, err
+	same, err := d.observeBridges(w, look)
+	seen.all = seen.all || !same
+	return seen, err
+}
+
+// observeAll reads all but the tables and the FDB. It gives the MACs that were known of
+// each port.
+func (d *Driver) observeAll() (map[int][]MAC, error) {
+	k := &d.kernel
+	pins := map[int][]MAC{}
+	for port, all := range k.pins {
+		pins[port] = slices.Collect(maps.Keys(all))
+	}
+	clear(k.no6)
+	clear(k.pins)
+	clear(k.programs)
+	clear(k.bridges)
+	clear(k.gateways)
+	var err error
+	if k.ports, err = d.links.ports(); err != nil {
+		return nil, err
+	}
+	if k.neighbours, err = d.links.neighbours(); err != nil {
+		return nil, err
+	}
+	if k.learned, err = d.links.learned(); err != nil {
+		return nil, err
+	}
+	for index := range k.ports {
+		if err := d.observePrograms(index); err != nil {
+			return nil, err
 		}
 	}
-	used := map[int]bool{}
-	for _, b := range bridges {
-		used[b.Index] = true
+	return pins, nil
+}
+
+// records takes from the table what ports were set to before, of ports that are long gone
+// too.
+func (d *Driver) records() {
+	for e, comment := range d.kernel.table.sets[setPorts] {
+		if before, ok := parseRecord(comment); ok {
+			d.kernel.before[e.portOf()] = before
+		}
 	}
-	for _, p := range ports {
-		used[p.Bridge] = true
+}
+
+// lookedAt adds the ports that a look names.
+func (d *Driver) lookedAt(look Look, ports map[int]struct{}) {
+	for index := range look.Links {
+		if _, recorded := d.kernel.before[index]; recorded || d.plan.ports[index] != nil {
+			ports[index] = struct{}{}
+		}
 	}
-	return news, d.observeBridges(used, look)
+	if len(look.MACs) == 0 {
+		return
+	}
+	for index, pp := range d.plan.ports {
+		if slices.ContainsFunc(pp.macs, func(m MAC) bool { _, ok := look.MACs[m]; return ok }) {
+			ports[index] = struct{}{}
+		}
+	}
 }
 
 // observeNeighbours reads the entries that the look names.
@@ -138,8 +198,21 @@ func (d *Driver) recover(guarded map[int][]MAC) error {
 	return nil
 }
 
-func (d *Driver) observePort(index int, port Port, macs []MAC, look Look) error {
+// observePort reads a port with its FDB entries, if the look names it or the wish has other
+// MACs for it. The wish may have no such port; more are MACs that were its own.
+func (d *Driver) observePort(index int, wished *Port, more []MAC, look Look) error {
 	k := &d.kernel
+	var port Port
+	if wished != nil {
+		port = *wished
+	}
+	macs := slices.AppendSeq(slices.Clone(more), maps.Keys(k.pins[index]))
+	if d.plan != nil && d.plan.ports[index] != nil {
+		macs = append(macs, d.plan.ports[index].macs...)
+	}
+	if port.Guarded {
+		macs = append(append(macs, port.MAC), port.Allow.MACs...)
+	}
 	_, named := look.Links[index]
 	named = named || slices.ContainsFunc(macs, func(m MAC) bool { _, ok := look.MACs[m]; return ok })
 	before, known := d.seen[index]
@@ -206,94 +279,4 @@ func (d *Driver) observePort(index int, port Port, macs []MAC, look Look) error 
 // ask.
 func sameLayer2(a, b Port) bool {
 	return a.Guarded == b.Guarded && a.Bridge == b.Bridge && a.MAC == b.MAC && slices.Equal(a.Allow.MACs, b.Allow.MACs)
-}
-
-// observeTable reads the table unless nothing in nftables changed, and says whether
-// it did.
-func (d *Driver) observeTable(full bool) (bool, error) {
-	if !d.features.Filter {
-		d.kernel.table = &tableState{}
-		return false, nil
-	}
-	// At the first Apply they may be known from Earlier.
-	if d.kernel.table != nil && (!full || d.plan == nil) {
-		if same, err := d.same(); err != nil || same {
-			return false, err
-		}
-	}
-	return true, d.readTables()
-}
-
-// same tells whether the tables are as they are known to be: nobody else changed them
-// since they were read.
-func (d *Driver) same() (bool, error) {
-	now, err := d.filter.generation()
-	if err != nil {
-		return false, err
-	}
-	if now != d.generation && !d.notices.untouched(d.generation, now) {
-		return false, nil
-	}
-	d.generation = now
-	return true, nil
-}
-
-// readTables reads all tables. If nftables changed in between, the next look at its
-// generation tells.
-func (d *Driver) readTables() error {
-	d.notices.begin()
-	d.counts = nil
-	s, gen, err := d.filter.read()
-	if err != nil {
-		return err
-	}
-	d.kernel.table, d.generation = s, gen
-	if d.features.Limits {
-		if d.kernel.limits, _, err = d.limiter.read(); err != nil {
-			return err
-		}
-	}
-	if d.features.ARP {
-		d.kernel.arp, _, err = d.arp.read()
-	}
-	return err
-}
-
-// observeBridges reads the MACs and addresses of the bridges that are used.
-func (d *Driver) observeBridges(used map[int]bool, look Look) error {
-	maps.DeleteFunc(d.kernel.bridges, func(index int, _ MAC) bool {
-		_, named := look.Links[index]
-		return named || look.Unheard || !used[index]
-	})
-	maps.DeleteFunc(d.kernel.gateways, func(index int, _ []netip.Addr) bool {
-		_, known := d.kernel.bridges[index]
-		return !known
-	})
-	var addresses map[int][]netip.Addr
-	for index := range used {
-		if _, ok := d.kernel.bridges[index]; ok || index == 0 {
-			continue
-		}
-		b, ok, err := d.links.bridge(index)
-		if err != nil {
-			return err
-		}
-		delete(d.kernel.no6, index)
-		delete(d.kernel.learned, index)
-		if ok {
-			if b.limits {
-				d.kernel.learned[index] = b.learned
-			}
-			if addresses == nil {
-				if addresses, err = d.links.addresses(); err != nil {
-					return err
-				}
-			}
-			d.kernel.bridges[index], d.kernel.gateways[index] = b.mac, addresses[index]
-			if !b.ip6 {
-				d.kernel.no6[index] = true
-			}
-		}
-	}
-	return nil
 }

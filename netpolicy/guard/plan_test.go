@@ -220,7 +220,7 @@ func TestDiff(t *testing.T) {
 			k.table.sets[s.name] = nil
 		}
 	}
-	w := diff(p, k, allFeatures, l)
+	w := diff(p, k, allFeatures, l, scope{all: true})
 	t.Run("adopts_the_table", func(t *testing.T) {
 		if w.admit.create || w.admit.rules() {
 			t.Error("the table is replaced")
@@ -255,7 +255,7 @@ func TestDiff(t *testing.T) {
 	})
 	t.Run("another_layout_is_replaced_with_its_records", func(t *testing.T) {
 		k.table.id = layoutPrefix + "older"
-		w := diff(p, k, allFeatures, l)
+		w := diff(p, k, allFeatures, l, scope{all: true})
 		if !w.admit.create || !w.admit.remove || len(w.admit.add[setPorts]) != 2 || len(w.admit.add[setMAC]) != 2 || len(w.admit.add[setV4]) != 1 {
 			t.Errorf("%+v", w.admit)
 		}

@@ -135,19 +135,11 @@ func (p *plan) exchange(set string, now elements, news map[want]struct{}) {
 	}
 }
 
-// replanned is what of a plan is not as it was before.
-type replanned struct {
-	ports      map[int]struct{}
-	neighbours map[Neighbour]struct{}
-	elements   map[want]struct{}
-	limits     map[want]struct{} // of the table of limits
-}
-
 // replan works ports into a plan, as they are wished for now, nil for those that are not
 // any more. It gives false where that would concern others than those and whoever asks for
 // the same. The plan is of no use then.
-func (p *plan) replan(ports map[int]*Port, f Features) (replanned, bool) {
-	out := replanned{ports: map[int]struct{}{}, neighbours: map[Neighbour]struct{}{}, elements: map[want]struct{}{}, limits: map[want]struct{}{}}
+func (p *plan) replan(ports map[int]*Port, f Features) (scope, bool) {
+	out := newScope()
 	if p.scarce || p.connections.lowered {
 		return out, false
 	}
@@ -229,7 +221,7 @@ func (p *plan) concerned(ports map[int]*Port) map[int]*Port {
 }
 
 // forget takes a port out of the plan.
-func (p *plan) forget(pp *portPlan, out *replanned) {
+func (p *plan) forget(pp *portPlan, out *scope) {
 	for _, w := range pp.wants {
 		p.remove(w)
 	}

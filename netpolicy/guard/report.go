@@ -13,42 +13,16 @@ func (d *Driver) Read(look Look) (Report, error) {
 	if d.plan == nil {
 		return Report{}, ErrNothingApplied
 	}
-	left, err := d.left(look)
+	seen, err := d.observe(d.wish, nil, true, look)
 	if err != nil {
 		return Report{}, fmt.Errorf("guard: %w", err)
 	}
-	d.unhealed = left.count() > 0
-	r := d.report(left)
+	seen.all = seen.all || !d.settled
+	left := d.diff(seen)
+	d.unsure = d.unsure || left.count() > 0
+	r := d.report(seen, left)
 	r.Changes, r.Drift = left.count(), sentences(left)
 	return r, d.count(&r)
-}
-
-// left reads what may have changed and says what the kernel lacks.
-func (d *Driver) left(look Look) (work, error) {
-	look.Full = look.Full || look.Unheard
-	if d.settled && !d.unhealed && !look.Full {
-		same, err := !d.features.Filter, error(nil)
-		if !same {
-			same, err = d.same()
-		}
-		if same {
-			var seen replanned
-			if seen, same, err = d.observeSome(nil, d.wish.Bridges, look); same && err == nil {
-				return d.diffSome(seen), nil
-			}
-		}
-		if err != nil {
-			return work{}, err
-		}
-	}
-	ports := map[int]Port{}
-	for index, pp := range d.plan.ports {
-		ports[index] = pp.Port
-	}
-	if _, err := d.observe(ports, d.wish.Bridges, look); err != nil {
-		return work{}, err
-	}
-	return diff(d.plan, &d.kernel, d.features, d.layout), nil
 }
 
 // count adds to a report what the kernel has counted.
@@ -62,27 +36,24 @@ func (d *Driver) count(r *Report) error {
 	return nil
 }
 
-// report says what is true, given what is left to be done.
-func (d *Driver) report(left work) Report {
-	about := left.about()
-	d.last = make(map[int]PortReport, len(d.plan.ports))
-	for index, pp := range d.plan.ports {
-		d.last[index] = d.portReport(pp, about[index])
+// report says what is true, given what is left to be done. What the scope does not name is
+// as it was at the last report.
+func (d *Driver) report(s scope, left work) Report {
+	if s.all {
+		s, d.last = everything(d.plan, &d.kernel), map[int]PortReport{}
 	}
-	return Report{Ports: d.last, Warnings: d.warnings()}
-}
-
-// reportSome is report where only some ports can be otherwise than at the last report.
-func (d *Driver) reportSome(ports map[int]struct{}, left work) Report {
-	if len(ports) > 0 {
-		about := left.about()
+	about := left.about()
+	for index := range about {
+		s.ports[index] = struct{}{}
+	}
+	if len(s.ports) > 0 {
 		d.last = maps.Clone(d.last)
-		for index := range ports {
-			if pp := d.plan.ports[index]; pp != nil {
-				d.last[index] = d.portReport(pp, about[index])
-			} else {
-				delete(d.last, index)
-			}
+	}
+	for index := range s.ports {
+		if pp := d.plan.ports[index]; pp != nil {
+			d.last[index] = d.portReport(pp, about[index])
+		} else {
+			delete(d.last, index)
 		}
 	}
 	return Report{Ports: d.last, Warnings: d.warnings()}

@@ -173,16 +173,6 @@ func (p *plan) programs(mine *checksum.Program, k *kernelState, news map[want]st
 	p.exchange(setPrograms, now, news)
 }
 
-// diffPrograms compares what is attached.
-func diffPrograms(w *work, p *plan, k *kernelState) {
-	for index := range p.ports {
-		diffAttach(w, p, k, index)
-	}
-	for index := range k.programs {
-		diffDetach(w, p, k, index)
-	}
-}
-
 func diffAttach(w *work, p *plan, k *kernelState, index int) {
 	pp := p.ports[index]
 	if port, here := k.ports[index]; here && pp != nil && port.bridge == pp.Bridge && p.wantsProgram(index) && p.keeps(k.programs[index]) < 0 {

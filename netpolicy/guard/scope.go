@@ -1,0 +1,160 @@
+package guard
+
+import (
+	"maps"
+	"slices"
+)
+
+// Most wishes differ from the last one in a port or two. So a scope goes through each
+// Apply: observe puts in what it read, replan puts in what the plan has otherwise, and
+// diff compares that much. A scope may also be everything.
+
+// scope is what may differ between the plan and the kernel.
+type scope struct {
+	all        bool
+	ports      map[int]struct{}
+	neighbours map[Neighbour]struct{}
+	elements   map[want]struct{} // of the table of the bridge
+	limits     map[want]struct{} // of the table of limits
+}
+
+func newScope() scope {
+	return scope{ports: map[int]struct{}{}, neighbours: map[Neighbour]struct{}{}, elements: map[want]struct{}{}, limits: map[want]struct{}{}}
+}
+
+// everything is the scope of all ports and neighbours that the plan or the kernel has.
+func everything(p *plan, k *kernelState) scope {
+	s := newScope()
+	s.all = true
+	for index := range p.ports {
+		s.ports[index] = struct{}{}
+	}
+	for index := range k.before {
+		s.ports[index] = struct{}{}
+	}
+	for index := range k.programs {
+		s.ports[index] = struct{}{}
+	}
+	for n := range p.neighbours {
+		s.neighbours[n] = struct{}{}
+	}
+	for n := range k.neighbours {
+		s.neighbours[n] = struct{}{}
+	}
+	return s
+}
+
+// add adds what observe read.
+func (s *scope) add(seen scope) {
+	maps.Copy(s.ports, seen.ports)
+	maps.Copy(s.neighbours, seen.neighbours)
+}
+
+// changed gives the ports that the wish has otherwise than the last one, nil for those
+// that it no longer names. It gives false where all ports are to be compared.
+func (d *Driver) changed(w Wish) (map[int]*Port, bool) {
+	if d.plan == nil || !d.settled || d.unsure || d.twice || !d.wish.equalHost(w) {
+		return nil, false
+	}
+	was, now := d.wish.Ports, w.Ports
+	for len(was) > 0 && len(now) > 0 && was[0].equal(now[0]) {
+		was, now = was[1:], now[1:]
+	}
+	for len(was) > 0 && len(now) > 0 && was[len(was)-1].equal(now[len(now)-1]) {
+		was, now = was[:len(was)-1], now[:len(now)-1]
+	}
+	before := make(map[int]*Port, len(was))
+	for i := range was {
+		before[was[i].Index] = &was[i]
+	}
+	out := map[int]*Port{}
+	met := make(map[int]bool, len(now))
+	for i := range now {
+		index := now[i].Index
+		if _, planned := d.plan.ports[index]; met[index] || planned && before[index] == nil {
+			return nil, false // the wish names a port twice
+		}
+		met[index] = true
+		if old := before[index]; old == nil || !old.equal(now[i]) {
+			port := now[i]
+			out[index] = &port
+		}
+	}
+	for index := range before {
+		if !met[index] {
+			out[index] = nil
+		}
+	}
+	return out, true
+}
+
+// replan brings the plan to the wish, and adds to the scope what the plan has otherwise.
+// It works the changed ports into the plan where only some ports are concerned.
+func (d *Driver) replan(w Wish, changed map[int]*Port, some bool, seen scope) (scope, error) {
+	if some && !seen.all {
+		for _, p := range changed {
+			if p != nil {
+				p.with(&d.kernel)
+			}
+		}
+		if s, ok := d.plan.replan(changed, d.features); ok {
+			if _, there := d.plan.sets[setOthers]; there && !slices.Equal(d.wish.Others, w.Others) {
+				d.plan.exchange(setOthers, others(w.Others), s.elements)
+			}
+			if len(s.ports)+len(seen.ports) > 0 {
+				d.plan.programs(d.program, &d.kernel, s.elements)
+			}
+			s.add(seen)
+			return s, nil
+		}
+	}
+	if d.layout.id == "" || d.layout.options != w.Options {
+		l, err := newLayout(w.Options, d.features)
+		if err != nil {
+			return scope{}, err
+		}
+		d.layout = l
+	}
+	d.plan = d.newPlan(w)
+	return scope{all: true}, nil
+}
+
+// diffElements compares some elements of the tables.
+func diffElements(w *work, p *plan, k *kernelState, f Features, some scope) {
+	w.admit, w.limits = newChange(), newChange()
+	w.release = newChange()
+	into := func(c map[string]elements, e want, comment string) {
+		if c[e.set] == nil {
+			c[e.set] = elements{}
+		}
+		c[e.set][e.element] = comment
+	}
+	for e := range some.elements {
+		_, wanted := p.sets[e.set][e.element]
+		comment, there := k.table.sets[e.set][e.element]
+		switch {
+		case !f.Filter:
+		case wanted && !there:
+			into(w.admit.add, e, k.comment(e.set, e.element))
+		case !wanted && there && lasts(e.set):
+			into(w.release.del, e, comment)
+		case !wanted && there:
+			into(w.admit.del, e, comment)
+		}
+	}
+	for e := range some.limits {
+		chain, wanted := p.connections.sets[e.set][e.element]
+		if k.limits == nil {
+			continue
+		}
+		was, there := k.limits.sets[e.set][e.element]
+		if there && (!wanted || was != chain) {
+			into(w.limits.del, e, was)
+		}
+		if wanted && (!there || was != chain) {
+			into(w.limits.add, e, chain)
+		}
+	}
+}
+
+func newChange() change { return change{add: map[string]elements{}, del: map[string]elements{}} }

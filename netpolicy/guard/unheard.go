@@ -1,0 +1,42 @@
+package guard
+
+import (
+	"maps"
+	"slices"
+)
+
+// wholeIn is in how many looks at what nobody tells of everything else is looked at as
+// well, and so how often messages of the kernel that got lost unseen are made up for.
+const wholeIn = 30
+
+// widen adds a part of the ports to a look, another part each time. It tells whether the
+// tables are to be read as well, at the end of each round.
+func (d *Driver) widen(look Look) (Look, bool) {
+	links, neighbours := map[int]struct{}{}, map[Neighbour]struct{}{}
+	maps.Copy(links, look.Links)
+	maps.Copy(neighbours, look.Neighbours)
+	all := sortedKeys(d.plan.ports)
+	for _, index := range all[d.round*len(all)/wholeIn : (d.round+1)*len(all)/wholeIn] {
+		links[index] = struct{}{}
+		for _, a := range d.plan.ports[index].own() {
+			neighbours[Neighbour{d.plan.ports[index].Bridge, a}] = struct{}{}
+		}
+	}
+	look.Links, look.Neighbours = links, neighbours
+	d.round = (d.round + 1) % wholeIn
+	return look, d.round == 0
+}
+
+// observeAttached reads which programs ports have.
+func (d *Driver) observeAttached(seen *scope) error {
+	for index := range d.plan.ports {
+		was := d.kernel.programs[index]
+		if err := d.observePrograms(index); err != nil {
+			return err
+		}
+		if !slices.Equal(was, d.kernel.programs[index]) {
+			seen.ports[index] = struct{}{}
+		}
+	}
+	return nil
+}
