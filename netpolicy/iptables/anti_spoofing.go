@@ -7,20 +7,20 @@ import (
 	"netguard/netpolicy"
 )
 
-// Home is the bridge that an address of a container is on.
+// Home binds an address of a container to its bridge.
 type Home struct {
 	Addr   netip.Addr
 	Bridge string
 }
 
-// A container's address counts only on its own bridge. A packet that comes from the
-// address by another device is somebody else's; one that goes to it by another device
-// would reach the container past the policies of its network, since a container takes
-// what is for any of its addresses, whichever way it comes.
+// A container's address counts only on its own bridge. A packet with that source from another
+// device is spoofed. A packet to the address by another device would pass by the policies of
+// the container's network, because a container takes packets for each of its addresses from
+// any of its devices.
 //
-// The set homes has each address with its bridge, homed the addresses alone: only what
-// is in there is asked about. The link-local addresses of IPv6 are in neither: they are
-// never routed.
+// The set homes has each address with its bridge. The set homed has the addresses alone, and
+// the rules ask only about those. Neither has link-local addresses of IPv6, which are never
+// routed.
 func homesSet(ipv6 bool) setSpec {
 	return setSpec{name: setPrefix(ipv6) + "homes", typ: hashNetIface, ipv6: ipv6}
 }
@@ -29,12 +29,12 @@ func homedSet(ipv6 bool) setSpec {
 	return setSpec{name: setPrefix(ipv6) + "homed", typ: hashIP, ipv6: ipv6}
 }
 
-// chainStray is for packets that are on the wrong way.
+// chainStray refuses packets on the wrong device.
 const chainStray = "NG-STRAY"
 
-// atHome leads away what has a container's address on the wrong device. It stands
-// behind what lets connections pass that exist, where it costs them nothing: ahead of
-// it, it took 6 % of the rate of small packets.
+// atHome leads packets away that have a container's address on the wrong device. It stands
+// after the rule for existing connections, where it costs those nothing. Before that rule it
+// took 6 % of the rate of small packets.
 func atHome(ipv6 bool, path netpolicy.Path) []string {
 	stray := func(side string) string {
 		return join(set(homesSet(ipv6).name, side+","+side, true), set(homedSet(ipv6).name, side, false), "-g", chainStray)
@@ -48,8 +48,8 @@ func atHome(ipv6 bool, path netpolicy.Path) []string {
 	return nil
 }
 
-// stray counts a packet for the container that it would have reached, else for the one
-// in whose name it came.
+// stray counts a packet for the container that it would have reached, else for the container
+// whose address it has as source.
 func stray(ipv6 bool, o Options) chain {
 	denied := deniedSet(ipv6).name
 	return chain{chainStray, []string{
@@ -59,26 +59,22 @@ func stray(ipv6 bool, o Options) chain {
 	}}
 }
 
-// homesOf gives the members of the sets homes and homed of each family, sorted.
-func homesOf(homes []Home) (places, addrs [2][]netpolicy.Member) {
+// homesOf gives the members of the sets homes and homed, sorted.
+func homesOf(homes []Home) (places, addrs families) {
 	for _, h := range homes {
 		a := h.Addr.Unmap().WithZone("")
 		if !a.IsValid() || a.IsUnspecified() || a.Is6() && a.IsLinkLocalUnicast() || h.Bridge == "" {
 			continue
 		}
-		i := index(a.Is6())
-		m := netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen())}
-		addrs[i] = append(addrs[i], m)
-		m.Bridge = h.Bridge
-		places[i] = append(places[i], m)
+		addrs.add(a, "", len(homes))
+		places.add(a, h.Bridge, len(homes))
 	}
-	for i := range places {
-		places[i], addrs[i] = sortedMembers(places[i]), sortedMembers(addrs[i])
-	}
+	places.sort()
+	addrs.sort()
 	return places, addrs
 }
 
-// neighbours tells of connections which are within a bridge.
+// neighbours are the bridges of each address.
 type neighbours map[netip.Addr][]string
 
 func neighboursOf(homes []Home) neighbours {
@@ -89,8 +85,7 @@ func neighboursOf(homes []Home) neighbours {
 	return n
 }
 
-// bridged tells whether a connection may be within a bridge: what is translated is
-// routed.
+// bridged tells whether a connection may be within a bridge. A translated one is routed.
 func (n neighbours) bridged(e entry) bool {
 	return !e.translated() &&
 		slices.ContainsFunc(n[e.orig.src], func(bridge string) bool { return slices.Contains(n[e.orig.dst], bridge) })

@@ -10,13 +10,13 @@ import (
 	"netguard/netpolicy"
 )
 
-// Apply brings the kernel to a wish. Where only members of sets differ from what
-// was applied before it forks nothing, and trusts that the rest is as it was left:
-// Verify tells whether it is.
+// Apply brings the kernel to a wish. Where only members of sets changed since the last wish,
+// it forks nothing, and trusts that the rules are as it left them. Verify tells whether they
+// are.
 //
-// A transaction that fails leaves the rules that were in force whole, in both
-// families; members of sets may then have changed in part, those that close
-// first. After an error the next Apply reads the kernel again.
+// After a transaction that failed, the rules of before are in force as a whole, in both
+// families. Some members may have changed then, first those that close. After an error the
+// next Apply reads the kernel again.
 func (d *Driver) Apply(ctx context.Context, w Wish) (Report, error) {
 	var r Report
 	forked, wrote := d.forked, d.wrote
@@ -41,7 +41,7 @@ func (d *Driver) apply(ctx context.Context, w Wish, r *Report) error {
 	switch {
 	case look:
 		k, err = d.read(ctx)
-	case !d.settled: // others may have written since
+	case !d.settled: // other programs may have written since
 		err = d.readTables(ctx, k)
 	}
 	if err != nil {
@@ -56,7 +56,7 @@ func (d *Driver) apply(ctx context.Context, w Wish, r *Report) error {
 	case look:
 		r.Drift = p.describe(k)
 	case d.displaced && !p.jumpsAlone(k):
-		// After Verify, which saw no more than what Docker does.
+		// Verify saw no more than what Docker does. This came later.
 		r.Drift = p.describeTables(k)
 	}
 	d.displaced = false
@@ -106,7 +106,7 @@ func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (er
 		}
 	}
 	r.InForce = true
-	// What cannot be taken away keeps nothing else from going.
+	// What cannot be taken away does not keep the rest from going.
 	var faults []error
 	for _, name := range p.destroy {
 		if err := d.release(ctx, name); err != nil {
@@ -118,7 +118,7 @@ func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (er
 	return errors.Join(faults...)
 }
 
-// changeSets makes the changes that are due, in the order of the plan.
+// changeSets makes the due changes, in the order of the plan.
 func (d *Driver) changeSets(p *plan, r *Report, due func(change) bool) error {
 	for _, c := range p.changes {
 		if !due(c) {
@@ -144,8 +144,8 @@ func elements(c change) []element {
 	return list
 }
 
-// build writes the chains of a new generation, while nothing leads to them: what
-// can go wrong goes wrong here.
+// build writes the chains of a new generation while nothing leads to them. What can go
+// wrong goes wrong here.
 func (d *Driver) build(ctx context.Context, k *kernel, p *plan, done *progress, r *Report) error {
 	for _, i := range d.families {
 		t := p.tables[i]
@@ -174,8 +174,8 @@ func (d *Driver) build(ctx context.Context, k *kernel, p *plan, done *progress, 
 	return nil
 }
 
-// swap leads packets to what was built, and takes away what they no longer come
-// to. An error of the taking away alone comes as the first result.
+// swap leads packets to the new chains, and removes the ones that packets no longer meet. late
+// is the error of the removal alone.
 func (d *Driver) swap(ctx context.Context, k *kernel, p *plan, done *progress, r *Report) (late, err error) {
 	for _, i := range d.families {
 		t := p.tables[i]
@@ -184,8 +184,8 @@ func (d *Driver) swap(ctx context.Context, k *kernel, p *plan, done *progress, r
 			r.Rules = true
 			err := k.active.write(ctx, i, transaction(t.swap, lines))
 			if err != nil && len(lines) > 0 && !errors.Is(err, ErrLocked) {
-				// A stranger's rule may lead to an old chain. That must not
-				// keep the new ones out, now or at any later time.
+				// A foreign rule may lead to an old chain. It must not keep the
+				// new chains out, now or later.
 				late = errors.Join(late, fmt.Errorf("remove old chains of netguard's (a rule of somebody else's that leads to one keeps it: delete that rule): %w", err))
 				err = nil
 				if len(t.swap) > 0 {
@@ -218,7 +218,7 @@ func (d *Driver) swap(ctx context.Context, k *kernel, p *plan, done *progress, r
 	return late, nil
 }
 
-// readBack lists what was written. What iptables words in its own way is agreed to.
+// readBack lists what was written, and agrees to how iptables words it.
 func (d *Driver) readBack(ctx context.Context, k *kernel, p *plan) error {
 	if err := d.readTables(ctx, k); err != nil {
 		return err
@@ -245,7 +245,7 @@ func (d *Driver) readBack(ctx context.Context, k *kernel, p *plan) error {
 	return nil
 }
 
-// remember notes what the sets hold now.
+// remember notes the members that the sets have now.
 func (d *Driver) remember(k *kernel, p *plan) {
 	for _, s := range p.create {
 		k.sets[s.name] = &heldSet{setHeader: setHeader{name: s.name, typ: s.typ, family: family(s.ipv6),

@@ -17,31 +17,28 @@ import (
 	"netguard/netpolicy"
 )
 
-// bridgeSet records for which bridges netguard switched nf_call_iptables or
-// nf_call_ip6tables on. A set of the kernel is where the flag is: in this network
-// namespace, over any restart of the agent, until the host goes down and both
-// are gone. No rule uses it.
+// bridgeSet records the bridges on which netguard switched nf_call_iptables or
+// nf_call_ip6tables on. A set of the kernel is in the same network namespace as the bridge,
+// outlives the agent, and is gone after a reboot, as the flag is. No rule uses the set.
 func bridgeSet(ipv6 bool) setSpec {
 	return setSpec{name: setPrefix(ipv6) + "bridges", typ: hashNetIface, ipv6: ipv6}
 }
 
-// nfCall are the flags that have a bridge hand its frames to iptables.
+// nfCall are the flags that make a bridge hand its frames to iptables.
 var nfCall = [2]uint16{nl.IFLA_BR_NF_CALL_IPTABLES, nl.IFLA_BR_NF_CALL_IP6TABLES}
 
-// bridgeFilter is there if br_netfilter is. The flags of a bridge are there, and
-// do nothing, without.
+// bridgeFilter is a file that exists if br_netfilter is loaded. Without br_netfilter the flags
+// of a bridge do nothing.
 const bridgeFilter = "/proc/sys/net/bridge/bridge-nf-call-iptables"
 
-// Bridges has frames within the bridges whose value is true filtered by iptables,
-// and puts all other bridges back to what they were before netguard: only a flag
-// that was off is switched on, and only what is recorded to be is switched off
-// again. Whatever the host's own switch says (net.bridge.bridge-nf-call-iptables)
-// stays. A bridge that does not exist is left out. off are the bridges that somebody
-// else had switched off since the last call.
+// Bridges makes the bridges whose value is true hand their frames to iptables, and puts all
+// other bridges back to what they were before netguard. It switches only flags on that were
+// off, and only flags off that it recorded. The host's own switch
+// (net.bridge.bridge-nf-call-iptables) stays as it is. A bridge that does not exist is left
+// out. off are the bridges that another program switched off since the last call.
 //
-// Without br_netfilter the error is ErrNoBridgeFilter: then rules do not see the
-// traffic between containers of one bridge. An error that is about some bridges is
-// a BridgeError.
+// Without br_netfilter the error is ErrNoBridgeFilter: then rules do not see the traffic
+// between containers of one bridge. An error about some bridges is a BridgeError.
 func (d *Driver) Bridges(wish map[string]bool) (off []string, err error) {
 	var wanted []string
 	for name, on := range wish {
@@ -89,13 +86,13 @@ func (d *Driver) Bridges(wish map[string]bool) (off []string, err error) {
 	return off, nil
 }
 
-// BridgeError tells for each bridge that could not be set why not.
+// BridgeError tells for each bridge that could not be set the reason.
 type BridgeError map[string]error
 
 func (e BridgeError) Error() string {
 	var texts []string
 	for _, err := range e.Unwrap() {
-		// What they have in common is said once.
+		// Equal errors are told once.
 		if text := err.Error(); !slices.Contains(texts, text) {
 			texts = append(texts, text)
 		}
@@ -103,7 +100,7 @@ func (e BridgeError) Error() string {
 	return strings.Join(texts, "; ")
 }
 
-// Unwrap gives all the errors, in the order of the bridges' names.
+// Unwrap gives all errors, in the order of the bridges' names.
 func (e BridgeError) Unwrap() []error {
 	var all []error
 	for _, name := range slices.Sorted(maps.Keys(e)) {
@@ -112,7 +109,7 @@ func (e BridgeError) Unwrap() []error {
 	return all
 }
 
-// recordAgain puts back what somebody else took from the record: without it the
+// recordAgain puts back what another program deleted from the record. Without the record the
 // bridges would stay switched on after netguard.
 func (d *Driver) recordAgain(wish map[string]bool, recorded *[2]map[string]bool) error {
 	for _, i := range d.families {
@@ -142,7 +139,7 @@ func (d *Driver) record(i int, name string, recorded *[2]map[string]bool) error 
 	return nil
 }
 
-// recorded reads what netguard switched on; nil for a family without record.
+// recorded reads which bridges netguard switched on, nil for a family without a record.
 func (d *Driver) recorded() ([2]map[string]bool, error) {
 	var out [2]map[string]bool
 	for _, i := range d.families {
@@ -169,9 +166,9 @@ func (d *Driver) recorded() ([2]map[string]bool, error) {
 	return out, nil
 }
 
-// bridgeElement is the record of a bridge. An ipset of this type takes at most 64
-// interfaces with the same prefix, so each bridge has one of its own, out of what
-// is no address: nothing but the name is ever read.
+// bridgeElement is the record of a bridge. A set of this type takes at most 64 interfaces with
+// the same prefix, so each bridge has a prefix of its own, from a range without addresses of
+// hosts. Only the name is ever read.
 func bridgeElement(i int, name string) []element {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(name)) // it cannot fail
@@ -184,9 +181,9 @@ func bridgeElement(i int, name string) []element {
 	return []element{{Member: netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen()), Bridge: name}}}
 }
 
-// switchBridge switches on what is off, and tells whether somebody else switched it off.
-// It is recorded first: what is recorded and was not switched on is put back to off,
-// which it is.
+// switchBridge switches the flags on that are off, and tells whether another program switched
+// one off. It records a flag first: a recorded flag that was not switched on is put back to
+// off, which does no harm.
 func (d *Driver) switchBridge(name string, recorded *[2]map[string]bool) (undone bool, err error) {
 	b, err := d.bridge(name)
 	if err != nil || b == nil {
@@ -213,7 +210,7 @@ func (d *Driver) switchBridge(name string, recorded *[2]map[string]bool) (undone
 	return undone, nil
 }
 
-// restoreBridge switches off what netguard switched on, and forgets it then.
+// restoreBridge switches off what netguard switched on, and deletes the record then.
 func (d *Driver) restoreBridge(i int, name string) error {
 	b, err := d.bridge(name)
 	if err != nil {
@@ -232,7 +229,7 @@ type bridge struct {
 	on    [2]bool
 }
 
-// bridge asks for a bridge; nil if there is none of this name.
+// bridge asks for a bridge by its name, nil if there is none.
 func (d *Driver) bridge(name string) (*bridge, error) {
 	if len(name) == 0 || len(name) >= unix.IFNAMSIZ {
 		return nil, nil
@@ -283,7 +280,7 @@ func parseBridge(m []byte) *bridge {
 	return b
 }
 
-// setBridge sets one flag of a bridge and nothing else.
+// setBridge sets one flag of a bridge, and nothing else.
 func (d *Driver) setBridge(ifindex int32, i int, on bool) error {
 	b := make([]byte, unix.SizeofIfInfomsg)
 	binary.NativeEndian.PutUint32(b[4:], uint32(ifindex))

@@ -7,10 +7,9 @@ import (
 	"slices"
 )
 
-// Cleanup takes away everything that netguard put into iptables, ipset and the
-// bridges' flags, whoever of its kind put it there, and leaves what others put
-// there as it is. First the rules go, then what they need. It goes on after an
-// error, and can be called again.
+// Cleanup removes everything that any netguard put into iptables, ipset and the flags of bridges.
+// What other programs put there stays as it is. First the rules go, then what they need.
+// Cleanup goes on after an error, and can be called again.
 func (d *Driver) Cleanup(ctx context.Context) error {
 	d.kernel, d.settled, d.wish, d.generation, d.layouts, d.agreed = nil, false, nil, "", [2]*layout{}, [2]*table{}
 	clear(d.stuck)
@@ -36,9 +35,8 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 	return nil
 }
 
-// clear removes netguard's rules from a table, and what was made for them. The marks
-// that say what was go last, so that who is killed before that can be followed by
-// another.
+// clear removes netguard's rules from a table, and what was made for them. The marks go last, so
+// that another process can finish if this one is killed.
 func (d *Driver) clear(ctx context.Context, b *backend, i int, t *table) error {
 	if lines := t.removals(); len(lines) > 0 {
 		if err := b.write(ctx, i, transaction(nil, lines)); err != nil {

@@ -14,27 +14,27 @@ import (
 	"netguard/netpolicy"
 )
 
-// CutReport is what a call of Cut did.
+// CutReport counts what a call of Cut did.
 type CutReport struct {
 	Seen int // connections of containers
 	Cut  int
-	// Allowed are notes about connections that were cut and are allowed again.
+	// Allowed are notes of cut connections that policy allows again.
 	Allowed int
 }
 
 // cutChunk is how many connections are noted and deleted at a time.
 const cutChunk = 128
 
-// Cut ends the connections of containers that keep refuses, answers included, and
-// lets those go that it allows again. keep is asked for each connection that has
-// a container at an end, and with Flow.Noted for each that was cut earlier. It is
-// to be called when what policy allows has become less, after Apply. Without all it
-// goes over those that what was applied since the last call may be about.
+// Cut ends the connections of containers that keep refuses, answers included, and deletes
+// the notes of those that keep allows again. It asks keep about each connection with a
+// container at an end and, with Flow.Noted, about each note. Call it after Apply, when policy
+// allows less than before. Without all it goes over the connections that the changes since
+// the last call may concern.
 //
 // In monitor mode it does nothing.
 //
-// The table of connections is never in memory as a whole. An error leaves the
-// others cut; the next call goes over all again.
+// The kernel's table of connections is never in memory as a whole. After an error the next
+// call goes over all connections again.
 func (d *Driver) Cut(ctx context.Context, all bool, keep func(Flow) bool) (r CutReport, err error) {
 	if d.wish == nil {
 		return r, fmt.Errorf("cut connections: %w", ErrNothingApplied)
@@ -62,11 +62,11 @@ func (d *Driver) Cut(ctx context.Context, all bool, keep func(Flow) bool) (r Cut
 	return r, nil
 }
 
-// End ends all connections that have one of the addresses at an end, and tells how many:
-// they were those of containers that are gone. Nothing is noted of them, since who has
-// the address next may talk to the same peers. In monitor mode it does nothing.
+// End ends all connections with one of the addresses at an end, and counts them. It is for
+// addresses of containers that are gone. It makes no notes, because the next container with
+// the address may talk to the same peers. In monitor mode it does nothing.
 //
-// An error leaves some; the next call goes over all again.
+// After an error some connections are left. The next call goes over all again.
 func (d *Driver) End(ctx context.Context, addrs map[netip.Addr]bool) (int, error) {
 	var r CutReport
 	if d.options.Monitor || len(addrs) == 0 {
@@ -80,7 +80,7 @@ func (d *Driver) End(ctx context.Context, addrs map[netip.Addr]bool) (int, error
 	return r.Cut, nil
 }
 
-// allow forgets what was cut and may be again.
+// allow deletes the notes of cut connections that policy allows again.
 func (d *Driver) allow(ipv6 bool, keep func(Flow) bool, r *CutReport) error {
 	return d.forgetCut(ipv6, func(e element) bool {
 		return keep(Flow{Src: netip.AddrPortFrom(e.Prefix.Addr(), 0), Dst: netip.AddrPortFrom(e.second, e.Port),
@@ -88,8 +88,8 @@ func (d *Driver) allow(ipv6 bool, keep func(Flow) bool, r *CutReport) error {
 	}, &r.Allowed)
 }
 
-// forget removes what was noted of addresses that are no container's any more:
-// whoever gets one next has no part in it.
+// forget deletes the notes about addresses that no container has any more. They are not
+// about the next container with such an address.
 func (d *Driver) forget(gone map[netip.Addr]bool) error {
 	if len(gone) == 0 {
 		return nil
@@ -104,6 +104,7 @@ func (d *Driver) forget(gone map[netip.Addr]bool) error {
 	return nil
 }
 
+// forgetCut deletes the notes that which chooses, and adds their number to n.
 func (d *Driver) forgetCut(ipv6 bool, which func(element) bool, n *int) error {
 	spec := cutSet(ipv6, d.cutSeconds())
 	h, err := d.sets.header(spec.name)
@@ -127,11 +128,11 @@ func (d *Driver) forgetCut(ipv6 bool, which func(element) bool, n *int) error {
 	return d.sets.change(spec, true, out)
 }
 
-// cutter goes over the table of connections once.
+// cutter goes over the kernel's table of connections once.
 type cutter struct {
 	driver      *Driver
 	keep        func(Flow) bool
-	all         bool // what concerns containers ends, unasked and unnoted
+	all         bool // each connection of a container ends, unasked and unnoted
 	report      *CutReport
 	due         touched
 	neighbours  func() neighbours
@@ -143,8 +144,8 @@ type cutter struct {
 }
 
 func (c *cutter) run(ctx context.Context, lists [][]byte) error {
-	// One socket reads while the other deletes. The reading one is of this call
-	// alone, so that none is left in the middle of a list.
+	// One socket reads while the other deletes. The reading socket is of this call alone, so
+	// that no later call meets the rest of an unfinished list.
 	list, err := dial(unix.NETLINK_NETFILTER, &c.driver.wrote)
 	if err != nil {
 		return err
@@ -198,21 +199,21 @@ func (c *cutter) look(m []byte) {
 	}
 }
 
-// concerns tells whether a container is at an end, and something is due.
+// concerns tells whether a container is at an end, and whether the connection is due.
 func (c *cutter) concerns(e entry) bool {
 	return c.due.about(e) && slices.ContainsFunc(e.addrs(), func(a netip.Addr) bool {
 		return c.isContainer(a) || !c.all && slices.ContainsFunc(c.driver.wish.Away, func(p netip.Prefix) bool { return p.Contains(a) })
 	})
 }
 
-// isContainer tells whether an address is one of a container's.
+// isContainer tells whether a container has an address.
 func (d *Driver) isContainer(a netip.Addr) bool {
 	_, is := slices.BinarySearchFunc(d.denied[index(a.Is6())], a, func(m netpolicy.Member, a netip.Addr) int { return m.Prefix.Addr().Compare(a) })
 	return is
 }
 
-// kept asks for a connection, and for one that belongs to another (the data of
-// FTP, say) about that one: it is why it was let through.
+// kept asks keep about a connection. For one that belongs to another, as FTP's data do, it
+// asks about that other one, which is why the rules let it pass.
 func (c *cutter) kept(e entry) bool {
 	if e.master == nil {
 		return c.keepAll(e)
@@ -226,7 +227,7 @@ func (c *cutter) kept(e entry) bool {
 	})
 	switch {
 	case errors.Is(err, unix.ENOENT) || err == nil && !found:
-		return c.keepAll(e) // what it belonged to is over
+		return c.keepAll(e) // the connection that it belonged to is over
 	case err != nil:
 		c.err = errors.Join(c.err, fmt.Errorf("look up connection: %w", err))
 		return true
@@ -234,7 +235,7 @@ func (c *cutter) kept(e entry) bool {
 	return c.keepAll(master)
 }
 
-// keepAll asks for all that a connection may be.
+// keepAll asks about each connection that an entry may be.
 func (c *cutter) keepAll(e entry) bool {
 	for _, r := range e.readings(c.neighbours().bridged(e)) {
 		if !c.keep(r.flow()) {
@@ -244,8 +245,8 @@ func (c *cutter) keepAll(e entry) bool {
 	return true
 }
 
-// flush notes and deletes what has been gathered, in this order: in between the
-// entry lets the connection pass, as before.
+// flush notes the gathered connections, and then deletes them. In between the entry lets the
+// connection pass, as before.
 func (c *cutter) flush() {
 	var notes [2][]element
 	for _, e := range c.chunk {
@@ -265,7 +266,7 @@ func (c *cutter) flush() {
 		}
 		err := c.driver.sets.change(cutSet(i == 1, c.driver.cutSeconds()), false, notes[i])
 		if errors.Is(err, ErrSetFull) {
-			c.full = true // what is noted is; the entries go all the same
+			c.full = true // some notes are missing; the entries go all the same
 		} else if err != nil {
 			c.err = errors.Join(c.err, err)
 			return

@@ -10,21 +10,21 @@ import (
 	"netguard/netpolicy"
 )
 
-// Flow is a connection that the kernel knows, from who opened it to who serves
-// it, as they are: behind all translation. With an end that is the host's own it
-// goes by Input or Output, else by Forward.
+// Flow is a connection that the kernel knows, from the client to the server. Both are the real
+// ends, without any translation. A connection of the host goes by Input or Output, all others
+// by Forward.
 type Flow struct {
 	Src, Dst netip.AddrPort
 	Proto    netpolicy.Protocol
 	// ICMPType is the type of the first packet, for ICMP and ICMPv6.
 	ICMPType uint8
-	// Dialled is what the client asked for: other than Dst for a published port.
+	// Dialled is the address that the client asked for. For a published port it is not Dst.
 	Dialled netip.AddrPort
-	// Noted says that this is no connection of now, but the note about one that
-	// was cut, of which Src's port and Dialled are not known.
+	// Noted says that this is the note of a connection that was cut. It has no Dialled, and
+	// no port of the client.
 	Noted bool
-	// Translated says that an end has another address on its way: the connection is
-	// routed, and not within a bridge.
+	// Translated says that the kernel translates an address of the connection. So the
+	// connection is routed, and not within a bridge.
 	Translated bool
 }
 
@@ -51,7 +51,7 @@ type tuple struct {
 	icmpType     uint8
 }
 
-// entry is a connection as the kernel lists it, with what is needed to delete it.
+// entry is a connection as the kernel lists it, with what deletes it.
 type entry struct {
 	family      uint8
 	orig, reply tuple
@@ -59,13 +59,13 @@ type entry struct {
 	id, zone    []byte
 	master      []byte // the raw tuple of the connection that this one belongs to
 	tcpState    uint8
-	// midstream: the kernel saw no beginning, so who opened it is a guess.
+	// midstream says that the kernel did not see the beginning, so nobody knows the client.
 	midstream bool
-	// doubted: it may be the wrong way round; see answered.
+	// doubted says that client and server may have changed places; see answered.
 	doubted bool
 }
 
-// parseEntry reads a connection. ok is false for what is not whole.
+// parseEntry reads a connection. ok is false where a part is missing.
 func parseEntry(m []byte) (e entry, ok bool) {
 	if len(m) < nl.SizeofNfgenmsg {
 		return e, false
@@ -138,9 +138,9 @@ func parseTuple(b []byte) tuple {
 	return t
 }
 
-// flow is the connection between its real ends. Who answers is the source of the
-// replies, whatever address the client asked for; who asks is the source of the
-// first packet, whatever address it was given on its way.
+// flow is the connection between its real ends. The server is the source of the replies,
+// whatever address the client asked for. The client is the source of the first packet,
+// whatever address the kernel gave it on its way.
 func (e entry) flow() Flow {
 	return Flow{
 		Src:      netip.AddrPortFrom(e.orig.src, e.orig.sport),
@@ -153,7 +153,7 @@ func (e entry) flow() Flow {
 	}
 }
 
-// translated tells whether an end has another address on its way.
+// translated tells whether the kernel translates an address of the connection.
 func (e entry) translated() bool { return e.orig.src != e.reply.dst || e.orig.dst != e.reply.src }
 
 // reversed is the same connection as if the other end had opened it.
@@ -162,9 +162,9 @@ func (e entry) reversed() entry {
 	return e
 }
 
-// readings are what the connection may be: who opened it is not known of one within a
-// bridge that was entered from the middle. Its ports tell, or it may be either. That
-// is as in the rules (see midstream.go).
+// readings are the connections that an entry may be. Within a bridge, the kernel may have
+// entered the connection from the middle. Then the ports tell the client, as in the rules (see
+// midstream.go). If they do not, either end may be the client.
 func (e entry) readings(bridged bool) []entry {
 	if !e.midstream || !bridged {
 		return []entry{e}
@@ -179,20 +179,19 @@ func (e entry) readings(bridged bool) []entry {
 	return []entry{e, e.reversed()}
 }
 
-// answered tells whether the first packet that the kernel saw of a connection may
-// have been an answer, as where a bridge begins to hand over its frames: UDP does
-// not tell, and clients use high ports. Then its entry lets pass whatever the client
-// sends. Without it the next packet is judged as it is, so that nothing is lost if
-// the server did open it; not where the entry knows a translation.
+// answered tells whether the first packet that the kernel saw of a connection may have been an
+// answer. That happens where a bridge begins to hand over its frames. UDP does not tell who
+// began, but clients use high ports. Such an entry lets pass whatever the real client sends.
+// Without the entry, the rules judge the next packet as it is, and nothing is lost if the
+// server did open the connection. An entry with a translation cannot be spared.
 func (e entry) answered() bool {
 	return e.orig.proto == unix.IPPROTO_UDP && e.orig.sport < firstHigh && e.reply.sport >= firstHigh && e.master == nil &&
 		!e.translated() && e.orig.sport == e.reply.dport && e.orig.dport == e.reply.sport
 }
 
-// reopens gives what to note so that the server does not open the connection
-// again from its side; false if it cannot. One whose client was hidden behind
-// another address has no way back without its entry, ICMP has no answers without
-// questions, and what was closed is.
+// reopens gives the note that keeps the server from opening the connection again from its
+// side. It is false if the server cannot: the client was hidden behind another address, the
+// connection is of ICMP, or it is closed already.
 func (e entry) reopens() (element, bool) {
 	closed := e.orig.proto == unix.IPPROTO_TCP && (e.tcpState == nl.TCP_CONNTRACK_TIME_WAIT || e.tcpState == nl.TCP_CONNTRACK_CLOSE)
 	icmp := e.orig.proto == unix.IPPROTO_ICMP || e.orig.proto == unix.IPPROTO_ICMPV6
@@ -206,14 +205,13 @@ func (e entry) reopens() (element, bool) {
 	}, true
 }
 
-// kept is the entry with bytes of its own: those of a list last only until the next.
+// kept is the entry with bytes of its own. The bytes of a list last only until the next one.
 func (e entry) kept() entry {
 	e.origRaw, e.id, e.zone, e.master = bytes.Clone(e.origRaw), bytes.Clone(e.id), bytes.Clone(e.zone), bytes.Clone(e.master)
 	return e
 }
 
-// removal is the message that deletes the entry, and no other that has taken its
-// place since.
+// removal is the message that deletes the entry, and not one that has taken its place since.
 func (e entry) removal() []byte {
 	b := netfilterHeader(e.family)
 	b = attr(b, nl.CTA_TUPLE_ORIG|int(nl.NLA_F_NESTED), e.origRaw...)

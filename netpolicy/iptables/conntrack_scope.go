@@ -13,15 +13,15 @@ import (
 	"netguard/netpolicy"
 )
 
-// touched are the connections that a change of the wish may be about. What policy says
-// of any other is what it said when connections were gone over last.
+// touched are the connections that a change of the wish may concern. Policy says of all others
+// what it said when Cut went over them last.
 type touched struct {
 	all   bool
 	addrs map[netip.Addr]bool
 	ports map[uint16]bool // of servers
 }
 
-// note adds what a plan changes.
+// note adds the connections that a plan may concern.
 func (t *touched) note(p *plan) {
 	if t.addrs == nil {
 		t.addrs, t.ports = map[netip.Addr]bool{}, map[uint16]bool{}
@@ -48,19 +48,19 @@ func (t *touched) about(e entry) bool {
 		slices.ContainsFunc(e.addrs(), func(a netip.Addr) bool { return t.addrs[a] })
 }
 
-// addrs are those of both ends, as either direction names them.
+// addrs are the addresses of both ends, as either direction names them.
 func (e entry) addrs() []netip.Addr {
 	return []netip.Addr{e.orig.src, e.orig.dst, e.reply.src, e.reply.dst}
 }
 
 const (
-	// fewAddrs is for how many addresses the kernel is asked for their connections, and
-	// fewEntries how many it lists sooner than it looks through its table again.
+	// The kernel goes through its whole table for each list, so more than fewAddrs addresses,
+	// or up to fewEntries connections, are listed as a whole.
 	fewAddrs   = 4
 	fewEntries = 2048
 )
 
-// lists are the requests for all entries that may be touched.
+// lists are the requests for all entries that may be concerned.
 func (t *touched) lists() [][]byte {
 	whole := [][]byte{netfilterHeader(unix.AF_UNSPEC)}
 	if t.all || len(t.ports) > 0 || len(t.addrs) > fewAddrs || entries() <= fewEntries {
@@ -77,7 +77,7 @@ func (t *touched) lists() [][]byte {
 	return all
 }
 
-// entries is how many connections the kernel has.
+// entries counts the connections that the kernel has.
 func entries() int {
 	text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_count")
 	n, bad := strconv.Atoi(strings.TrimSpace(string(text)))

@@ -13,14 +13,14 @@ import (
 	"netguard/internal/fault"
 )
 
-// iptables' nf_tables backend makes the filter table, and the kernel's own chains in
-// it, when a rule first needs them, and never takes them away. Empty chains of
-// netguard's record what was not there before it; each lives as long as what it is
-// about is netguard's to remove.
+// iptables' nf_tables backend makes the filter table, and the kernel's own chains in it, when a
+// rule first needs them. It never removes them. Empty chains of netguard's record what was not
+// there before. Each record stays as long as netguard has to remove what it is about.
 const (
-	// madeMark says: the table was not there.
+	// madeMark says that the table was not there.
 	madeMark = "NG-MADE"
-	// madePrefix and the name of a chain of the kernel's: that chain was not there.
+	// madePrefix, before the name of a chain of the kernel's, says that the chain was not
+	// there.
 	madePrefix = "NG-MADE-"
 )
 
@@ -29,10 +29,10 @@ var baseChains = []string{"INPUT", "FORWARD", "OUTPUT"}
 
 var marks = []string{madeMark, madePrefix + "INPUT", madePrefix + "FORWARD", madePrefix + "OUTPUT"}
 
-// toMark gives the marks of what is not there and will be made by writing rules.
+// toMark gives the marks of what is not there, and what writing rules will make.
 func (b *backend) toMark(i int, t *table) ([]chain, error) {
 	if b.kind != NFT {
-		return nil, nil // the legacy table is whole, and stays until its module goes
+		return nil, nil // the legacy table is always whole, and stays until its module goes
 	}
 	there, exists, err := chainsOf(i)
 	if err != nil {
@@ -75,9 +75,9 @@ func chainsOf(i int) (there map[string]bool, exists bool, err error) {
 	return there, exists, nil
 }
 
-// unmake removes what the marks of a table say was not there before netguard, as far
-// as nobody uses it now, each in one message with its mark, and then the marks of what
-// stays. The table is without netguard's rules.
+// unmake removes what was not there before netguard, as the marks of a table say, unless
+// another program uses it now. Each thing goes together with its mark. Then the other marks
+// go. The table must not have rules of netguard's any more.
 func unmake(i int, t *table) error {
 	there, _, err := chainsOf(i)
 	if err != nil {
@@ -114,7 +114,7 @@ func unmake(i int, t *table) error {
 	return nil
 }
 
-// gone takes as done what is not there any more, or in use by now.
+// gone forgives an error about what is not there any more, or what is in use by now.
 func gone(i int, err error) error {
 	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EBUSY) {
 		return nil
@@ -122,8 +122,8 @@ func gone(i int, err error) error {
 	return fmt.Errorf("delete from %s table: %w", familyNames[i], err)
 }
 
-// remove removes chains of a family's filter table that are empty, and the table: for
-// either iptables has no word. The kernel refuses if somebody put a rule there
+// remove removes empty chains of a family's filter table, and the table if whole is set.
+// iptables has no command for either. The kernel refuses if another program put a rule there
 // meanwhile.
 func remove(i int, chains []string, whole bool) error {
 	c, err := netlink.Dial(unix.NETLINK_NETFILTER, nil)
@@ -137,7 +137,7 @@ func remove(i int, chains []string, whole bool) error {
 	}
 	bounds := []byte{unix.AF_UNSPEC, 0, 0, unix.NFNL_SUBSYS_NFTABLES}
 	batch := []netlink.Message{message(unix.NFNL_MSG_BATCH_BEGIN, 0, bounds)}
-	const gently = netlink.HeaderFlags(unix.NLM_F_NONREC) | netlink.Acknowledge // not with what it holds
+	const gently = netlink.HeaderFlags(unix.NLM_F_NONREC) | netlink.Acknowledge // never with its rules
 	for _, name := range chains {
 		data := attr([]byte{family, 0, 0, 0}, unix.NFTA_CHAIN_TABLE, text(filter)...)
 		data = attr(data, unix.NFTA_CHAIN_NAME, text(name)...)

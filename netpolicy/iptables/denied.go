@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// Denied gives for each container's address how many packets of it, or to it,
-// policy dropped since the address was a container's first.
+// Denied counts for each container's address the packets from or to it that policy dropped, since
+// a container had the address first.
 func (d *Driver) Denied() (map[netip.Addr]uint64, error) {
 	out := map[netip.Addr]uint64{}
 	for _, i := range d.families {

@@ -1,11 +1,11 @@
-// Package iptables brings the kernel's iptables and ipset to a
-// netpolicy.RuleSet, reads them back, and takes everything away again.
+// Package iptables brings the kernel's iptables and ipset to a netpolicy.RuleSet, reads
+// them back, and takes everything away again.
 //
-// It takes the whole wish, never deltas: twice is once, a second Driver adopts
-// what it finds without a change, and whatever somebody else broke is repaired.
-// It only subtracts: each of its rules drops a packet or returns it to whoever
-// would have had it anyway. It touches its own chains (NG-…), its own sets (ng4-…,
-// ng6-…) and the jumps to its own chains, and nothing else.
+// A Driver takes the whole wish. Applying twice is applying once. A second Driver adopts what
+// it finds without a change, and repairs what another program broke. The package only
+// subtracts: each of its rules drops a packet, or returns it to the rules that would have had
+// it anyway. It touches its own chains (NG-…), its own sets (ng4-…, ng6-…), the jumps to its
+// own chains, and nothing else.
 //
 // # What is in the kernel
 //
@@ -18,56 +18,51 @@
 //
 //	NG-FORWARD, NG-INPUT, NG-OUTPUT, each:
 //	  RETURN what belongs to a connection that exists
-//	  RETURN what the host says to itself (NG-OUTPUT)
+//	  RETURN what the host sends to itself (NG-OUTPUT)
 //	  -g     NG-STRAY, which drops: a container's address on the wrong device
-//	  -g     errors (ICMP) that a container sends which may not send: the entry chain
-//	  DROP   what would open again, from the server's side, one that was cut
+//	  -g     errors (ICMP) of a container that may not send: the entry chain
+//	  DROP   what would open a cut connection again from the server's side
 //	  RETURN neighbour discovery and multicast listener messages (IPv6)
-//	  -g, -j TCP that is entered from the middle as a bridge begins: its mirror (NG-FORWARD)
+//	  -g, -j TCP from the middle of a connection, while a bridge begins: its mirror (NG-FORWARD)
 //	  -j     the entry chain of the generation
 //
-// Empty chains say what there is to know of it: NG-FORMAT-n the number of its form,
-// NG-MADE and NG-MADE-… what of the table was not there before.
+// The names of empty chains keep notes: NG-FORMAT-n has the number of the form, NG-MADE and
+// NG-MADE-… say which parts of the table netguard made.
 //
-// A generation's chains are written next to the old ones, in one transaction a
-// family; one more transaction fills the three chains anew and removes the old
-// generation. At no moment is there a packet that meets neither, or half of
-// one. Members of sets change by netlink alone, in the order of
-// netpolicy.Family.Changes: a container that comes or goes is no fork and no
-// rule.
+// One transaction a family writes the chains of a new generation beside the old ones. One
+// more fills the three chains anew and removes the old generation. Every packet meets one
+// generation as a whole. Members of sets change by netlink alone, in the order of
+// netpolicy.Family.Changes: a container that comes or goes costs no fork and no rule.
 //
-// A drop is two rules: the one before it counts for the container in a set with
-// counters, so that no container has a rule of its own.
+// A drop is two rules. The first counts for the container in a set with counters, so no
+// container needs a rule of its own.
 //
 // # What a look costs
 //
-// Verify forks only where a table changed: of nf_tables the number of the last change
-// and the handles of rules tell, of the legacy backend the bytes of the table. Members
-// of sets are summed up as the kernel lists them, and kept only where the sum is another
-// one. Glance asks for less: for how many members and, of the legacy backend, how many
-// rules there are. Cut goes over the connections that the last changes may be about.
+// Verify forks only where a table changed. It learns that from the handles of rules
+// (nf_tables), or from the bytes of the table (legacy). It sums up the members of sets while
+// the kernel lists them, and keeps them only where the sum differs. Glance costs less: it
+// compares how many members and, for the legacy backend, how many rules there are. Cut goes
+// over the connections that the last changes may concern.
 //
 // # Connections that are cut
 //
-// Deleting the entry of a connection in the kernel's table is not enough: the
-// client's next packet is judged by policy again, but the server's would open
-// the connection from its side. Cut therefore notes client, port and server in
-// a set that the three chains refuse. They do so after, not before, they let
-// pass what belongs to a connection that exists: an entry that is deleted is
-// none, and a new connection that policy allows is not hit by what was noted of
-// an older one.
+// Cut deletes the entry of a connection from the kernel's table, so policy judges the
+// client's next packet again. The server's next packet would open the connection from the
+// other side. Cut therefore notes client, port and server in a set, which the three chains
+// refuse. They refuse it after they let existing connections pass. So the note of an old
+// connection does not hit a new one that policy allows. Cut notes nothing of the client's
+// side: policy refuses that already, and a note of both addresses would refuse whoever gets
+// the client's address next.
 //
-// The client's side needs no note: policy refuses it. A note about both sides would
-// refuse whoever gets the address next.
-//
-// Connections within a bridge are older than the kernel's table when the bridge
-// begins to hand over its frames. Of TCP the ports tell who is the client (see
-// midstream.go), in the rules for a minute, and in Cut alike. Of UDP nothing does: a server that
-// goes on sending without being asked, and may send to the client by policy, is
-// taken for one that opens a connection of its own.
+// Connections within a bridge are older than the kernel's entries of them, where the bridge
+// has just begun to hand over its frames. For TCP the ports tell who is the client (see
+// midstream.go), in the rules for a minute and in Cut. For UDP nothing tells: Cut takes a
+// server that sends on unasked, and that may send to the client by policy, for one that
+// opens a connection of its own.
 //
 // # Where it works
 //
-// All of a Driver's methods work in the network namespace of the calling thread,
-// which must be the one that Open was called in. A Driver is for one goroutine.
+// All methods of a Driver work in the network namespace of the calling thread, which must be
+// the one that Open was called in. A Driver is for one goroutine.
 package iptables

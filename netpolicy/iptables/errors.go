@@ -18,24 +18,22 @@ import (
 var (
 	// ErrNoIPTables says that the programs are not installed.
 	ErrNoIPTables = errors.New("iptables is not installed")
-	// ErrLocked says that somebody else held the lock of iptables for longer
-	// than Options.Wait.
+	// ErrLocked says that another program held the lock of iptables for longer than
+	// Options.Wait.
 	ErrLocked = errors.New("somebody else holds the lock of iptables (/run/xtables.lock)")
-	// ErrIncompatible says that the filter table holds rules that iptables
-	// cannot read, written with nft.
+	// ErrIncompatible says that the filter table has rules of nft that iptables cannot read.
 	ErrIncompatible = errors.New("the filter table holds rules of nft that iptables cannot read: move them to a table of their own")
 	// ErrSetFull says that a set has no room for another member.
 	ErrSetFull = errors.New("the set is full")
 	// ErrNoIPSet says that the kernel has no sets, or not this type of set.
 	ErrNoIPSet = errors.New("the kernel lacks this type of set: load the modules ip_set, ip_set_hash_ip, ip_set_hash_net, ip_set_hash_netport, ip_set_hash_ipportip, ip_set_hash_netiface, xt_set")
-	// ErrForeign says that something has a name of netguard's and is not of
-	// its making.
+	// ErrForeign says that something has a name of netguard's, and netguard did not make it.
 	ErrForeign = errors.New("it is not of netguard's making: rename or remove it")
 	// ErrNoBridgeFilter says that frames within a bridge never reach iptables.
 	ErrNoBridgeFilter = errors.New("br_netfilter is not loaded: put net.bridge.bridge-nf-call-iptables=0 and net.bridge.bridge-nf-call-ip6tables=0 into /etc/sysctl.d, so that other bridges stay as they are, then modprobe br_netfilter")
-	// ErrInvalid says that a wish cannot be put into words of iptables.
+	// ErrInvalid says that a wish cannot be worded as rules of iptables.
 	ErrInvalid = errors.New("the rule set is not one of netpolicy's")
-	// ErrOvertaken says that somebody else wrote rules at the same moment, so that
+	// ErrOvertaken says that another program wrote rules at the same moment, so that
 	// netguard's are not the first.
 	ErrOvertaken = errors.New("somebody else wrote rules at the same moment")
 	// ErrNothingApplied says that there is nothing to work with: Apply has not
@@ -46,8 +44,8 @@ var (
 // RestoreError is a transaction that the kernel, or iptables, refused as a whole.
 type RestoreError struct {
 	Command string
-	// Line is the line of Input that was at fault, counted from one; 0 if
-	// nobody said. Where only the COMMIT is named, any line may be at fault.
+	// Line is the line of Input that was at fault, counted from one, 0 if the program names
+	// none. If it names the COMMIT, any line may be at fault.
 	Line   int
 	Input  string
 	Output string // of the program
@@ -92,7 +90,7 @@ func locked(output string) bool {
 	return strings.Contains(output, "xtables lock") || strings.Contains(output, "Resource temporarily unavailable")
 }
 
-// commandError words what a single command of go-iptables said.
+// commandError words an error of go-iptables.
 func commandError(err error) error {
 	var e *goipt.Error
 	if errors.As(err, &e) && locked(e.Error()) {
@@ -107,7 +105,7 @@ func commandError(err error) error {
 // hashFull is IPSET_ERR_HASH_FULL, which nl lacks.
 const hashFull = nl.IPSET_ERR_TYPE_SPECIFIC
 
-// setError words an error of the kernel's sets.
+// setError words an error of the kernel's ipset.
 func setError(err error) error {
 	var code int
 	var errno unix.Errno

@@ -6,11 +6,11 @@ import (
 	"netguard/netpolicy"
 )
 
-// goesOn lets pass what belongs to a connection that exists. An error message (RELATED,
-// of ICMP) belongs to the connection that it quotes. Routers on the way send them, and
-// the far end; but anybody can who knows of the connection, with whatever he likes
-// after the quote. So those of containers that may not send all they want are judged
-// as what they are: messages of ICMP that the container sends.
+// goesOn lets pass what belongs to a connection that exists. An error message (RELATED, of
+// ICMP) belongs to the connection that it quotes. Routers and the far end send such messages.
+// But anybody who knows of the connection can send one too, with any content after the quote.
+// So an error message of a container that may not send everything is judged as what it is: a
+// message of ICMP that the container sends.
 func (w *wording) goesOn(path netpolicy.Path) []string {
 	if path == netpolicy.Output { // the host's own
 		return []string{"-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN", itself}
@@ -28,14 +28,14 @@ func (w *wording) goesOn(path netpolicy.Path) []string {
 	return append(rules, "-m conntrack --ctstate RELATED -j RETURN")
 }
 
-// itself lets pass what the host says to itself: what is for one of its own addresses
-// still, after all translation. The device alone does not tell. The first packet of a
-// connection to one of the host's addresses has the loopback device, also where a
-// published port has led it on to a container. It costs one look-up, of what begins.
+// itself lets pass what the host sends to itself: packets for one of its own addresses, after
+// all translation. The device alone does not tell. The first packet to a published port of
+// the host has the loopback device, too, although it goes to a container. The rule costs one
+// look-up for each new connection.
 const itself = "-o lo -m addrtype --dst-type LOCAL -j RETURN"
 
-// closesSenders tells whether a set is one of those whom policies let send only what
-// they list: a chain is passed by who is not in it.
+// closesSenders tells whether a set has containers that may send only what policies list. A
+// chain of such policies begins by letting everybody pass who is not in the set.
 func (w *wording) closesSenders(name string) bool {
 	if s := w.sets[name]; !s.Scoped || !s.Closes || s.Kind != netpolicy.Addrs && s.Kind != netpolicy.Places {
 		return false
@@ -50,10 +50,9 @@ func (w *wording) closesSenders(name string) bool {
 	return false
 }
 
-// discovery lets pass what IPv6 needs to work at all, and nothing that only calls
-// itself so. Multicast listener messages go to groups. Neighbour discovery is never
-// routed: its hop limit is 255, of which the first router takes one. Only routers
-// redirect, which of containers and the host is the host.
+// discovery lets pass the messages without which IPv6 does not work, and no imitations of
+// them. Multicast listener messages go to groups. Neighbour discovery is never routed: its hop
+// limit is 255, and a router would lower it. Only routers redirect, and here that is the host.
 func discovery(path netpolicy.Path) []string {
 	var rules []string
 	message := func(before string, typ int, after string) {

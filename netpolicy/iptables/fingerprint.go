@@ -14,28 +14,28 @@ import (
 	"netguard/netpolicy"
 )
 
-// sign tells one content of a filter table from another without a fork. Two signs that
-// are the same and known are of the same rules; different signs may be of the same.
-type sign struct {
+// fingerprint tells one content of a filter table from another without a fork. Equal and known
+// fingerprints are of equal rules. Different ones may be of equal rules, too.
+type fingerprint struct {
 	known bool
-	// generation is the number of the last change of nftables in this namespace, of
-	// whatever table.
+	// generation is the number of the last change of nftables in this namespace, in any
+	// table.
 	generation uint32
 	// rules and bytes are the size of a legacy table.
 	rules, bytes uint32
-	// sum is of the rules: of their handles, which the kernel gives to no other rule, or
-	// of the rules themselves where they have none.
+	// sum is the sum of the rules' handles, which the kernel gives to no other rule, or of
+	// the rules themselves where they have no handles.
 	sum uint64
 }
 
-// same tells whether two signs are of the same rules.
-func (s sign) same(as sign) bool {
+// same tells whether two fingerprints are known to be of equal rules.
+func (s fingerprint) same(as fingerprint) bool {
 	return s.known && as.known && s.sum == as.sum && s.rules == as.rules && s.bytes == as.bytes
 }
 
 var seed = maphash.MakeSeed()
 
-// hash is of a member of a set, so that the sum of hashes is of all, in any order.
+// hash is the hash of a member of a set. The sum of hashes does not depend on their order.
 func hash(m netpolicy.Member) uint64 {
 	a := m.Prefix.Addr().As16()
 	h := mix(binary.NativeEndian.Uint64(a[:]) ^ uint64(m.Prefix.Bits()+1)<<32 ^ uint64(m.Proto)<<16 ^ uint64(m.Port))
@@ -46,7 +46,7 @@ func hash(m netpolicy.Member) uint64 {
 	return h
 }
 
-// mix is the last step of MurmurHash3: each bit of v decides about each bit of it.
+// mix is the last step of MurmurHash3: each bit of v changes each bit of the result.
 func mix(v uint64) uint64 {
 	v ^= v >> 33
 	v *= 0xff51afd7ed558ccd
@@ -55,25 +55,25 @@ func mix(v uint64) uint64 {
 	return v ^ v>>33
 }
 
-// sign gives that of a family's filter table. was is the last one: where nothing was
-// changed since, it is that. An unknown one makes whoever compares it read the table.
-func (d *Driver) sign(b *backend, i int, was sign) (sign, error) {
+// fingerprint gives the one of a family's filter table. was is the last one, which it gives
+// where nothing changed since. An unknown one makes the caller read the table.
+func (d *Driver) fingerprint(b *backend, i int, was fingerprint) (fingerprint, error) {
 	switch {
 	case b.kind == NFT:
-		s, err := d.rules.sign(i, was)
+		s, err := d.rules.fingerprint(i, was)
 		if err != nil {
-			return sign{}, nil // who reads the table says what is wrong
+			return fingerprint{}, nil // reading the table tells what is wrong
 		}
 		return s, nil
 	case !b.present(i):
-		return sign{known: true}, nil
+		return fingerprint{known: true}, nil
 	}
-	s, err := legacySign(i)
-	if errors.Is(err, unix.EAGAIN) { // it was changed in between
-		return sign{}, nil
+	s, err := legacyFingerprint(i)
+	if errors.Is(err, unix.EAGAIN) { // the table changed in between
+		return fingerprint{}, nil
 	}
 	if err != nil {
-		return sign{}, fmt.Errorf("measure %s rules: %w", familyNames[i], err)
+		return fingerprint{}, fmt.Errorf("measure %s rules: %w", familyNames[i], err)
 	}
 	return s, nil
 }
@@ -84,9 +84,9 @@ type ruleLists struct{ *conn }
 // Attributes that unix has no names for.
 const nftaTableHandle = 4
 
-// told are the lists that tell one content of a table from another: the attribute with
-// the table's name, and those that change with the content. A rule that is written has
-// a handle that no other of its table had, and a table one that no other table had.
+// told are the lists that tell one content of a table from another: the attribute with the
+// table's name, and the attributes that change with the content. The kernel gives each new
+// rule, and each new table, a handle that was never used before.
 var told = []struct {
 	get, table int
 	by         []int
@@ -96,8 +96,8 @@ var told = []struct {
 	{unix.NFT_MSG_GETRULE, unix.NFTA_RULE_TABLE, []int{unix.NFTA_RULE_CHAIN, unix.NFTA_RULE_HANDLE}},
 }
 
-func (n ruleLists) sign(i int, was sign) (sign, error) {
-	s := sign{known: true}
+func (n ruleLists) fingerprint(i int, was fingerprint) (fingerprint, error) {
+	s := fingerprint{known: true}
 	err := n.ask(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0, netfilterHeader(unix.AF_UNSPEC), func(m []byte) bool {
 		for typ, v := range attrs(m[min(len(m), nl.SizeofNfgenmsg):]) {
 			if typ == unix.NFTA_GEN_ID && len(v) == 4 {
@@ -132,14 +132,14 @@ func (n ruleLists) sign(i int, was sign) (sign, error) {
 			return true
 		})
 		if err != nil && !errors.Is(err, unix.ENOENT) { // there is no such table
-			return sign{}, err
+			return fingerprint{}, err
 		}
 		s.sum = mix(s.sum ^ part.Sum64())
 	}
 	return s, nil
 }
 
-// tableInfo is struct ipt_getinfo, and struct ip6t_getinfo.
+// tableInfo is struct ipt_getinfo or struct ip6t_getinfo.
 type tableInfo struct {
 	name            [32]byte
 	hooks           uint32
@@ -147,33 +147,34 @@ type tableInfo struct {
 	rules, bytes    uint32
 }
 
-// entriesHead is the length of struct ipt_get_entries, and of struct ip6t_get_entries: a
-// name of 32 bytes, the bytes of the table, and what aligns them.
+// entriesHead is the length of struct ipt_get_entries and of struct ip6t_get_entries: a name
+// of 32 bytes, the size of the table, and padding.
 const entriesHead = 40
 
-// Questions about a table: IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES, and those of IPv6.
+// Questions about a table: IPT_SO_GET_INFO and IPT_SO_GET_ENTRIES, with the same numbers for
+// IPv6.
 const (
 	legacyInfo    = 64
 	legacyEntries = 65
 )
 
-// entryForm is where struct ipt_entry, and struct ip6t_entry, have the distance to the
-// next one, and what packets change: comefrom and the counters.
+// entryForm says where struct ipt_entry and struct ip6t_entry have the distance to the next
+// entry, and what packets change: comefrom and the counters.
 type entryForm struct{ next, changes, fixed int }
 
 var entryForms = [2]entryForm{{next: 90, changes: 92, fixed: 112}, {next: 142, changes: 144, fixed: 168}}
 
-// legacySize gives how large the legacy filter table of a family is. To ask makes the
+// legacySize gives the size of the legacy filter table of a family. The question makes the
 // table if it is not there.
-func legacySize(i int) (sign, error) {
+func legacySize(i int) (fingerprint, error) {
 	var info tableInfo
 	copy(info.name[:], filter)
 	err := askTable(i, legacyInfo, unsafe.Pointer(&info), uint32(unsafe.Sizeof(info)))
-	return sign{rules: info.rules, bytes: info.bytes}, err
+	return fingerprint{rules: info.rules, bytes: info.bytes}, err
 }
 
-// legacySign gives the sign of such a table.
-func legacySign(i int) (sign, error) {
+// legacyFingerprint gives the fingerprint of such a table.
+func legacyFingerprint(i int) (fingerprint, error) {
 	s, err := legacySize(i)
 	if err != nil {
 		return s, err

@@ -9,11 +9,11 @@ import (
 	"netguard/netpolicy"
 )
 
-// Others are rules of others that decide about a packet before netguard's do: where it
-// is led to (the table nat), and whether the kernel knows its connection (raw).
+// Others are foreign rules that decide about a packet before netguard's rules do: where it goes
+// (the table nat), and whether the kernel knows its connection (raw).
 type Others struct {
 	nat, raw [2]map[string][]string
-	native   []string // rules of nftables' own that have notrack
+	native   []string // rules with notrack of nftables itself
 }
 
 // ReadOthers reads them. It changes nothing.
@@ -41,9 +41,9 @@ func (d *Driver) ReadOthers(ctx context.Context) (*Others, error) {
 	return o, err
 }
 
-// Led tells where nat leads the first packet of a connection to, and false if it leaves
-// it as it is. in is the device that it comes by, "" for the host's own and "-" for one
-// that is none of Docker's. A rule that asks for what is not known here is passed by.
+// Led tells where the table nat leads the first packet of a connection. It is false if the
+// packet stays as it is. in is the device that the packet comes from, "" for the host itself
+// and "-" for a device that is not Docker's. Led skips rules with unknown matches.
 func (o *Others) Led(in string, src, dst netip.Addr, s netpolicy.Service, local func(netip.Addr) bool) (netip.AddrPort, bool) {
 	chain := "PREROUTING"
 	if in == "" {
@@ -62,7 +62,7 @@ type led struct {
 	local    func(netip.Addr) bool
 }
 
-// walk goes through a chain; over says that the packet goes through no more of them.
+// walk goes through a chain. over says that the packet meets no more chains.
 func (l *led) walk(chain string, depth int) (to netip.AddrPort, over bool) {
 	if depth > 16 {
 		return to, true

@@ -8,21 +8,21 @@ import (
 	"strings"
 )
 
-// Format is the number of the form in which this version lays rules and sets. It is
-// raised when an older version could not recognise, or take away, what this one lays.
-// A set whose type changes gets another name, so that there is room for it beside the
-// old one; names of earlier formats stay in ownsChain and ownsSet.
+// Format is the number of the form in which this version writes rules and sets. Raise it when
+// an older version could not recognise or remove what this one writes. Give a set whose type
+// changes another name, so that both have room beside each other. Names of earlier formats
+// stay in ownsChain and ownsSet.
 //
-// What an older format left is brought to this one as any other difference is: new
-// chains beside the old, one transaction that leads packets there and has the new
-// number, and then the old ones go. Tables without a number are of format 1.
+// What an older format left is a difference like any other: new chains beside the old ones, one
+// transaction with the new number that leads packets there, and then the old chains go. A
+// table without a number has format 1.
 const Format = 2
 
-// formatPrefix begins the name of an empty chain that is there for its name alone. It
-// comes and goes in the transaction that puts the rules in force.
+// formatPrefix begins the name of an empty chain, which is there for its name alone. It comes
+// and goes in the transaction that puts the rules in force.
 const formatPrefix = "NG-FORMAT-"
 
-// ErrNewer says that a newer netguard laid what is in the kernel.
+// ErrNewer says that a newer netguard wrote what is in the kernel.
 var ErrNewer = errors.New("a newer netguard laid them: start that version, or have that one take them away (netguard cleanup)")
 
 func formatChain(n int) string { return formatPrefix + strconv.Itoa(n) }
@@ -33,7 +33,7 @@ func formatOf(chain string) (int, bool) {
 	return int(n), ok && err == nil
 }
 
-// check refuses a table that is not to be touched.
+// check refuses a table of a newer format.
 func (t *table) check(i int) error {
 	for _, c := range t.chains {
 		if n, ok := formatOf(c); ok && n > Format {
@@ -43,8 +43,8 @@ func (t *table) check(i int) error {
 	return nil
 }
 
-// Check refuses a host whose rules are not to be touched: whatever else the Driver
-// does would be refused too. It changes nothing.
+// Check refuses a host with rules of a newer format. All other methods would refuse it, too.
+// Check changes nothing.
 func (d *Driver) Check(ctx context.Context) error {
 	if err := d.readTables(ctx, &kernel{}); err != nil {
 		return fmt.Errorf("look at rules: %w", err)

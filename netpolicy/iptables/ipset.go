@@ -25,7 +25,7 @@ const (
 // maxMembers bounds each set. It is a bound and no allocation.
 const maxMembers = 1 << 18
 
-// setSpec is what a set is made as.
+// setSpec says how a set is made.
 type setSpec struct {
 	name     string
 	typ      string
@@ -66,10 +66,10 @@ func openSets(wrote *int) (*sets, error) {
 	return &sets{c, map[string]string{}}, nil
 }
 
-// maxWords bounds the words that are kept: sets of others may have any names.
+// maxWords bounds the words that are kept, because foreign sets may have any names.
 const maxWords = 1 << 12
 
-// word is word without another copy of what was read before.
+// word reads a string of the kernel, and makes no copy of one that it read before.
 func (s *sets) word(b []byte) string {
 	b, _, _ = bytes.Cut(b, []byte{0})
 	if w, ok := s.words[string(b)]; ok {
@@ -83,12 +83,11 @@ func (s *sets) word(b []byte) string {
 	return w
 }
 
-// revisions are those of the types of sets that first have all that is used of them.
+// revisions are the first ones of each type that can do all that is used here.
 var revisions = map[string]uint8{hashIP: 1, hashNet: 0, hashNetPort: 2, hashIPPortIP: 1, hashNetIface: 0}
 
-// smallHash is the least that the kernel takes for the size of a set's table, which
-// grows with its members. To tell how many they are, the kernel goes over the table: the
-// sets of a policy have few.
+// smallHash is the smallest table of a set that the kernel makes. The table grows with the
+// members. To count members the kernel goes over the table, and the sets of a policy have few.
 const smallHash = 64
 
 func (s *sets) create(spec setSpec) error {
@@ -124,12 +123,12 @@ func (s *sets) destroy(name string) error {
 	return nil
 }
 
-// batch is how many members a message takes: no attribute is longer than 64 KiB,
-// and an IPv6 member of hash:ip,port,ip has 84 bytes.
+// batch is how many members a message takes. No attribute is longer than 64 KiB, and an IPv6
+// member of hash:ip,port,ip has 84 bytes.
 const batch = 500
 
-// change adds or deletes members, many a message. A member that is there, or is
-// not, is no error. An error may leave a part of it done.
+// change adds or deletes members, many in a message. To add a member that is there, or to
+// delete one that is not, is no error. After an error a part may be done.
 func (s *sets) change(spec setSpec, del bool, list []element) error {
 	cmd, verb := nl.IPSET_CMD_ADD, "add to"
 	if del {
@@ -200,17 +199,17 @@ type setHeader struct {
 	references uint32
 }
 
-// is tells whether a set is what it would be made as.
+// is tells whether a set is as spec would make it.
 func (h setHeader) is(spec setSpec) bool {
 	return h.typ == spec.typ && h.family == family(spec.ipv6) && h.counters == spec.counters && h.timeout == (spec.timeout != 0)
 }
 
-// listHeader is IPSET_FLAG_LIST_HEADER: without the members, of which a
-// stranger's set may have any number.
+// listHeader is IPSET_FLAG_LIST_HEADER: list no members, of which a foreign set may have any
+// number.
 const listHeader = 4
 
-// headers hands on all sets of the namespace, or the one of a name if it is there; start
-// comes before the first, and again if the list has to be read again.
+// headers hands on all sets of the namespace, or the one with the name if it is there. start
+// comes before the first set, and again if the list has to be read again.
 func (s *sets) headers(name string, start func(), each func(setHeader)) error {
 	b := attr(setRequest(name), nl.IPSET_ATTR_FLAGS|int(nl.NLA_F_NET_BYTEORDER), be32(listHeader)...)
 	err := s.list(b, start, each, func(element) {})
@@ -239,7 +238,7 @@ func (s *sets) list(request []byte, start func(), head func(setHeader), each fun
 	return nil
 }
 
-// header gives a set of the kernel by its name; nil if there is none.
+// header gives the set with a name, nil if there is none.
 func (s *sets) header(name string) (*setHeader, error) {
 	var found *setHeader
 	err := s.headers(name, func() { found = nil }, func(h setHeader) { found = &h })
@@ -254,7 +253,7 @@ func (s *sets) each(name string, start func(), each func(element)) error {
 	return nil
 }
 
-// members lists a set, sorted as netpolicy sorts.
+// members lists the members of a set, sorted as netpolicy sorts.
 func (s *sets) members(name string) ([]element, error) {
 	var all []element
 	err := s.each(name, func() { all = nil }, func(e element) { all = append(all, e) })
@@ -262,7 +261,7 @@ func (s *sets) members(name string) ([]element, error) {
 	return all, err
 }
 
-// sum tells members of a set from others without keeping them.
+// sum gives the sum of the members of a set, without keeping them.
 func (s *sets) sum(name string) (sum uint64, err error) {
 	err = s.each(name, func() { sum = 0 }, func(e element) { sum += hash(e.Member) })
 	return sum, err

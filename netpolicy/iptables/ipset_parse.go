@@ -8,7 +8,7 @@ import (
 	"netguard/netpolicy"
 )
 
-// parseSetHeader takes its words by word.
+// parseSetHeader reads strings with word.
 func parseSetHeader(m []byte, word func([]byte) string) setHeader {
 	var h setHeader
 	if len(m) < nl.SizeofNfgenmsg {
@@ -40,7 +40,7 @@ func parseSetHeader(m []byte, word func([]byte) string) setHeader {
 	return h
 }
 
-// parseMembers reads the members that a message of a list holds, with words by word.
+// parseMembers reads the members in a message of a list, and strings with word.
 func parseMembers(m []byte, word func([]byte) string, each func(element)) {
 	if len(m) < nl.SizeofNfgenmsg {
 		return

@@ -11,11 +11,10 @@ import (
 
 const dockerUser = "DOCKER-USER"
 
-// anchors are the rules that lead to the static chains. What the host says to itself
-// is none of netguard's business. What arrives by the loopback device is just that. What
-// leaves by it is not: the kernel chose the device before it led a published port's
-// packets on to a container, and rules go on to see the device that it chose. The chain
-// tells (see itself).
+// anchors are the rules that lead to the static chains. What the host sends to itself is not
+// netguard's business. All that arrives by the loopback device is that. What leaves by it
+// may go to a container: the kernel chose the device before it translated the address of a
+// published port, and rules still see that device. The chain tells them apart (see itself).
 var anchors = [4][]string{
 	netpolicy.Forward: {"-j", chainForward},
 	netpolicy.Input:   {"!", "-i", "lo", "-j", chainInput},
@@ -23,9 +22,9 @@ var anchors = [4][]string{
 	standby:           {"-m", "conntrack", "--ctstate", "NEW", "-j", chainForward},
 }
 
-// standby is an anchor in FORWARD next to the one in DOCKER-USER, for what begins
-// while there is no way to DOCKER-USER: each time that it makes a network, Docker
-// takes its jump away for some milliseconds, to put it first again.
+// standby is an anchor in FORWARD beside the one in DOCKER-USER. Whenever Docker makes a
+// network, it takes its jump to DOCKER-USER away for some milliseconds, to put it first
+// again. Connections that begin meanwhile meet the standby.
 const standby netpolicy.Path = netpolicy.Output + 1
 
 // chainOf is where an anchor leads to.
@@ -36,10 +35,9 @@ func chainOf(path netpolicy.Path) string {
 	return staticChains[path]
 }
 
-// place gives the chain that an anchor is to stand in, as its first rule: ahead of
-// it nobody accepts anything. Docker keeps the contents of DOCKER-USER when it
-// writes its rules anew, so that is the place, unless packets do not come there
-// before all else.
+// place gives the chain that an anchor belongs in, as its first rule, so that no rule accepts
+// a packet before it. That is DOCKER-USER if packets come there first, because Docker keeps
+// its contents when it writes its rules anew.
 func (t *table) place(path netpolicy.Path) string {
 	switch path {
 	case netpolicy.Input:
@@ -65,9 +63,8 @@ func (t *table) place(path netpolicy.Path) string {
 	return "FORWARD"
 }
 
-// first tells whether an anchor comes before all rules of a chain that could let
-// something pass. Docker puts its own jumps first again and again; before the
-// standby they do no harm.
+// first tells whether an anchor comes before all rules of a chain that could let a packet
+// pass. Docker's own jumps do no harm before the standby.
 func first(path netpolicy.Path, rules []string) bool {
 	for _, r := range rules {
 		if r == join(anchors[path]...) {
@@ -80,23 +77,23 @@ func first(path netpolicy.Path, rules []string) bool {
 	return false
 }
 
-// dockerFirst are the jumps that Docker puts before others, to chains that accept
-// nothing of their own.
+// dockerFirst are the jumps that Docker puts first. Their chains accept nothing themselves.
 var dockerFirst = []string{"-j " + dockerUser, "-j DOCKER-ISOLATION-STAGE-1"}
 
-// anchoring is what is to be done so that one path's anchor stands where it
-// should, and nowhere else.
+// anchoring is what is to be done so that the anchor of a path stands in its place, and
+// nowhere else.
 type anchoring struct {
 	path  netpolicy.Path
 	chain string
-	// insert: it is not the first rule there. again: it is there, further down.
+	// insert says that the anchor is not the first rule there, again how often it stands
+	// further down.
 	insert bool
 	again  int
 	// elsewhere are jumps to the same chain in other chains, or in other words.
 	elsewhere []jump
 }
 
-// jump is a rule of somebody's chain that leads to one of netguard's.
+// jump is a rule of a foreign chain that leads to one of netguard's.
 type jump struct{ chain, rule string }
 
 // leads tells whether a rule leads to a chain, whatever else it says.
@@ -109,8 +106,8 @@ func leads(rule, chain string) bool {
 	return false
 }
 
-// anchorOf tells which anchor a rule is, if any. In other words than now's, as an
-// older version may have had, it is that of the path.
+// anchorOf tells which anchor a rule is, if any. A rule of an older version may be worded in
+// another way. It is the anchor of its path, too.
 func anchorOf(rule string) (netpolicy.Path, bool) {
 	for path, words := range anchors {
 		if rule == join(words...) {
@@ -142,15 +139,13 @@ func (t *table) anchorings() []anchoring {
 		spec := join(anchors[path]...)
 		a.insert = a.chain != "" && !first(a.path, t.rules[a.chain])
 		for _, name := range t.chains {
-			kept := a.insert // all of them are to go, or one is to stay
+			kept := a.insert // if none is to be inserted, one stays
 			for _, r := range t.rules[name] {
 				of, ok := anchorOf(r)
 				switch {
 				case !ok || of != a.path || ownsChain(name):
 				case name != a.chain && name == dockerUser && r == spec:
-					// It stays for the time when Docker leads packets there
-					// again: for a moment, each time that Docker makes a
-					// network, it does not.
+					// It stays: Docker leads packets there again in a moment.
 				case name != a.chain || r != spec:
 					a.elsewhere = append(a.elsewhere, jump{name, r})
 				case !kept:
@@ -167,8 +162,7 @@ func (t *table) anchorings() []anchoring {
 	return all
 }
 
-// setAnchor brings one anchor to its place. It is in the new one before it
-// leaves the old one, which moves does.
+// setAnchor inserts an anchor in its place. After that, moves removes it from the old one.
 func (b *backend) setAnchor(i int, a anchoring) error {
 	if !a.insert || a.again > 0 {
 		return nil
@@ -181,8 +175,8 @@ func (b *backend) setAnchor(i int, a anchoring) error {
 	return nil
 }
 
-// moves is the part of it that needs a transaction: one rule cannot be told from
-// another by its words, so those further down go, and one comes to the top.
+// moves are the commands that need a transaction. Equal rules cannot be told apart, so all of
+// them go and one comes back as the first.
 func (a anchoring) moves() []string {
 	var lines []string
 	for _, j := range a.elsewhere {
@@ -200,7 +194,7 @@ func (a anchoring) moves() []string {
 	return append(lines, "-I "+a.chain+" 1 "+spec)
 }
 
-// removals takes all of netguard's out of a table, but for the marks.
+// removals are the commands that take all of netguard's out of a table, but for the marks.
 func (t *table) removals() []string {
 	var lines []string
 	for _, name := range t.chains {
@@ -214,7 +208,7 @@ func (t *table) removals() []string {
 	return append(lines, removalOf(own)...)
 }
 
-// removalOf empties chains first: they go to one another.
+// removalOf empties all chains first, because they lead to one another.
 func removalOf(chains []string) []string {
 	var lines []string
 	for _, c := range chains {
@@ -226,8 +220,8 @@ func removalOf(chains []string) []string {
 	return lines
 }
 
-// transaction is an input of iptables-restore: chains with all their rules, and
-// then single commands.
+// transaction is an input for iptables-restore: chains with all their rules, and then single
+// commands.
 func transaction(chains []chain, lines []string) string {
 	out := []byte("*" + filter + "\n")
 	for _, c := range chains {

@@ -9,27 +9,26 @@ import (
 	"netguard/netpolicy"
 )
 
-// kernel is what the kernel holds of netguard's, as read last, or as written
-// since.
+// kernel is what the kernel has of netguard's, as it was read last or written since.
 type kernel struct {
-	active *backend  // the one that Docker uses
+	active *backend  // that Docker uses
 	tables [2]*table // of the active backend; nil without IPv6
 	sets   map[string]*heldSet
-	stale  []stale // tables of another backend that hold chains of netguard's
+	stale  []stale // tables of another backend with chains of netguard's
 }
 
 type heldSet struct {
 	setHeader
 	members []netpolicy.Member
-	// sum is of the members, once somebody asked for it.
+	// sum is the sum of the members, if summed.
 	sum    uint64
 	summed bool
 }
 
-// seen is a table as it was read, and the sign that it had then.
+// seen is a table as it was read, and its fingerprint then.
 type seen struct {
 	table *table
-	sign  sign
+	print fingerprint
 }
 
 func (h *heldSet) hold(members []netpolicy.Member) {
@@ -54,20 +53,23 @@ func (h *heldSet) total() uint64 {
 	return h.sum
 }
 
-// wished tells whether the members of a set are part of a wish.
-func (h setHeader) wished() bool { return !unwished[h.name] }
+// wished tells whether a wish says which members a set has.
+func (h setHeader) wished() bool {
+	wished, own := ownSets[h.name]
+	return wished || !own
+}
 
-// unwished are the sets whose members are no part of a wish, ownSets those and the others
-// that no rule set has.
-var unwished, ownSets = map[string]bool{}, map[string]bool{}
+// ownSets are the sets that no rule set has. The value tells whether a wish says which members
+// the set has.
+var ownSets = map[string]bool{}
 
 func init() {
-	for _, ipv6 := range []bool{false, true} {
-		for _, s := range []setSpec{cutSet(ipv6, 0), bridgeSet(ipv6), beganSet(ipv6)} {
-			unwished[s.name], ownSets[s.name] = true, true
-		}
-		for _, s := range []setSpec{deniedSet(ipv6), homesSet(ipv6), homedSet(ipv6)} {
+	for _, v6 := range []bool{false, true} {
+		for _, s := range []setSpec{deniedSet(v6), homesSet(v6), homedSet(v6)} {
 			ownSets[s.name] = true
+		}
+		for _, s := range []setSpec{cutSet(v6, 0), bridgeSet(v6), beganSet(v6)} {
+			ownSets[s.name] = false
 		}
 	}
 }
@@ -90,8 +92,8 @@ func (d *Driver) read(ctx context.Context) (*kernel, error) {
 	return k, nil
 }
 
-// probe leaves out the backends that this kernel has not. Later on, one that
-// cannot be read is an error and not a reason to use the other.
+// probe leaves out the backends that this kernel lacks. Later, a backend that cannot be read
+// is an error, and no reason to use the other one.
 func (d *Driver) probe(ctx context.Context) error {
 	var usable []*backend
 	var faults []error
@@ -116,8 +118,8 @@ func (d *Driver) probe(ctx context.Context) error {
 	return nil
 }
 
-// readTables reads the filter tables of both families and backends, as far as they are
-// others than before, and finds out which backend is Docker's.
+// readTables reads the filter tables of both families and backends, where they changed, and
+// finds out which backend Docker uses.
 func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -126,12 +128,12 @@ func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 	for n, b := range d.backends {
 		for _, i := range d.families {
 			was := d.seen[b][i]
-			sign, err := d.sign(b, i, was.sign)
+			print, err := d.fingerprint(b, i, was.print)
 			if err != nil {
 				return err
 			}
-			now := seen{was.table, sign}
-			if was.table == nil || !sign.same(was.sign) {
+			now := seen{was.table, print}
+			if was.table == nil || !print.same(was.print) {
 				now.table = newTable()
 				if b.present(i) {
 					if now.table, err = b.read(ctx, i); err != nil {
@@ -148,8 +150,8 @@ func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 			tables[n][i] = now.table
 		}
 	}
-	// Where Docker is; else where netguard is already, so that a flush moves
-	// nothing; else what "iptables" is.
+	// The active backend has Docker's chains. Else it has netguard's, so that a flush moves
+	// nothing. Else it is the one that "iptables" is.
 	active, best := 0, -1
 	for n := range d.backends {
 		score := 0
@@ -177,8 +179,8 @@ func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 	return nil
 }
 
-// readSets reads netguard's sets, and keeps the members only of those that are others
-// than before; of a stranger's not a member, unless strangers have few.
+// readSets reads netguard's sets, and keeps the members only where they changed. If foreign
+// sets have few members, one list of all sets costs less than a list for each set.
 func (d *Driver) readSets(k *kernel) error {
 	var foreign, own int
 	var now *heldSet
@@ -235,10 +237,13 @@ func (d *Driver) readSets(k *kernel) error {
 	return nil
 }
 
-// ownsSet tells whether a set of this name is netguard's.
-func ownsSet(name string) bool { return ownSets[name] || netpolicy.OwnsSet(name) }
+// ownsSet tells whether a set is netguard's, by its name.
+func ownsSet(name string) bool {
+	_, own := ownSets[name]
+	return own || netpolicy.OwnsSet(name)
+}
 
-// checkSpec refuses to work with a set that somebody else made.
+// checkSpec refuses to use a foreign set.
 func (k *kernel) checkSpec(spec setSpec) error {
 	if h := k.sets[spec.name]; h != nil && !h.is(spec) {
 		return fmt.Errorf("use set %s (%s): %w", spec.name, h.typ, ErrForeign)

@@ -7,28 +7,24 @@ import (
 	"netguard/netpolicy"
 )
 
-// Connections within a bridge are older than the kernel's table of connections when
-// the bridge begins to hand over its frames. Of TCP the table enters them from the
-// middle, and from whichever side sends first. If that is the server, policy asked
-// about the packet would be asked about a connection that nobody opens: one that is
-// denied would go on for good because the server may open one to the client, or one
-// that is allowed would stop because it may not.
+// When a bridge begins to hand over its frames, it has connections that the kernel's table
+// does not know. For TCP, the table then enters a connection from the middle, in the
+// direction of the next packet. If the server sends that packet, policy would judge a
+// connection that nobody opens. A denied connection would go on for good if the server may
+// open one to the client. An allowed one would stop if the server may not.
 //
-// So packets of TCP that are not the first of a connection and belong to none are
-// judged by who must be the client: clients use ports that the system gives out. A
-// packet from a low port to a high one goes through mirrored chains, in which source
-// and destination have changed places. Where the ports do not tell, both ways have to
-// be allowed.
+// So the rules judge a packet of TCP that begins nothing and belongs to no connection by who
+// must be the client: clients use ports that the system gives out. A packet from a low port to
+// a high one goes through mirrored chains, in which source and destination have changed
+// places. Where the ports do not tell, policy has to allow both directions.
 //
-// That is a doubt, and who may not send would put it to use: a packet that begins
-// nothing makes the table enter a connection as well. Therefore it is only for
-// containers that were on the bridge when it began to hand over frames, among
-// themselves, and for a short time from then on. Whatever is routed the table knows
-// from its beginning. What comes later is judged as it is: of a connection that the
-// table has lost, the client goes on, and the server when the client has.
+// A container that may not send could use this doubt, because its packet makes the table enter
+// a connection as well. So the mirrors are only for containers that were on the bridge when
+// it began, among each other, and for a short time. The table knows routed connections from
+// their beginning. Later packets are judged as they are: if the table has lost a connection,
+// the client goes on, and after that the server.
 //
-// Nothing can be opened so: a connection begins with a SYN, which is judged as it
-// is.
+// Nobody can open a connection in this way: it begins with a SYN, which is judged as it is.
 const (
 	lowPorts  = "0:32767"
 	highPorts = "32768:65535" // net.ipv4.ip_local_port_range begins there
@@ -45,16 +41,16 @@ func (o Options) mirrored(chain string) string {
 	return mirrorPrefix + strings.TrimPrefix(chain, netpolicy.ChainPrefix)
 }
 
-// beganFor is how long after a bridge began to hand over its frames connections may
-// be entered from the middle, in seconds: what is alive says something within it.
+// beganFor is how long, in seconds, connections may be entered from the middle after a bridge
+// began to hand over its frames. A connection that is alive sends something within it.
 const beganFor = 60
 
-// beganSet holds the containers that were on a bridge when it began, with the bridge.
+// beganSet has the containers that were on a bridge when it began, with the bridge.
 func beganSet(ipv6 bool) setSpec {
 	return setSpec{name: setPrefix(ipv6) + "began", typ: hashNetIface, ipv6: ipv6, timeout: beganFor}
 }
 
-// begin notes who is on a bridge that is about to hand over its frames.
+// begin notes the containers on a bridge that is about to hand over its frames.
 func (d *Driver) begin(i int, bridge string) error {
 	if d.wish == nil { // there are no rules yet
 		return nil
@@ -68,11 +64,10 @@ func (d *Driver) begin(i int, bridge string) error {
 	return d.sets.change(beganSet(i == 1), false, list)
 }
 
-// midstream leads packets of TCP in the middle of a connection to the mirror of an
-// entry chain.
+// midstream leads packets from the middle of a TCP connection to the mirror of an entry chain.
 func midstream(ipv6 bool, o Options, entry string) []string {
 	name := beganSet(ipv6).name
-	// The destination is one of the bridge that the packet came from: it stays there.
+	// The destination is on the bridge that the packet came from, so the packet stays there.
 	within := join(set(name, "src,src", false), set(name, "dst,src", false))
 	rule := func(from, to, lead string) string {
 		return join("-p tcp -m tcp --sport", from, "--dport", to, notSyn, within, lead, o.mirrored(entry))
@@ -80,8 +75,8 @@ func midstream(ipv6 bool, o Options, entry string) []string {
 	return []string{rule(lowPorts, highPorts, "-g"), rule(lowPorts, lowPorts, "-j"), rule(highPorts, highPorts, "-j")}
 }
 
-// mirror words the mirrors of the chains that forwarded packets come to, as far as
-// they are about TCP. They count nothing: it is no new connection that they drop.
+// mirror words the mirrors of the chains that forwarded packets meet, as far as they are about
+// TCP. They count nothing, because what they drop is no new connection.
 func (w *wording) mirror(f *netpolicy.Family) []chain {
 	var all []chain
 	for _, c := range f.Chains {

@@ -6,13 +6,13 @@ import (
 	"netguard/netpolicy"
 )
 
-// In monitor mode the same rules count, and hand over, what they would refuse, and
-// let it pass: a rule that refuses is worded here and nowhere else. What is cut is
-// not refused either, and Cut cuts nothing.
+// In monitor mode the same rules count and hand over what they would refuse, and let it pass.
+// Therefore only this file words a rule that refuses. Cut cuts nothing, and the rules do not
+// refuse what was cut before.
 //
-// The chains of a rule set have other names then. So a switch of the mode is what
-// another generation is: chains beside the old ones, and one transaction a family
-// that leads packets there.
+// The chains of a rule set have other names in monitor mode. So a switch of the mode is like
+// another generation: new chains beside the old ones, and one transaction a family that leads
+// packets there.
 
 // The prefixes of a generation's chains and of their mirrors, in either mode.
 const (
@@ -21,7 +21,7 @@ const (
 	monitorMirrorPrefix = "NGMR-"
 )
 
-// name is the name in the kernel of a chain of the rule set.
+// name gives a chain of the rule set its name in the kernel.
 func (o Options) name(chain string) string {
 	if o.Monitor {
 		return monitorPrefix + strings.TrimPrefix(chain, netpolicy.ChainPrefix)
@@ -29,7 +29,7 @@ func (o Options) name(chain string) string {
 	return chain
 }
 
-// ownsGeneration tells whether a chain is one of a generation's, in either mode.
+// ownsGeneration tells whether a chain is of a generation, in either mode.
 func ownsGeneration(name string) bool {
 	for _, prefix := range []string{netpolicy.ChainPrefix, mirrorPrefix, monitorPrefix, monitorMirrorPrefix} {
 		if rest, ok := strings.CutPrefix(name, prefix); ok {
@@ -41,7 +41,7 @@ func ownsGeneration(name string) bool {
 	return false
 }
 
-// refuse words what becomes of a packet that is refused.
+// refuse words what happens to a refused packet.
 func (o Options) refuse() string {
 	if o.Monitor {
 		return "-j RETURN"
@@ -49,7 +49,7 @@ func (o Options) refuse() string {
 	return "-j DROP"
 }
 
-// verdict words what becomes of a packet that a rule matches.
+// verdict words what happens to a packet that a rule matches.
 func (o Options) verdict(r netpolicy.Rule) string {
 	switch r.Verdict {
 	case netpolicy.Goto:

@@ -50,7 +50,7 @@ func (c *conn) write(typ int, flags int, payload []byte) error {
 	})
 }
 
-// name says what a message changes.
+// name names a message, for tests that let writes fail.
 func (c *conn) name(typ int) string {
 	if c.proto != unix.NETLINK_NETFILTER {
 		return "bridge nf_call"
@@ -80,7 +80,7 @@ func (c *conn) ask(typ int, flags int, payload []byte, each func([]byte) bool) e
 	return err
 }
 
-// dump asks for a list. A list that was changed while it was read is read again.
+// dump asks for a list. If something changed meanwhile, it asks again.
 func (c *conn) dump(typ int, payload []byte, start func(), each func([]byte) bool) error {
 	var err error
 	for range 5 {
@@ -93,8 +93,8 @@ func (c *conn) dump(typ int, payload []byte, start func(), each func([]byte) boo
 	return err
 }
 
-// attrs ranges over the attributes of b as far as they are whole. The type comes
-// without the flags for nesting and byte order.
+// attrs ranges over the attributes of b, up to the first that is cut off. The type comes without
+// the flags for nesting and byte order.
 func attrs(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		_ = netlinkattr.Walk(b, func(typ uint16, _, value []byte) error {
@@ -120,8 +120,8 @@ func attr(b []byte, typ int, value ...byte) []byte {
 	return b
 }
 
-// nest appends an attribute that holds what fill appends. One that would not fit
-// the 16 bits of its length is the caller's mistake: it keeps batches small.
+// nest appends an attribute with what fill appends. The caller keeps it shorter than the 16 bits
+// of its length allow.
 func nest(b []byte, typ int, fill func([]byte) []byte) []byte {
 	start := len(b)
 	b = attr(b, typ|int(nl.NLA_F_NESTED))

@@ -14,16 +14,16 @@ import (
 	"netguard/netpolicy"
 )
 
-// A packet that a rule takes out of the table of connections is neither the first of one nor
-// an answer. What policies allow as an answer is refused then, for nothing tells that it is
-// one.
+// A rule may take packets out of the kernel's table of connections. Then nothing tells that a
+// packet is an answer, and policies refuse answers that they would allow.
 
 // nftFamilies are the families of nftables.
 var nftFamilies = map[nftables.TableFamily]string{nftables.TableFamilyINet: "inet", nftables.TableFamilyIPv4: "ip",
 	nftables.TableFamilyIPv6: "ip6", nftables.TableFamilyBridge: "bridge", nftables.TableFamilyNetdev: "netdev",
 	nftables.TableFamilyARP: "arp"}
 
-// beforeConnections tells whether the kernel calls a chain before it looks connections up.
+// beforeConnections tells whether a packet meets a chain before the kernel looks its connection
+// up.
 func beforeConnections(c *nftables.Chain) bool {
 	if c.Hooknum == nil || c.Priority == nil {
 		return false
@@ -34,7 +34,7 @@ func beforeConnections(c *nftables.Chain) bool {
 	case nftables.TableFamilyNetdev:
 		return true
 	case nftables.TableFamilyBridge:
-		// A bridge that hands frames to iptables does so at priority 0.
+		// A bridge hands its frames to iptables at priority 0.
 		return *c.Priority < 0 && *c.Hooknum == *nftables.ChainHookPrerouting
 	}
 	const ingress = 5 // of the family inet
@@ -42,8 +42,8 @@ func beforeConnections(c *nftables.Chain) bool {
 	return *c.Priority < -200 && early || *c.Hooknum == ingress && c.Table.Family == nftables.TableFamilyINet
 }
 
-// NativeNotrack lists the rules of nftables, those of iptables aside, that take packets
-// out of the table of connections: the chain that each is in, if packets get there.
+// NativeNotrack lists the rules of nftables, but not those of iptables, that take packets out of
+// the table of connections. It names the chain of each rule that packets can reach.
 func NativeNotrack() ([]string, error) {
 	conn, err := nftables.New()
 	if err != nil {
@@ -53,7 +53,7 @@ func NativeNotrack() ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list chains: %w", err)
 	}
-	// By table, its name and family: what leads on, and what was found.
+	// By family and name of the table: where each chain leads to, and chains with notrack.
 	leads, found := map[string]map[string][]string{}, map[string]bool{}
 	key := func(t *nftables.Table) string { return nftFamilies[t.Family] + " " + t.Name }
 	var roots []*nftables.Chain
@@ -105,10 +105,10 @@ func NativeNotrack() ([]string, error) {
 	return out, nil
 }
 
-// everyChain stands for what a map of verdicts leads to.
+// everyChain stands for the chains that a map of verdicts leads to.
 const everyChain = "*"
 
-// leadsTo tells whether a packet gets from one chain to another.
+// leadsTo tells whether a packet may get from one chain to another.
 func leadsTo(leads map[string][]string, from, to string, seen map[string]bool) bool {
 	if from == to || from == everyChain {
 		return true
@@ -126,9 +126,9 @@ func notracks(words []string) bool {
 	return i >= 0 && i+1 < len(words) && (words[i+1] == "NOTRACK" || words[i+1] == "CT" && slices.Contains(words[i+2:], "--notrack"))
 }
 
-// Untracking lists the rules of the table raw that take packets of a service out of the
-// table of connections, of any service where none is given, each after its chain. What a rule
-// asks for beside protocol and ports is not looked at.
+// Untracking lists the rules of the table raw that take packets of a service out of the table
+// of connections, each after its chain. Without a service it lists those about any. It looks
+// only at protocol and ports of a rule.
 func Untracking(raw map[string][]string, s *netpolicy.Service) []string {
 	var out []string
 	seen := map[string]bool{}
@@ -159,8 +159,8 @@ func Untracking(raw map[string][]string, s *netpolicy.Service) []string {
 	return out
 }
 
-// Untracked lists the rules that take packets of a service out of the table of
-// connections, of any service where none is given.
+// Untracked lists the rules that take packets of a service, or of any service where none is
+// given, out of the table of connections.
 func (o *Others) Untracked(s *netpolicy.Service) []string {
 	var out []string
 	for i, chains := range o.raw {
@@ -171,7 +171,7 @@ func (o *Others) Untracked(s *netpolicy.Service) []string {
 	return append(out, o.native...)
 }
 
-// mayMatch tells whether a rule may be about packets of a service, either way.
+// mayMatch tells whether a rule may be about packets of a service, in either direction.
 func mayMatch(words []string, s *netpolicy.Service) bool {
 	if s == nil {
 		return true
@@ -193,7 +193,7 @@ func mayMatch(words []string, s *netpolicy.Service) bool {
 	return true
 }
 
-// inPorts tells whether a port is in a range; one that cannot be read has it.
+// inPorts tells whether a port is in a range. A range that cannot be read has every port.
 func inPorts(text string, port uint16) bool {
 	first, last, isRange := strings.Cut(text, ":")
 	from, err := strconv.ParseUint("0"+first, 10, 16)

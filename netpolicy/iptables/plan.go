@@ -24,18 +24,18 @@ type change struct {
 	setSpec
 	netpolicy.Change
 	about string
-	// late: it opens something by a set that the rules of now have too, so it
-	// waits for the new rules, if there are any. Among the new may be what closes
-	// a container that the old ones do not know.
+	// late says that the change waits for new rules, if there are any. It opens something
+	// by a set that the old rules use too, and the new rules may close a container that
+	// the old ones do not know.
 	late bool
 }
 
-// tablePlan is the part about the filter table of a family.
+// tablePlan is the part of a plan about the filter table of a family, in its order.
 type tablePlan struct {
-	build   []chain     // of the generation: written, while nothing leads there
-	swap    []chain     // of the static ones: what makes it so
-	collect []string    // chains that nobody goes to any more
-	anchors []anchoring // at last
+	build   []chain     // chains of the generation, written while nothing leads to them
+	swap    []chain     // static chains, which lead packets there
+	collect []string    // chains that no packet meets any more
+	anchors []anchoring // jumps
 }
 
 func (p tablePlan) empty() bool {
@@ -46,10 +46,9 @@ func (p *plan) rules() bool {
 	return !p.tables[0].empty() || !p.tables[1].empty() || len(p.stale) > 0
 }
 
-// displaced tells whether all there is to do is to lead packets to netguard's chain
-// before other rules of FORWARD, while its jump stands in DOCKER-USER as ever, or where
-// Docker has no DOCKER-USER (20.10 in IPv6), before all but what Docker puts
-// first: that is what it looks like while Docker writes its rules.
+// displaced tells whether the plan only puts the jumps in FORWARD first again, as it has to
+// while Docker writes its rules. The jump in DOCKER-USER is in its place then. Where Docker
+// has no DOCKER-USER (20.10 in IPv6), only Docker's rules come before the jump.
 func (p *plan) displaced(k *kernel) bool {
 	if len(p.create)+len(p.changes)+len(p.destroy)+len(p.stale) > 0 {
 		return false
@@ -57,7 +56,7 @@ func (p *plan) displaced(k *kernel) bool {
 	return p.jumpsAlone(k)
 }
 
-// jumpsAlone is the part of it about rules.
+// jumpsAlone is the part of displaced about rules.
 func (p *plan) jumpsAlone(k *kernel) bool {
 	jumps := 0
 	for i, t := range p.tables {
@@ -74,8 +73,8 @@ func (p *plan) jumpsAlone(k *kernel) bool {
 	return jumps > 0
 }
 
-// overtaken tells whether netguard's jump for what is forwarded is there, and at most
-// Docker's rules may come before it.
+// overtaken tells whether netguard's jump for forwarded packets is there, with at most
+// Docker's rules before it.
 func (t *table) overtaken() bool {
 	jump := join(anchors[netpolicy.Forward]...)
 	if users := t.rules[dockerUser]; len(users) > 0 && users[0] == jump {
@@ -95,10 +94,10 @@ func (t *table) overtaken() bool {
 	return false
 }
 
-// aboutBridge is what Docker's rules in FORWARD about a network's bridge look like.
+// aboutBridge matches Docker's rules in FORWARD about the bridge of a network.
 var aboutBridge = regexp.MustCompile(`^(-i \S+ (! )?)?-o \S+ (-m conntrack --ctstate RELATED,ESTABLISHED )?-j (ACCEPT|DROP|DOCKER)$`)
 
-// gone gives the addresses that are no container's any more.
+// gone gives the addresses that no container has any more.
 func (p *plan) gone() map[netip.Addr]bool {
 	out := map[netip.Addr]bool{}
 	for _, c := range p.changes {
@@ -111,8 +110,7 @@ func (p *plan) gone() map[netip.Addr]bool {
 	return out
 }
 
-// counted gives the sets of a family that are the driver's own and have members to
-// compare.
+// counted gives the sets of a family that no rule set has, and whose members are compared.
 func (d *Driver) counted(i int) []netpolicy.Set {
 	return []netpolicy.Set{
 		{Name: deniedSet(i == 1).name, Kind: netpolicy.Addrs, About: "counters of what was denied", Members: d.denied[i]},
@@ -128,7 +126,7 @@ func specOf(s netpolicy.Set, ipv6 bool) setSpec {
 	return setSpec{name: s.Name, typ: typeOf(s.Kind), ipv6: ipv6}
 }
 
-// planSets compares a family's sets. Of others it is only asked that they are there.
+// planSets compares a family's sets. The others only have to exist.
 func (p *plan) planSets(k *kernel, f *netpolicy.Family, own []netpolicy.Set, others []setSpec, wanted map[string]bool) error {
 	specs := map[string]setSpec{}
 	for _, s := range others {
@@ -162,8 +160,7 @@ func (p *plan) planMembers(k *kernel, f *netpolicy.Family, own []netpolicy.Set) 
 			if held := k.sets[sets[i].Name]; held != nil {
 				old = held.members
 			}
-			// What both begin and end with is the same: on the way of a container
-			// that comes or goes, that is nearly all.
+			// Most changes are about one container, so both lists begin and end alike.
 			if a, b := trim(old, sets[i].Members); len(a)+len(b) > 0 {
 				s := sets[i]
 				have[s.Name], s.Members = a, b
@@ -179,10 +176,10 @@ func (p *plan) planMembers(k *kernel, f *netpolicy.Family, own []netpolicy.Set) 
 		switch each := (change{specOf(s, f.IPv6), c, s.About, late}); {
 		case c.Set != homesSet(f.IPv6).name:
 			then = append(then, each)
-		case c.Delete: // nobody asks for the address any more
+		case c.Delete: // after the set homed lost the address
 			each.late = true
 			last = append(last, each)
-		default: // before anybody asks for it
+		default: // before the set homed has the address
 			each.late = false
 			first = append(first, each)
 		}
@@ -190,7 +187,7 @@ func (p *plan) planMembers(k *kernel, f *netpolicy.Family, own []netpolicy.Set) 
 	p.changes = slices.Concat(p.changes, first, then, last)
 }
 
-// trim leaves out what two lists begin and end with alike.
+// trim leaves out the members that two lists begin and end with alike.
 func trim(a, b []netpolicy.Member) ([]netpolicy.Member, []netpolicy.Member) {
 	if len(a) == len(b) && len(a) > 0 && &a[0] == &b[0] {
 		return nil, nil
@@ -206,8 +203,8 @@ func trim(a, b []netpolicy.Member) ([]netpolicy.Member, []netpolicy.Member) {
 	return a, b
 }
 
-// planTable compares a family's chains: with the same table when it was as wished, or with
-// how netguard words them.
+// planTable compares a family's chains with the layout. A chain is right if it reads as in
+// the agreed table, or as netguard words it.
 func planTable(t *table, l *layout, agreed *table) tablePlan {
 	var p tablePlan
 	keep := map[string]bool{}
@@ -238,7 +235,7 @@ func planTable(t *table, l *layout, agreed *table) tablePlan {
 // maxSentences bounds what describe says.
 const maxSentences = 20
 
-// describe says for people what is not as wished.
+// describe tells people what is not as wished.
 func (p *plan) describe(k *kernel) []string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
@@ -268,7 +265,7 @@ func (p *plan) describe(k *kernel) []string {
 	return all
 }
 
-// describeTables is the part of it about rules.
+// describeTables is the part of describe about rules.
 func (p *plan) describeTables(k *kernel) []string {
 	var all []string
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }

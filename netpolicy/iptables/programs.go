@@ -40,9 +40,8 @@ type backend struct {
 	wait   time.Duration
 }
 
-// programs are those of a family. Single commands go through the library; it
-// has none that writes or reads a whole table, so save and restore are run
-// here.
+// programs are the programs of a family. The library runs single commands. It has no function
+// that reads or writes a whole table, so save and restore are run here.
 type programs struct {
 	save, restore string
 	rule          *goipt.IPTables
@@ -138,16 +137,16 @@ func find(name string) (string, error) {
 	return "", fmt.Errorf("find %s: %w", name, ErrNoIPTables)
 }
 
-// seconds is the wait as iptables counts: whole, and 0 would be for ever.
+// seconds is the wait in whole seconds, as iptables takes it. 0 would mean for ever.
 func (b *backend) seconds() int {
 	return max(1, int((b.wait+time.Second-1)/time.Second))
 }
 
-// present tells whether the backend has a filter table in this namespace. To ask
-// the legacy programs would make one.
+// present tells whether the backend has a filter table in this namespace. A legacy program
+// that is asked makes one.
 func (b *backend) present(i int) bool {
 	if b.kind == NFT {
-		return true // to list it makes nothing
+		return true // listing it makes nothing
 	}
 	return slices.Contains(legacyTables(i), filter)
 }
@@ -206,14 +205,14 @@ func (l *limited) Write(p []byte) (int, error) {
 
 // run runs a program in the network namespace of this thread.
 func (b *backend) run(ctx context.Context, path string, args []string, input string) (string, error) {
-	// The lock is waited for that long; more is a program that hangs.
+	// The program may wait for the lock that long. One that takes longer hangs.
 	ctx, cancel := context.WithTimeout(ctx, b.wait+30*time.Second)
 	defer cancel()
 	*b.forked++
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second
-	// One that waits for the lock must not write when this process is dead and the
-	// next one has read what there is. What it does it does at once or not at all.
+	// A program that waits for the lock must not write after this process is dead and the
+	// next one has read the rules. It writes everything at once or nothing.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out, fault bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &limited{&out, maxListing}, &limited{&fault, maxComplaint}

@@ -2,10 +2,9 @@ package iptables
 
 import "fmt"
 
-// Glance tells whether something is evidently not as the last Apply or Verify left
-// it. It asks, without a fork and in a fraction of a millisecond, for what nothing
-// tells of by itself: how many members each set has and, of the legacy backend, how
-// many rules there are. What it does not see, Verify does.
+// Glance tells whether it sees something that is not as the last Apply or Verify left it. It
+// looks, without a fork, at what the kernel does not report: how many members each set has
+// and, with the legacy backend, how many rules there are. Verify sees the rest.
 func (d *Driver) Glance() (bool, error) {
 	k := d.kernel
 	if k == nil {
@@ -26,13 +25,13 @@ func (d *Driver) Glance() (bool, error) {
 	}
 	for _, i := range d.families {
 		if k.active.kind != Legacy || !k.active.present(i) {
-			continue // the kernel tells of changes
+			continue // the kernel reports changes
 		}
 		size, err := legacySize(i)
 		if err != nil {
 			return false, fmt.Errorf("measure %s rules: %w", familyNames[i], err)
 		}
-		if was := d.seen[k.active][i].sign; size.rules != was.rules || size.bytes != was.bytes {
+		if was := d.seen[k.active][i].print; size.rules != was.rules || size.bytes != was.bytes {
 			return true, nil
 		}
 	}

@@ -9,17 +9,17 @@ import (
 	"github.com/vishvananda/netlink/nl"
 )
 
-// progress is what there is to take back if a step fails.
+// progress is what has to be taken back if a step fails.
 type progress struct {
 	created []setSpec
 	built   [2][]string // chains, by family
-	inForce [2]bool     // packets are led there: there is no way back
+	inForce [2]bool     // packets meet them: there is no way back
 }
 
-// undo takes back what was made for a wish that could not be fulfilled: chains
-// that nothing leads to, and sets that no rule names.
+// undo takes back what was made for a wish that failed: chains that nothing leads to, and sets
+// that no rule names.
 func (d *Driver) undo(k *kernel, done *progress) error {
-	// Not with the caller's context: it may be what ended the work.
+	// The caller's context may be over.
 	ctx, cancel := context.WithTimeout(context.Background(), d.options.Wait+answerWithin)
 	defer cancel()
 	var faults []error
@@ -36,7 +36,7 @@ func (d *Driver) undo(k *kernel, done *progress) error {
 	return errors.Join(faults...)
 }
 
-// index is that of a family in whatever has one entry for each.
+// index is the index of a family in arrays with one entry for each.
 func index(ipv6 bool) int {
 	if ipv6 {
 		return 1
@@ -44,9 +44,9 @@ func index(ipv6 bool) int {
 	return 0
 }
 
-// release destroys a set. nf_tables lets go of the sets of a rule a little after
-// the rule is gone, and tells nobody when. A set that was waited for in vain is
-// somebody else's to let go of, and not waited for again.
+// release destroys a set. nf_tables releases the sets of a rule a little after the rule is
+// gone, so release waits. If it waits in vain, another program uses the set, and release does
+// not wait for that set again.
 func (d *Driver) release(ctx context.Context, name string) error {
 	for wait := time.Millisecond; ; wait *= 2 {
 		err := d.sets.destroy(name)

@@ -9,14 +9,14 @@ import (
 	"netguard/netpolicy"
 )
 
-// Names of netguard's own that no rule set has.
+// Names of chains that no rule set has.
 const (
 	chainForward = "NG-FORWARD"
 	chainInput   = "NG-INPUT"
 	chainOutput  = "NG-OUTPUT"
 )
 
-// staticChains are the chains that packets of each path are led to.
+// staticChains are the chains that the anchors lead to, by path.
 var staticChains = [3]string{netpolicy.Forward: chainForward, netpolicy.Input: chainInput, netpolicy.Output: chainOutput}
 
 func setPrefix(ipv6 bool) string {
@@ -26,12 +26,12 @@ func setPrefix(ipv6 bool) string {
 	return netpolicy.SetPrefix4
 }
 
-// deniedSet counts what was denied, by container.
+// deniedSet counts denied packets by container.
 func deniedSet(ipv6 bool) setSpec {
 	return setSpec{name: setPrefix(ipv6) + "denied", typ: hashIP, ipv6: ipv6, counters: true}
 }
 
-// cutSet holds connections that were cut: client, port of the server, server.
+// cutSet has the connections that were cut: client, port of the server, server.
 func cutSet(ipv6 bool, seconds uint32) setSpec {
 	return setSpec{name: setPrefix(ipv6) + "cut", typ: hashIPPortIP, ipv6: ipv6, timeout: seconds}
 }
@@ -42,15 +42,14 @@ type chain struct {
 	rules []string
 }
 
-// layout is what the filter table of a family shall hold of netguard's.
+// layout is what the filter table of a family shall have of netguard's.
 type layout struct {
-	generation []chain // those that others go to stand before them; mirrors last
-	static     []chain // the three, the one for strays, and the one that says the format
+	generation []chain // each after the chains that it leads to; mirrors last
+	static     []chain // the three, chainStray, and the chain that notes the format
 }
 
-// lay words a family in iptables' own way, and refuses what netpolicy cannot have
-// made: nothing else may reach a rule. With samples, each drop hands a few packets
-// over.
+// lay words a family as iptables does. It refuses what netpolicy cannot have made, so that no
+// other text gets into a rule. With samples, each drop hands a few packets over.
 func lay(f *netpolicy.Family, o Options) (*layout, error) {
 	known := map[string]*netpolicy.Set{}
 	for i, s := range f.Sets {
@@ -80,7 +79,7 @@ func lay(f *netpolicy.Family, o Options) (*layout, error) {
 			}
 			laid.rules = append(laid.rules, join(spec, o.verdict(r)))
 		}
-		w.chains[c.Name] = true // from here on others may go to it
+		w.chains[c.Name] = true // from here on other chains may lead to it
 		l.generation = append(l.generation, laid)
 	}
 	l.generation = append(l.generation, w.mirror(f)...)
@@ -98,12 +97,12 @@ func lay(f *netpolicy.Family, o Options) (*layout, error) {
 func (w *wording) static(path netpolicy.Path) []string {
 	ipv6, o, entry := w.f.IPv6, w.o, w.f.Entry[path]
 	rules := w.goesOn(path)
-	if !o.Monitor { // nothing is cut, and what was is let be
+	if !o.Monitor { // in monitor mode nothing is cut
 		cut := set(cutSet(ipv6, o.cutSeconds()).name, "dst,src,src", false)
 		rules = append(rules,
-			// As long as the server goes on, so does the refusal.
+			// The refusal lasts as long as the server goes on.
 			join(cut, "-j SET --add-set "+cutSet(ipv6, o.cutSeconds()).name+" dst,src,src --exist"),
-			// A server may use the port to open connections of its own.
+			// The server may open a connection of its own from that port.
 			join("-p tcp -m tcp", notSyn, cut, o.refuse()),
 			join("! -p tcp", cut, o.refuse()))
 	}
@@ -121,11 +120,11 @@ type wording struct {
 	f      *netpolicy.Family
 	o      Options
 	sets   map[string]*netpolicy.Set
-	chains map[string]bool // worded already
+	chains map[string]bool // that are worded already
 	paths  map[string][3]bool
 }
 
-// paths tells on which paths a packet can come to each chain.
+// paths tells on which paths a packet can reach each chain.
 func paths(f *netpolicy.Family) map[string][3]bool {
 	on := map[string][3]bool{}
 	for path, entry := range f.Entry {
@@ -147,7 +146,7 @@ func paths(f *netpolicy.Family) map[string][3]bool {
 	return on
 }
 
-// blamed gives the end of a packet that is the container for which a drop counts.
+// blamed gives the end of a packet whose container a drop counts for.
 func (w *wording) blamed(chain string, o netpolicy.Origin) netpolicy.Side {
 	switch on := w.paths[chain]; {
 	case on == [3]bool{netpolicy.Input: true}: // the other end is the host
@@ -163,8 +162,7 @@ func (w *wording) blamed(chain string, o netpolicy.Origin) netpolicy.Side {
 	return netpolicy.Src
 }
 
-// match words what a packet has to be, in the order in which it is cheap to find
-// out that it is not.
+// match words the matches of a rule, the cheapest first.
 func (w *wording) match(r netpolicy.Rule) (string, error) {
 	var parts []string
 	icmp := netpolicy.ICMP

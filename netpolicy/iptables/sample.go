@@ -11,24 +11,24 @@ import (
 	"netguard/netpolicy"
 )
 
-// SampleGroup is the group of nfnetlink_log to which a few of the packets go that
-// policies refuse, for whoever listens there. Nobody has to.
+// SampleGroup is the group of nfnetlink_log that gets a few of the refused packets. Nobody has to
+// listen there.
 const SampleGroup = 0x4e48
 
-// A rule hands over this many a second at most, so that a flood costs little. It is
-// one limit for all containers: who is denied how often, the counters tell.
+// sampleLimit is how many packets a rule hands over, so that a flood costs little. It is one
+// limit for all containers. The counters tell who is denied how often.
 const sampleLimit = "20/sec"
 
-// Refusal is which rule refused a packet.
+// Refusal says which rule refused a packet.
 type Refusal struct {
-	// Side is the end of the packet that is the container for which it counts.
+	// Side is the end of the packet whose container the refusal counts for.
 	Side netpolicy.Side
-	// Direction is that of the policies which refuse it.
+	// Direction is the direction of the policies that refuse the packet.
 	Direction netpolicy.Direction
 }
 
-// prefix is what a sample of the refusal begins with: only letters, which no
-// version of iptables puts quotes around.
+// prefix begins each sample of the refusal. It has only letters and dashes, so no version of
+// iptables puts quotes around it.
 func (r Refusal) prefix() string { return "netguard-" + r.Side.String() + "-" + r.Direction.String() }
 
 // RefusalOf reads the prefix of a sample.
@@ -43,7 +43,7 @@ func RefusalOf(prefix string) (Refusal, bool) {
 	return Refusal{}, false
 }
 
-// sample words the target that hands a packet over.
+// sample words the rule that hands a packet over.
 func (r Refusal) sample() string {
 	return "-m limit --limit " + sampleLimit + " -j NFLOG --nflog-prefix " + r.prefix() +
 		" --nflog-group " + strconv.Itoa(SampleGroup) + " --nflog-size 128"
@@ -52,7 +52,7 @@ func (r Refusal) sample() string {
 // ErrNoSamples says that refused packets cannot be handed over here.
 var ErrNoSamples = errors.New("iptables cannot hand packets over (match limit, target NFLOG; kernel modules nfnetlink_log and xt_NFLOG)")
 
-// probeChain is written and removed by ProbeSamples. Nothing leads there.
+// probeChain is the chain that ProbeSamples writes and removes. Nothing leads there.
 const probeChain = "NG-PROBE"
 
 // ProbeSamples tells whether Options.Samples can be used, by writing such a rule: in a
@@ -63,7 +63,7 @@ func (p *Programs) ProbeSamples(ctx context.Context) error {
 	if p.ipv6 {
 		families = 2
 	}
-	// To ask a backend that nobody uses would load its kernel modules.
+	// A question to a backend that nobody uses would load its kernel modules.
 	backends = slices.DeleteFunc(backends, func(b *backend) bool {
 		return b != backends[0] && b.kind == Legacy && !b.present(0) && !b.present(1)
 	})
@@ -113,7 +113,7 @@ func (b *backend) try(ctx context.Context, i int, rule string) error {
 		chains = append([]chain{{name: madeMark}}, chains...)
 	}
 	if err := b.write(ctx, i, transaction(chains, nil)); err != nil {
-		return err // all of it, or nothing
+		return err // nothing was written
 	}
 	if there {
 		return b.write(ctx, i, transaction(nil, []string{"-F " + probeChain, "-X " + probeChain}))
@@ -125,7 +125,7 @@ func (b *backend) try(ctx context.Context, i int, rule string) error {
 	return (&Driver{}).clear(ctx, b, i, t)
 }
 
-// directionOf is the direction of the policies that a drop is of.
+// directionOf is the direction of the policies that a drop comes from.
 func directionOf(o netpolicy.Origin) netpolicy.Direction {
 	switch o.Stage {
 	case netpolicy.FileEgress, netpolicy.LabelEgress:

@@ -104,13 +104,12 @@ func ownsChain(name string) bool {
 	return ownsGeneration(name) || format || slices.Contains(marks, name) || name == chainStray || name == probeChain || slices.Contains(staticChains[:], name)
 }
 
-// docker tells whether Docker keeps its rules here.
+// docker tells whether Docker has its rules here.
 func (t *table) docker() bool {
 	return t.has("DOCKER-USER") || t.has("DOCKER") || t.has("DOCKER-FORWARD")
 }
 
-// empty tells that there is nothing but the kernel's own chains, which accept, and
-// marks.
+// empty tells whether there is nothing but marks and the kernel's own chains, which accept.
 func (t *table) empty() bool {
 	for _, c := range t.chains {
 		if len(t.rules[c]) > 0 || t.policy[c] != "ACCEPT" && !slices.Contains(marks, c) {

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// sameRule tells whether two rules say the same. Versions of iptables list some
-// things in their own way: protocols by name or number, flags in another order.
+// sameRule tells whether two rules mean the same. Versions of iptables list some things in their
+// own way: protocols by name or number, flags in another order.
 func sameRule(a, b string) bool {
 	return a == b || canonical(a) == canonical(b)
 }
