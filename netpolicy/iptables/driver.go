@@ -19,7 +19,7 @@ type Driver struct {
 	options  Options
 	backends []*backend
 	families []int // indexes: IPv4, and IPv6 if the host has it
-	sets     *sets
+	sets     sets
 	rules    ruleLists
 	links    *conn
 
@@ -81,7 +81,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if err := d.probe(ctx); err != nil {
 		return nil, fmt.Errorf("open iptables: %w", err)
 	}
-	if d.sets, err = openSets(&d.wrote); err != nil {
+	if d.sets.conn, err = dial(unix.NETLINK_NETFILTER, &d.wrote); err != nil {
 		return nil, fmt.Errorf("open ipset: %w", err)
 	}
 	if d.rules.conn, err = dial(unix.NETLINK_NETFILTER, &d.wrote); err != nil {
@@ -103,9 +103,7 @@ func hasIPv6() bool {
 
 // Close closes the sockets. What is in the kernel stays.
 func (d *Driver) Close() {
-	if d.sets != nil {
-		d.sets.close()
-	}
+	d.sets.close()
 	d.rules.close()
 	d.links.close()
 }

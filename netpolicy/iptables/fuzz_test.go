@@ -59,8 +59,8 @@ func FuzzMessages(f *testing.F) {
 				t.Errorf("the removal is about %v, not %v", again.orig, e.orig)
 			}
 		}
-		parseSetHeader(m, word)
-		parseMembers(m, word, func(e element) {
+		parseSetHeader(m)
+		parseMembers(m, func(e element) {
 			if !e.Prefix.IsValid() {
 				t.Errorf("member %v", e)
 			}

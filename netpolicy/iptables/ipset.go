@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -53,35 +52,7 @@ type element struct {
 }
 
 // sets speaks with the kernel's ipset.
-type sets struct {
-	*conn
-	words map[string]string // names and types that were listed before
-}
-
-func openSets(wrote *int) (*sets, error) {
-	c, err := dial(unix.NETLINK_NETFILTER, wrote)
-	if err != nil {
-		return nil, err
-	}
-	return &sets{c, map[string]string{}}, nil
-}
-
-// maxWords bounds the words that are kept, because foreign sets may have any names.
-const maxWords = 1 << 12
-
-// word reads a string of the kernel, and makes no copy of one that it read before.
-func (s *sets) word(b []byte) string {
-	b, _, _ = bytes.Cut(b, []byte{0})
-	if w, ok := s.words[string(b)]; ok {
-		return w
-	}
-	if len(s.words) >= maxWords {
-		clear(s.words)
-	}
-	w := string(b)
-	s.words[w] = w
-	return w
-}
+type sets struct{ *conn }
 
 // revisions are the first ones of each type that can do all that is used here.
 var revisions = map[string]uint8{hashIP: 1, hashNet: 0, hashNetPort: 2, hashIPPortIP: 1, hashNetIface: 0}
@@ -90,7 +61,7 @@ var revisions = map[string]uint8{hashIP: 1, hashNet: 0, hashNetPort: 2, hashIPPo
 // members. To count members the kernel goes over the table, and the sets of a policy have few.
 const smallHash = 64
 
-func (s *sets) create(spec setSpec) error {
+func (s sets) create(spec setSpec) error {
 	b := setRequest(spec.name)
 	b = attr(b, nl.IPSET_ATTR_TYPENAME, text(spec.typ)...)
 	b = attr(b, nl.IPSET_ATTR_REVISION, revisions[spec.typ])
@@ -115,7 +86,7 @@ func (s *sets) create(spec setSpec) error {
 	return nil
 }
 
-func (s *sets) destroy(name string) error {
+func (s sets) destroy(name string) error {
 	err := setError(s.write(unix.NFNL_SUBSYS_IPSET<<8|nl.IPSET_CMD_DESTROY, 0, setRequest(name)))
 	if err != nil && !errors.Is(err, unix.ENOENT) {
 		return fmt.Errorf("destroy set %s: %w", name, err)
@@ -129,7 +100,7 @@ const batch = 500
 
 // change adds or deletes members, many in a message. To add a member that is there, or to
 // delete one that is not, is no error. After an error a part may be done.
-func (s *sets) change(spec setSpec, del bool, list []element) error {
+func (s sets) change(spec setSpec, del bool, list []element) error {
 	cmd, verb := nl.IPSET_CMD_ADD, "add to"
 	if del {
 		cmd, verb = nl.IPSET_CMD_DEL, "delete from"
@@ -210,7 +181,7 @@ const listHeader = 4
 
 // headers hands on all sets of the namespace, or the one with the name if it is there. start
 // comes before the first set, and again if the list has to be read again.
-func (s *sets) headers(name string, start func(), each func(setHeader)) error {
+func (s sets) headers(name string, start func(), each func(setHeader)) error {
 	b := attr(setRequest(name), nl.IPSET_ATTR_FLAGS|int(nl.NLA_F_NET_BYTEORDER), be32(listHeader)...)
 	err := s.list(b, start, each, func(element) {})
 	if name != "" && errors.Is(err, unix.ENOENT) {
@@ -220,16 +191,16 @@ func (s *sets) headers(name string, start func(), each func(setHeader)) error {
 }
 
 // whole hands on all sets of the namespace, each before its members.
-func (s *sets) whole(start func(), head func(setHeader), each func(element)) error {
+func (s sets) whole(start func(), head func(setHeader), each func(element)) error {
 	return s.list(setRequest(""), start, head, each)
 }
 
-func (s *sets) list(request []byte, start func(), head func(setHeader), each func(element)) error {
+func (s sets) list(request []byte, start func(), head func(setHeader), each func(element)) error {
 	err := s.dump(unix.NFNL_SUBSYS_IPSET<<8|nl.IPSET_CMD_LIST, request, start, func(m []byte) bool {
-		if h := parseSetHeader(m, s.word); h.typ != "" { // the rest of a long list has none
+		if h := parseSetHeader(m); h.typ != "" { // the rest of a long list has none
 			head(h)
 		}
-		parseMembers(m, s.word, each)
+		parseMembers(m, each)
 		return true
 	})
 	if err != nil {
@@ -239,14 +210,14 @@ func (s *sets) list(request []byte, start func(), head func(setHeader), each fun
 }
 
 // header gives the set with a name, nil if there is none.
-func (s *sets) header(name string) (*setHeader, error) {
+func (s sets) header(name string) (*setHeader, error) {
 	var found *setHeader
 	err := s.headers(name, func() { found = nil }, func(h setHeader) { found = &h })
 	return found, err
 }
 
 // each hands on the members of a set, in the kernel's order.
-func (s *sets) each(name string, start func(), each func(element)) error {
+func (s sets) each(name string, start func(), each func(element)) error {
 	if err := s.list(setRequest(name), start, func(setHeader) {}, each); err != nil {
 		return fmt.Errorf("set %s: %w", name, err)
 	}
@@ -254,7 +225,7 @@ func (s *sets) each(name string, start func(), each func(element)) error {
 }
 
 // members lists the members of a set, sorted as netpolicy sorts.
-func (s *sets) members(name string) ([]element, error) {
+func (s sets) members(name string) ([]element, error) {
 	var all []element
 	err := s.each(name, func() { all = nil }, func(e element) { all = append(all, e) })
 	slices.SortFunc(all, func(a, b element) int { return netpolicy.CompareMembers(a.Member, b.Member) })
@@ -262,7 +233,7 @@ func (s *sets) members(name string) ([]element, error) {
 }
 
 // sum gives the sum of the members of a set, without keeping them.
-func (s *sets) sum(name string) (sum uint64, err error) {
+func (s sets) sum(name string) (sum uint64, err error) {
 	err = s.each(name, func() { sum = 0 }, func(e element) { sum += hash(e.Member) })
 	return sum, err
 }

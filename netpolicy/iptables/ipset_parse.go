@@ -8,8 +8,7 @@ import (
 	"netguard/netpolicy"
 )
 
-// parseSetHeader reads strings with word.
-func parseSetHeader(m []byte, word func([]byte) string) setHeader {
+func parseSetHeader(m []byte) setHeader {
 	var h setHeader
 	if len(m) < nl.SizeofNfgenmsg {
 		return h
@@ -40,8 +39,8 @@ func parseSetHeader(m []byte, word func([]byte) string) setHeader {
 	return h
 }
 
-// parseMembers reads the members in a message of a list, and strings with word.
-func parseMembers(m []byte, word func([]byte) string, each func(element)) {
+// parseMembers reads the members in a message of a list.
+func parseMembers(m []byte, each func(element)) {
 	if len(m) < nl.SizeofNfgenmsg {
 		return
 	}
@@ -53,14 +52,14 @@ func parseMembers(m []byte, word func([]byte) string, each func(element)) {
 			if typ != nl.IPSET_ATTR_DATA {
 				continue
 			}
-			if e, ok := parseElement(v, word); ok {
+			if e, ok := parseElement(v); ok {
 				each(e)
 			}
 		}
 	}
 }
 
-func parseElement(b []byte, word func([]byte) string) (element, bool) {
+func parseElement(b []byte) (element, bool) {
 	var e element
 	var ip netip.Addr
 	bits := -1
