@@ -13,8 +13,8 @@ type Drift struct {
 	// Displaced says that the changes are no more than what Docker does, which writes its
 	// rules anew each time that it makes a network.
 	Displaced bool
-	// Rewritten says that somebody, whoever it is, wrote rules in the table since it was
-	// read last.
+	// Rewritten says that a program wrote rules in the table since they were last seen to be
+	// as applied, whoever's they are.
 	Rewritten bool
 }
 

@@ -86,6 +86,9 @@ func (d *Driver) apply(ctx context.Context, w iptables.Wish, r *iptables.Report)
 		}
 		k.first = false
 	}
+	if r.Looked {
+		d.agreed = k.written
+	}
 	gone := containersGone(k.met, w)
 	k.met, r.InForce = w, true
 	if k.left && r.Looked || len(del) > 0 {
