@@ -26,9 +26,6 @@ type World struct {
 // endpoints that it is about. The same input gives the same rule set.
 func Compile(w World) *RuleSet { return new(Compiler).Compile(w) }
 
-// compile parts chains of more than so many rules.
-func compile(w World, block int) *RuleSet { return (&Compiler{block: block}).Compile(w) }
-
 // Compiler compiles one world after the other. It makes the same rule sets as Compile, and
 // works in proportion to what differs from the world before:
 //
@@ -163,7 +160,7 @@ func share(before, after *RuleSet) {
 			case n > 0:
 				k++
 			default:
-				if !shared(f.Sets[j].Members, old[k].Members) && slices.Equal(f.Sets[j].Members, old[k].Members) {
+				if !Shared(f.Sets[j].Members, old[k].Members) && slices.Equal(f.Sets[j].Members, old[k].Members) {
 					f.Sets[j].Members = old[k].Members
 				}
 				j, k = j+1, k+1
@@ -175,21 +172,21 @@ func share(before, after *RuleSet) {
 // samePolicy tells whether two policies were read from the same text: they share what they
 // point to.
 func samePolicy(a, b Policy) bool {
-	same := a.name == b.name && a.isolates == b.isolates && shared(a.deny, b.deny) && a.sel.equal(b.sel)
+	same := a.name == b.name && a.isolates == b.isolates && Shared(a.deny, b.deny) && a.sel.equal(b.sel)
 	for _, d := range Directions {
-		same = same && shared(a.rules[d], b.rules[d])
+		same = same && Shared(a.rules[d], b.rules[d])
 	}
 	return same
 }
 
-// shared tells whether two slices are one.
-func shared[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
+// Shared tells whether two slices are one in memory.
+func Shared[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
 
 // same tells whether two endpoints are the same in all that rules are made of.
 func (e *Endpoint) same(o *Endpoint) bool {
 	return e.Workload.same(&o.Workload) && e.Network == o.Network && e.Bridge == o.Bridge && e.Since == o.Since && e.Managed == o.Managed &&
 		equal(e.Addrs, o.Addrs) && equal(e.Extra, o.Extra) && equal(e.Away, o.Away) && equal(e.Published, o.Published) &&
-		(shared(e.Shared, o.Shared) || slices.EqualFunc(e.Shared, o.Shared, func(a, b Workload) bool { return a.same(&b) }))
+		(Shared(e.Shared, o.Shared) || slices.EqualFunc(e.Shared, o.Shared, func(a, b Workload) bool { return a.same(&b) }))
 }
 
 func (w *Workload) same(o *Workload) bool {
@@ -198,5 +195,5 @@ func (w *Workload) same(o *Workload) bool {
 }
 
 func equal[T netip.Addr | netip.Prefix | Publish](a, b []T) bool {
-	return shared(a, b) || slices.Equal(a, b)
+	return Shared(a, b) || slices.Equal(a, b)
 }

@@ -11,6 +11,9 @@ import (
 	"pgregory.net/rapid"
 )
 
+// compile parts chains of more than so many rules.
+func compile(w World, block int) *RuleSet { return (&Compiler{block: block}).Compile(w) }
+
 // shop is a host of n containers on four networks, and so many policies, each about one
 // service.
 func shop(n, policies int) World {
@@ -143,7 +146,7 @@ func TestCompilerShares(t *testing.T) {
 	after := c.Compile(w)
 	others := 0
 	for i, s := range after.V4.Sets {
-		if !shared(s.Members, before.V4.Sets[i].Members) {
+		if !Shared(s.Members, before.V4.Sets[i].Members) {
 			others++
 		}
 	}

@@ -168,7 +168,7 @@ func labelsOf(subjects []*subject) labels {
 // in other ways.
 func (l labels) same(o labels) bool {
 	for _, d := range Directions {
-		if !maps.EqualFunc(l.rules[d], o.rules[d], shared[rule]) || !maps.Equal(l.over[d], o.over[d]) {
+		if !maps.EqualFunc(l.rules[d], o.rules[d], Shared[rule]) || !maps.Equal(l.over[d], o.over[d]) {
 			return false
 		}
 	}

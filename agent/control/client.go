@@ -81,12 +81,20 @@ func (c *Client) Cleanup(ctx context.Context) error {
 	return c.ask(ctx, http.MethodPost, "/v1/cleanup", "", nil, &nothing)
 }
 
+func request(ctx context.Context, method, path, query string, body []byte) (*http.Request, error) {
+	u := url.URL{Scheme: "http", Host: "netguard", Path: path, RawQuery: query}
+	r, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+	if err != nil {
+		return nil, fmt.Errorf("ask agent: %w", err)
+	}
+	return r, nil
+}
+
 // ask asks and decodes. Keys that are not known are a newer agent's.
 func (c *Client) ask(ctx context.Context, method, path, query string, body []byte, to any) error {
-	u := url.URL{Scheme: "http", Host: "netguard", Path: path, RawQuery: query}
-	request, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))
+	request, err := request(ctx, method, path, query, body)
 	if err != nil {
-		return fmt.Errorf("ask agent: %w", err)
+		return err
 	}
 	response, err := c.http.Do(request)
 	if err != nil {

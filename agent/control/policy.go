@@ -78,13 +78,11 @@ func (s *Server) explain(r *http.Request) (any, error) {
 	if src == "" || dst == "" {
 		return nil, fmt.Errorf("%w: it needs src and dst, and may have a service", errBadRequest)
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.timeouts.source)
-	defer cancel()
-	free, err := take(ctx, s.reading)
+	ctx, done, err := begin(r, s.timeouts.source, s.reading)
 	if err != nil {
 		return nil, err
 	}
-	defer free()
+	defer done()
 	e, err := s.policies.Explain(ctx, src, dst, query.Get("service"))
 	if err != nil {
 		return nil, err
@@ -109,13 +107,11 @@ func (s *Server) plan(at *http.ResponseController, r *http.Request) (any, error)
 	if s.policies == nil {
 		return nil, errNoPolicies
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), s.timeouts.plan)
-	defer cancel()
-	free, err := take(ctx, s.planning)
+	ctx, done, err := begin(r, s.timeouts.plan, s.planning)
 	if err != nil {
 		return nil, err
 	}
-	defer free()
+	defer done()
 	at.SetReadDeadline(time.Now().Add(s.timeouts.header)) // the server's own may be over
 	sources, err := readPlan(r.Body)
 	if err != nil {

@@ -35,25 +35,25 @@ func (s *Server) question(answer func(*http.Request) (any, error)) http.Handler 
 	return http.MaxBytesHandler(reply(answer, s.timeouts.reply), maxBody)
 }
 
-// take waits for one of some slots.
-func take(ctx context.Context, slots chan struct{}) (free func(), err error) {
+// begin waits for a free slot, and gives the request so much time in all. done ends it.
+func begin(r *http.Request, limit time.Duration, slots chan struct{}) (ctx context.Context, done func(), err error) {
+	ctx, cancel := context.WithTimeout(r.Context(), limit)
 	select {
 	case slots <- struct{}{}:
-		return func() { <-slots }, nil
+		return ctx, func() { <-slots; cancel() }, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("wait for others who ask the same: %w", ctx.Err())
+		defer cancel()
+		return nil, nil, fmt.Errorf("wait for others who ask the same: %w", ctx.Err())
 	}
 }
 
 // status answers with the endpoints of the containers that are named, or all.
 func (s *Server) status(r *http.Request) (any, error) {
-	ctx, cancel := context.WithTimeout(r.Context(), s.timeouts.source)
-	defer cancel()
-	free, err := take(ctx, s.reading)
+	ctx, done, err := begin(r, s.timeouts.source, s.reading)
 	if err != nil {
 		return nil, err
 	}
-	defer free()
+	defer done()
 	status, err := s.source.Status(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read status: %w", err)

@@ -59,9 +59,6 @@ func NewServer(socket string, source Source, version string, log *slog.Logger) *
 	}
 }
 
-// String names the task.
-func (s *Server) String() string { return "control socket " + s.socket }
-
 // Ready is closed when the server answers.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 

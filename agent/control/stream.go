@@ -98,10 +98,9 @@ func (c *Client) Events(ctx context.Context, names []string, ready func(), f fun
 	if len(query) > maxQuery {
 		return fmt.Errorf("watch events: the names are too long: name fewer containers, or none")
 	}
-	u := url.URL{Scheme: "http", Host: "netguard", Path: "/v1/events", RawQuery: query}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	request, err := request(ctx, http.MethodGet, "/v1/events", query, nil)
 	if err != nil {
-		return fmt.Errorf("ask agent: %w", err)
+		return err
 	}
 	// The answer has to begin in time, and has no end.
 	patient := c.http

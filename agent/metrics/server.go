@@ -37,9 +37,6 @@ func New(address string, source control.Source, log *slog.Logger) *Server {
 	return &Server{address: address, source: source, log: log, header: 5 * time.Second, ready: make(chan struct{})}
 }
 
-// String names the task.
-func (s *Server) String() string { return "metrics " + s.address }
-
 // Ready is closed when the server answers.
 func (s *Server) Ready() <-chan struct{} { return s.ready }
 

@@ -32,14 +32,9 @@ type seen struct {
 }
 
 func (h *heldSet) hold(members []netpolicy.Member) {
-	if !shared(h.members, members) {
+	if !netpolicy.Shared(h.members, members) {
 		h.members, h.summed = members, false
 	}
-}
-
-// shared tells whether two lists are one in memory.
-func shared(a, b []netpolicy.Member) bool {
-	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }
 
 // total gives the sum of the members.
