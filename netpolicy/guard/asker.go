@@ -9,18 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// patience bounds each answer of the kernel: netlink answers at once, unless the
-// answer was lost, or another program holds the kernel up: one that removes a thousand
-// devices does so for seconds.
+// patience is how long each answer of the kernel may take. Netlink answers at once, unless
+// the answer is lost or another program keeps the kernel busy: to remove a thousand devices
+// takes seconds.
 const patience = 10 * time.Second
 
-// answer is room for one piece of the kernel's answer. It makes pieces as large as
-// there is room, up to 32 KiB; the larger, the less often it looks for where it was.
+// answer is the size of the buffer for one piece of an answer. The kernel makes pieces as
+// large as the buffer, up to 32 KiB. With larger pieces it searches its place less often.
 const answer = 64 << 10
 
-// asker is a netlink socket for questions. An answer that stays out too long may arrive
-// when the next question was asked, and would be taken for its answer, and so on for
-// ever: after that the asker takes another socket.
+// asker is a netlink socket for questions. A late answer may arrive after the next question,
+// and would be taken for the answer to it. So after a late answer the asker opens another
+// socket.
 type asker struct {
 	family   int
 	patience time.Duration
@@ -44,7 +44,7 @@ func (a *asker) dial() error {
 	return nil
 }
 
-// ask sends a question and gives the answers. The kernel's word that it will not is a
+// ask sends a question and gives the answers. Where the kernel refuses, the error is a
 // unix.Errno.
 func (a *asker) ask(m netlink.Message) ([]netlink.Message, error) {
 	if a.conn == nil {
@@ -62,8 +62,8 @@ func (a *asker) ask(m netlink.Message) ([]netlink.Message, error) {
 	return answers, err
 }
 
-// stray tells whether an error may leave an answer behind: it is not the kernel's, or says
-// that answers were lost, or that an earlier list still goes on.
+// stray tells whether an answer may still come after an error: the error is not from the
+// kernel, or it says that answers were lost, or that an earlier list goes on.
 func stray(err error) bool {
 	var errno unix.Errno
 	return err != nil && (!errors.As(err, &errno) || errno == unix.ENOBUFS || errno == unix.EBUSY)

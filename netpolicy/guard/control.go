@@ -8,31 +8,30 @@ import (
 	"github.com/google/nftables/expr"
 )
 
-// Control frames are what IP needs of the bridge: ARP, neighbour discovery, reports
-// of multicast groups. No policy is about them, and each may be for anybody, so that
-// two containers that may not talk could carry data in them. So they have the length
-// that their message needs, reports go to groups alone, and each port has a rate that
-// no honest program meets.
+// Control frames are what IP needs of the bridge: ARP, neighbour discovery, and reports of
+// multicast groups. No policy is about them, and each may be for anybody. Two containers that
+// may not talk could carry data in them. So each frame must have the length that its message
+// needs, reports must go to groups, and each port has a rate that no honest program reaches.
 
 var (
-	// perNeighbour is for ARP and neighbour discovery to one MAC. It is counted for
-	// each: who has a container answer him takes from nobody else's answers.
+	// perNeighbour is for ARP and neighbour discovery to one MAC. Each MAC has a meter of its
+	// own: a neighbour that makes a container answer takes nothing from other neighbours.
 	perNeighbour = Storm{Rate: 500, Burst: 1000}
-	// perPort is for those to all MACs together, however many there are. Both hold for
-	// questions and for answers, each by itself.
+	// perPort is for ARP and neighbour discovery to all MACs together. Questions and answers
+	// have meters of their own, here and above.
 	perPort = Storm{Rate: 5000, Burst: 5000}
 	// perReports is for reports: two for each change, and one for each query.
 	perReports = Storm{Rate: 20, Burst: 200}
 )
 
 const (
-	// pairLife is how long a meter of a pair stays: short, since a sender can make
-	// as many as there are MACs. With a full set the limit of the port holds.
+	// pairLife is how long a meter of a pair stays. It is short, since a sender can make as
+	// many pairs as there are MACs. When the set is full, the port's own meter still limits.
 	pairLife = 10 * time.Second
 	maxPairs = 4 * maxPorts
 
-	// arpLength is that of a message. Hardware, and virtual machines that play it,
-	// fill frames up to the shortest of Ethernet.
+	// arpLength is the length of a message of ARP. Hardware, and virtual machines like it,
+	// fill a frame up to the shortest that Ethernet has.
 	arpLength, shortest = 28, 46
 	longestReport       = ordinary
 	header6             = 40
@@ -73,12 +72,12 @@ func exactly6(n byte) match {
 	return append(ip6Length.is(0, n), frameLength.is(word(header6+uint32(n))...)...)
 }
 
-// refuseAnswers counts answers beyond the rate. It is no violation: others can make a
+// refuseAnswers counts answers beyond the rate. They are no violation: others can make a
 // container answer.
 const refuseAnswers = "refuse-answers"
 
-// pace adds the chains by which ARP and neighbour discovery pass that are as they
-// should be. To groups and to all guard.storm limits them.
+// pace adds the chains by which correct ARP and neighbour discovery pass. They limit frames
+// to one neighbour. The limit on storms is about frames to groups and to all.
 func (b *builder) pace() {
 	limit := func(chain string, refuse expr.Any, pairs, all string, parts ...match) {
 		one := append(parts, groupByte.noBit(1))
@@ -96,7 +95,7 @@ func (b *builder) pace() {
 	b.add(refuseAnswers, "and refuse", goTo("refuse"))
 }
 
-// reports leads the multicast reports of IPv6 to their chain. They have a hop-by-hop
+// reports leads the multicast reports of IPv6 to their chain. Such a report has a hop-by-hop
 // header with the router alert.
 func (b *builder) reports(chain string) {
 	for _, t := range reports {
@@ -104,9 +103,9 @@ func (b *builder) reports(chain string) {
 	}
 }
 
-// control adds the checks of reports. Membership is a host's business. A query makes
-// its sender the network's querier, which can then starve the bridge of all multicast;
-// and the bridge reads a later fragment as if it were a whole message.
+// control adds the checks of reports. Hosts report which groups they are in. A query is
+// refused: it makes its sender the querier of the network, which can then starve the bridge of
+// all multicast. A fragment is refused: the bridge reads a later one as a whole message.
 func (b *builder) control() {
 	b.pace()
 	b.refuse("igmp", "fragment", kindIP, ip4Frag.anyBit(0x3f, 0xff))
@@ -127,8 +126,8 @@ func (b *builder) control() {
 	b.pass("mld-exact", "report or done")
 }
 
-// lengths fills the set of the lengths that reports may have: a rule cannot compare
-// two fields. All that a report is made of is a multiple of 4.
+// lengths fills the set of the lengths that reports may have, since a rule cannot compare two
+// fields. All parts of a report have a length that is a multiple of 4.
 func (p *plan) lengths() {
 	put := func(proto string, says, has int) {
 		key := binary.BigEndian.AppendUint16([]byte(proto+"\x00\x00"), uint16(says))

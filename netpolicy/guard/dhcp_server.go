@@ -8,15 +8,15 @@ import (
 	"netguard/internal/label"
 )
 
-// Who answers a DHCP client becomes its router. So nothing that a container sends from a
-// server's port, or to a client's, reaches its bridge or a managed network, whatever the
-// other port is: clients do not look at it. What leaves the host hurts nobody here. It is
-// in a frame to the bridge, and its destination is on no managed network.
+// Whoever answers a DHCP client becomes its router. So a packet of a container from a server's
+// port, or to a client's port, reaches neither its bridge nor a managed network. The other
+// port does not matter: clients do not look at it. A packet that leaves the host hurts nobody
+// here. It is in a frame to the bridge, and its destination is on no managed network.
 //
-// Two things no rule of the bridge can tell of a frame that is to be routed: whether it is
-// for the host itself, which may be a client on another device, and whether a route leads
-// back to a managed bridge. The table of limits refuses both, after the routes were asked.
-// Where it cannot, answers to relays alone leave.
+// No rule of the bridge can tell two things of a frame that is to be routed. It may be for the
+// host itself, which may be a client on another device. A route may lead back to a managed
+// bridge. The table of limits refuses both, after routing. Where the kernel has no such table,
+// only answers to relays leave.
 
 // LabelDHCP is the label that ParseDHCP reads.
 const LabelDHCP = label.DHCP

@@ -7,15 +7,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A bridge remembers each MAC that a frame comes from, 143 bytes for five minutes, before
-// any rule about unknown ports sees the frame. Guarded ports do not learn. A port that
-// came while no agent was running does, and fills the host's memory with half a million
-// MACs a second. So a managed bridge learns some thousands (Linux 6.8); what it is told,
-// as of guarded ports, does not count. Where rules see the bridge of a port, they refuse
-// such frames before it learns.
+// A bridge remembers each MAC that a frame comes from: 143 bytes for five minutes, before any
+// rule about unknown ports sees the frame. Guarded ports do not learn. A port that came while
+// no agent was running does: it fills the host's memory with half a million MACs a second. So
+// a managed bridge learns some thousands of MACs at most (Linux 6.8). Entries that netguard
+// adds for guarded ports do not count. Where rules see the bridge of a port, they refuse such
+// frames before the bridge learns.
 
-// maxMACs is how many MACs a bridge learns. It is a number that nobody else would
-// choose: a bridge that has it had it of netguard, and no limit before.
+// maxMACs is how many MACs a bridge learns. Nobody else would choose this number: a bridge
+// that has it got it from netguard, and had no limit before.
 const maxMACs = 4093
 
 // bounds plans which bridges are limited.
@@ -32,7 +32,7 @@ func (p *plan) bounds(w Wish) {
 	}
 }
 
-// diffLearned compares. A limit that somebody else has set stays.
+// diffLearned compares. A limit that somebody else set stays.
 func diffLearned(w *work, p *plan, k *kernelState) {
 	for _, bridge := range sortedKeys(k.learned) {
 		switch now := k.learned[bridge]; {

@@ -14,18 +14,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The second table, of the family inet, limits how many connections containers
-// have open. The kernel counts them: of each that a container opens it notes the
-// entry in its table of connections, and forgets it when that goes or is closed.
+// The second table, of the family inet, limits how many connections containers have open.
+// The kernel counts them. It notes each connection that a container opens, and forgets it
+// when the entry in the table of connections is closed or goes.
 //
-// To count, the kernel walks through all that it has noted under the same key, so
-// an address has many keys and each connection goes to the next one: that keeps
-// the walks short. And it is not asked for each packet of a flood: an address that
-// was refused one connection gets none for a moment.
+// To count, the kernel walks through all connections under the same key. So an address has
+// many keys, and each connection goes to the next key: that keeps the walks short. The kernel
+// does not count for each packet of a flood: an address that was refused a connection gets
+// none for a moment.
 //
-// Connections are looked at when they are new, after everybody else: what policies
-// or Docker refuse does not count. Each address of a container counts by itself;
-// those that a label allows by prefix do not count.
+// The rules look at new connections, after all other rules: a connection that policies or
+// Docker refuse does not count. Each address of a container counts by itself. Addresses that
+// a label allows by prefix do not count.
 
 // The sets of the table, by family.
 const (
@@ -38,14 +38,13 @@ const (
 const (
 	// fullFor is that moment.
 	fullFor = 100 * time.Millisecond
-	// shareSize is how many connections there are to a key at least, maxShares how
-	// many keys to a container at most. exactBelow is up to which limit there is
-	// one key alone, so that the limit is exact.
+	// A key has at least shareSize connections, and a container at most maxShares keys. Up
+	// to exactBelow a limit has one key, so that it is exact.
 	shareSize  = 256
 	maxShares  = 256
 	exactBelow = 1024
-	// maxLimits is how many different limits are exact. With more, all are lowered
-	// to powers of two, so that labels cannot fill the kernel with chains.
+	// maxLimits is how many different limits are exact. If labels ask for more, all limits
+	// are lowered to powers of two: labels cannot fill the kernel with chains.
 	maxLimits = 64
 
 	// limitPriority is after iptables' filter and before anything is translated.
@@ -54,8 +53,7 @@ const (
 	maxPrefix = "max-"
 )
 
-// shares says how many keys there are to a limit, and how many connections to
-// each.
+// shares gives how many keys a limit has, and how many connections each key.
 func shares(limit uint32) (n, each uint32) {
 	if limit <= exactBelow {
 		return 1, limit
@@ -94,7 +92,7 @@ const (
 
 func word(n uint32) []byte { return binaryutil.NativeEndian.PutUint32(n) }
 
-// ipFamily is what of the rules depends on the family.
+// ipFamily is the part of the rules that depends on the family.
 type ipFamily struct {
 	chain                    string
 	number                   byte
@@ -131,9 +129,9 @@ func (f ipFamily) over(limit uint32) match {
 	}, note(f.open, unix.NFT_DYNSET_OP_UPDATE, 0, &expr.Connlimit{Count: each, Flags: overLimit}))
 }
 
-// limitRules are the rules of all chains, those of the limits among them, and that about the
-// host's loopback. With closed admission the table has the rules about unknown ports as
-// well, and with guests those about clients of DHCP.
+// limitRules are the rules of all chains: of the limits, and of the host's loopback. With
+// closed admission the table also has the rules about unknown ports, and with guests the
+// rules about clients of DHCP.
 func limitRules(mode Mode, closed, guests bool, limits []uint32) []rule {
 	b := &builder{}
 	if closed {
@@ -219,8 +217,8 @@ func (p *plan) limits() limitPlan {
 	return out
 }
 
-// grant adds the addresses of a port with its limit, and notes which those are. Two may
-// have the same virtual address, or the same MAC on two bridges: it counts for the first.
+// grant adds the addresses of a port with its limit, and notes them in news. Two ports may
+// have one virtual address, or one MAC on two bridges: it counts for the first.
 func (p *limitPlan) grant(pp *portPlan, news map[want]struct{}) {
 	if !pp.limited() || p.sets == nil {
 		return
@@ -272,7 +270,7 @@ func (f *filter) refused() (map[netip.Addr]uint64, error) {
 	return out, nil
 }
 
-// forgotten are the counters of addresses that are nobody's any more, by set.
+// forgotten are the counters of addresses that no port has any more, by set.
 func (d *Driver) forgotten() (map[string]elements, error) {
 	stale := map[string]elements{}
 	if !d.features.Limits || !d.kernel.limits.present {

@@ -5,21 +5,20 @@ import (
 	"net/netip"
 )
 
-// Those who have addresses and are no port.
+// Owners of addresses that are not ports.
 const (
 	ownerBridge = -1 - iota
 	ownerElsewhere
 )
 
-// owners tell whose each address and MAC is: a port's, or one of those above.
+// owners gives the owner of each address and MAC: a port, or one of the above.
 type owners struct {
 	addrs map[Neighbour]int
 	macs  map[bridgeMAC]int
 	ports map[int]*portPlan
 }
 
-// at gives the scope of an address: a link-local one is its bridge's, any other
-// is the host's.
+// at gives the scope of an address: its bridge for a link-local one, else the host.
 func at(bridge int, a netip.Addr) Neighbour {
 	if !a.IsLinkLocalUnicast() {
 		bridge = 0
@@ -32,7 +31,7 @@ type bridgeMAC struct {
 	mac    MAC
 }
 
-// claim takes a port's own MAC and addresses, or says why it cannot have them.
+// take gives a port its own MAC and addresses, or notes why it cannot have them.
 func (o owners) take(pp *portPlan) {
 	fault := func(format string, args ...any) { pp.faults = append(pp.faults, fmt.Sprintf(format, args...)) }
 	if pp.MAC == (MAC{}) || pp.MAC[0]&1 != 0 {
@@ -58,7 +57,7 @@ func (o owners) take(pp *portPlan) {
 	}
 }
 
-// holder names for people who has something.
+// holder names an owner for people.
 func (o owners) holder(port int) string {
 	switch port {
 	case ownerBridge:
@@ -73,8 +72,8 @@ func (o owners) holder(port int) string {
 	return "container " + has.Container
 }
 
-// answers gives the addresses of its container that a port has beside its own: of
-// none that has another owner.
+// answers gives the addresses of the port's container on other bridges, without those that
+// have another owner.
 func (pp *portPlan) answers(o owners) []netip.Addr {
 	var out []netip.Addr
 	for _, a := range pp.Answers {

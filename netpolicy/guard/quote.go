@@ -1,13 +1,13 @@
 package guard
 
-// An error message of ICMP says that a packet came to its sender and went no further.
-// It quotes that packet, and who gets it believes it about the connection of the
-// quote: that nobody is there, or that the way is narrow. So a container sends errors
-// about packets to itself, and to what it routes for by the operator's word. The quote
-// tells: its destination is at the same place whatever it holds.
+// An error message of ICMP says that a packet reached the sender of the message and went no
+// further. It quotes that packet. The receiver believes it about the quoted connection: that
+// nobody is there, or that the path is narrow. So a container may send errors only about
+// packets to itself, and to addresses that it routes for by the operator's word. The rules
+// look at the destination in the quote, which is always at the same place.
 
-// lastError is the last type of ICMPv6 that is an error: all up to it quote a packet,
-// and the kernel believes also those that it does not know.
+// lastError is the last type of ICMPv6 that is an error. All types up to it quote a packet,
+// and the kernel believes unknown ones as well.
 const lastError = 127
 
 var (

@@ -16,16 +16,16 @@ import (
 	"netguard/internal/fault"
 )
 
-// The host puts fragments together before it judges them: those to itself, those that it
-// routes and, with br_netfilter, those within a bridge. All that wait for the rest of
-// their datagram share one pool of memory in a network namespace, 4 MB for 30 s by
-// default. A container fills that with a hundred fragments a second whose rest never
-// comes, and then nobody's datagrams arrive that do not fit a frame. Rules cannot tell
-// such fragments from honest ones. So each port has a rate, in packets and in bytes, and
-// the host waits less long and has more memory: what one port can occupy is an eighth of
-// it at most, and a quarter where frames are longer than Ethernet's.
+// The host puts fragments together before it judges them: fragments to itself, fragments that
+// it routes and, with br_netfilter, fragments between ports of a bridge. Fragments that wait
+// for the rest of their datagram share one pool of memory in a network namespace, 4 MB for
+// 30 s by default. A container fills that pool with a hundred fragments a second whose rest
+// never comes. Then no datagram arrives any more that does not fit a frame. Rules cannot tell
+// such fragments from honest ones. So each port has a rate, in packets and in bytes. The host
+// waits for a shorter time and has more memory. One port can occupy an eighth of it at most,
+// and a quarter where frames are longer than Ethernet's.
 //
-// What the host was set to is kept in the table, as that of ports is.
+// The table records what the host was set to before, as it does for ports.
 
 // DefaultFragmentRate is how many fragments a second a port may send.
 const DefaultFragmentRate = 6000
@@ -47,7 +47,8 @@ type knob struct {
 	time bool   // less is better
 }
 
-// knobs are all of them. Their place here is their number on record: it never changes.
+// knobs are all of these settings. The table records each by its place here, which never
+// changes.
 var knobs = []knob{
 	{path: "ipv4/ipfrag_high_thresh"},
 	{path: "ipv4/ipfrag_time", time: true},
@@ -61,8 +62,8 @@ const sysctls = "/proc/sys/net/"
 
 func (k knob) String() string { return "net." + strings.ReplaceAll(k.path, "/", ".") }
 
-// better gives what a setting is to be, where it is something else now. What the
-// operator has set beyond that stays.
+// better gives the value that netguard writes, and false where the present value is as good:
+// the operator may have set a better one.
 func (k knob) better(now string, memory uint64) (string, bool) {
 	n, err := strconv.ParseUint(now, 10, 64)
 	switch {
@@ -156,8 +157,8 @@ func (p *plan) reassembly(k *reassembly, o Options, f Features) {
 	}
 }
 
-// diffReassembly compares. What somebody set better than netguard would stays, also when
-// netguard goes: that was not netguard's doing.
+// diffReassembly compares. A value that is better than netguard's stays, also when netguard
+// goes: somebody else set it.
 func diffReassembly(w *work, p *plan, k *reassembly) {
 	for i, n := range knobs {
 		now, there := k.now[i]
@@ -187,8 +188,8 @@ func (k knob) beyond(now string, memory uint64) bool {
 	return err == nil && (k.time && n < reassemblyTime || !k.time && n > memory)
 }
 
-// turn sets a knob. One that cannot be set, since /proc/sys is not to be written to, is
-// no failure: Report.Warnings tells.
+// turn sets a knob. Where /proc/sys cannot be written to, that is no failure:
+// Report.Warnings says so.
 func (d *Driver) turn(s step) error {
 	n := knobs[s.knob]
 	if ns, err := here(); err != nil || ns != d.namespace {
@@ -221,8 +222,8 @@ func (d *Driver) warnings() []string {
 	return out
 }
 
-// aFragment4 and aFragment6 hold for all pieces of a datagram. Of IPv6, the header of
-// fragments may be behind others.
+// aFragment4 and aFragment6 hold for all pieces of a datagram. In IPv6, the header of a
+// fragment may be behind other headers.
 var (
 	aFragment4 = ip4Frag.anyBit(0x3f, 0xff)
 	aFragment6 = fragment.noBit(0, 0) // one that can be read
@@ -250,9 +251,8 @@ func (b *builder) fragments(o Options, f Features) {
 	if !o.closed() {
 		return // in monitor mode they are counted where all others are
 	}
-	// From ports of managed bridges that are not known, none: the host would put them
-	// together before the rules about such ports refuse them. Where bridges can be seen,
-	// nothing of such ports comes so far.
+	// Unknown ports may send no fragments: the host would put them together before the rules
+	// about such ports refuse them. Where rules see bridges, these frames are refused before.
 	strange := func(name string, verdict expr.Any, parts ...match) {
 		b.add("prerouting", name, verdict, append([]match{etherType.is(8, 0), aFragment4, notIn(setKnown, inPort)}, parts...)...)
 		b.add("prerouting", name, verdict, append([]match{etherType.is(0x86, 0xdd), aFragment6, notIn(setKnown, inPort)}, parts...)...)
@@ -262,7 +262,7 @@ func (b *builder) fragments(o Options, f Features) {
 	}
 }
 
-// paced leads fragments to their meters, and comes back for those within the rate.
+// paced leads fragments to their meters. A fragment within the rate comes back.
 func (b *builder) paced(chain string, o Options, isFragment match) {
 	if o.FragmentRate != 0 {
 		b.add(chain, "fragment", &expr.Verdict{Kind: expr.VerdictJump, Chain: "fragments"}, isFragment)

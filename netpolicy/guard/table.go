@@ -67,12 +67,11 @@ const (
 	maxPorts = 16384
 	// maxBridges is how many bridges.
 	maxBridges = 4096
-	// maxExtras is how many pairs of MAC and address all labels together may add,
-	// and maxPrefixes how many prefixes: the kernel copies all of these at each
-	// change.
+	// All labels together may add maxExtras pairs of MAC and address, and maxPrefixes
+	// prefixes: the kernel copies all of these at each change.
 	maxExtras   = 16384
 	maxPrefixes = 4096
-	// meterLife is how long a port's rate meter outlives its last frame.
+	// meterLife is how long a port's rate meter stays after its last frame.
 	meterLife = time.Minute
 )
 
@@ -146,8 +145,8 @@ func (s setSpec) build(t *nftables.Table) *nftables.Set {
 	return set
 }
 
-// setIDs numbers the sets that are made. The library has a number of its own, which it
-// does not guard: two drivers that make sets at one time would share it.
+// setIDs numbers new sets. The library's own number is not safe for two drivers that make
+// sets at one time.
 var setIDs atomic.Uint32
 
 // addSet makes a set, in the transaction that is being gathered.

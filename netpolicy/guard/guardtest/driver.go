@@ -1,7 +1,6 @@
 package guardtest
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -276,34 +275,4 @@ func (d *Driver) report() map[int]guard.PortReport {
 		out[index] = r
 	}
 	return out
-}
-
-var errFailed = errors.New("it was to fail")
-
-// After makes the n-th write, counted from 0, and all that follow fail.
-func After(n int) func(Op, int) error {
-	return func(Op, int) error {
-		if n--; n < 0 {
-			return errFailed
-		}
-		return nil
-	}
-}
-
-// About makes all writes that are about one port fail.
-func About(port int) func(Op, int) error {
-	return func(_ Op, about int) error {
-		if about == port {
-			return errFailed
-		}
-		return nil
-	}
-}
-
-// Whole makes the transaction fail, which is about all ports.
-func Whole(op Op, _ int) error {
-	if op == Commit {
-		return errFailed
-	}
-	return nil
 }

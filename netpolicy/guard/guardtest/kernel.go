@@ -4,6 +4,7 @@
 package guardtest
 
 import (
+	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -183,6 +184,36 @@ func (k *Kernel) write(op Op, index int, does func(*port)) error {
 	if p := k.ports[index]; index == 0 || p != nil && p.bridge != 0 {
 		does(p)
 		k.Writes++
+	}
+	return nil
+}
+
+var errFailed = errors.New("it was to fail")
+
+// After makes the n-th write, counted from 0, and all that follow fail.
+func After(n int) func(Op, int) error {
+	return func(Op, int) error {
+		if n--; n < 0 {
+			return errFailed
+		}
+		return nil
+	}
+}
+
+// About makes all writes that are about one port fail.
+func About(port int) func(Op, int) error {
+	return func(_ Op, about int) error {
+		if about == port {
+			return errFailed
+		}
+		return nil
+	}
+}
+
+// Whole makes the transaction fail, which is about all ports.
+func Whole(op Op, _ int) error {
+	if op == Commit {
+		return errFailed
 	}
 	return nil
 }
