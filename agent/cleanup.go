@@ -104,7 +104,7 @@ func (c *cleaner) Cleanup(ctx context.Context) error {
 // When it fails half-way the agent goes on, and puts back what is gone. The other
 // choice, to leave the rest as it is, would be a host on which some is enforced and
 // some is not, for as long as nobody looks, with an agent that repairs nothing and
-// lets containers in. Who wants it all out is told, and can ask again, or stop the
+// lets containers in. Whoever wants it all out is told so, and can ask again, or stop the
 // agent first.
 func (c *cleaner) cleanup(ctx context.Context) error {
 	err := c.clean(ctx)

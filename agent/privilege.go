@@ -32,7 +32,7 @@ func privileged() error {
 	return lacking(uint64(data[1].Effective)<<32|uint64(data[0].Effective), os.Geteuid())
 }
 
-// lacking words it.
+// lacking names the capabilities that are missing, and the remedy.
 func lacking(have uint64, uid int) error {
 	var lacks []string
 	for _, n := range needed {

@@ -50,7 +50,7 @@ type State struct {
 	// Joined are the endpoints, Desires what each should have, in the same order.
 	Joined    []*endpoint.Endpoint
 	Endpoints []*Endpoint
-	// Changed says that a desire is another one than in the state before.
+	// Changed says that an endpoint is another one than in the state before.
 	Changed bool
 	Site    Site
 	// Left says why bridges are left alone, by name.

@@ -41,17 +41,17 @@ func TestDHCPServers(t *testing.T) {
 			}
 			all := []endpoint.Endpoint{joined("dns", front, "172.18.0.2", ""), joined("dns", back, "172.19.0.2", "")}
 			all[0].Container, all[1].Container = of, of
-			desires := desired(pointers(all...), &config.Config{DHCPServers: c.permitted, Unguarded: c.unguarded}, shaper.Hashed)
-			if got := [2]bool{desires[0].dhcpServer, desires[1].dhcpServer}; got != c.want {
+			endpoints := desired(pointers(all...), &config.Config{DHCPServers: c.permitted, Unguarded: c.unguarded}, shaper.Hashed)
+			if got := [2]bool{endpoints[0].dhcpServer, endpoints[1].dhcpServer}; got != c.want {
 				t.Errorf("a server on front and back: %v, want %v", got, c.want)
 			}
-			for want, got := range map[string][]string{c.wrong: desires[0].Wrong, c.note: desires[0].notes} {
+			for want, got := range map[string][]string{c.wrong: endpoints[0].Wrong, c.note: endpoints[0].notes} {
 				if want != "" && !strings.Contains(strings.Join(got, " "), want) {
 					t.Errorf("%q does not say %q", got, want)
 				}
 			}
-			if (c.wrong == "") != (len(desires[0].Wrong) == 0) || (c.note == "") != (len(desires[0].notes) == 0) {
-				t.Errorf("wrong %q, notes %q", desires[0].Wrong, desires[0].notes)
+			if (c.wrong == "") != (len(endpoints[0].Wrong) == 0) || (c.note == "") != (len(endpoints[0].notes) == 0) {
+				t.Errorf("wrong %q, notes %q", endpoints[0].Wrong, endpoints[0].notes)
 			}
 		})
 	}

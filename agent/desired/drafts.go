@@ -74,7 +74,7 @@ func (m *drafts) desired(endpoints []*endpoint.Endpoint, cfg *config.Config, lea
 	}
 	for _, e := range affected {
 		d := m.of[e.Key]
-		d.from, d.is = e, newDesire(e, cfg, leaf, on[e.Key.Container])
+		d.from, d.is = e, newEndpoint(e, cfg, leaf, on[e.Key.Container])
 		d.is.alone = places[e.Key.Container] == 1 && len(d.is.Allow.Prefixes) == 0 && len(e.Container.LocalAddrs) == 0 &&
 			(e.Port == nil || len(e.Port.LinkLocals) == 0)
 	}
@@ -85,10 +85,10 @@ func (m *drafts) desired(endpoints []*endpoint.Endpoint, cfg *config.Config, lea
 	return m.out
 }
 
-// copies gives desires that may be changed: copies of those that others decide about,
+// copies gives endpoints that may be changed: copies of those that others decide about,
 // and the rest as they are.
-func copies(desires []*Endpoint) []*Endpoint {
-	out := slices.Clone(desires)
+func copies(endpoints []*Endpoint) []*Endpoint {
+	out := slices.Clone(endpoints)
 	for i, d := range out {
 		if !d.alone {
 			out[i] = d.copy()
@@ -104,21 +104,21 @@ func (d *Endpoint) copy() *Endpoint {
 	return &c
 }
 
-// settled are the desires of the last round, by endpoint: a copy that came to the same is
+// settled are the endpoints of the last round, by key: a copy that came to the same is
 // the same pointer.
 type settled map[endpoint.Key]*Endpoint
 
-// settle replaces the copies that came to the same as before, and tells whether any desire
+// settle replaces the copies that came to the same as before, and tells whether any endpoint
 // is another one than before.
-func (s *settled) settle(desires []*Endpoint) (changed bool) {
+func (s *settled) settle(endpoints []*Endpoint) (changed bool) {
 	if *s == nil {
 		*s = settled{}
 	}
-	changed = len(*s) != len(desires)
-	for i, d := range desires {
+	changed = len(*s) != len(endpoints)
+	for i, d := range endpoints {
 		was := (*s)[d.Key]
 		if was != nil && was != d && was.base == d.base && d.base != nil && was.same(d) {
-			desires[i] = was
+			endpoints[i] = was
 			continue
 		}
 		if was != d {
@@ -126,16 +126,16 @@ func (s *settled) settle(desires []*Endpoint) (changed bool) {
 			(*s)[d.Key] = d
 		}
 	}
-	if len(*s) > len(desires) {
+	if len(*s) > len(endpoints) {
 		clear(*s)
-		for _, d := range desires {
+		for _, d := range endpoints {
 			(*s)[d.Key] = d
 		}
 	}
 	return changed
 }
 
-// same tells whether what was decided about two copies of one desire is the same.
+// same tells whether what was decided about two copies of one endpoint is the same.
 func (d *Endpoint) same(o *Endpoint) bool {
 	return slices.Equal(d.Allow.Prefixes, o.Allow.Prefixes) && slices.Equal(d.Allow.MACs, o.Allow.MACs) &&
 		slices.Equal(d.Extra, o.Extra) && slices.Equal(d.locals, o.locals) && slices.Equal(d.answers, o.answers) &&

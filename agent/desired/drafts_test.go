@@ -35,7 +35,7 @@ func TestDrafts(t *testing.T) {
 	for _, step := range []struct {
 		name  string
 		do    func()
-		other int // desires that are others
+		other int // endpoints that are others
 	}{
 		{"nothing", func() {}, 0},
 		{"a_label", func() {
@@ -72,7 +72,7 @@ func TestDrafts(t *testing.T) {
 			}
 		}
 		if others != step.other {
-			t.Errorf("%s: %d desires are others, want %d", step.name, others, step.other)
+			t.Errorf("%s: %d endpoints are others, want %d", step.name, others, step.other)
 		}
 		before = now
 	}
@@ -81,9 +81,9 @@ func TestDrafts(t *testing.T) {
 	}
 }
 
-func endpointsOf(desires []*Endpoint) []endpoint.Endpoint {
-	out := make([]endpoint.Endpoint, len(desires))
-	for i, d := range desires {
+func endpointsOf(endpoints []*Endpoint) []endpoint.Endpoint {
+	out := make([]endpoint.Endpoint, len(endpoints))
+	for i, d := range endpoints {
 		out[i] = d.Endpoint
 	}
 	return out

@@ -40,7 +40,7 @@ type Endpoint struct {
 	Wrong, notes []string
 }
 
-// maxTold is how many faults of labels are told of one endpoint.
+// maxTold is how many faults of labels are named for one endpoint.
 const maxTold = 20
 
 // Bridge is the one that an endpoint is on, "" of none.
@@ -54,10 +54,10 @@ func (d *Endpoint) Bridge() string {
 // Faults are all that is not as declared.
 func (d *Endpoint) Faults() []string { return slices.Concat(d.Wrong, d.notes) }
 
-// newDesire works out what an endpoint should have, with all addresses that labels name:
+// newEndpoint works out what an endpoint should have, with all addresses that labels name:
 // which of them count is for extras to say. On are the networks of its container. It is
 // pure.
-func newDesire(e *endpoint.Endpoint, cfg *config.Config, leaf shaper.Leaf, on []string) *Endpoint {
+func newEndpoint(e *endpoint.Endpoint, cfg *config.Config, leaf shaper.Leaf, on []string) *Endpoint {
 	d := &Endpoint{Endpoint: *e, notes: e.Faults, addrs: ownOf(e)}
 	if e.Beyond {
 		d.inVain(on)
@@ -199,7 +199,7 @@ func (d Endpoint) Form() Form {
 	return f
 }
 
-// FormOrNone is the form of nothing where there is no desire.
+// FormOrNone is the form of nothing where there is no endpoint.
 func (d *Endpoint) FormOrNone() Form {
 	if d == nil {
 		return Form{}

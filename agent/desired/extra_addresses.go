@@ -33,13 +33,13 @@ type known struct {
 }
 
 // decide leaves in each endpoint's allow what counts, and says why the rest does not.
-func (x extraAddresses) decide(desires []*Endpoint) {
-	answers(desires)
-	if !slices.ContainsFunc(desires, func(d *Endpoint) bool { return len(d.Allow.Prefixes) > 0 }) {
+func (x extraAddresses) decide(endpoints []*Endpoint) {
+	answers(endpoints)
+	if !slices.ContainsFunc(endpoints, func(d *Endpoint) bool { return len(d.Allow.Prefixes) > 0 }) {
 		return
 	}
 	k := known{owners: map[netip.Addr][]*Endpoint{}, on: map[string][]*Endpoint{}}
-	for _, d := range desires {
+	for _, d := range endpoints {
 		for _, a := range []netip.Addr{d.Attachment.IPv4.Unmap(), d.Attachment.IPv6} {
 			if a.IsValid() {
 				k.owners[a] = append(k.owners[a], d)
@@ -49,8 +49,8 @@ func (x extraAddresses) decide(desires []*Endpoint) {
 			k.on[d.Key.Container] = append(k.on[d.Key.Container], d)
 		}
 	}
-	for _, d := range desires {
-		d.claims(x.permitted)
+	for _, d := range endpoints {
+		d.permit(x.permitted)
 		d.disclaim(func(p netip.Prefix) (why string, ok bool) {
 			if !p.IsSingleIP() {
 				return "", true // the guard takes nothing of others' by it
@@ -72,7 +72,7 @@ func (x extraAddresses) counts(d *Endpoint, a netip.Addr, k known) (why string, 
 			return "is the address of container " + o.Container.Name, false
 		}
 	}
-	operator := len(x.permitted) > 0 // claims has compared it
+	operator := len(x.permitted) > 0 // permit has compared it
 	switch {
 	case len(k.owners[a]) > 0: // its own, on another of its networks
 		if !slices.Contains(d.answers, a) {
@@ -121,10 +121,10 @@ func (x extraAddresses) counts(d *Endpoint, a netip.Addr, k known) (why string, 
 // answers notes under which addresses of its other networks a container may answer: where
 // it is reached by them past translation, it answers by its default gateway, on whatever
 // network that is. It cannot begin anything under them there: see netpolicy/iptables.
-func answers(desires []*Endpoint) {
+func answers(endpoints []*Endpoint) {
 	by := map[string][]*Endpoint{}
-	for i := range desires {
-		if d := desires[i]; d.Unmanaged == "" && !d.alone {
+	for i := range endpoints {
+		if d := endpoints[i]; d.Unmanaged == "" && !d.alone {
 			by[d.Key.Container] = append(by[d.Key.Container], d)
 		}
 	}
@@ -174,10 +174,10 @@ func subnetsText(subnets []netip.Prefix) string {
 	return strings.Join(all, ", ")
 }
 
-// claims leaves of a label netguard.guard.allow what the operator permits. Without
+// permit leaves of a label netguard.guard.allow what the operator permits. Without
 // the operator's word a label has single addresses, no prefixes: they would take what
 // nobody has yet.
-func (d *Endpoint) claims(permitted []netip.Prefix) {
+func (d *Endpoint) permit(permitted []netip.Prefix) {
 	d.disclaim(func(p netip.Prefix) (string, bool) {
 		switch {
 		case len(permitted) == 0 && !p.IsSingleIP():

@@ -95,9 +95,9 @@ func TestExtraAddresses(t *testing.T) {
 			all := []endpoint.Endpoint{joined("evil", front, "172.18.0.2", c.label), joined("evil", back, "172.19.0.2", c.label),
 				joined("web", front, "172.18.0.3", ""), joined("other", lan, "172.20.0.2", "172.20.0.10")}
 			all[3].Unmanaged = "the configuration excludes its network"
-			desires := desired(pointers(all...), &config.Config{}, shaper.Hashed)
-			extraAddresses{subnets(c.permitted...), hostRoutes, map[string]int{"br-f": 2, "br-b": 3}, nil}.decide(desires)
-			d := desires[0]
+			endpoints := desired(pointers(all...), &config.Config{}, shaper.Hashed)
+			extraAddresses{subnets(c.permitted...), hostRoutes, map[string]int{"br-f": 2, "br-b": 3}, nil}.decide(endpoints)
+			d := endpoints[0]
 			if got := texts(d.Allow.Prefixes); got != c.want {
 				t.Errorf("the guard allows %q, want %q", got, c.want)
 			}
@@ -116,7 +116,7 @@ func TestExtraAddresses(t *testing.T) {
 			if len(d.Wrong) > 0 {
 				t.Errorf("it is quarantined: %q", d.Wrong)
 			}
-			if got, _ := new(compiler).parties(desires); slices.ContainsFunc(got[2:], func(e netpolicy.Endpoint) bool { return len(e.Extra)+len(e.Away) > 0 }) {
+			if got, _ := new(compiler).parties(endpoints); slices.ContainsFunc(got[2:], func(e netpolicy.Endpoint) bool { return len(e.Extra)+len(e.Away) > 0 }) {
 				t.Errorf("others have %+v", got[2:])
 			}
 		})
@@ -125,9 +125,9 @@ func TestExtraAddresses(t *testing.T) {
 
 func TestExtraAddressesBesideAnUplink(t *testing.T) {
 	for _, permitted := range [][]netip.Prefix{nil, subnets("172.18.0.0/24")} {
-		desires := desired(pointers(joined("vip", front, "172.18.0.2", "172.18.0.10")), &config.Config{}, shaper.Hashed)
-		extraAddresses{permitted, hostRoutes, map[string]int{"br-f": 2}, map[string]ownPorts{"br-f": {all: []string{"eth0"}}}}.decide(desires)
-		d := desires[0]
+		endpoints := desired(pointers(joined("vip", front, "172.18.0.2", "172.18.0.10")), &config.Config{}, shaper.Hashed)
+		extraAddresses{permitted, hostRoutes, map[string]int{"br-f": 2}, map[string]ownPorts{"br-f": {all: []string{"eth0"}}}}.decide(endpoints)
+		d := endpoints[0]
 		if said := strings.Join(d.notes, "\n"); (len(d.Extra) == 1) != (permitted != nil) || (said == "") != (permitted != nil) || said != "" && !strings.Contains(said, "bridge br-f holds eth0") {
 			t.Errorf("with %v: %v, %q", permitted, d.Extra, said)
 		}
@@ -136,8 +136,8 @@ func TestExtraAddressesBesideAnUplink(t *testing.T) {
 
 func TestExtraAddressesAwaitTheRules(t *testing.T) {
 	const label = "172.18.0.10,172.18.0.11"
-	desires := desired(pointers(joined("vip", front, "172.18.0.2", label)), &config.Config{}, shaper.Hashed)
-	d := desires[0]
+	endpoints := desired(pointers(joined("vip", front, "172.18.0.2", label)), &config.Config{}, shaper.Hashed)
+	d := endpoints[0]
 	d.await(&Ruling{named: map[endpoint.Key][]netip.Prefix{d.Key: subnets("172.18.0.10/32")}})
 	if got := texts(d.Allow.Prefixes); got != "172.18.0.10/32" {
 		t.Errorf("the guard allows %q before policies hold for all", got)
@@ -164,16 +164,16 @@ func TestAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			all := []endpoint.Endpoint{joined("two", front, "172.18.0.2", c.label), joined("two", c.network, "172.19.0.2", c.label), joined("other", c.network, "172.19.0.3", "")}
-			desires := desired(pointers(all...), &config.Config{}, shaper.Hashed)
-			extraAddresses{nil, hostRoutes, map[string]int{"br-f": 2, "br-b": 3}, nil}.decide(desires)
-			if got := texts(desires[0].answers); got != c.want {
+			endpoints := desired(pointers(all...), &config.Config{}, shaper.Hashed)
+			extraAddresses{nil, hostRoutes, map[string]int{"br-f": 2, "br-b": 3}, nil}.decide(endpoints)
+			if got := texts(endpoints[0].answers); got != c.want {
 				t.Errorf("it may answer under %q, want %q", got, c.want)
 			}
-			if len(desires[1].answers)+len(desires[2].answers) > 0 {
-				t.Errorf("and others under %v, %v", desires[1].answers, desires[2].answers)
+			if len(endpoints[1].answers)+len(endpoints[2].answers) > 0 {
+				t.Errorf("and others under %v, %v", endpoints[1].answers, endpoints[2].answers)
 			}
-			if ps, _ := new(compiler).parties(desires); len(ps[0].Extra)+len(ps[0].Away) > 0 || len(homes(desires)) != 3 {
-				t.Errorf("%+v, %v", ps[0], homes(desires))
+			if ps, _ := new(compiler).parties(endpoints); len(ps[0].Extra)+len(ps[0].Away) > 0 || len(homes(endpoints)) != 3 {
+				t.Errorf("%+v, %v", ps[0], homes(endpoints))
 			}
 		})
 	}
@@ -187,12 +187,12 @@ func TestExtraAddressesAreKept(t *testing.T) {
 	evil.Container.Labels["netguard.egress"] = "[]"
 	p, catalog := &compiler{}, &netpolicy.Catalog{}
 	lost := func(all ...endpoint.Endpoint) (names []string) {
-		desires := desired(pointers(all...), &config.Config{}, shaper.Hashed)
-		extraAddresses{nil, hostRoutes, map[string]int{"br-f": 2}, nil}.decide(desires)
-		ruling := p.compile(catalog, desires, false, 0)
-		for i := range desires {
-			if desires[i].narrow(ruling, nil); len(desires[i].Extra) == 0 {
-				names = append(names, desires[i].Container.Name)
+		endpoints := desired(pointers(all...), &config.Config{}, shaper.Hashed)
+		extraAddresses{nil, hostRoutes, map[string]int{"br-f": 2}, nil}.decide(endpoints)
+		ruling := p.compile(catalog, endpoints, false, 0)
+		for i := range endpoints {
+			if endpoints[i].narrow(ruling, nil); len(endpoints[i].Extra) == 0 {
+				names = append(names, endpoints[i].Container.Name)
 			}
 		}
 		return names
@@ -235,10 +235,10 @@ func TestExtraAddressesOfRuling(t *testing.T) {
 			"172.18.0.10 is left out: container lb has it, which named it first"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			desires := desired(pointers(joined("vip", front, "172.18.0.2", "172.18.0.10,172.18.0.11")), &config.Config{}, shaper.Hashed)
+			endpoints := desired(pointers(joined("vip", front, "172.18.0.2", "172.18.0.10,172.18.0.11")), &config.Config{}, shaper.Hashed)
 			permitted := subnets(c.permitted...)
-			extraAddresses{permitted, hostRoutes, map[string]int{"br-f": 2}, nil}.decide(desires)
-			d := desires[0]
+			extraAddresses{permitted, hostRoutes, map[string]int{"br-f": 2}, nil}.decide(endpoints)
+			d := endpoints[0]
 			d.narrow(&Ruling{widened: map[endpoint.Key][]netip.Addr{d.Key: c.widened}, States: map[endpoint.Key]netpolicy.State{d.Key: {Contested: c.contested}}}, permitted)
 			if got := texts(d.Extra); got != c.want {
 				t.Errorf("%q, want %q", got, c.want)

@@ -56,7 +56,7 @@ type said struct {
 
 // decide adds to each endpoint's allow what counts, and says why the rest does not. It is
 // called when labels were decided about.
-func (l *linkLocals) decide(desires []*Endpoint, x extraAddresses, before func() (guard.Earlier, error)) error {
+func (l *linkLocals) decide(endpoints []*Endpoint, x extraAddresses, before func() (guard.Earlier, error)) error {
 	if !l.read {
 		earlier, err := before()
 		if err != nil {
@@ -64,19 +64,19 @@ func (l *linkLocals) decide(desires []*Endpoint, x extraAddresses, before func()
 		}
 		l.earlier, l.read = earlier.LinkLocals, true
 	}
-	if !slices.ContainsFunc(desires, func(d *Endpoint) bool {
+	if !slices.ContainsFunc(endpoints, func(d *Endpoint) bool {
 		return len(d.Container.LocalAddrs) > 0 || d.Port != nil && len(d.Port.LinkLocals) > 0
 	}) {
 		l.has = nil
 		return nil
 	}
 	mine := map[spot]*Endpoint{}
-	for _, d := range desires {
+	for _, d := range endpoints {
 		for _, a := range d.Own() {
 			mine[spot{d.Network.Bridge, a}] = d
 		}
 	}
-	for _, d := range desires {
+	for _, d := range endpoints {
 		for _, a := range d.Container.LinkLocals(d.Network) {
 			if d.Network.Bridge == "" || d.Unmanaged != "" {
 				continue
@@ -88,9 +88,9 @@ func (l *linkLocals) decide(desires []*Endpoint, x extraAddresses, before func()
 			d.local(a)
 		}
 	}
-	given := givenTo(desires)
+	given := givenTo(endpoints)
 	all := map[spot][]said{}
-	for _, d := range desires {
+	for _, d := range endpoints {
 		if d.Port == nil || d.Network.Bridge == "" {
 			continue
 		}
@@ -130,8 +130,8 @@ func (l *linkLocals) decide(desires []*Endpoint, x extraAddresses, before func()
 		}
 	}
 	l.has = has
-	for i := range desires {
-		l.ever = l.ever || len(desires[i].locals) > 0
+	for i := range endpoints {
+		l.ever = l.ever || len(endpoints[i].locals) > 0
 	}
 	return nil
 }
@@ -205,10 +205,10 @@ func (d *Endpoint) allows(a netip.Addr) bool {
 }
 
 // givenTo tells which other endpoint of a bridge has an address by a label or by Docker.
-func givenTo(desires []*Endpoint) func(spot, *Endpoint) *Endpoint {
+func givenTo(endpoints []*Endpoint) func(spot, *Endpoint) *Endpoint {
 	by := map[string][]*Endpoint{}
-	for i := range desires {
-		if d := desires[i]; len(d.Allow.Prefixes) > 0 && d.Network.Bridge != "" {
+	for i := range endpoints {
+		if d := endpoints[i]; len(d.Allow.Prefixes) > 0 && d.Network.Bridge != "" {
 			by[d.Network.Bridge] = append(by[d.Network.Bridge], d)
 		}
 	}

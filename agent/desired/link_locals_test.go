@@ -54,10 +54,10 @@ func TestLinkLocalsThatDockerGives(t *testing.T) {
 			if c.uplink {
 				x.own = map[string]ownPorts{"br-f": {all: []string{"eth0"}}}
 			}
-			desires := desired(pointers(all...), &config.Config{}, shaper.Hashed)
+			endpoints := desired(pointers(all...), &config.Config{}, shaper.Hashed)
 			l := linkLocals{}
-			must(t, l.decide(desires, x, nothingBefore))
-			d := desires[0]
+			must(t, l.decide(endpoints, x, nothingBefore))
+			d := endpoints[0]
 			if got := texts(d.Allow.Prefixes); got != c.want || texts(d.away()) != c.want {
 				t.Errorf("it has %q, on its bridge alone %q, want %q", got, texts(d.away()), c.want)
 			}
@@ -136,14 +136,14 @@ func TestLinkLocalsThatContainersSay(t *testing.T) {
 		{"though_it_came_later", []endpoint.Endpoint{has(one, 14, x), has(given, 15, x)}, "two " + x + "/128", "container two was given it"},
 		{"not_one_of_who_is_left_alone", []endpoint.Endpoint{has(one, 20, "fe80::f"), has(free, 16, "fe80::f")}, "", "container other had it first"},
 	} {
-		desires := desired(pointers(step.all...), &config.Config{}, shaper.Hashed)
-		must(t, l.decide(desires, localWords(nil), before))
+		endpoints := desired(pointers(step.all...), &config.Config{}, shaper.Hashed)
+		must(t, l.decide(endpoints, localWords(nil), before))
 		var got, notes []string
-		for i := range desires {
-			if p := desires[i].Allow.Prefixes; len(p) > 0 {
-				got = append(got, desires[i].Container.Name+" "+texts(p))
+		for i := range endpoints {
+			if p := endpoints[i].Allow.Prefixes; len(p) > 0 {
+				got = append(got, endpoints[i].Container.Name+" "+texts(p))
 			}
-			notes = append(notes, desires[i].notes...)
+			notes = append(notes, endpoints[i].notes...)
 		}
 		if strings.Join(got, ", ") != step.want {
 			t.Errorf("%s: %q, want %q", step.name, got, step.want)

@@ -12,16 +12,16 @@ import (
 
 // parties gives the endpoints as policies see them, in the same order, and tells whether any
 // is another one than in the last ruling. Those that are not share what they came to then.
-func (c *compiler) parties(desires []*Endpoint) (out []netpolicy.Endpoint, others bool) {
-	last, known := c.last, make(map[*Endpoint]int, len(c.desires))
+func (c *compiler) parties(endpoints []*Endpoint) (out []netpolicy.Endpoint, others bool) {
+	last, known := c.last, make(map[*Endpoint]int, len(c.endpoints))
 	if last == nil {
 		last = &Ruling{}
 	}
-	for i, d := range c.desires {
+	for i, d := range c.endpoints {
 		known[d] = i
 	}
-	out, others = make([]netpolicy.Endpoint, len(desires)), len(desires) != len(last.Endpoints)
-	for i, d := range desires {
+	out, others = make([]netpolicy.Endpoint, len(endpoints)), len(endpoints) != len(last.Endpoints)
+	for i, d := range endpoints {
 		if j, ok := known[d]; ok {
 			out[i], others = last.Endpoints[j], others || i != j
 			continue

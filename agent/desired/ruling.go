@@ -22,7 +22,7 @@ type Ruling struct {
 	// decide about, bridges those that have one.
 	Within  map[endpoint.Key]bool
 	Bridges map[string]bool
-	// held are those that containers have.
+	// Held are the extra addresses that containers have.
 	Held map[netpolicy.Holding]bool
 	// named are the extra addresses that the rules know.
 	named map[endpoint.Key][]netip.Prefix
@@ -42,14 +42,14 @@ func (d *Endpoint) place() place { return place{d.Key, d.Network.Bridge} }
 
 // rule compiles. Where the operator lets labels name addresses of other networks, a
 // container is told by its bridge as well. It is pure.
-func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, desires []*Endpoint, ps []netpolicy.Endpoint, byBridge bool, held map[netpolicy.Holding]bool, builtIn ...netpolicy.Policy) *Ruling {
+func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, endpoints []*Endpoint, ps []netpolicy.Endpoint, byBridge bool, held map[netpolicy.Holding]bool, builtIn ...netpolicy.Policy) *Ruling {
 	r := &Ruling{catalog: catalog, BuiltIn: builtIn, Endpoints: ps, ByBridge: byBridge, States: map[endpoint.Key]netpolicy.State{},
 		Within: map[endpoint.Key]bool{}, Bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}, named: map[endpoint.Key][]netip.Prefix{}}
 	r.Rules = compiler.Compile(netpolicy.World{Endpoints: ps, Policies: append(slices.Clip(catalog.Policies()), builtIn...), Broken: catalog.Broken(), Places: byBridge, Held: held})
 	r.Held = r.Rules.Held(ps)
 	within, widened := r.Rules.Within(ps), r.Rules.Widened(ps)
 	for i, s := range r.Rules.States {
-		e := desires[i]
+		e := endpoints[i]
 		r.places = append(r.places, e.place())
 		r.States[e.Key], r.named[e.Key] = s, e.Allow.Prefixes
 		if len(widened[i]) > 0 {
@@ -59,8 +59,8 @@ func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, desires []*E
 			r.Within[e.Key], r.Bridges[e.Network.Bridge] = true, true
 		}
 	}
-	r.everywhere(desires)
-	r.Wish = iptables.Wish{Rules: r.Rules, Containers: Addresses(ps), Homes: homes(desires)}
+	r.everywhere(endpoints)
+	r.Wish = iptables.Wish{Rules: r.Rules, Containers: Addresses(ps), Homes: homes(endpoints)}
 	for _, e := range ps {
 		r.Wish.Away = append(r.Wish.Away, e.Away...)
 	}
@@ -74,20 +74,20 @@ func Rule(catalog *netpolicy.Catalog, endpoints []*Endpoint) *Ruling {
 
 // compiler makes rulings, a new one only where it would be another one than before.
 type compiler struct {
-	policies netpolicy.Compiler
-	last     *Ruling
-	desires  []*Endpoint // that the last one was made for, or would have been
-	swarm    uint16
+	policies  netpolicy.Compiler
+	last      *Ruling
+	endpoints []*Endpoint // that the last one was made for, or would have been
+	swarm     uint16
 }
 
 // compile rules on the endpoints that there are now.
-func (c *compiler) compile(catalog *netpolicy.Catalog, desires []*Endpoint, byBridge bool, swarm uint16) *Ruling {
+func (c *compiler) compile(catalog *netpolicy.Catalog, endpoints []*Endpoint, byBridge bool, swarm uint16) *Ruling {
 	same := c.last != nil && c.last.catalog == catalog && c.last.ByBridge == byBridge && c.swarm == swarm
-	if same && slices.Equal(c.desires, desires) {
+	if same && slices.Equal(c.endpoints, endpoints) {
 		return c.last
 	}
-	ps, others := c.parties(desires)
-	if c.desires = desires; same && !others {
+	ps, others := c.parties(endpoints)
+	if c.endpoints = endpoints; same && !others {
 		return c.last
 	}
 	var held map[netpolicy.Holding]bool
@@ -95,15 +95,15 @@ func (c *compiler) compile(catalog *netpolicy.Catalog, desires []*Endpoint, byBr
 		held = c.last.Held
 	}
 	c.swarm = swarm
-	c.last = rule(&c.policies, catalog, desires, ps, byBridge, held, builtIn(swarm)...)
+	c.last = rule(&c.policies, catalog, endpoints, ps, byBridge, held, builtIn(swarm)...)
 	return c.last
 }
 
 // closed gives the ports of those that policies close for what reaches them, by ifindex.
-func (r *Ruling) closed(desires []*Endpoint) map[int]bool {
+func (r *Ruling) closed(endpoints []*Endpoint) map[int]bool {
 	out := map[int]bool{}
-	for i := range desires {
-		if e := desires[i]; e.Port != nil && e.Unmanaged == "" && r.States[e.Key].Isolated(netpolicy.Ingress) {
+	for i := range endpoints {
+		if e := endpoints[i]; e.Port != nil && e.Unmanaged == "" && r.States[e.Key].Isolated(netpolicy.Ingress) {
 			out[e.Port.Index] = true
 		}
 	}
@@ -123,9 +123,9 @@ func (r *Ruling) Any() bool {
 // homes gives the bridges of the containers that are netguard's: of the addresses that
 // Docker gave them, of their link-local ones, and of their extra ones that are of the
 // same network. It is pure.
-func homes(desires []*Endpoint) []iptables.Home {
+func homes(endpoints []*Endpoint) []iptables.Home {
 	var out []iptables.Home
-	for _, e := range desires {
+	for _, e := range endpoints {
 		if e.Unmanaged != "" || e.Network.Bridge == "" {
 			continue
 		}
@@ -138,13 +138,13 @@ func homes(desires []*Endpoint) []iptables.Home {
 
 // everywhere has all bridges of a container filtered if policies hold it on one of its
 // networks: it takes what is for any of its addresses by all of them.
-func (r *Ruling) everywhere(desires []*Endpoint) {
+func (r *Ruling) everywhere(endpoints []*Endpoint) {
 	held := map[string]bool{}
 	for i, s := range r.Rules.States {
-		held[desires[i].Container.ID] = held[desires[i].Container.ID] || s.Isolated(netpolicy.Ingress) && desires[i].Unmanaged == ""
+		held[endpoints[i].Container.ID] = held[endpoints[i].Container.ID] || s.Isolated(netpolicy.Ingress) && endpoints[i].Unmanaged == ""
 	}
-	for i := range desires {
-		if e := desires[i]; held[e.Container.ID] && e.Unmanaged == "" && e.Network.Bridge != "" {
+	for i := range endpoints {
+		if e := endpoints[i]; held[e.Container.ID] && e.Unmanaged == "" && e.Network.Bridge != "" {
 			r.Within[e.Key], r.Bridges[e.Network.Bridge] = true, true
 		}
 	}

@@ -45,10 +45,10 @@ func (s Site) port(p link.Port) (guard.Port, bool) {
 
 // GuardPorts gives the ports of the managed bridges: those of endpoints as they are
 // declared, admitted where ask says so, and all others quarantined.
-func GuardPorts(desires []*Endpoint, here Site, ask func(*Endpoint) Verdict) []guard.Port {
-	byPort := make(map[int]*Endpoint, len(desires))
-	for i := range desires {
-		if d := desires[i]; d.Port != nil {
+func GuardPorts(endpoints []*Endpoint, here Site, ask func(*Endpoint) Verdict) []guard.Port {
+	byPort := make(map[int]*Endpoint, len(endpoints))
+	for i := range endpoints {
+		if d := endpoints[i]; d.Port != nil {
 			byPort[d.Port.Index] = d
 		}
 	}
@@ -88,10 +88,10 @@ func GuardPorts(desires []*Endpoint, here Site, ask func(*Endpoint) Verdict) []g
 
 // Unmanaged are the addresses of containers on networks that are not managed, so
 // that no label takes them.
-func Unmanaged(desires []*Endpoint) []netip.Addr {
+func Unmanaged(endpoints []*Endpoint) []netip.Addr {
 	var out []netip.Addr
-	for i := range desires {
-		if d := desires[i]; d.Unmanaged != "" {
+	for i := range endpoints {
+		if d := endpoints[i]; d.Unmanaged != "" {
 			for _, a := range []netip.Addr{d.Attachment.IPv4, d.Attachment.IPv6} {
 				if a.IsValid() {
 					out = append(out, a)

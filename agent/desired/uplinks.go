@@ -130,13 +130,13 @@ const Patience = 5 * time.Second
 // UnknownPorts are the ports of managed bridges that are nobody's, for longer than it
 // takes a container to start. While Docker cannot be read nothing is said of any: nobody
 // can be asked whose they are.
-func (s Site) UnknownPorts(desires []*Endpoint, o observe.Snapshot, now time.Time) []link.Port {
+func (s Site) UnknownPorts(endpoints []*Endpoint, o observe.Snapshot, now time.Time) []link.Port {
 	if o.Err != nil {
 		return nil
 	}
 	known := map[int]bool{}
-	for i := range desires {
-		if p := desires[i].Port; p != nil {
+	for i := range endpoints {
+		if p := endpoints[i].Port; p != nil {
 			known[p.Index] = true
 		}
 	}

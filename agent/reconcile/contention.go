@@ -26,17 +26,17 @@ const (
 	contentionOver = 5 * time.Second
 	// fightPass is the time between two passes while any contention lasts.
 	contentionPause = 50 * time.Millisecond
-	// maxStrikes bounds what is remembered of what was changed.
-	maxStrikes = 256
+	// maxStreaks bounds what is remembered of what was changed.
+	maxStreaks = 256
 )
 
 // contention recognises that another program changes the same thing again and again,
 // and says how soon to look at it: a host must not spend its time on two programs
 // that undo each other's work. It never says not to. The zero value is ready.
 type contention struct {
-	strikes map[string]strike
+	streaks map[string]streak
 
-	what  string    // that is fought about; "" where there is no contention
+	what  string    // it is about; "" where there is no contention
 	thing string    // what of it
 	by    []string  // who, where the kernel tells
 	begun time.Time // of the first change
@@ -45,16 +45,16 @@ type contention struct {
 	wait  time.Duration
 }
 
-// strike is how often in a row, and since when, one thing was changed.
-type strike struct {
+// streak is how often in a row, and since when, one thing was changed.
+type streak struct {
 	n           int
 	runs, fast  int // of tools; those that came fast
 	first, last time.Time
 	run         time.Time // when the last run was first noticed
 }
 
-// fought tells whether that is contention.
-func (s strike) fought() bool { return s.fast >= fastAfter || s.runs >= slowAfter }
+// contends tells whether that is contention.
+func (s streak) contends() bool { return s.fast >= fastAfter || s.runs >= slowAfter }
 
 // on tells whether there is contention.
 func (f *contention) on() bool { return f.what != "" }
@@ -88,18 +88,18 @@ func (f *contention) next(now, limit time.Time) time.Time {
 // drifted notes that things were found changed, and are put back now. It logs the
 // begin of a contention, and tells whether there is one: then nothing else need be logged.
 func (f *contention) drifted(log *slog.Logger, what string, now time.Time, things, by []string) bool {
-	for thing, s := range f.strikes {
+	for thing, s := range f.streaks {
 		if now.Sub(s.last) > slowPace {
-			delete(f.strikes, thing)
+			delete(f.streaks, thing)
 		}
 	}
-	if f.strikes == nil {
-		f.strikes = map[string]strike{}
+	if f.streaks == nil {
+		f.streaks = map[string]streak{}
 	}
 	var most string
 	for _, thing := range things {
-		s, known := f.strikes[thing]
-		if !known && len(f.strikes) >= maxStrikes {
+		s, known := f.streaks[thing]
+		if !known && len(f.streaks) >= maxStreaks {
 			continue
 		}
 		if s.n == 0 {
@@ -112,8 +112,8 @@ func (f *contention) drifted(log *slog.Logger, what string, now time.Time, thing
 			s.runs, s.fast, s.run = s.runs+1, s.fast+1, now
 		}
 		s.n, s.last = s.n+1, now
-		f.strikes[thing] = s
-		if s.n > f.strikes[most].n || most == "" {
+		f.streaks[thing] = s
+		if s.n > f.streaks[most].n || most == "" {
 			most = thing
 		}
 	}
@@ -122,8 +122,8 @@ func (f *contention) drifted(log *slog.Logger, what string, now time.Time, thing
 		f.wait = min(2*f.wait, maxRest)
 		return true
 	}
-	s := f.strikes[most]
-	if !s.fought() {
+	s := f.streaks[most]
+	if !s.contends() {
 		return false
 	}
 	f.what, f.thing, f.by, f.begun, f.last, f.count, f.wait = what, most, by, s.first, now, s.n, minRest

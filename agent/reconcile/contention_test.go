@@ -83,8 +83,8 @@ func TestFight(t *testing.T) {
 		if r.on() {
 			t.Error(r.finding())
 		}
-		if len(r.strikes) > maxStrikes {
-			t.Errorf("%d things are remembered", len(r.strikes))
+		if len(r.streaks) > maxStreaks {
+			t.Errorf("%d things are remembered", len(r.streaks))
 		}
 	})
 	t.Run("one_run_of_a_tool_is_no_fight", func(t *testing.T) {
@@ -98,7 +98,7 @@ func TestFight(t *testing.T) {
 		}
 		r.attacked(time.Second, 10*time.Millisecond, "neighbour")
 		if !r.on() {
-			t.Errorf("changed for a second as fast as it goes, and no contention after %d times", r.strikes["neighbour"].n)
+			t.Errorf("changed for a second as fast as it goes, and no contention after %d times", r.streaks["neighbour"].n)
 		}
 	})
 	t.Run("a_fight_is_backed_off_from_and_never_given_up", func(t *testing.T) {

@@ -14,16 +14,16 @@ import (
 	"netguard/shaper"
 )
 
-// told is what was logged last: there is one line each time that it changes.
+// endpointLog logs what became of endpoints and bridges, one line each time that it changes.
 type endpointLog struct {
 	log     *slog.Logger
 	last    map[endpoint.Key]*logged
 	round   uint64
-	ground  []string // about ports of bridges
+	bridges []string // about ports of bridges
 	missing bool     // endpoints that Docker does not list
 }
 
-// tale is what was logged last about an endpoint.
+// logged is what was logged last about an endpoint.
 type logged struct {
 	of    *desired.Endpoint
 	text  string
@@ -33,11 +33,11 @@ type logged struct {
 // pass logs what a pass came to.
 func (t *endpointLog) pass(s *State) {
 	for _, f := range s.Bridges {
-		if !slices.Contains(t.ground, f) {
+		if !slices.Contains(t.bridges, f) {
 			t.log.Warn("ports of bridges", "finding", f)
 		}
 	}
-	t.ground = s.Bridges
+	t.bridges = s.Bridges
 	t.round++
 	for _, d := range s.Want.Endpoints {
 		was := t.last[d.Key]

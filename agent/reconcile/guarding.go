@@ -17,10 +17,10 @@ import (
 )
 
 const (
-	// guardEvery is how often the guard looks at what the kernel tells nobody of.
+	// guardEvery is how often the guard looks at what the kernel does not report.
 	GuardEvery = 10 * time.Second
-	// hintGather is how long what the kernel told of ports that are known waits for more: of
-	// each of its own changes netguard hears as well.
+	// hintGather is how long a report of the kernel about a known port waits for more. The
+	// kernel reports netguard's own changes too.
 	hintGather = 10 * time.Millisecond
 )
 
@@ -38,11 +38,11 @@ type guarding struct {
 	report    guard.Report
 	err       error
 	look      guard.Look // what may have changed since the last Apply
-	hints     pace.Pace  // of what the kernel told of
-	round     pace.Pace  // of what it tells nobody of
+	hints     pace.Pace  // for what the kernel reported
+	round     pace.Pace  // for what the kernel does not report
 	contest   contention
-	// policed says that policies have been about a container. It stays so: rules are
-	// not written anew for each that comes and goes.
+	// policed says that policies have selected a container since the start. It stays set, so
+	// that the table is not rewritten for each container that comes and goes.
 	policed bool
 }
 
@@ -52,7 +52,7 @@ func newGuarding(log *slog.Logger, plane GuardPlane, mode guard.Mode, now func()
 		round: pace.Pace{Every: GuardEvery, MinRetry: minFailing, MaxRetry: maxFailing, Clock: now}}
 }
 
-// hear notes what the kernel told of.
+// hear marks what the kernel reported for the next look.
 func (g *guarding) hear(h link.Hint) {
 	if h.Empty() {
 		return

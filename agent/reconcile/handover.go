@@ -22,9 +22,9 @@ type handover struct {
 // look compares with the look before. standing gives the ports that an earlier agent
 // admitted, and is asked at the first look only: a container that came while no agent
 // ran has had no connection of its own, so what there is was somebody else's.
-func (h *handover) look(desires []*desired.Endpoint, standing func() (map[int]bool, error)) error {
+func (h *handover) look(endpoints []*desired.Endpoint, standing func() (map[int]bool, error)) error {
 	owners := map[netip.Addr]string{}
-	for _, d := range desires {
+	for _, d := range endpoints {
 		if d.Unmanaged != "" {
 			continue
 		}
@@ -46,7 +46,7 @@ func (h *handover) look(desires []*desired.Endpoint, standing func() (map[int]bo
 		if err != nil {
 			return err
 		}
-		for _, d := range desires {
+		for _, d := range endpoints {
 			if stand == nil || d.Unmanaged != "" || d.Port != nil && stand[d.Port.Index] {
 				continue
 			}
@@ -74,13 +74,13 @@ func (h *handover) waits(d *desired.Endpoint) bool {
 }
 
 // urgent tells whether somebody waits.
-func (h *handover) urgent(desires []*desired.Endpoint) bool {
-	return len(h.old) > 0 && slices.ContainsFunc(desires, func(d *desired.Endpoint) bool { return d.Unmanaged == "" && h.waits(d) })
+func (h *handover) urgent(endpoints []*desired.Endpoint) bool {
+	return len(h.old) > 0 && slices.ContainsFunc(endpoints, func(d *desired.Endpoint) bool { return d.Unmanaged == "" && h.waits(d) })
 }
 
 // handOver ends what is left of addresses' former owners before the next are admitted: at
-// once where somebody waits for it. The owners are looked at where a desire is another one
-// than before.
+// once where somebody waits for it. The owners are looked at where an endpoint is
+// another one than before.
 func (l *Loop) handOver(ctx context.Context, want *desired.State) {
 	cutting := &l.policing.cutting
 	if want.Changed || l.handover.blind() {

@@ -50,8 +50,8 @@ func TestHandover(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := &handover{}
-			for _, desires := range c.looks {
-				if err := h.look(desires, c.standing); err != nil {
+			for _, endpoints := range c.looks {
+				if err := h.look(endpoints, c.standing); err != nil {
 					t.Fatal(err)
 				}
 			}

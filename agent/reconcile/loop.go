@@ -214,7 +214,8 @@ func (l *Loop) turn(ctx context.Context) {
 	}
 }
 
-// inputs takes what is known of Docker and of the kernel, and hands on what the kernel told.
+// inputs takes what is known of Docker and of the kernel. It passes on what the kernel
+// reported.
 func (l *Loop) inputs() desired.Inputs {
 	seen := l.observer.Current() // before the ports: they may only be newer
 	hint, view := l.Links.Take()

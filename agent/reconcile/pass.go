@@ -2,9 +2,9 @@
 //
 // One goroutine, the Loop, writes to the kernel, through a plane for each part of it. What
 // is wanted comes from package desired. Each plane is given all of it, and writes what
-// differs. When nothing else is wanted, a turn of the loop only looks at what is due: what
-// the kernel told of at once, and what it tells nobody of at the pace of agent/pace. The
-// order of all writing stands in one function, Loop.reconcile.
+// differs. Where nothing else is wanted than before, a turn of the loop only looks at what is
+// due. What the kernel reports is looked at at once; what it does not report, at the pace of
+// agent/pace. The order of all writing stands in one function, Loop.reconcile.
 package reconcile
 
 import (
@@ -62,13 +62,21 @@ func (l *Loop) reconcile(ctx context.Context, s *State) {
 	s.Policies = l.policing.state()
 	want.Narrow(l.policing.known)
 
-	// 3. Shaping.
+	// 3. Limits.
 	l.shaping.apply(want.Endpoints, want.Links.Ports, want.Seen.Old)
 
-	// 4. Admit those for whom all of that holds.
+	// 4. Admission of those for whom all of that holds.
+	l.admitAll(want, s.Policies)
+
+	// Last what takes long and nobody waits for.
+	l.look(ctx, want)
+}
+
+// admitAll has the guard let in whoever has all that it should have.
+func (l *Loop) admitAll(want *desired.State, p *PolicyState) {
 	var admitted []uint64
 	ports := desired.GuardPorts(want.Endpoints, want.Site, func(d *desired.Endpoint) desired.Verdict {
-		verdict := l.admit(d, s.Policies)
+		verdict := l.admit(d, p)
 		if verdict == desired.Admit {
 			admitted = append(admitted, d.Port.Seen)
 		}
@@ -78,9 +86,6 @@ func (l *Loop) reconcile(ctx context.Context, s *State) {
 	if l.guarding.err == nil {
 		l.remember(admitted, want.Links.Ports)
 	}
-
-	// Last what takes long and nobody waits for.
-	l.look(ctx, want)
 }
 
 // admit tells whether all that an endpoint should have is in the kernel.

@@ -31,7 +31,7 @@ type ShapePlane interface {
 
 // GuardPlane guards ports of bridges, and admits them.
 type GuardPlane interface {
-	// Apply looks where told, brings the kernel to a wish, and says what it holds then.
+	// Apply reads what Look names, brings the kernel to the wish, and reports what it holds.
 	Apply(guard.Wish, guard.Look) (guard.Report, error)
 	// Earlier says what an earlier agent left.
 	Earlier() (guard.Earlier, error)

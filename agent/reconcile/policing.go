@@ -67,7 +67,8 @@ func newPolicing(log *slog.Logger, plane PolicyPlane, conns Connections, now fun
 		cutting: newCutting(log, conns, now)}
 }
 
-// want has a ruling written. A new one is not held up by whatever failed before it.
+// want sets the ruling that is to be written. A new one is tried at once, whatever failed
+// before.
 func (p *policing) want(r *desired.Ruling, there networks) {
 	p.networks = there
 	if p.ruling != r {
@@ -88,8 +89,8 @@ func (p *policing) apply(ctx context.Context) {
 	}
 }
 
-// keep does what no container waits for: it looks at the kernel, and goes over connections.
-// It tells whether there is something to be done, or told, at once.
+// keep looks at the kernel and at connections, which no container waits for. It tells
+// whether a pass has to follow at once.
 func (p *policing) keep(ctx context.Context, left *handover, host host) bool {
 	ctx, cancel := context.WithTimeout(ctx, policeTimeout)
 	defer cancel()

@@ -99,7 +99,7 @@ func (p *PolicyState) uncovered(key endpoint.Key) bool {
 	return p.Ruling.Governs(key) && !p.covered[key.Network]
 }
 
-// names puts programs into words for a log.
+// names lists programs for a log.
 func names(by []string) string {
 	if len(by) == 0 {
 		return "the kernel does not say"

@@ -85,7 +85,7 @@ func (s *shaping) next() time.Time {
 	return pace.Soonest(s.look.Next(), s.round.Next())
 }
 
-// hear notes what the kernel told of.
+// hear marks what the kernel reported for the next look.
 func (s *shaping) hear(h link.Hint) {
 	if !h.Full && len(h.Links) == 0 {
 		return
@@ -143,10 +143,10 @@ func (s *shaping) record(p *link.Port) *shaped {
 
 // apply writes what changed, and compares with the kernel what is due. Ports up to old may
 // have something from before.
-func (s *shaping) apply(desires []*desired.Endpoint, ports []link.Port, old uint64) {
+func (s *shaping) apply(endpoints []*desired.Endpoint, ports []link.Port, old uint64) {
 	s.begun = true
-	wanted := make(map[uint64]*desired.Endpoint, len(desires))
-	for _, d := range desires {
+	wanted := make(map[uint64]*desired.Endpoint, len(endpoints))
+	for _, d := range endpoints {
 		if d.Port == nil || d.Unmanaged != "" {
 			continue
 		}

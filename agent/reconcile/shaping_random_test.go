@@ -30,8 +30,8 @@ func TestShapingAnyWay(t *testing.T) {
 			case what == 3:
 				h.leave(i)
 			case what == 4: // other labels or another configuration
-				h.desires = slices.Clone(h.desires)
-				h.desires[i] = h.wish(h.ports[i], any(), any())
+				h.endpoints = slices.Clone(h.endpoints)
+				h.endpoints[i] = h.wish(h.ports[i], any(), any())
 			case what == 5:
 				h.k.SetRoot(h.ports[i].Index, "", 0)
 				h.tell(h.ports[i].Index)
@@ -51,7 +51,7 @@ func TestShapingAnyWay(t *testing.T) {
 				}
 			case what == 8:
 				h.start()
-				h.s.apply(h.desires, h.ports, h.seen)
+				h.s.apply(h.endpoints, h.ports, h.seen)
 			default:
 				h.s.hear(link.Hint{Full: true})
 			}

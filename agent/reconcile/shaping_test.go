@@ -16,13 +16,13 @@ import (
 
 // shop is a host in virtual time whose kernel is not there.
 type shop struct {
-	t       *testing.T
-	k       *tctest.Kernel
-	s       *shaping
-	now     time.Time
-	desires []*desired.Endpoint
-	ports   []link.Port
-	seen    uint64
+	t         *testing.T
+	k         *tctest.Kernel
+	s         *shaping
+	now       time.Time
+	endpoints []*desired.Endpoint
+	ports     []link.Port
+	seen      uint64
 }
 
 func newShop(t *testing.T) *shop {
@@ -41,7 +41,7 @@ func (h *shop) come(ingress, egress shaper.Rate) int {
 	h.seen++
 	p := link.Port{Index: h.k.Add("veth"), Name: "veth", Seen: h.seen, MTU: 1500}
 	h.ports = append(h.ports, p)
-	h.desires = append(h.desires, h.wish(p, ingress, egress))
+	h.endpoints = append(h.endpoints, h.wish(p, ingress, egress))
 	return p.Index
 }
 
@@ -70,7 +70,7 @@ func (h *shop) wish(p link.Port, ingress, egress shaper.Rate) *desired.Endpoint 
 func (h *shop) leave(i int) {
 	h.tell(h.ports[i].Index)
 	h.k.Remove(h.ports[i].Index)
-	h.ports, h.desires = slices.Delete(slices.Clone(h.ports), i, i+1), slices.Delete(slices.Clone(h.desires), i, i+1)
+	h.ports, h.endpoints = slices.Delete(slices.Clone(h.ports), i, i+1), slices.Delete(slices.Clone(h.endpoints), i, i+1)
 }
 
 func (h *shop) tell(links ...int) {
@@ -81,7 +81,7 @@ func (h *shop) tell(links ...int) {
 	h.s.hear(hint)
 }
 
-func (h *shop) pass() { h.s.apply(h.desires, h.ports, 0) }
+func (h *shop) pass() { h.s.apply(h.endpoints, h.ports, 0) }
 
 // wait lets time pass, with a pass whenever there is something to do.
 func (h *shop) wait(d time.Duration) {
@@ -103,7 +103,7 @@ func (h *shop) wait(d time.Duration) {
 func (h *shop) check() {
 	h.t.Helper()
 	led := 0
-	for _, d := range h.desires {
+	for _, d := range h.endpoints {
 		have, err := h.k.Read([]int{d.Port.Index})
 		if err != nil {
 			h.t.Fatal(err)
@@ -152,8 +152,8 @@ func TestShaping(t *testing.T) {
 		h.wait(soon)
 		r, w := h.k.Reads, h.k.Writes
 		h.start()
-		h.s.apply(h.desires, h.ports, h.seen) // all ports are older than the agent
-		h.s.apply(h.desires, h.ports, h.seen)
+		h.s.apply(h.endpoints, h.ports, h.seen) // all ports are older than the agent
+		h.s.apply(h.endpoints, h.ports, h.seen)
 		if h.k.Reads-r != 300 || h.k.Writes != w {
 			t.Errorf("%d ports read and %d steps", h.k.Reads-r, h.k.Writes-w)
 		}
@@ -226,7 +226,7 @@ func TestShaping(t *testing.T) {
 			return nil
 		}
 		h.wait(5 * time.Second)
-		if len(h.s.contests()) != 1 || h.s.inForce(h.desires[0]) {
+		if len(h.s.contests()) != 1 || h.s.inForce(h.endpoints[0]) {
 			t.Errorf("%d fights, its fault is %v", len(h.s.contests()), h.s.fault(h.seen))
 		}
 		h.k.Fail = nil
@@ -245,8 +245,8 @@ func TestShaping(t *testing.T) {
 		h.wait(time.Second)
 		h.come(20, 10) // and holds up nobody
 		h.wait(10 * time.Second)
-		if !h.s.inForce(h.desires[0]) || h.k.IFBs() != 2 {
-			t.Errorf("in force: %t; %d IFBs", h.s.inForce(h.desires[0]), h.k.IFBs())
+		if !h.s.inForce(h.endpoints[0]) || h.k.IFBs() != 2 {
+			t.Errorf("in force: %t; %d IFBs", h.s.inForce(h.endpoints[0]), h.k.IFBs())
 		}
 		h.k.Keeps = nil
 		h.wait(maxFailing)
@@ -262,7 +262,7 @@ func TestShaping(t *testing.T) {
 			return nil
 		}
 		h.wait(10 * time.Second)
-		if h.s.fault(1) == nil || h.s.fault(2) != nil || h.s.inForce(h.desires[0]) || !h.s.inForce(h.desires[1]) {
+		if h.s.fault(1) == nil || h.s.fault(2) != nil || h.s.inForce(h.endpoints[0]) || !h.s.inForce(h.endpoints[1]) {
 			t.Errorf("faults: of the bad one (%d) %v, of the good one (%d) %v", bad, h.s.fault(1), good, h.s.fault(2))
 		}
 		h.k.Fail = nil

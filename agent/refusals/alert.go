@@ -90,7 +90,7 @@ type alerts struct {
 	base map[int]guard.Violations
 }
 
-// alerting is what was told of one port.
+// alerting is what was published and logged about one port.
 type alerting struct {
 	told, logged guard.Violations // the counts then
 	at           time.Time        // of the last line
@@ -108,7 +108,7 @@ func (a *alerts) Look(now time.Time, s *reconcile.State) {
 }
 
 // pass looks at the counters when it is time.
-func (a *alerts) pass(now time.Time, desires []*desired.Endpoint, unadmitted func() []lasting) {
+func (a *alerts) pass(now time.Time, endpoints []*desired.Endpoint, unadmitted func() []lasting) {
 	if now.Before(a.next) {
 		return
 	}
@@ -127,7 +127,7 @@ func (a *alerts) pass(now time.Time, desires []*desired.Endpoint, unadmitted fun
 	for key := range taken {
 		claimed[key.port] = true
 	}
-	for _, d := range desires {
+	for _, d := range endpoints {
 		if d.Port == nil {
 			continue
 		}

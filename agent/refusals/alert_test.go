@@ -21,13 +21,13 @@ import (
 
 // scene is alerts whose counters, clock and samples the test decides.
 type scene struct {
-	t       *testing.T
-	alerts  *alerts
-	counts  map[int]guard.Violations
-	err     error
-	now     time.Time
-	log     bytes.Buffer
-	desires []*desired.Endpoint
+	t         *testing.T
+	alerts    *alerts
+	counts    map[int]guard.Violations
+	err       error
+	now       time.Time
+	log       bytes.Buffer
+	endpoints []*desired.Endpoint
 	// unadmitted are ports that are not admitted.
 	unadmitted []lasting
 	watch      control.EventStream
@@ -39,10 +39,10 @@ func newScene(t *testing.T) *scene {
 	s.alerts = &alerts{log: slog.New(slog.NewTextHandler(&s.log, nil)), hub: hub, claims: &claims{}, samples: true, base: map[int]guard.Violations{},
 		count: func() (map[int]guard.Violations, error) { return s.counts, s.err }}
 	for i, name := range []string{"web", "db"} {
-		s.desires = append(s.desires, &desired.Endpoint{Endpoint: endpoint.Endpoint{Container: docker.Container{Name: name, ID: "id-" + name},
+		s.endpoints = append(s.endpoints, &desired.Endpoint{Endpoint: endpoint.Endpoint{Container: docker.Container{Name: name, ID: "id-" + name},
 			Network: docker.Network{Name: "front"}, Port: &link.Port{Index: 10 + i, Name: "veth-" + name}}})
 	}
-	s.desires = append(s.desires, &desired.Endpoint{Endpoint: endpoint.Endpoint{Container: docker.Container{Name: "no-port"}}})
+	s.endpoints = append(s.endpoints, &desired.Endpoint{Endpoint: endpoint.Endpoint{Container: docker.Container{Name: "no-port"}}})
 	s.watch = hub.Subscribe(nil)
 	t.Cleanup(s.watch.Close)
 	return s
@@ -52,7 +52,7 @@ func newScene(t *testing.T) *scene {
 func (s *scene) pass(d time.Duration) []string {
 	s.now = s.now.Add(d)
 	s.log.Reset()
-	s.alerts.pass(s.now, s.desires, func() []lasting { return s.unadmitted })
+	s.alerts.pass(s.now, s.endpoints, func() []lasting { return s.unadmitted })
 	return strings.Split(strings.TrimSuffix(s.log.String(), "\n"), "\n")[:strings.Count(s.log.String(), "\n")]
 }
 
@@ -198,7 +198,7 @@ func TestAlerts(t *testing.T) {
 			t.Errorf("%q", lines)
 		}
 		is(t, "events", s.events(), "web veth-web mac 100  ", "web veth-web mac 2  ")
-		s.desires = nil
+		s.endpoints = nil
 		s.pass(countEvery)
 		if len(s.alerts.ports) > 0 {
 			t.Errorf("%v", s.alerts.ports)

@@ -49,13 +49,13 @@ deny: [{egress: {to: [{cidr: 169.254.169.254/32}]}}]
 	}
 	ports := map[string][]docker.Published{"db": {{HostPort: 15432, ContainerPort: 5432, Proto: "tcp"}, {HostPort: 5353, ContainerPort: 5432, Proto: "udp"},
 		{HostPort: 15432, HostIP: outside, ContainerPort: 5432, Proto: "tcp"}}}
-	var desires []*desired.Endpoint
+	var endpoints []*desired.Endpoint
 	for name, a := range map[string]netip.Addr{"web": webAddr, "db": dbAddr} {
-		desires = append(desires, &desired.Endpoint{Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: "id-" + name, Network: "n"},
+		endpoints = append(endpoints, &desired.Endpoint{Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: "id-" + name, Network: "n"},
 			Container: docker.Container{Name: name, ID: "id-" + name, Ports: ports[name]}, Network: docker.Network{Name: "front"},
 			Attachment: docker.Attachment{IPv4: a}, Port: &link.Port{Name: "veth-" + name}}})
 	}
-	s := &reconcile.State{Want: &desired.State{Endpoints: desires}, Policies: &reconcile.PolicyState{Ruling: desired.Rule(&catalog, desires)}}
+	s := &reconcile.State{Want: &desired.State{Endpoints: endpoints}, Policies: &reconcile.PolicyState{Ruling: desired.Rule(&catalog, endpoints)}}
 	hub := &events.Hub{}
 	watch := hub.Subscribe(nil)
 	t.Cleanup(watch.Close)

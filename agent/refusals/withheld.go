@@ -34,7 +34,7 @@ func lastingIn(s *reconcile.State, now time.Time) []lasting {
 	return out
 }
 
-// withholding is what was told of the frames of one port that is not admitted.
+// withholding is what was published and logged about one port that is not admitted.
 type withholding struct {
 	told, logged guard.Violations
 	at           time.Time // of the last line
