@@ -27,7 +27,7 @@ func AgentFlags(flags ...string) AgentOption {
 	return func(a *Agent) { a.flags = append(a.flags, flags...) }
 }
 
-// Through runs the agent by a program that starts another, such as setpriv.
+// Through starts the agent by another program, such as setpriv.
 func Through(command ...string) AgentOption {
 	return func(a *Agent) { a.through = command }
 }
@@ -127,7 +127,7 @@ func (a *Agent) RemovePolicy(file string) {
 	a.e.must(os.Remove(filepath.Join(a.PolicyDir, file)), "remove policy")
 }
 
-// replaceFile writes a file as a careful editor does: nobody sees half of it.
+// replaceFile writes a file as a careful editor does: no reader sees half of it.
 func replaceFile(path, text string) error {
 	temporary := filepath.Join(filepath.Dir(path), "."+filepath.Base(path)+".new")
 	if err := os.WriteFile(temporary, []byte(text), 0o644); err != nil {

@@ -18,7 +18,7 @@ PERFMON BPF CHECKPOINT_RESTORE`)
 
 var boundingSet = regexp.MustCompile(`(?m)^CapBnd:\s*([0-9a-f]+)$`)
 
-// missingCapabilities names those that this process cannot hand on.
+// missingCapabilities names the capabilities that this process cannot pass to a child.
 func missingCapabilities() ([]string, error) {
 	raw, err := os.ReadFile("/proc/self/status")
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 // ContainerOption changes how a container is made.
 type ContainerOption func(*wish)
 
-// wish is what a container shall be.
+// wish describes a container that is to be made.
 type wish struct {
 	config   container.Config
 	host     container.HostConfig
@@ -27,8 +27,7 @@ type attachment struct {
 }
 
 // On puts the container on a network, with these addresses if any. It may be
-// given several times; the first network is there before the container starts,
-// and so are the others.
+// given several times. The container is on all of these networks before it starts.
 func On(name string, addresses ...string) ContainerOption {
 	return func(w *wish) { w.networks = append(w.networks, attach(name, addresses)) }
 }
@@ -75,7 +74,7 @@ func OnHostNetwork() ContainerOption {
 	return func(w *wish) { w.host.NetworkMode = "host" }
 }
 
-// From chooses the image; [Probe] is the one without it.
+// From chooses the image. The default is [Probe].
 func From(image string) ContainerOption {
 	return func(w *wish) { w.config.Image = image }
 }
@@ -105,7 +104,7 @@ func Labels(labels map[string]string) ContainerOption {
 	}
 }
 
-// Service says what Docker Compose would: the container's project and service.
+// Service sets the labels that Docker Compose would set: project and service.
 func Service(project, service string) ContainerOption {
 	return Labels(map[string]string{
 		"com.docker.compose.project": project,
@@ -118,8 +117,8 @@ func Cap(names ...string) ContainerOption {
 	return func(w *wish) { w.host.CapAdd = append(w.host.CapAdd, names...) }
 }
 
-// Privileged gives the container everything. Before Docker 23 that fails on a
-// machine that has not all capabilities itself; there it gives those that are.
+// Privileged gives the container all rights. Before Docker 23 that fails on a machine
+// that lacks some capabilities. There the container gets those that the machine has.
 func Privileged() ContainerOption {
 	return func(w *wish) {
 		major, err := dockerdMajor()
@@ -163,7 +162,7 @@ func Publish(spec string) ContainerOption {
 	}
 }
 
-// Tuned changes what there is no other option for.
+// Tuned changes settings that have no option of their own.
 func Tuned(f func(*container.Config, *container.HostConfig)) ContainerOption {
 	return func(w *wish) { f(&w.config, &w.host) }
 }

@@ -23,8 +23,8 @@ type daemon struct {
 	ended chan struct{}
 }
 
-// dockerdBinary is the engine under test: NETGUARD_TEST_DOCKERD, or PATH's. One
-// that is named finds containerd, runc and docker-proxy in its directory first.
+// dockerdBinary is the engine under test: NETGUARD_TEST_DOCKERD, or the one in PATH. A
+// named engine finds containerd, runc and docker-proxy in its own directory first.
 func dockerdBinary() string {
 	if path := os.Getenv("NETGUARD_TEST_DOCKERD"); path != "" {
 		return path
@@ -57,7 +57,7 @@ func (e *Engine) daemonFlags() ([]string, error) {
 		"--pidfile", e.path("dockerd.pid"),
 		"--host", e.Host(),
 		"--cgroup-parent", "/" + e.record.Cgroup,
-		// systemd would put the containers where the record does not look.
+		// systemd would put the containers into cgroups that are not on record.
 		"--exec-opt", "native.cgroupdriver=cgroupfs",
 	}
 	if e.set.ipv6 {
@@ -121,10 +121,10 @@ func (e *Engine) startDaemon() error {
 	binary := dockerdBinary()
 	cmd := e.Command(context.Background(), binary, flags...)
 	cmd.Env = append(cmd.Env, n.env(),
-		// The engine runs itself several times for each container. A quarter of what each
-		// run costs is the collection of garbage while it starts.
+		// The engine runs itself several times for each container. Garbage collection at
+		// the start is a quarter of the cost of each run.
 		"GOGC=800",
-		// It would tell the machine's firewalld about the bridges in here.
+		// Without this, dockerd would report these bridges to the machine's firewalld.
 		"DBUS_SYSTEM_BUS_ADDRESS=unix:path="+e.path("no-dbus"))
 	if dir := filepath.Dir(binary); dir != "." {
 		cmd.Env = append(cmd.Env, "PATH="+strings.Join(append(e.binDirs(), dir, os.Getenv("PATH")), ":"))
@@ -174,9 +174,9 @@ func (e *Engine) KillDaemon() {
 	e.must(e.forgetContainerd(), "end containerd of %s", e.name)
 }
 
-// forgetContainerd waits for the end of the containerd of a dockerd that was
-// killed; it dies with it. Where the machine's init is slow to collect it, the
-// next dockerd would take the zombie for a living one, and wait for it in vain.
+// forgetContainerd waits until the containerd of a killed dockerd is gone; it dies
+// with dockerd. If the machine's init collects it late, the next dockerd would take
+// the zombie for a living containerd, and wait for it in vain.
 func (e *engine) forgetContainerd() error {
 	file := e.path("exec", "containerd", "containerd.pid")
 	raw, err := os.ReadFile(file)
@@ -228,8 +228,8 @@ func (e *Engine) DaemonLog() string {
 	return string(raw)
 }
 
-// logTail returns the last lines of dockerd's log, for a failure's message,
-// without the many that tell nothing.
+// logTail returns the last lines of dockerd's log for a failure's message, without
+// the many lines that say nothing useful.
 func (e *engine) logTail(lines int) string {
 	raw, err := os.ReadFile(e.path("dockerd.log"))
 	if err != nil {

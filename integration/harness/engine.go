@@ -16,13 +16,13 @@ import (
 // programs in the host's network namespace.
 type Engine struct {
 	Netns
-	// Client speaks to the engine, for what the harness has no words for.
+	// Client speaks to the engine, for requests that the harness has no method for.
 	Client *client.Client
 	// Outside is a host beyond the engine's uplink; see [WithOutside].
 	Outside *Outside
 
 	*engine
-	scoped bool // containers and networks go when tb's test ends
+	scoped bool // containers and networks are removed when tb's test ends
 }
 
 // engine is what all handles of one engine share.
@@ -83,7 +83,7 @@ func Start(tb TB, options ...Option) *Engine {
 	return handle
 }
 
-// build makes what the engine stands on.
+// build makes what the engine runs on.
 func (e *Engine) build(tb TB) error {
 	for _, dir := range []string{"bin", "state"} {
 		if err := os.MkdirAll(e.path(dir), 0o755); err != nil {
@@ -113,8 +113,8 @@ func (e *Engine) build(tb TB) error {
 	return nil
 }
 
-// For returns the same engine for a subtest: failures are the subtest's, and
-// containers and networks that it makes go when it ends.
+// For returns the same engine for a subtest: it reports failures to the subtest, and
+// removes the subtest's containers and networks when the subtest ends.
 func (e *Engine) For(tb TB) *Engine {
 	scoped := *e
 	scoped.tb, scoped.scoped = tb, true

@@ -13,7 +13,7 @@ import (
 )
 
 // Exec runs a program of the image inside the container, as docker exec does,
-// to its end. [Container.Inside] is quicker where only the network matters.
+// to its end. [Container.Inside] is faster if only the network matters.
 func (c *Container) Exec(command ...string) Result {
 	c.e.tb.Helper()
 	ctx, cancel := context.WithTimeout(life(c.e.tb), longest)
@@ -88,7 +88,7 @@ func (c *Container) AwaitLog(text string) string {
 }
 
 // Inside returns the container's network namespace: this machine's programs run
-// in it, with all rights there. It holds until the container stops.
+// in it, with all rights there. It is valid until the container stops.
 func (c *Container) Inside() Netns {
 	c.e.tb.Helper()
 	n := c.e.Netns

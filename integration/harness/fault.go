@@ -1,7 +1,7 @@
 package harness
 
-// FaultyBinary builds netguard with the hooks of internal/fault, by which an
-// agent fails or ends at a write to the kernel that its environment names.
+// FaultyBinary builds netguard with the hooks of internal/fault. With them, an agent
+// fails or ends at the write to the kernel that its environment names.
 func (e *Engine) FaultyBinary() string {
 	e.tb.Helper()
 	binary, err := e.session.build("netguard/cmd/netguard", "faultinject")

@@ -17,8 +17,8 @@ func (n Netns) SendFrame(iface string, frame []byte, count int) {
 	}
 }
 
-// FloodFrames sends a frame from ever new source MACs for a time, and returns
-// how many the kernel took.
+// FloodFrames sends a frame for a time, each time from a new source MAC. It returns
+// how many frames the kernel accepted.
 func (n Netns) FloodFrames(iface string, frame []byte, duration time.Duration) int {
 	n.tb.Helper()
 	var sent struct{ Sent int }
@@ -29,15 +29,14 @@ func (n Netns) FloodFrames(iface string, frame []byte, duration time.Duration) i
 	return sent.Sent
 }
 
-// Hearing is an interface whose incoming frames are taken down.
+// Hearing records the incoming frames of an interface.
 type Hearing struct {
 	process *Process
 }
 
-// Hear takes down the frames that come into the namespace by an interface, in
-// promiscuous mode, and that pass the filter: "any", or conditions that all must
-// be true, such as "ethertype=0806,src=02:42:0a:07:00:02,contains=c0000201". It
-// returns when it hears.
+// Hear records the frames that enter the namespace by an interface, in promiscuous
+// mode, and pass the filter: "any", or conditions that must all be true, such as
+// "ethertype=0806,src=02:42:0a:07:00:02,contains=c0000201". It returns when it listens.
 func (n Netns) Hear(iface, filter string) *Hearing {
 	n.tb.Helper()
 	p := n.SpawnProbe("frame", "listen", iface, filter, longest.String())
@@ -52,8 +51,8 @@ func (h *Hearing) Await() []byte {
 	return frames[0]
 }
 
-// Stop ends the hearing and returns all frames that were heard. What was sent
-// before can still be on its way if it was not waited for.
+// Stop ends the recording and returns all recorded frames. A frame that was sent
+// before may still be on its way, unless the test waited for it.
 func (h *Hearing) Stop() [][]byte {
 	h.process.tb.Helper()
 	return h.decode(h.process.Stop().Stdout)

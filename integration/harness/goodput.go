@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// Goodput measures with iperf3 what one host gets through to another: the
-// client is in From and sends to the server in To. The zero values of the rest
-// mean TCP for three seconds.
+// Goodput measures with iperf3 how much one host can send to another. The client is
+// in From and sends to the server in To. If the other fields are zero, it sends TCP
+// for three seconds.
 type Goodput struct {
 	From, To Netns
 	Address  netip.Addr // To's
@@ -55,7 +55,7 @@ type Load struct {
 	server, client *Process
 }
 
-// ports makes measurements that run at once choose different ones.
+// ports gives different ports to measurements that run at the same time.
 var ports atomic.Uint32
 
 // Measure runs the measurement to its end.
@@ -64,7 +64,7 @@ func (g Goodput) Measure() Flow {
 	return g.Start().Wait()
 }
 
-// Start starts the measurement, to measure something else under its load.
+// Start starts the measurement. The caller can measure something else under its load.
 func (g Goodput) Start() *Load {
 	g.From.tb.Helper()
 	if g.Port == 0 {
@@ -109,8 +109,8 @@ func (l *Load) Wait() Flow {
 	return f
 }
 
-// UnshapedRate measures what the machine gets through between two containers of
-// a network that have no limit: the measure for those that have one.
+// UnshapedRate measures the rate between two containers of a network without limits.
+// Tests compare limited containers with it.
 func (e *Engine) UnshapedRate(networkName string) Flow {
 	e.tb.Helper()
 	id := ports.Add(1)

@@ -49,7 +49,7 @@ func (e *Engine) importImage(name string) error {
 			return err
 		}
 	default:
-		return nil // one that the test has imported or committed itself
+		return nil // the test imported or committed it itself
 	}
 	return e.importFiles(name, files)
 }

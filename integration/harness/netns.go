@@ -24,8 +24,8 @@ type Netns struct {
 
 const netnsDir = "/run/netns"
 
-// createNetns makes a namespace that has a name, with its loopback up. It does
-// what `ip netns add` does, without turning /run/netns into a mount that stays.
+// createNetns makes a named namespace with its loopback up. It does what `ip netns
+// add` does, but does not turn /run/netns into a permanent mount.
 func createNetns(name string) error {
 	path := filepath.Join(netnsDir, name)
 	if err := createFile(path); err != nil {
@@ -51,7 +51,7 @@ func createFile(path string) error {
 		if err == nil {
 			return file.Close()
 		}
-		// The last engine of another run may take the directory away just now.
+		// The last engine of another run may be removing the directory at this moment.
 		if !errors.Is(err, fs.ErrNotExist) || try == 10 {
 			return err
 		}

@@ -36,7 +36,7 @@ func NoICC() NetworkOption {
 	return DriverOption("com.docker.network.bridge.enable_icc", "false")
 }
 
-// Internal makes a network that has no way out.
+// Internal makes a network without a route to the outside.
 func Internal() NetworkOption {
 	return func(o *network.CreateOptions) { o.Internal = true }
 }
@@ -92,7 +92,7 @@ func (e *Engine) Network(name string, options ...NetworkOption) *Network {
 	return e.ExistingNetwork(made.ID)
 }
 
-// DefaultBridge returns the network that a container is on that names none.
+// DefaultBridge returns the network of containers that name no network.
 func (e *Engine) DefaultBridge() *Network {
 	e.tb.Helper()
 	return e.ExistingNetwork("bridge")

@@ -95,7 +95,7 @@ func addAddr(link netlink.Link, p netip.Prefix) error {
 	ipNet := &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
 	addr := &netlink.Addr{IPNet: ipNet}
 	if p.Addr().Is6() {
-		// Usable at once: nobody else is there.
+		// No duplicate address detection: there is no other host.
 		addr.Flags = unix.IFA_F_NODAD
 	}
 	if err := netlink.AddrAdd(link, addr); err != nil && !errors.Is(err, unix.EEXIST) {

@@ -13,15 +13,15 @@ import (
 )
 
 const (
-	// patience is how long anything may take that a test waits for.
+	// patience is how long a test waits for an event.
 	patience = 30 * time.Second
-	// longest is how long a program may run that a test waits for.
+	// longest is how long a test waits for a program to end.
 	longest = 5 * time.Minute
 )
 
 func ownSession() *syscall.SysProcAttr { return &syscall.SysProcAttr{Setsid: true} }
 
-// Result is what a program that has ended left.
+// Result is the outcome of a program that has ended.
 type Result struct {
 	Command string
 	Stdout  string
@@ -127,7 +127,7 @@ func (p *Process) For(tb TB) *Process { return &Process{tb: tb, process: p.proce
 // that it is the program's.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Signal sends a signal; one to a process that has ended is lost.
+// Signal sends a signal. If the process has ended, nothing happens.
 func (p *Process) Signal(s os.Signal) {
 	p.tb.Helper()
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
@@ -177,11 +177,11 @@ func (p *Process) AwaitLine(text string) string {
 	ctx, cancel := limited(p.tb)
 	defer cancel()
 	for {
-		// Taken before looking: what is printed in between closes them.
+		// Taken before the output is read: text that is printed in between closes them.
 		more, moreErr := p.out.more(), p.errOut.more()
 		over := false
 		select {
-		case <-p.ended: // looked at before the output, which is then complete
+		case <-p.ended: // read before the output, which is then complete
 			over = true
 		default:
 		}

@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Proxy stands between the agent and dockerd, and spoils what dockerd answers as
-// a test wants it. Without a fault everything passes as it is.
+// Proxy stands between the agent and dockerd, and changes dockerd's answers as a test
+// tells it. Without a spoiler everything passes unchanged.
 type Proxy struct {
 	e      *Engine
 	socket string
@@ -28,7 +28,7 @@ type Proxy struct {
 	changed chan struct{} // closed at the next Spoil
 	mute    bool
 	streams map[*stream]struct{}
-	events  []string          // what the engine told last
+	events  []string          // the engine's latest events
 	told    int               // how many events there were
 	answers map[string]answer // the last one to each URL
 	asked   map[string]int    // by path, without version and IDs
@@ -40,9 +40,8 @@ type answer struct {
 	body   []byte
 }
 
-// Spoiler answers a request in dockerd's place, or calls pass to have dockerd
-// answer. The path has no version. Requests for events come to it once, when they
-// begin.
+// Spoiler answers a request in dockerd's place, or calls pass so that dockerd answers.
+// The path has no version. A request for events reaches it once, when it begins.
 type Spoiler func(w http.ResponseWriter, r *http.Request, path string, pass func())
 
 // keepEvents is how many events are kept for Flood.
@@ -85,7 +84,7 @@ func (p *Proxy) Close() {
 	p.to.CloseIdleConnections()
 }
 
-// Spoil has requests answered by s from now on; nil ends that.
+// Spoil lets s answer requests from now on; nil ends that.
 func (p *Proxy) Spoil(s Spoiler) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -94,8 +93,8 @@ func (p *Proxy) Spoil(s Spoiler) {
 	p.changed = make(chan struct{})
 }
 
-// Hang has requests wait for whose paths about is true, until Spoil is called
-// again, as those to a dockerd that stands still.
+// Hang lets the requests wait for whose paths about returns true, until Spoil is called
+// again. So dockerd seems to hang.
 func (p *Proxy) Hang(about func(path string) bool) {
 	p.Spoil(nil)
 	p.mu.Lock()
@@ -114,15 +113,15 @@ func (p *Proxy) Hang(about func(path string) bool) {
 	}
 }
 
-// Mute loses the engine's events silently, on connections that stay open, until
-// it is called with false.
+// Mute drops the engine's events on connections that stay open, until it is called
+// with false.
 func (p *Proxy) Mute(yes bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.mute = yes
 }
 
-// Asked returns how many requests there were for a path that begins so.
+// Asked returns how many requests had a path with this beginning.
 func (p *Proxy) Asked(prefix string) int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -150,21 +149,21 @@ func (p *Proxy) Cut(part string) {
 	}
 }
 
-// Events returns what the engine told last, a line each.
+// Events returns the engine's latest events, a line each.
 func (p *Proxy) Events() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]string(nil), p.events...)
 }
 
-// Told returns how many events the engine told those who watched.
+// Told returns how many events the engine sent to its subscribers.
 func (p *Proxy) Told() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.told
 }
 
-// Flood tells all who watch these lines, as fast as they read.
+// Flood sends these lines to all subscribers, as fast as they read.
 func (p *Proxy) Flood(lines []string) {
 	text := strings.Join(lines, "")
 	var all sync.WaitGroup
@@ -200,7 +199,7 @@ func (p *Proxy) serve(w http.ResponseWriter, r *http.Request) {
 	spoil(w, r, path, pass)
 }
 
-// ask has dockerd answer.
+// ask passes the request to dockerd.
 func (p *Proxy) ask(r *http.Request) (*http.Response, error) {
 	out := r.Clone(r.Context())
 	out.RequestURI, out.URL.Scheme, out.URL.Host = "", "http", "docker"
@@ -232,7 +231,7 @@ func (p *Proxy) pass(w http.ResponseWriter, r *http.Request, path string) {
 	_, _ = w.Write(body) // the agent may be gone
 }
 
-// stream is one watcher of events.
+// stream is one subscriber of events.
 type stream struct {
 	mu   sync.Mutex
 	w    http.ResponseWriter
@@ -292,7 +291,7 @@ func (p *Proxy) stream(w http.ResponseWriter, r *http.Request, body io.Reader) {
 	panic(http.ErrAbortHandler) // not the end of an answer, but of a connection
 }
 
-// String tells what the agent asked, for failure messages.
+// String lists what the agent asked, for failure messages.
 func (p *Proxy) String() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -26,7 +26,7 @@ func (t Times) String() string {
 // every interval, and sums up how long the answers took.
 func (n Netns) RoundTrips(address string, count int, interval time.Duration) Times {
 	n.tb.Helper()
-	// With a deep queue the last answers take seconds.
+	// With a long queue the last answers take seconds.
 	r := n.Probe("rtt", address, strconv.Itoa(count), interval.String(), "10s")
 	var t Times
 	if err := r.Into(&t); err != nil {

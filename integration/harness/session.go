@@ -24,15 +24,15 @@ type session struct {
 	owner  remains.Owner
 	record remains.Record
 	reaper int            // its process id
-	lease  io.WriteCloser // never written to: its end is the process's end
+	lease  io.WriteCloser // never written to: it closes when the process ends
 	serial atomic.Int64
 
 	mu     sync.Mutex
 	builds map[string]func() (string, error)
 }
 
-// theSession is made at the first use. A process cannot get back a reaper that
-// failed to start, so the error stays as well.
+// theSession is made at the first use. A reaper that failed to start cannot be
+// replaced, so the error stays as well.
 var theSession = sync.OnceValues(openSession)
 
 func openSession() (*session, error) {

@@ -13,7 +13,7 @@ func Failing(w http.ResponseWriter, _ *http.Request, _ string, _ func()) {
 	http.Error(w, "the engine is \x1b[31mnot well\x1b[0m", http.StatusInternalServerError)
 }
 
-// Slow has every answer wait.
+// Slow delays every answer.
 func Slow(d time.Duration) Spoiler {
 	return func(_ http.ResponseWriter, r *http.Request, _ string, pass func()) {
 		select {
@@ -24,7 +24,7 @@ func Slow(d time.Duration) Spoiler {
 	}
 }
 
-// Forgetful says of every container and every network that there is no such thing.
+// Forgetful answers that no container and no network exists.
 func Forgetful(w http.ResponseWriter, _ *http.Request, path string, pass func()) {
 	switch {
 	case path == "/containers/json":
@@ -36,7 +36,7 @@ func Forgetful(w http.ResponseWriter, _ *http.Request, path string, pass func())
 	}
 }
 
-// Saying answers requests for paths that begin so with this text.
+// Saying answers requests with this text if their paths have this beginning.
 func Saying(prefix, text string) Spoiler {
 	return func(w http.ResponseWriter, _ *http.Request, path string, pass func()) {
 		if !strings.HasPrefix(path, prefix) {
@@ -48,8 +48,8 @@ func Saying(prefix, text string) Spoiler {
 	}
 }
 
-// Endless answers requests for paths that begin so with a text, and then another
-// again and again.
+// Endless answers requests whose paths have this beginning: with a first text, and
+// then with a second text again and again.
 func Endless(prefix, first, then string) Spoiler {
 	block := bytes.Repeat([]byte(then), max(1, 64<<10/len(then)))
 	return func(w http.ResponseWriter, _ *http.Request, path string, pass func()) {
@@ -65,8 +65,8 @@ func Endless(prefix, first, then string) Spoiler {
 	}
 }
 
-// Stale answers requests for lists and networks with what they were answered last,
-// before Spoil was called; others pass.
+// Stale answers requests for lists and networks with the last answers from before
+// Spoil was called. Other requests pass.
 func (p *Proxy) Stale() Spoiler {
 	p.mu.Lock()
 	old := map[string]answer{}

@@ -21,7 +21,7 @@ func (a *Agent) Status() control.Status {
 func (a *Agent) status() (control.Status, error) {
 	a.e.tb.Helper()
 	r := a.CLI("status", "-o", "json")
-	if r.Code > 1 || r.Code < 0 { // 1: somebody is not as declared
+	if r.Code > 1 || r.Code < 0 { // 1: a container is not as declared
 		return control.Status{}, fmt.Errorf("ask for status: %s", r)
 	}
 	var s control.Status
@@ -31,9 +31,9 @@ func (a *Agent) status() (control.Status, error) {
 	return s, nil
 }
 
-// AwaitStatus asks for the status until it is as wanted, and returns it. What names the wish
-// in the failure's message. It asks at the socket, as the command line does: a process for
-// each question would cost more than the agent does.
+// AwaitStatus asks for the status until it is as wanted, and returns it. The failure's
+// message names what was wanted. It asks the socket directly: a process for each question
+// would cost more than the agent does.
 func (a *Agent) AwaitStatus(what string, wanted func(control.Status) bool) control.Status {
 	a.e.tb.Helper()
 	ctx, cancel := a.e.ctx()
@@ -44,7 +44,7 @@ func (a *Agent) AwaitStatus(what string, wanted func(control.Status) bool) contr
 		if err == nil && wanted(last) {
 			return last
 		}
-		// Nothing tells when the status changes.
+		// There is no event for a changed status.
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():

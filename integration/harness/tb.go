@@ -24,8 +24,8 @@ type TB interface {
 	Context() context.Context
 }
 
-// life returns the context that bounds what is done for a test. That of a test
-// has ended when its cleanups run; what they do has to be possible still.
+// life returns the context that bounds the work for a test. A test's own context has
+// ended when its cleanups run, but the cleanups must still work.
 func life(tb TB) context.Context {
 	ctx := tb.Context()
 	if p, ok := tb.(*program); ctx.Err() != nil && (!ok || p.cleaning.Load()) {
@@ -39,9 +39,9 @@ func limited(tb TB) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(life(tb), patience)
 }
 
-// Program runs f as a test runs, but for a program: what is logged goes to
-// standard error, an interrupt ends the context, and everything is cleaned up
-// before it returns the exit code.
+// Program runs f like a test, but in a program: the log goes to standard error, an
+// interrupt ends the context, and everything is cleaned up before it returns the exit
+// code.
 func Program(name string, f func(TB)) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -77,8 +77,8 @@ type program struct {
 	cleanups []func()
 }
 
-// run calls f in a goroutine of its own, which Fatalf ends. After a panic what
-// was made is still cleaned up.
+// run calls f in a goroutine of its own, which Fatalf ends. It also cleans up after a
+// panic.
 func (p *program) run(f func()) {
 	done := make(chan struct{})
 	go func() {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// arguments reads a verb's arguments from left to right. After the first that
-// is missing or wrong, err tells so and the rest are zero.
+// arguments reads a verb's arguments from left to right. If one is missing or wrong,
+// err says so and the later ones are zero.
 type arguments struct {
 	rest []string
 	err  error
@@ -65,7 +65,7 @@ func (a *arguments) number(name string, otherwise ...int) int {
 	return n
 }
 
-// done returns the first fault; arguments that are left are one.
+// done returns the first fault. Arguments that nobody read are a fault too.
 func (a *arguments) done() error {
 	if a.err == nil && len(a.rest) > 0 {
 		a.err = fmt.Errorf("%w: %q are too many", errUsage, a.rest)

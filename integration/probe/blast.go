@@ -14,9 +14,9 @@ type blasted struct {
 	Seconds float64 `json:"seconds"`
 }
 
-// blast sends as fast as it can from its first instruction on, and prints what
-// the kernel took. It does not give up on errors: it tries again, so that it
-// also finds the first moment at which it may.
+// blast sends as fast as it can from its first instruction on, and prints how much
+// the kernel accepted. After an error it tries again. So it also finds the first moment
+// at which sending is possible.
 func blast(ctx context.Context, args []string) error {
 	a := arguments{rest: args}
 	protocol, addr := a.oneOf("protocol", "tcp", "udp"), a.text("address")

@@ -21,7 +21,7 @@ type attempt struct {
 
 // connect tries once to get an answer from an echo server, and exits with 0 if
 // it did. A UDP request is sent again every 100 ms: the first one may have
-// fallen victim to address resolution.
+// been lost during address resolution.
 func connect(ctx context.Context, args []string) error {
 	a := arguments{rest: args}
 	protocol, addr := a.oneOf("protocol", "tcp", "udp"), a.text("address")

@@ -15,8 +15,8 @@ import (
 // frame sends and hears whole Ethernet frames:
 //
 //	frame send IFACE HEX [COUNT [INTERVAL]]   this frame
-//	frame flood IFACE HEX DURATION            this frame with ever new source MACs
-//	frame listen IFACE FILTER DURATION        what comes in, promiscuously
+//	frame flood IFACE HEX DURATION            this frame, each time with a new source MAC
+//	frame listen IFACE FILTER DURATION        incoming frames, in promiscuous mode
 //
 // IFACE is eth0 in most containers. HEX may hold blanks.
 func frame(ctx context.Context, args []string) error {
@@ -112,8 +112,8 @@ func (a *arguments) frame() []byte {
 	return data
 }
 
-// openPacket opens a packet socket on an interface; with the protocol 0 it
-// hears nothing.
+// openPacket opens a packet socket on an interface. With the protocol 0 it
+// receives nothing.
 func openPacket(iface string, protocol uint16) (int, error) {
 	link, err := net.InterfaceByName(iface)
 	if err != nil {

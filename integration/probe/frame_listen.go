@@ -22,8 +22,8 @@ type heardFrame struct {
 	Hex  string  `json:"hex"`
 }
 
-// frameListen prints the frames that come in and that the filter lets through,
-// one a line, and their number at the end. It prints "listening" when it hears.
+// frameListen prints the incoming frames that pass the filter, one a line, and their
+// number at the end. It prints "listening" when it has begun.
 func frameListen(ctx context.Context, a *arguments) error {
 	iface, filter, duration := a.text("interface"), a.text("filter"), a.duration("duration")
 	if err := a.done(); err != nil {
@@ -48,7 +48,7 @@ func frameListen(ctx context.Context, a *arguments) error {
 	for ctx.Err() == nil && time.Since(begin) < duration {
 		n, on, _, from, err := unix.Recvmsg(fd, buf[4:], oob, 0)
 		if err == unix.EAGAIN || err == unix.EINTR {
-			continue // the socket's timeout, so as to look at the time
+			continue // the socket's timeout: check the time
 		}
 		if err != nil {
 			return fmt.Errorf("hear frames on %s: %w", iface, err)
@@ -85,8 +85,8 @@ func promiscuous(fd int, iface string) error {
 	return nil
 }
 
-// withTag returns the frame that stands in buf from byte 4 on as it was on the
-// wire: the kernel takes the outer VLAN tag out and puts it into the auxiliary data.
+// withTag returns the frame in buf, which begins at byte 4, as it was on the wire. The
+// kernel removes the outer VLAN tag and puts it into the auxiliary data.
 func withTag(buf []byte, n int, oob []byte) []byte {
 	messages, err := unix.ParseSocketControlMessage(oob)
 	if err != nil {
@@ -113,8 +113,8 @@ func withTag(buf []byte, n int, oob []byte) []byte {
 	return buf[4 : 4+n]
 }
 
-// parseFilter reads a filter: conditions that must all be true, with commas
-// between them. "any" is none.
+// parseFilter reads a filter: conditions that must all be true, separated by commas.
+// "any" is no condition.
 //
 //	ethertype=0806  src=02:42:0a:07:00:02  dst=…  contains=HEX
 func parseFilter(text string) (func([]byte) bool, error) {

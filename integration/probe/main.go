@@ -2,8 +2,8 @@
 // serves, connects, pings, floods and listens, one verb for each. It is static
 // and needs nothing else in its image.
 //
-// What a verb finds out it prints to standard output, as JSON where a test
-// reads it. Exit code 1 means that the thing tried did not work, 2 wrong usage.
+// A verb prints its result to standard output, as JSON if a test reads it. Exit code 1
+// means that the attempt failed, 2 wrong usage.
 package main
 
 import (
@@ -38,7 +38,7 @@ var verbs = map[string]struct {
 var (
 	// errUsage: the arguments are wrong.
 	errUsage = errors.New("wrong usage")
-	// errNo: it did not work, and that was printed.
+	// errNo: the attempt failed, and the verb has printed that.
 	errNo = errors.New("no")
 )
 
@@ -86,7 +86,7 @@ func usage() int {
 func print(value any) {
 	raw, err := json.Marshal(value)
 	if err != nil {
-		panic(err) // only of our own types
+		panic(err) // only our own types come here
 	}
 	os.Stdout.Write(append(raw, '\n'))
 }

@@ -7,9 +7,9 @@ import (
 	"net"
 )
 
-// serve echoes whatever comes, on all addresses, until it is ended. It prints
-// "serving" when it listens on all of them, and a line for each TCP connection
-// and each new UDP sender with the address that it sees as the client's.
+// serve echoes everything that it receives, on all addresses, until it is ended. It
+// prints "serving" when it listens on all of them, and then a line for each TCP
+// connection and each new UDP sender, with the client's address as it sees it.
 func serve(ctx context.Context, args []string) error {
 	protocol := ""
 	listening := 0

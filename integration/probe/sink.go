@@ -10,25 +10,25 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sunk is what came in one interval, or in all (Total).
+// sunk is what arrived in one interval, or in total (Total).
 type sunk struct {
 	// AtMS is the interval's end, or the last arrival, after the first arrival.
 	AtMS  float64 `json:"at_ms"`
 	Bytes int64   `json:"bytes"`
 	Reads int64   `json:"reads"` // UDP: packets
-	// GapMS is the greatest time between two arrivals.
+	// GapMS is the longest time between two arrivals.
 	GapMS float64 `json:"gap_ms"`
 	Total bool    `json:"total,omitempty"`
 	// First is the first arrival's time, in nanoseconds since 1970.
 	First int64 `json:"first_unix_ns,omitempty"`
 }
 
-// sink takes all that comes, prints a line for each interval in which it came,
-// and the total when it is ended, or when nothing has come for the time QUIET
+// sink receives everything. It prints a line for each interval with an arrival. It
+// prints the total when it is ended, or when nothing has arrived for the time QUIET
 // after the last arrival. It prints "sinking" when it listens.
 //
-// With udp the address may be a group's, which it joins. With syn it counts what the
-// host takes of TCP's first packets to a port, whether somebody listens there or not.
+// With udp, the address may be a multicast group, which it joins. With syn, it counts
+// TCP's first packets to a port that the host accepts, with or without a listener.
 func sink(ctx context.Context, args []string) error {
 	a := arguments{rest: args}
 	protocol, addr := a.oneOf("protocol", "tcp", "udp", "syn"), a.text("address")
@@ -87,7 +87,7 @@ func sinkUDP(ctx context.Context, addr string, m *meter) error {
 	}
 	var conn *net.UDPConn
 	if at.IP.IsMulticast() {
-		var on *net.Interface // the one that the kernel chooses
+		var on *net.Interface // nil: the kernel chooses
 		if at.Zone != "" {
 			if on, err = net.InterfaceByName(at.Zone); err != nil {
 				return fmt.Errorf("find interface %s: %w", at.Zone, err)
@@ -100,7 +100,7 @@ func sinkUDP(ctx context.Context, addr string, m *meter) error {
 	if err != nil {
 		return err
 	}
-	// Losses shall be the network's, not this socket's.
+	// A large buffer: the network may lose packets, but not this socket.
 	if raw, err := conn.SyscallConn(); err == nil {
 		raw.Control(func(fd uintptr) {
 			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20) != nil {

@@ -8,7 +8,7 @@ import (
 	"net/netip"
 )
 
-// sinkSYN hears TCP below the sockets that listen, after the host's filters.
+// sinkSYN reads TCP packets after the host's filters and before listening sockets.
 func sinkSYN(ctx context.Context, addr string, m *meter) error {
 	at, err := netip.ParseAddrPort(addr)
 	if err != nil {
@@ -26,7 +26,7 @@ func sinkSYN(ctx context.Context, addr string, m *meter) error {
 	go func() {
 		buf := make([]byte, 64<<10)
 		for {
-			n, _, err := conn.ReadFrom(buf) // without the header of IP
+			n, _, err := conn.ReadFrom(buf) // without the IP header
 			if err != nil {
 				return
 			}
@@ -38,7 +38,7 @@ func sinkSYN(ctx context.Context, addr string, m *meter) error {
 	return nil
 }
 
-// isSYN tells whether a segment of TCP is the first one of a connection to a port.
+// isSYN tells whether a TCP segment is the first one of a connection to a port.
 func isSYN(segment []byte, port uint16) bool {
 	const syn, ack = 0x02, 0x10
 	return len(segment) >= 20 && binary.BigEndian.Uint16(segment[2:]) == port && segment[13]&(syn|ack) == syn

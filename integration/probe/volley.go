@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// volley sends UDP to all addresses in turn from its first instruction on, or a SYN
-// of TCP to those with "syn/" before them, until the duration is over: flat out at
-// first, then some thousand rounds a second. It goes on after errors, and prints how
-// many packets the kernel took.
+// volley sends UDP to all addresses in turn, from its first instruction on, until the
+// duration is over. To addresses with the prefix "syn/" it sends a TCP SYN. It sends as
+// fast as it can at first, then some thousand rounds a second. It goes on after errors,
+// and prints how many packets the kernel accepted.
 func volley(ctx context.Context, args []string) error {
 	a := arguments{rest: args}
 	duration := a.duration("duration")
@@ -46,7 +46,7 @@ func volley(ctx context.Context, args []string) error {
 	return nil
 }
 
-// shot reads an address, and gives what sends one packet there.
+// shot reads an address, and returns a function that sends one packet there.
 func (a *arguments) shot(name string) func() error {
 	text := a.text(name)
 	if addr, ok := strings.CutPrefix(text, "syn/"); ok {
@@ -68,7 +68,7 @@ func (a *arguments) shot(name string) func() error {
 	}
 }
 
-// sendSYN begins a connection of TCP and gives it up.
+// sendSYN begins a TCP connection and abandons it.
 func sendSYN(to netip.AddrPort) error {
 	family, addr := unix.AF_INET, unix.Sockaddr(&unix.SockaddrInet4{Port: int(to.Port())})
 	if to.Addr().Is4() {
