@@ -19,21 +19,21 @@ const (
 	OfStorm     Kind = "storm"
 )
 
-// Party is somebody on a network.
+// Party is a host on a network.
 type Party struct {
 	MAC  MAC
 	IPv4 netip.Addr
 	IPv6 netip.Addr
 }
 
-// Scene is who takes part: an attacker, whom the frames go to, whose place the
-// attacker takes, and the bridge.
+// Scene names the parties: an attacker, the victim that receives the frames, the
+// party that the attacker imitates, and the bridge.
 type Scene struct {
 	Attacker, Victim, Third, Gateway Party
 }
 
-// Attack is a frame that arrives at the victim on a bridge that nobody guards,
-// and must not on one that somebody does.
+// Attack is a frame that reaches the victim on an unguarded bridge, and must not
+// reach it on a guarded one.
 type Attack struct {
 	Name  string
 	Kind  Kind
@@ -42,7 +42,7 @@ type Attack struct {
 
 func port(a netip.Addr, p uint16) netip.AddrPort { return netip.AddrPortFrom(a, p) }
 
-// talk is a datagram of no interest.
+// talk is a datagram with irrelevant content.
 func talk(from, to netip.Addr) []byte {
 	if from.Is4() {
 		return UDP4(port(from, 40000), port(to, 40001))
@@ -77,7 +77,7 @@ func arp(s Scene, message []byte) []byte {
 	return Ether(s.Victim.MAC, s.Attacker.MAC, EtherARP, message)
 }
 
-// from is a packet of another's address in a frame of the attacker's.
+// from is a packet with another's address in a frame of the attacker.
 func from(s Scene, a netip.Addr) []byte {
 	if a.Is4() {
 		return Ether(s.Victim.MAC, s.Attacker.MAC, EtherIPv4, talk(a, s.Victim.IPv4))
@@ -85,7 +85,7 @@ func from(s Scene, a netip.Addr) []byte {
 	return Ether(s.Victim.MAC, s.Attacker.MAC, EtherIPv6, talk(a, s.Victim.IPv6))
 }
 
-// own is a frame that is as it should be, to be wrapped into something.
+// own is a correct frame, to be wrapped into something else.
 func own(s Scene) []byte { return from(s, s.Attacker.IPv4) }
 
 // All are the attacks that consist of one frame.

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// batch is how many frames go into one system call.
+// batch is the number of frames in one system call.
 const batch = 64
 
 // message is struct mmsghdr.
@@ -20,8 +20,8 @@ type message struct {
 	_      [4]byte
 }
 
-// Blast sends a frame as fast as it can for a time, many in a system call, and
-// returns how many the kernel took.
+// Blast sends a frame as fast as it can for a time, many in one system call, and
+// returns how many the kernel accepted.
 func (p *Port) Blast(frame []byte, d time.Duration) (int, error) {
 	part := unix.Iovec{Base: &frame[0]}
 	part.SetLen(len(frame))

@@ -7,7 +7,7 @@ import (
 	"slices"
 )
 
-// Burden is what nobody asked for.
+// Burden is hidden data that does not belong into a message.
 var Burden = bytes.Repeat([]byte("payload "), 100)
 
 // Discover is the question of a DHCP client.
@@ -29,8 +29,8 @@ func Report6(to, from MAC, sender netip.Addr, behind ...[]byte) []byte {
 	return Ether(to, from, EtherIPv6, append([][]byte{IPv6(sender, ReportGroup6, 0, alert, ICMPv6(sender, ReportGroup6, 143, record))}, behind...)...)
 }
 
-// Unreachable says of a packet, in an error message of a type, that it went no further:
-// that the way takes 552 bytes of IPv4, and 1280 of IPv6, if that is the type.
+// Unreachable is an error message of a type about a packet. If the type is "too big", it
+// says that the path takes 552 bytes of IPv4, and 1280 of IPv6.
 func Unreachable(from, to netip.Addr, typ byte, quoted []byte) []byte {
 	if from.Is6() {
 		return IPv6(from, to, icmpv6, ICMPv6(from, to, typ, []byte{0, 0, 5, 0}, quoted))
@@ -40,7 +40,7 @@ func Unreachable(from, to netip.Addr, typ byte, quoted []byte) []byte {
 	return IPv4(from, to, icmp, m)
 }
 
-// channels are frames that no policy is about, with something in them.
+// channels are frames that no policy covers, with hidden data.
 var channels = []Attack{
 	{"payload_behind_ARP", OfARP, func(s Scene) []byte {
 		return append(arp(s, ARP(Request, s.Attacker.MAC, s.Attacker.IPv4, MAC{}, s.Victim.IPv4)), Burden...)
@@ -96,7 +96,7 @@ var channels = []Attack{
 	}},
 }
 
-// quotes a connection of the victim with somebody else.
+// quotes a connection of the victim with a third party.
 func forged(s Scene, typ byte, quoted []byte) []byte {
 	v, a := s.Victim.IPv4, s.Attacker.IPv4
 	if quoted[0]>>4 == 6 {
@@ -105,7 +105,7 @@ func forged(s Scene, typ byte, quoted []byte) []byte {
 	return Ether(s.Victim.MAC, s.Attacker.MAC, EtherIPv4, Unreachable(a, v, typ, quoted))
 }
 
-// forgedErrors are errors of ICMP about connections that are none of the attacker's.
+// forgedErrors are ICMP errors about connections that do not belong to the attacker.
 var forgedErrors = []Attack{
 	{"unreachable_about_anothers_connection", OfIP, func(s Scene) []byte { return forged(s, 3, talk(s.Victim.IPv4, s.Third.IPv4)) }},
 	{"time_exceeded_about_a_connection_to_the_world", OfIP, func(s Scene) []byte {

@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// world is somebody far away.
+// world is a host outside.
 var world = netip.MustParseAddr("203.0.113.9")
 
-// quotations are errors of ICMP whose quote is not about the attacker, or cannot be told.
+// quotations are ICMP errors whose quote is not about the attacker, or cannot be read.
 var quotations = []Attack{
 	{"error_about_what_it_sent_itself", OfIP, func(s Scene) []byte { return errorTo4(s, Quote(3, flow(s.Attacker.IPv4, s.Victim.IPv4))) }},
 	{"error_about_nothing", OfIP, func(s Scene) []byte { return errorTo4(s, Quote(3, nil)) }},
@@ -65,7 +65,7 @@ func errorTo6(s Scene, next byte, parts ...[]byte) []byte {
 	return Ether(s.Victim.MAC, s.Attacker.MAC, EtherIPv6, IPv6(s.Attacker.IPv6, s.Victim.IPv6, next, parts...))
 }
 
-// flow is a packet of a connection that somebody could have.
+// flow is a packet of a possible connection.
 func flow(from, to netip.Addr) []byte {
 	if from.Is4() {
 		return IPv4(from, to, udp, Datagram(5000, 53))
@@ -73,7 +73,8 @@ func flow(from, to netip.Addr) []byte {
 	return IPv6(from, to, udp, Datagram(5000, 53))
 }
 
-// errorsOfAllTypes are about a connection with a third, and about one with the world.
+// errorsOfAllTypes are errors about a connection with a third party, and about one with the
+// outside.
 func errorsOfAllTypes() (all []Attack) {
 	for _, e := range []struct {
 		name string

@@ -5,8 +5,8 @@ import (
 	"net/netip"
 )
 
-// LonelyFragments are fragments of IPv4 whose rest never comes: first ones, later ones, and
-// a last one with a gap before it. Each is of a datagram of its own.
+// LonelyFragments are IPv4 fragments whose rest never comes: first ones, later ones, and
+// a last one with a gap before it. Each belongs to a datagram of its own.
 func LonelyFragments(to, from MAC, src, dst netip.Addr, n int) [][]byte {
 	forms := []uint16{0x2000, 0x2000 | 185, 370}
 	out := make([][]byte, n)

@@ -1,6 +1,5 @@
-// Package attack holds the frames that containers have no business to send, and
-// sockets that send and hear frames. What it builds needs nothing of a container
-// but Docker's default CAP_NET_RAW.
+// Package attack holds frames that containers must not send, and sockets that send and
+// receive frames. A container can send all of them with Docker's default CAP_NET_RAW.
 package attack
 
 import (
@@ -12,7 +11,7 @@ import (
 // MAC is an Ethernet address.
 type MAC [6]byte
 
-// Addresses that belong to nobody in particular.
+// Addresses without a fixed owner.
 var (
 	Broadcast = MAC{255, 255, 255, 255, 255, 255}
 	Nobody    = MAC{2, 0xbb, 0, 0, 0, 0xbb}
@@ -33,7 +32,7 @@ func Group(a netip.Addr) MAC {
 	return MAC{0x33, 0x33, b[12], b[13], b[14], b[15]}
 }
 
-// Solicited is the group in which an address is asked for.
+// Solicited is the solicited-node group of an address.
 func Solicited(a netip.Addr) netip.Addr {
 	b := a.As16()
 	return netip.AddrFrom16([16]byte{0: 0xff, 1: 2, 11: 1, 12: 0xff, 13: b[13], 14: b[14], 15: b[15]})
@@ -55,7 +54,7 @@ func Ether(to, from MAC, typ uint16, payload ...[]byte) []byte {
 	return append(f, slices.Concat(payload...)...)
 }
 
-// Tagged puts a VLAN tag into a frame, before those that it has.
+// Tagged puts a VLAN tag into a frame, before its other tags.
 func Tagged(frame []byte, typ, tci uint16) []byte {
 	tag := binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, typ), tci)
 	return slices.Insert(slices.Clone(frame), 12, tag...)
@@ -118,7 +117,7 @@ func UDP6(from, to netip.AddrPort, payload ...[]byte) []byte {
 	return IPv6(from.Addr(), to.Addr(), udp, sum6(from.Addr(), to.Addr(), udp, d, 6))
 }
 
-// Datagram is one of UDP, without a checksum.
+// Datagram is a UDP datagram without a checksum.
 func Datagram(from, to uint16, payload ...[]byte) []byte {
 	body := slices.Concat(payload...)
 	p := binary.BigEndian.AppendUint16(nil, from)

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a sender with CAP_NET_RAW leaves to the kernel, it writes late: behind whoever has
-// judged the packet.
+// A sender with CAP_NET_RAW can leave writes to the kernel. The kernel makes them late: after
+// the rules have judged the packet.
 
-// OpenLate opens a port whose frames begin with what is left to the kernel.
+// OpenLate opens a port whose frames begin with a header for the kernel (see Late).
 func OpenLate(iface string) (*Port, error) {
 	p, err := Open(iface)
 	if err != nil {
@@ -26,8 +26,8 @@ func OpenLate(iface string) (*Port, error) {
 	return p, nil
 }
 
-// Late leaves it to the kernel to sum a frame up from a byte on, and to put the sum at an
-// offset from there: struct virtio_net_hdr.
+// Late tells the kernel to compute a frame's checksum from a byte on, and to write it at
+// an offset from there: struct virtio_net_hdr.
 func Late(start, offset uint16, frame []byte) []byte {
 	b := []byte{1, 0, 0, 0, 0, 0} // needs a checksum, no segments
 	b = binary.NativeEndian.AppendUint16(b, start)
@@ -35,8 +35,7 @@ func Late(start, offset uint16, frame []byte) []byte {
 	return append(b, frame...)
 }
 
-// SumTo makes two bytes of b, at an even offset, such that the checksum of b is as it is
-// wanted.
+// SumTo chooses two bytes of b, at an even offset, so that b gets the wanted checksum.
 func SumTo(b []byte, offset int, want uint16) {
 	b[offset], b[offset+1] = 0, 0
 	rest := slices.Clone(b)
@@ -46,12 +45,13 @@ func SumTo(b []byte, offset int, want uint16) {
 	binary.BigEndian.PutUint16(b[offset:], checksum(append(rest, byte(want>>8), byte(want))))
 }
 
-// Sent returns the next frame that left by the interface.
+// Sent returns the next frame that left through the interface.
 func (p *Port) Sent(until time.Time) ([]byte, error) { return p.next(until, true) }
 
-// Redirect makes two fragments of a TCP segment, each with what is left to the kernel.
-// Whoever puts them together judges one to the port seen. Who sends it on has the kernel
-// write the port that the segment is for. Nil for a frame that is none to that port.
+// Redirect makes two fragments of a TCP segment, each with a header for the kernel. After
+// reassembly, the rules judge a segment to the port seen. When it is forwarded, the kernel
+// writes the port that the segment is really for. It returns nil if the frame is not to that
+// port.
 func Redirect(frame []byte, want, seen uint16) [][]byte {
 	frame = bytes.Clone(frame)
 	const ether, fragmentHeader, first = 14, 8, 24
@@ -105,7 +105,7 @@ func Redirect(frame []byte, want, seen uint16) [][]byte {
 			h[6] = 44
 			return slices.Concat(frame[:ether], h, Fragment6(6, offset, more), part)
 		}
-		// Who puts fragments together moves what comes before the fragment header.
+		// Reassembly moves what comes before the fragment header.
 		return [][]byte{Late(ether+2+fragmentHeader, 40, cut(0, true, t[:first])),
 			Late(ether+2+fragmentHeader, 2, cut(first/8, false, t[first:]))}
 	}

@@ -1,7 +1,7 @@
 package attack
 
-// lengths are messages of ARP and neighbour discovery that are longer than they are, or to
-// one that are for all.
+// lengths are messages of ARP and neighbour discovery with bytes behind their end, and
+// messages for all that are sent to one neighbour.
 var lengths = []Attack{
 	{"a_byte_behind_ARP", OfARP, func(s Scene) []byte {
 		return Ether(s.Victim.MAC, s.Attacker.MAC, EtherARP, ARP(1, s.Attacker.MAC, s.Attacker.IPv4, MAC{}, s.Victim.IPv4), []byte{0})

@@ -2,8 +2,8 @@ package attack
 
 import "net/netip"
 
-// malformed are frames whose headers are not what they seem, and messages that only look like
-// those of a neighbour.
+// malformed are frames with misleading headers, and messages that only look like those of
+// a neighbour.
 var malformed = []Attack{
 	{"gratuitous_ARP_request_for_the_gateway", OfARP, func(s Scene) []byte {
 		return Ether(Broadcast, s.Attacker.MAC, EtherARP, ARP(1, s.Attacker.MAC, s.Gateway.IPv4, MAC{}, s.Gateway.IPv4))

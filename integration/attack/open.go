@@ -8,8 +8,8 @@ import (
 
 const icmp = 1
 
-// Opening is a way to have the host track a connection that nobody wants: a packet
-// of its own for each number.
+// Opening makes the host track a useless connection: each number gives a packet of
+// another connection.
 type Opening struct {
 	Name   string
 	Packet func(from, to netip.Addr, i int) []byte
@@ -30,8 +30,8 @@ var Openings = []Opening{
 	}},
 }
 
-// SYN4 is the first packet of a TCP connection, with the checksum without which
-// nobody tracks it.
+// SYN4 is the first packet of a TCP connection. It has a correct checksum, because the
+// kernel does not track a packet without one.
 func SYN4(from, to netip.AddrPort) []byte {
 	s := binary.BigEndian.AppendUint16(nil, from.Port())
 	s = binary.BigEndian.AppendUint16(s, to.Port())

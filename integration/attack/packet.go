@@ -6,8 +6,8 @@ import (
 	"slices"
 )
 
-// Parts of packets that are odd. A bridge looks at no checksum but that of IPv4's header:
-// what has no other says so.
+// Unusual parts of packets. A bridge checks only the checksum of IPv4's header. The comment
+// says if another checksum is missing.
 
 // Groups that reports are sent to, and others.
 var (

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Port is a packet socket on an interface. It hears what comes in from when it
-// was opened.
+// Port is a packet socket on an interface. It receives incoming frames from the moment
+// when it is opened.
 type Port struct {
 	fd int
 	// buf and oob are for Receive.
@@ -36,7 +36,7 @@ func Open(iface string) (*Port, error) {
 		_ = unix.Close(fd)
 		return nil, fmt.Errorf("bind packet socket to %s: %w", iface, err)
 	}
-	// Storms shall not fill it. Without CAP_NET_ADMIN the limit of net.core holds.
+	// A large buffer for storms. Without CAP_NET_ADMIN the limit of net.core applies.
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, 64<<20)
 	}
@@ -46,8 +46,7 @@ func Open(iface string) (*Port, error) {
 // Close closes the port.
 func (p *Port) Close() { _ = unix.Close(p.fd) }
 
-// Send sends frames. They stay in their order: the calling thread stays on one
-// CPU meanwhile.
+// Send sends frames in order: the calling thread stays on one CPU meanwhile.
 func (p *Port) Send(frames ...[]byte) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -111,8 +110,7 @@ func (p *Port) next(until time.Time, left bool) ([]byte, error) {
 	}
 }
 
-// Hears counts the frames that hold a mark, until one comes that holds the last
-// mark.
+// Hears counts the frames that contain a mark, until a frame with the last mark comes.
 func (p *Port) Hears(mark, last []byte, until time.Time) (int, error) {
 	for n := 0; ; {
 		f, err := p.Receive(until)
@@ -128,7 +126,7 @@ func (p *Port) Hears(mark, last []byte, until time.Time) (int, error) {
 	}
 }
 
-// Drain forgets what has come in.
+// Drain discards received frames.
 func (p *Port) Drain() {
 	for {
 		if _, err := p.Receive(time.Time{}); err != nil {

@@ -2,7 +2,7 @@ package attack
 
 import "net/netip"
 
-// strayReports are reports of groups to somebody, or with something in them.
+// strayReports are group reports to one receiver, or with hidden data.
 var strayReports = []Attack{
 	{"IGMP_report_to_one", OfIP, func(s Scene) []byte {
 		return Ether(s.Victim.MAC, s.Attacker.MAC, EtherIPv4, IPv4(s.Attacker.IPv4, s.Victim.IPv4, 2, IGMP(0x16)))

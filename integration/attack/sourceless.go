@@ -2,7 +2,7 @@ package attack
 
 import "net/netip"
 
-// servers are what a server of DHCP sends, by other ways.
+// servers are a DHCP server's messages in unusual forms.
 var servers = []Attack{
 	{"DHCP_offer_to_all_in_a_frame_to_one", OfDHCP, func(s Scene) []byte {
 		return Ether(s.Victim.MAC, s.Attacker.MAC, EtherIPv4, IPv4(s.Attacker.IPv4, All4, 17, Datagram(1000, 68, make([]byte, 240))))
@@ -18,8 +18,8 @@ var servers = []Attack{
 	}},
 }
 
-// sourceless are packets from no address, which only clients of DHCP and the detection of
-// duplicates send.
+// sourceless are packets without a source address. Only DHCP clients and duplicate address
+// detection may send such packets.
 var sourceless = []Attack{
 	{"DHCP_client_to_one_in_a_frame_to_all", OfDHCP, discover(Broadcast, netip.Addr{}, 1, 0)},
 	{"DHCP_client_to_all_of_the_network", OfDHCP, func(s Scene) []byte {
@@ -63,8 +63,8 @@ var sourceless = []Attack{
 	}},
 }
 
-// discover is the question of a client of DHCP, in a frame to a MAC, to an address; the
-// victim's are meant where there is none.
+// discover is a DHCP client's question, in a frame to a MAC, to an address. The default
+// for both is the victim's.
 func discover(to MAC, dst netip.Addr, op byte, extra int, behind ...[]byte) func(s Scene) []byte {
 	return func(s Scene) []byte {
 		mac, address := to, dst
@@ -78,7 +78,7 @@ func discover(to MAC, dst netip.Addr, op byte, extra int, behind ...[]byte) func
 	}
 }
 
-// fromNowhere is a packet without a source.
+// fromNowhere is a packet without a source address.
 func fromNowhere(to MAC, dst netip.Addr, protocol byte, body []byte) func(s Scene) []byte {
 	return func(s Scene) []byte { return Ether(to, s.Attacker.MAC, EtherIPv4, IPv4(None4, dst, protocol, body)) }
 }

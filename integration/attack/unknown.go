@@ -8,9 +8,9 @@ import (
 // HostPort is the UDP port that frames to the host go to.
 const HostPort = 7198
 
-// ToHost are frames to the host, by name, of which it knows nothing but the bridge by which
-// they come: to groups, to all, and to the MAC of the host's end of the sender's veth. The
-// addresses are the host's and somebody's, and should be of no managed network.
+// ToHost are frames to the host, by name: to groups, to broadcast, and to the MAC of the
+// host's end of the sender's veth. Only the bridge shows where they come from. The addresses
+// are the host's and a third party's, and should belong to no managed network.
 func ToHost(sender, host Party, end MAC) map[string][]byte {
 	local := netip.MustParseAddr("fe80::5")
 	four := UDP4(port(sender.IPv4, 7), port(host.IPv4, HostPort))

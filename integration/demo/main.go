@@ -1,8 +1,7 @@
 // Command demo shows netguard's main jobs on real containers: the same transfer
 // before and after a label, the same attack before and after the guard, the same
-// connection before and after a policy, and what `netguard status` says of it.
-// It runs a Docker engine in a network namespace of its own, and leaves nothing
-// behind.
+// connection before and after a policy, and what `netguard status` shows. It runs a
+// Docker engine in a network namespace of its own, and leaves nothing behind.
 package main
 
 import (
@@ -18,7 +17,7 @@ import (
 
 func main() { os.Exit(harness.Program("demo", show)) }
 
-// demo is the host of the show.
+// demo is the demonstration's host.
 type demo struct {
 	stage
 	e *harness.Engine
@@ -87,7 +86,7 @@ func (d *demo) guard() {
 	d.print(d.a.CLI("status", "mallory").Stdout)
 }
 
-// poison has mallory claim client's address, and says what plain believes.
+// poison lets mallory claim client's address, and prints which MAC plain now uses for it.
 func (d *demo) poison() {
 	victim, address := d.plain.Inside(), d.client.IP("backend").String()
 	victim.CanReach("tcp", d.client.Addr("backend", 80)) // it knows the neighbour

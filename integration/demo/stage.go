@@ -10,7 +10,7 @@ import (
 	"netguard/integration/harness"
 )
 
-// stage writes for people: with colours on a terminal, plainly elsewhere.
+// stage prints for people: with colours on a terminal, without them elsewhere.
 type stage struct{ colours bool }
 
 func newStage() stage {
@@ -41,8 +41,7 @@ func (s stage) trips(whose string, t harness.Times) {
 	fmt.Printf("  %s\n", s.paint(code, fmt.Sprintf("%-22s half of them took less than %7.2f ms, 99 of 100 less than %7.2f ms", whose, t.P50, t.P99)))
 }
 
-// verdict says whether something is as it should be with netguard (good), or as
-// plain Docker leaves it.
+// verdict prints a result: good is as with netguard, otherwise as with plain Docker.
 func (s stage) verdict(good bool, text string) {
 	code := "33"
 	if good {
@@ -59,7 +58,7 @@ func (s stage) print(text string) {
 	fmt.Println()
 }
 
-// bar shows a rate, and the limit that it should keep where there is one.
+// bar shows a rate, and its limit if there is one.
 func (s stage) bar(what string, bps, limit float64) {
 	// A mark for each doubling above a megabit: 10 Gbit/s are 13.
 	marks := 1

@@ -11,7 +11,7 @@ import (
 	"github.com/docker/docker/api/types/filters"
 )
 
-// remembered is how many events are replayed to who subscribes, as in Docker.
+// remembered is how many events a new subscriber gets again, as in Docker.
 const remembered = 256
 
 type event struct {
@@ -19,12 +19,12 @@ type event struct {
 	raw []byte
 }
 
-// subscriber gets what is told from its subscription on.
+// subscriber gets the events from its subscription on.
 type subscriber struct {
 	next chan event
 }
 
-// tell tells all subscribers. The engine's mutex is held.
+// tell sends an event to all subscribers. The caller holds the engine's mutex.
 func (e *Engine) tell(kind, action, id string, attributes map[string]string) {
 	now := time.Now()
 	m := events.Message{
@@ -45,7 +45,7 @@ func (e *Engine) tell(kind, action, id string, attributes map[string]string) {
 	}
 }
 
-// backlog is how many events may wait for a subscriber. Who reads slower holds all up.
+// backlog is how many events may wait for a subscriber. A slower subscriber delays all.
 const backlog = 1 << 16
 
 func (e *Engine) events(w http.ResponseWriter, r *http.Request) {

@@ -10,7 +10,7 @@ import (
 	"github.com/vishvananda/netlink"
 )
 
-// Network is a network of the played engine.
+// Network is a network of the stub engine.
 type Network struct {
 	ID, Name, Driver string
 	// Bridge is its device, "" if it has none.
@@ -26,7 +26,7 @@ type Network struct {
 
 	// The engine's mutex guards what follows.
 	attached map[string]*Container
-	free     []netip.Addr // that were given back
+	free     []netip.Addr // returned addresses
 	next     netip.Addr
 }
 
@@ -47,7 +47,7 @@ func (e *Engine) addNetwork(name, bridge, subnet string, options map[string]stri
 	}
 	n.Gateway = n.subnet.Masked().Addr().Next()
 	n.next, n.mac = n.Gateway, macOf(n.Gateway)
-	n.mac[1] = 0x43 // no container has it
+	n.mac[1] = 0x43 // no container has this MAC
 	e.must(e.makeBridge(n), "make bridge of %s", name)
 	e.must(e.allow(n), "write Docker's rules about %s", name)
 	e.mu.Lock()
@@ -79,7 +79,7 @@ func (e *Engine) makeBridge(n *Network) error {
 	return e.kernel.LinkSetUp(link)
 }
 
-// take gives an address that nobody has.
+// take returns an unused address.
 func (n *Network) take() netip.Addr {
 	if last := len(n.free) - 1; last >= 0 {
 		a := n.free[last]
@@ -96,12 +96,12 @@ func netOf(a netip.Addr, p netip.Prefix) *net.IPNet {
 	return &net.IPNet{IP: a.AsSlice(), Mask: net.CIDRMask(p.Bits(), a.BitLen())}
 }
 
-// macOf is the MAC that Docker 20.10 gives with an address.
+// macOf is the MAC that Docker 20.10 makes from an address.
 func macOf(a netip.Addr) net.HardwareAddr {
 	return append(net.HardwareAddr{0x02, 0x42}, a.AsSlice()...)
 }
 
-// firewall writes what Docker 20.10 writes at its start.
+// firewall writes the rules that Docker 20.10 writes at its start.
 func (e *Engine) firewall() error {
 	return e.restore(`*filter
 :FORWARD DROP
@@ -123,7 +123,7 @@ COMMIT
 `)
 }
 
-// allow writes what Docker 20.10 writes for a network, below what it writes at its start.
+// allow writes the rules that Docker 20.10 writes for a network, below those of its start.
 func (e *Engine) allow(n *Network) error {
 	return e.restore(strings.NewReplacer("BRIDGE", n.Bridge, "SUBNET", n.subnet.String()).Replace(`*filter
 -I DOCKER-ISOLATION-STAGE-1 -i BRIDGE ! -o BRIDGE -j DOCKER-ISOLATION-STAGE-2

@@ -48,7 +48,7 @@ func (p *port) add(e *Engine, n *Network) error {
 	return e.kernel.LinkSetUp(link)
 }
 
-// open gives the container's end its addresses, and sets it up.
+// open gives the container's end its addresses, and brings it up.
 func (p *port) open(_ *Engine, n *Network) error {
 	kernel, err := netlink.NewHandleAt(p.inside)
 	if err != nil {
@@ -79,7 +79,7 @@ func (p *port) remove(e *Engine) error {
 	return e.kernel.LinkDel(&netlink.Veth{LinkAttrs: attributes})
 }
 
-// close lets the namespace go.
+// close releases the namespace.
 func (c *Container) close() {
 	if c.port.inside != 0 {
 		_ = c.port.inside.Close()
@@ -106,8 +106,8 @@ func (c *Container) DialUDP(to netip.AddrPort) (*net.UDPConn, error) {
 	return conn, err
 }
 
-// sandboxKey is the path by which the namespace is found. Nothing of it is left when this
-// process has ended.
+// sandboxKey is the path of the namespace. Nothing of it is left when this process has
+// ended.
 func (p *port) sandboxKey() string {
 	return fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), p.inside)
 }

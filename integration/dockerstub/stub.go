@@ -1,10 +1,10 @@
 // Package dockerstub answers as a Docker engine does, for more containers than a test
 // machine can run.
 //
-// Only the engine is played: its API on a unix socket, and what it does to the kernel.
+// It replaces only the engine: its API on a unix socket, and its work in the kernel.
 // Bridges, their ports, the containers' network namespaces and Docker's firewall rules are
 // real. A container has no process. Answers, events and their order are those of Docker
-// 20.10; see TestStub for the comparison with a real one.
+// 20.10. TestStub compares them with a real engine.
 package dockerstub
 
 import (
@@ -23,10 +23,10 @@ import (
 	"netguard/integration/harness"
 )
 
-// PortsPerBridge is how many ports a bridge of the kernel can have.
+// PortsPerBridge is how many ports a kernel bridge can have.
 const PortsPerBridge = 1023
 
-// Engine is a played Docker engine, on a host of the harness that has no dockerd.
+// Engine is a stub of a Docker engine, on a harness host without dockerd.
 type Engine struct {
 	tb     harness.TB
 	host   *harness.Engine
@@ -40,8 +40,8 @@ type Engine struct {
 	subscribers map[*subscriber]struct{}
 }
 
-// Start plays an engine at the host's socket until the test is over. The host was started
-// with [harness.WithoutDaemon].
+// Start runs a stub engine at the host's socket until the test is over. Start the host with
+// [harness.WithoutDaemon].
 func Start(tb harness.TB, host *harness.Engine) *Engine {
 	tb.Helper()
 	e := &Engine{
@@ -89,7 +89,7 @@ func (e *Engine) must(err error, format string, args ...any) {
 	}
 }
 
-// Container is a played container: it has a network namespace and no process.
+// Container is a stub container: it has a network namespace and no process.
 type Container struct {
 	ID, Name string
 
@@ -105,7 +105,7 @@ type Container struct {
 	endpointID string // "" while it is on no network
 }
 
-// Create creates a container and tells of it.
+// Create creates a container and sends the event.
 func (e *Engine) Create(name, image string, on *Network, labels map[string]string) *Container {
 	e.tb.Helper()
 	c := &Container{ID: newID(), Name: name, e: e, network: on, labels: labels, image: image, created: time.Now(), state: "created"}
@@ -118,22 +118,22 @@ func (e *Engine) Create(name, image string, on *Network, labels map[string]strin
 	return c
 }
 
-// Order is in what order an engine starts a container.
+// Order is the order of an engine's steps when it starts a container.
 type Order int
 
 const (
-	// ConnectFirst tells of the connection before the container's end of the link is up, as
-	// Docker 20.10.
+	// ConnectFirst sends the event of the connection before the container's end of the link
+	// is up, as Docker 20.10 does.
 	ConnectFirst Order = iota
-	// LinkFirst tells of the connection last, as Docker 29.
+	// LinkFirst sends the event of the connection last, as Docker 29 does.
 	LinkFirst
 )
 
-// between is the time between two steps of a start. Docker takes longer: 200 ms in 20.10.
+// between is the time between two steps of a start. Docker 20.10 takes longer: 200 ms.
 const between = 20 * time.Millisecond
 
-// Start starts the container, and calls ready when nothing is missing but the word that it
-// runs: from then on only netguard keeps its first packet back.
+// Start starts the container, and calls ready when only the event "start" is missing: from
+// then on only netguard holds its first packet back.
 func (c *Container) Start(order Order, ready func()) {
 	c.e.tb.Helper()
 	c.e.must(c.port.add(c.e, c.network), "add port of %s", c.Name)
@@ -152,7 +152,7 @@ func (c *Container) Start(order Order, ready func()) {
 	c.run()
 }
 
-// Fill starts the container at once. It is for those that are there before the agent is.
+// Fill starts the container at once. It is for containers that run before the agent starts.
 func (c *Container) Fill() {
 	c.e.tb.Helper()
 	c.e.must(c.port.add(c.e, c.network), "add port of %s", c.Name)

@@ -74,7 +74,7 @@ func told(t *testing.T, e *harness.Engine, f func()) []string {
 	}
 }
 
-// rules are what the engine has written, with a name for the network's bridge.
+// rules are the engine's firewall rules, with a fixed name for the network's bridge.
 func rules(e *harness.Engine, bridge string) string {
 	var kept []string
 	for line := range strings.Lines(e.Output("iptables-save")) {
@@ -86,8 +86,8 @@ func rules(e *harness.Engine, bridge string) string {
 	return strings.Join(kept, "\n")
 }
 
-// TestStub looks whether the agent sees the same with the stub as with Docker, and hears the
-// same of it.
+// TestStub checks that the agent sees the same containers and gets the same events from the
+// stub as from Docker.
 func TestStub(t *testing.T) {
 	t.Parallel()
 	real := harness.Start(t)

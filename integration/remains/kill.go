@@ -13,8 +13,8 @@ import (
 )
 
 // killAll ends every process of the engine and returns when none is left. New
-// ones may be born while it looks (a shim that is about to start a container),
-// so it looks until it finds nobody.
+// processes may start meanwhile (a shim may be starting a container), so it searches
+// until it finds none.
 func (r Record) killAll() error {
 	deadline := time.Now().Add(10 * time.Second)
 	for {
@@ -34,8 +34,8 @@ func (r Record) killAll() error {
 		}
 		var ended []unix.PollFd
 		for _, pid := range pids {
-			// A pidfd names the process for good: between looking and killing
-			// the number may have been given to somebody else.
+			// A pidfd always names the same process. Between the search and the kill,
+			// the number may have been reused for another process.
 			fd, err := unix.PidfdOpen(pid, 0)
 			if err != nil {
 				continue
@@ -49,7 +49,7 @@ func (r Record) killAll() error {
 	}
 }
 
-// await waits until every process has ended, or the time is over, and closes
+// await waits until every process has ended or the time is over. Then it closes
 // the descriptors.
 func await(processes []unix.PollFd, atMost time.Duration) {
 	end := time.Now().Add(atMost)

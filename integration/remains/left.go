@@ -7,7 +7,7 @@ import (
 	"path/filepath"
 )
 
-// Find returns the record of an engine that lives.
+// Find returns the record of a living engine.
 func Find(name string) (Record, error) {
 	raw, err := os.ReadFile(Record{Name: name}.path())
 	if err != nil {
@@ -20,7 +20,7 @@ func Find(name string) (Record, error) {
 	return r, r.check()
 }
 
-// Left lists what the machine still has of the engine. After Remove it is empty.
+// Left lists what is still left of the engine on the machine. After Remove it is empty.
 func (r Record) Left() ([]string, error) {
 	if err := r.check(); err != nil {
 		return nil, err

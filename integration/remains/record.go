@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// registry holds one file for each engine. It is on a tmpfs, as are the
-// namespaces and processes that it tells of: a reboot clears them together.
+// registry holds one file for each engine. It is on a tmpfs, so a reboot removes it
+// together with the namespaces and processes that it lists.
 const registry = "/run/netguard-test"
 
 // Record lists what one engine has on the machine.
@@ -30,14 +30,14 @@ type Record struct {
 	Cgroup string
 }
 
-// prefix begins everything that is on record: a record that was damaged must
-// not name the machine's own directories and cgroups.
+// prefix begins every name on record. So a damaged record cannot name the machine's own
+// directories and cgroups.
 const prefix = "ngt-"
 
 func (r Record) path() string { return filepath.Join(registry, r.Name+".json") }
 
-// Mark is an entry for the environment of every process that belongs to the
-// engine: by it those are found that are in none of its namespaces and cgroups.
+// Mark is an entry for the environment of every process of the engine. It shows
+// processes that are in none of the engine's namespaces and cgroups.
 func (r Record) Mark() string { return "NETGUARD_TEST_ENGINE=" + r.Name }
 
 func (r Record) check() error {
@@ -56,7 +56,7 @@ func (r Record) check() error {
 	return nil
 }
 
-// Write puts the record on file. Call it before making what it lists.
+// Write writes the record to its file. Call it before you make what it lists.
 func (r Record) Write() error {
 	if err := r.check(); err != nil {
 		return err
@@ -65,7 +65,7 @@ func (r Record) Write() error {
 	if err != nil {
 		return fmt.Errorf("encode record %s: %w", r.Name, err)
 	}
-	// Whoever removes the last record takes the registry along, perhaps just now.
+	// Another process that removes the last record may be removing the registry now.
 	for range 10 {
 		if err = r.put(raw); !errors.Is(err, fs.ErrNotExist) {
 			break
@@ -88,13 +88,13 @@ func (r Record) put(raw []byte) error {
 	return os.Rename(r.path()+".new", r.path())
 }
 
-// Sweep removes what dead owners left behind, and returns the names of their
-// engines. It waits for a sweep that another process is at.
+// Sweep removes what dead owners left, and returns the names of their engines. If
+// another process is sweeping, it waits.
 func Sweep() ([]string, error) {
 	return sweep(func(o Owner) bool { return !o.Alive() })
 }
 
-// SweepOwner removes what the owner with this process id left behind. Call it
+// SweepOwner removes what the owner with this process id left. Call it
 // when that process is known to be ending.
 func SweepOwner(pid int) ([]string, error) {
 	return sweep(func(o Owner) bool { return o.PID == pid || !o.Alive() })
@@ -122,7 +122,7 @@ func sweep(dead func(Owner) bool) ([]string, error) {
 	for _, file := range files {
 		raw, err := os.ReadFile(file)
 		if errors.Is(err, fs.ErrNotExist) {
-			continue // its owner was quicker
+			continue // its owner has removed it
 		}
 		var r Record
 		if err == nil {
@@ -147,7 +147,7 @@ func sweep(dead func(Owner) bool) ([]string, error) {
 	return swept, errors.Join(faults...)
 }
 
-// lock takes the registry's lock; its file lives only while it is held.
+// lock takes the registry's lock. The lock's file exists only while it is held.
 func lock() (unlock func(), err error) {
 	path := filepath.Join(registry, "lock")
 	if _, err := os.Stat(registry); err != nil {

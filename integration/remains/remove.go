@@ -18,8 +18,8 @@ const (
 )
 
 // Remove ends every process of the engine, and removes its mounts, cgroups,
-// namespaces and files, and at last the record. With keep the directory's files
-// stay, for a person to look at. Removing twice is removing once.
+// namespaces and files, and at last the record. With keep, the files in the directory
+// stay for inspection. A second call does nothing.
 func (r Record) Remove(keep bool) error {
 	if err := r.check(); err != nil {
 		return err
@@ -57,15 +57,15 @@ func (r Record) Remove(keep bool) error {
 	return errors.Join(faults...)
 }
 
-// removeRegistry removes the registry with its last record, and then the
-// directories that engines make for all: not earlier, because an engine that
-// starts may just have made them.
+// removeRegistry removes the registry with its last record, and then the directories
+// that all engines share. It does not remove them earlier, because a starting engine
+// may just have made them.
 func removeRegistry() {
 	if os.Remove(registry) != nil {
 		return
 	}
 	os.Remove(netnsDir)
-	// Of the machine's own dockerd and containerd there is more.
+	// The machine's own dockerd and containerd have more files there.
 	for dir, only := range map[string]string{"/run/docker": "plugins", "/run/containerd": "s"} {
 		entries, err := os.ReadDir(dir)
 		if err == nil && len(entries) == 1 && entries[0].Name() == only && os.Remove(filepath.Join(dir, only)) == nil {
@@ -74,7 +74,7 @@ func removeRegistry() {
 	}
 }
 
-// unmount takes down what is mounted below the directory, the last first.
+// unmount unmounts everything below the directory, the last mount first.
 func (r Record) unmount() error {
 	points, err := MountsBelow(r.Dir)
 	if err != nil {

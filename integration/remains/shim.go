@@ -11,10 +11,10 @@ import (
 // shimDir holds the sockets of all containerds' shims, under hashed names.
 const shimDir = "/run/containerd/s"
 
-// ShimSockets lists the sockets of the engine's shims; one that is killed leaves
-// its own. The bundle's file "address" tells the name. A shim that was killed
-// before it wrote that may still have made the socket, so the name is also
-// computed, as containerd does (SocketAddress in its runtime/v2/shim).
+// ShimSockets lists the sockets of the engine's shims; a killed shim leaves its socket.
+// The bundle's file "address" contains the name. A shim may have made the socket and
+// been killed before it wrote this file. So ShimSockets also computes the name as
+// containerd does (SocketAddress in its runtime/v2/shim).
 func (r Record) ShimSockets() []string {
 	var found []string
 	add := func(socket string) {

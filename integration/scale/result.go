@@ -1,7 +1,7 @@
-// Package scale measures what one endpoint more costs the agent, beside how many others.
+// Package scale measures the agent's cost of one more endpoint, by the number of endpoints.
 //
-// BenchmarkScale prints a table; the package's own types are what it is written to a file
-// with, and what the command draw makes a picture of.
+// BenchmarkScale prints a table and writes the package's types to a file. The command draw
+// makes a picture from such files.
 package scale
 
 import (
@@ -22,7 +22,7 @@ type Run struct {
 	Compile float64 `json:"compile_ms"`
 }
 
-// Size is what was measured beside a number of endpoints. Times are in milliseconds.
+// Size is what was measured with a number of endpoints. Times are in milliseconds.
 type Size struct {
 	Kind      string `json:"kind"` // "stub" or "docker"
 	Endpoints int    `json:"endpoints"`
@@ -89,7 +89,7 @@ func (r Run) Table(w io.Writer) error {
 	return nil
 }
 
-// number writes three digits; what was not measured is a dash.
+// number writes three digits, or a dash for what was not measured.
 func number(v float64) string {
 	switch {
 	case v < 0:

@@ -8,7 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestRun looks whether a run survives its file, and what its table says.
+// TestRun checks that a run can be written and read again, and checks its table.
 func TestRun(t *testing.T) {
 	want := Run{Label: "a", Compile: 40, Sizes: []Size{
 		{Kind: "stub", Endpoints: 1000, StartCPU: 15.25, Restart: -1, Idle: 0.213, Note: "not in sync within 2m0s"},

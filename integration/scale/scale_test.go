@@ -18,11 +18,11 @@ const (
 	idle        = 30 * time.Second
 )
 
-// BenchmarkScale measures what one endpoint more costs beside so many others. The sizes come
-// from NETGUARD_SCALE_STUB and NETGUARD_SCALE_DOCKER, such as "10,100"; the file that
-// NETGUARD_SCALE_JSON names is written as well, with the label NETGUARD_SCALE_LABEL.
-// NETGUARD_SCALE_AGENT is another netguard than this tree's. In the folder that NETGUARD_SCALE_PERF
-// names, perf and strace leave what they saw.
+// BenchmarkScale measures the cost of one more endpoint. NETGUARD_SCALE_STUB and
+// NETGUARD_SCALE_DOCKER give the numbers of other endpoints, such as "10,100". The result is
+// also written to the file NETGUARD_SCALE_JSON, with the label NETGUARD_SCALE_LABEL.
+// NETGUARD_SCALE_AGENT is the path of another netguard to measure. perf and strace write
+// their records to the folder NETGUARD_SCALE_PERF.
 func BenchmarkScale(b *testing.B) {
 	run := Run{Label: os.Getenv("NETGUARD_SCALE_LABEL")}
 	for _, kind := range []struct {
