@@ -103,7 +103,7 @@ func conforms(t *testing.T, c conformance.Case) {
 			t.Fatal(err)
 		}
 		src, dst := partyOf(c, endpoints, p.From, p.Network), partyOf(c, endpoints, p.To, p.Network)
-		got := Explain(rs, endpoints, src, dst, &service)
+		got := Explain(nil, rs, endpoints, src, dst, &service)
 		if len(got.Answers) == 0 {
 			t.Fatalf("%s: no answer: %s", p, got.Note)
 		}

@@ -50,18 +50,6 @@ type pair struct {
 	src, dst netip.Addr
 }
 
-// Explain tells what a rule set does with connections between two parties, in
-// words. The endpoints are those that it was compiled from. Without a service it
-// tells of all services, those with one answer together.
-//
-// Containers that have a network in common are asked about on it; others on
-// every pair of their networks, where policy is one thing and Docker's own
-// isolation of networks another.
-func Explain(rs *RuleSet, endpoints []Endpoint, src, dst Party, service *Service) Explanation {
-	e := explainer{rs: rs, judge: NewJudge(rs), endpoints: endpoints, src: src, dst: dst}
-	return e.explain(service)
-}
-
 func (e *explainer) explain(service *Service) Explanation {
 	pairs, note := e.pairs()
 	out := Explanation{Allowed: true, Answers: []Answer{}, Note: note}

@@ -16,10 +16,18 @@ type Host struct {
 	Addrs []netip.Addr
 }
 
-// ExplainOn is Explain for a host of which more is known: which published ports the
-// kernel leads on, and which docker-proxy takes on, as the host.
-func ExplainOn(h Host, rs *RuleSet, endpoints []Endpoint, src, dst Party, service *Service) Explanation {
-	e := explainer{rs: rs, judge: NewJudge(rs), endpoints: endpoints, src: src, dst: dst, host: &h}
+// Explain tells what a rule set does with connections between two parties, in
+// words. The endpoints are those that it was compiled from. Without a service it
+// tells of all services, those with one answer together.
+//
+// Containers that have a network in common are asked about on it; others on
+// every pair of their networks, where policy is one thing and Docker's own
+// isolation of networks another.
+//
+// The host tells which published ports the kernel leads on, and which docker-proxy takes on
+// as the host. It is nil where nothing is known of it.
+func Explain(h *Host, rs *RuleSet, endpoints []Endpoint, src, dst Party, service *Service) Explanation {
+	e := explainer{rs: rs, judge: NewJudge(rs), endpoints: endpoints, src: src, dst: dst, host: h}
 	if src.Host && dst.Host && service != nil {
 		out := Explanation{Allowed: true, Answers: []Answer{}}
 		for _, to := range ends(Party{Host: true, Addrs: dst.Addrs}, src) {

@@ -94,7 +94,7 @@ func TestExplainReads(t *testing.T) {
 			}
 			service = &s
 		}
-		e := Explain(rs, w.Endpoints, party(words[0]), party(words[1]), service)
+		e := Explain(nil, rs, w.Endpoints, party(words[0]), party(words[1]), service)
 		fmt.Fprintf(&b, "# %s: %v\n", question, e.Allowed)
 		if e.Note != "" {
 			fmt.Fprintf(&b, "%s\n", e.Note)

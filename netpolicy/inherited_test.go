@@ -168,7 +168,7 @@ deny: [{ingress: {from: [{labels: {role: backup}}]}}]
 			}
 			about = &s
 		}
-		x := Explain(rs, endpoints, Party{Name: from.Name, Endpoints: []Endpoint{from}}, Party{Name: "db", Endpoints: endpoints[:1]}, about)
+		x := Explain(nil, rs, endpoints, Party{Name: from.Name, Endpoints: []Endpoint{from}}, Party{Name: "db", Endpoints: endpoints[:1]}, about)
 		var all []string
 		for _, a := range x.Answers {
 			if a.Allowed {

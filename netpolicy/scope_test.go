@@ -35,7 +35,7 @@ func TestExplainKeepsLinksApart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			service := Service{Proto: TCP, Port: 80}
 			var got []string
-			for _, a := range Explain(rs, endpoints, test.src, test.dst, &service).Answers {
+			for _, a := range Explain(nil, rs, endpoints, test.src, test.dst, &service).Answers {
 				got = append(got, a.Src+">"+a.Dst)
 			}
 			if text := strings.Join(got, " "); text != test.want {

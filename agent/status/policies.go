@@ -68,7 +68,7 @@ func (r *Policies) Explain(ctx context.Context, src, dst, service string) (netpo
 	host := netpolicy.Host{Addrs: reachable(local), Leads: func(in string, src, dst netip.Addr, s netpolicy.Service) (netip.AddrPort, bool) {
 		return others.Led(in, src, dst, s, func(a netip.Addr) bool { return reconcile.IsHost(a, local) })
 	}}
-	out := netpolicy.ExplainOn(host, now.Rules, now.Endpoints, from, to, about)
+	out := netpolicy.Explain(&host, now.Rules, now.Endpoints, from, to, about)
 	if text := untracked(others.Untracked(about)); text != "" && len(out.Answers) > 0 {
 		out.Note = strings.TrimPrefix(out.Note+"; "+text, "; ")
 	}

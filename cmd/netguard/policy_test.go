@@ -66,7 +66,7 @@ func (j judge) Explain(_ context.Context, src, dst, service string) (netpolicy.E
 	if err != nil {
 		return netpolicy.Explanation{}, err
 	}
-	return netpolicy.Explain(j.compile(j.inForce), j.endpoints, from, to, s), nil
+	return netpolicy.Explain(nil, j.compile(j.inForce), j.endpoints, from, to, s), nil
 }
 
 func (j judge) Plan(_ context.Context, sources []netpolicy.Source) (netpolicy.Delta, error) {
