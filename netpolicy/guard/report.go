@@ -44,7 +44,9 @@ func (d *Driver) report(s scope, left work) Report {
 	}
 	about := left.about()
 	for index := range about {
-		s.ports[index] = struct{}{}
+		if index != 0 { // of no port
+			s.ports[index] = struct{}{}
+		}
 	}
 	if len(s.ports) > 0 {
 		d.last = maps.Clone(d.last)
