@@ -8,15 +8,15 @@ import (
 )
 
 const (
-	// There is contention when somebody else changes the same thing so often in a row: as
-	// soon as it is put back, as programs do, or at a pace that people may have. The
-	// slow pace is slower than the looks at what nobody tells of.
+	// There is contention when somebody else changes the same thing so many times in a row:
+	// fast, as a program that undoes each repair, or slowly, as people may do. The slow pace
+	// is slower than the looks at what the kernel does not report.
 	fastAfter = 5
 	fastPace  = time.Second
 	slowAfter = 20
 	slowPace  = 15 * time.Second
-	// oneRun is within what time several changes are one run of one tool, which does
-	// piece by piece what netguard puts back meanwhile.
+	// Changes within oneRun count as one run of a tool that works piece by piece, while
+	// netguard already repairs.
 	oneRun = 100 * time.Millisecond
 	// While a contention lasts, what is put back stays so for minFight, doubled each
 	// time up to maxFight: as long as a change may last that nobody tells of.
@@ -30,9 +30,9 @@ const (
 	maxStreaks = 256
 )
 
-// contention recognises that another program changes the same thing again and again,
-// and says how soon to look at it: a host must not spend its time on two programs
-// that undo each other's work. It never says not to. The zero value is ready.
+// contention recognises that another program changes the same thing again and again, and
+// slows the repair down: a host must not spend its time on two programs that undo each
+// other's work. It never stops the repair. The zero value is ready.
 type contention struct {
 	streaks map[string]streak
 
@@ -67,7 +67,7 @@ func (f *contention) until() time.Time {
 	return f.last.Add(f.wait)
 }
 
-// over is when it is over if nothing is changed any more.
+// over is when the contention ends if nothing is changed until then.
 func (f *contention) over() time.Time { return f.last.Add(max(2*f.wait, contentionOver)) }
 
 // next is when there is a reason to look, or limit if that is sooner.

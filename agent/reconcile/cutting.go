@@ -17,8 +17,8 @@ import (
 // cutSoon gathers changes of one moment before connections are gone over.
 const cutSoon = 50 * time.Millisecond
 
-// cutting ends connections that policies do not allow any more, and those that containers
-// which are gone leave behind. It is part of the loop's goroutine.
+// cutting ends connections that policies no longer allow, and those that removed
+// containers leave behind. It is part of the loop's goroutine.
 type cutting struct {
 	log   *slog.Logger
 	conns Connections

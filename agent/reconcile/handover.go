@@ -9,9 +9,9 @@ import (
 	"netguard/agent/desired"
 )
 
-// handover knows which addresses are not whose they were. The kernel's connections
-// outlive a container. Whoever has its address next would be handed the answers to
-// them, whatever policies say of him. It is part of the loop's goroutine.
+// handover knows which addresses changed their owner. The kernel's connections outlive a
+// container. The next container with its address would get the answers to them, whatever
+// policies say of it. It is part of the loop's goroutine.
 type handover struct {
 	// owners are the IDs of the containers that have an address; nil before the first look.
 	owners map[netip.Addr]string
