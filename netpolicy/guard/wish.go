@@ -145,10 +145,6 @@ type Look struct {
 	Unheard bool
 }
 
-func (l Look) empty() bool {
-	return !l.Full && !l.Unheard && len(l.Links) == 0 && len(l.MACs) == 0 && len(l.Neighbours) == 0
-}
-
 // Everything looks at all.
 var Everything = Look{Full: true}
 
