@@ -238,7 +238,8 @@ func (d *Driver) readBack(ctx context.Context, k *kernel, p *plan) error {
 			return fmt.Errorf("read back %s rules: %s: %w", familyNames[i], left[0], ErrOvertaken)
 		}
 		other := planTable(t, d.layouts[i], d.agreed[i])
-		if !slices.ContainsFunc(slices.Concat(other.build, other.swap), func(c chain) bool { return !wrote[c.name] }) {
+		foreign := func(c chain) bool { return !wrote[c.name] }
+		if len(other.collect) == 0 && !slices.ContainsFunc(slices.Concat(other.build, other.swap), foreign) {
 			d.agreed[i] = t
 		}
 	}
