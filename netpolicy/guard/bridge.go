@@ -88,20 +88,26 @@ func (b *bridgeDevice) inet6(ad *netlink.AttributeDecoder) error {
 	return ad.Err()
 }
 
-// addresses lists the addresses of all of the host's devices, by ifindex.
-func (r rtnl) addresses() (map[int][]netip.Addr, error) {
-	answers, err := r.dump(unix.RTM_GETADDR, make([]byte, unix.SizeofIfAddrmsg), nil)
+// addresses lists the addresses of one device. A kernel that does not filter (before Linux
+// 4.20) gives those of all devices.
+func (r rtnl) addresses(device int) ([]netip.Addr, error) {
+	head := make([]byte, unix.SizeofIfAddrmsg)
+	binary.NativeEndian.PutUint32(head[4:], uint32(device))
+	answers, err := r.dump(unix.RTM_GETADDR, head, nil)
+	if gone(err) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
-	out := map[int][]netip.Addr{}
+	var out []netip.Addr
 	for _, a := range answers {
 		index, addr, err := parseAddress(a.Data)
 		if err != nil {
 			return nil, fmt.Errorf("parse address: %w", err)
 		}
-		if addr.IsValid() {
-			out[index] = append(out[index], addr)
+		if index == device && addr.IsValid() {
+			out = append(out, addr)
 		}
 	}
 	return out, nil
@@ -144,7 +150,6 @@ func (d *Driver) observeBridges(w Wish, look Look) (bool, error) {
 		_, known := d.kernel.bridges[index]
 		return !known
 	})
-	var addresses map[int][]netip.Addr
 	for index := range used {
 		if _, ok := d.kernel.bridges[index]; ok || index == 0 {
 			continue
@@ -159,12 +164,11 @@ func (d *Driver) observeBridges(w Wish, look Look) (bool, error) {
 			if b.limits {
 				d.kernel.learned[index] = b.learned
 			}
-			if addresses == nil {
-				if addresses, err = d.links.addresses(); err != nil {
-					return false, err
-				}
+			addresses, err := d.links.addresses(index)
+			if err != nil {
+				return false, err
 			}
-			d.kernel.bridges[index], d.kernel.gateways[index] = b.mac, addresses[index]
+			d.kernel.bridges[index], d.kernel.gateways[index] = b.mac, addresses
 			if !b.ip6 {
 				d.kernel.no6[index] = true
 			}
