@@ -142,10 +142,12 @@ func (t *trial) edit(witness guest) {
 		n++
 	}
 	conn := witness.dial(opened)
-	t.EditCPU = t.extra(func() {
-		t.a.WritePolicy(policyFile(n), policy(n, opened))
-		t.Edit = ms(t.must(through(conn)))
-		time.Sleep(settle)
+	t.perf("edit", func() {
+		t.EditCPU = t.extra(func() {
+			t.a.WritePolicy(policyFile(n), policy(n, opened))
+			t.Edit = ms(t.must(through(conn)))
+			time.Sleep(settle)
+		})
 	})
 }
 
