@@ -187,11 +187,14 @@ func (c *cutter) look(m []byte) {
 		return
 	}
 	c.report.Seen++
-	if !c.all && c.kept(e) {
-		if !e.answered() || c.keepAll(e.reversed()) {
+	if !c.all {
+		kept := c.kept(e)
+		// The other end may be the client: of a denied connection only within a bridge.
+		other := e.answered() && (kept || c.neighbours().bridged(e))
+		if kept && (!other || c.keepAll(e.reversed())) {
 			return
 		}
-		e.doubted = true
+		e.doubted = other && (kept || c.keepAll(e.reversed()))
 	}
 	c.chunk = append(c.chunk, e.kept())
 	if len(c.chunk) == cutChunk {

@@ -183,7 +183,8 @@ func (e entry) readings(bridged bool) []entry {
 // answer. That happens where a bridge begins to hand over its frames. UDP does not tell who
 // began, but clients use high ports. Such an entry lets pass whatever the real client sends.
 // Without the entry, the rules judge the next packet as it is, and nothing is lost if the
-// server did open the connection. An entry with a translation cannot be spared.
+// server did open the connection. A note would refuse the packets of a client that policy
+// allows. An entry with a translation cannot be spared.
 func (e entry) answered() bool {
 	return e.orig.proto == unix.IPPROTO_UDP && e.orig.sport < firstHigh && e.reply.sport >= firstHigh && e.master == nil &&
 		!e.translated() && e.orig.sport == e.reply.dport && e.orig.dport == e.reply.sport

@@ -118,27 +118,8 @@ func TestMidstream(t *testing.T) {
 		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
 			t.Fatal(err)
 		}
-		socket := func(n *node, port int) (c *net.UDPConn) {
-			on(n, func() {
-				var err error
-				if c, err = net.ListenUDP("udp4", &net.UDPAddr{IP: n.addrs[0].AsSlice(), Port: port}); err != nil {
-					t.Fatal(err)
-				}
-				t.Cleanup(func() { c.Close() })
-			})
-			return c
-		}
-		passes := func(from, to *net.UDPConn) bool {
-			if _, err := from.WriteTo([]byte{1}, to.LocalAddr()); err != nil {
-				t.Fatal(err)
-			}
-			if err := to.SetReadDeadline(time.Now().Add(patience)); err != nil {
-				t.Fatal(err)
-			}
-			_, _, err := to.ReadFrom(make([]byte, 1))
-			return err == nil
-		}
-		client, server := socket(l.a, 50000), socket(l.b, 90)
+		passes := func(from, to *net.UDPConn) bool { return arrives(t, from, to) }
+		client, server := udpSocket(t, l.a, 50000), udpSocket(t, l.b, 90)
 		if passes(client, server) {
 			t.Fatal("it is not denied")
 		}
@@ -146,7 +127,7 @@ func TestMidstream(t *testing.T) {
 			t.Fatal("an answer does not let the client go on in the first place")
 		}
 		// What a server may open from such ports goes on.
-		peer, other := socket(l.c, 50000), socket(l.c, 90)
+		peer, other := udpSocket(t, l.c, 50000), udpSocket(t, l.c, 90)
 		if !passes(other, client) || !passes(client, other) || !passes(server, peer) {
 			t.Fatal("what is allowed does not pass")
 		}
@@ -158,6 +139,28 @@ func TestMidstream(t *testing.T) {
 		}
 		if !passes(other, client) || !passes(client, other) || !passes(server, peer) {
 			t.Error("what is allowed stopped")
+		}
+	})
+	forLabs(t, "an_answer_of_UDP_that_was_seen_first_does_not_end_what_the_client_may", func(t *testing.T, l *lab) {
+		d := open(t)
+		apply(t, d, policy("a", nil, nil).wish()) // all is open
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+			t.Fatal(err)
+		}
+		client, server := udpSocket(t, l.a, 50000), udpSocket(t, l.b, 90)
+		if !arrives(t, server, client) || !arrives(t, client, server) {
+			t.Fatal("what is open does not pass")
+		}
+		s := policy("b", nil, nil)
+		s.closed = l.b.addrs[:] // the server may only answer
+		apply(t, d, s.wish())
+		cut(t, d, s.allows)
+		if !arrives(t, client, server) || !arrives(t, server, client) {
+			t.Error("what is allowed stopped")
+		}
+		peer := udpSocket(t, l.a, 50001)
+		if arrives(t, server, peer) {
+			t.Error("the server may open a connection")
 		}
 	})
 	forLabs(t, "a_neighbour_enters_one_from_the_middle_only_when_the_bridge_begins", func(t *testing.T, l *lab) {
@@ -258,4 +261,30 @@ func sendRaw(t *testing.T, b []byte) {
 	if err := unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: [4]byte(b[16:20])}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// udpSocket gives a socket on a port of a node.
+func udpSocket(t *testing.T, n *node, port int) (c *net.UDPConn) {
+	t.Helper()
+	on(n, func() {
+		var err error
+		if c, err = net.ListenUDP("udp4", &net.UDPAddr{IP: n.addrs[0].AsSlice(), Port: port}); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Close() })
+	})
+	return c
+}
+
+// arrives sends a datagram and tells whether it arrives.
+func arrives(t *testing.T, from, to *net.UDPConn) bool {
+	t.Helper()
+	if _, err := from.WriteTo([]byte{1}, to.LocalAddr()); err != nil {
+		t.Fatal(err)
+	}
+	if err := to.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := to.ReadFrom(make([]byte, 1))
+	return err == nil
 }
