@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"netguard/agent/config"
-	"netguard/agent/docker"
 	"netguard/netpolicy/guard"
 )
 
@@ -13,7 +12,7 @@ import (
 // the creator's word and the operator's: who answers them becomes their router.
 func (d *Endpoint) serves(cfg *config.Config, on []string) {
 	note := func(format string, args ...any) { d.notes = append(slices.Clip(d.notes), fmt.Sprintf(format, args...)) }
-	for _, c := range append([]docker.Container{d.Container}, d.Sharers...) {
+	for _, c := range d.containers() {
 		label, ok := c.Labels[guard.LabelDHCP]
 		if !ok {
 			continue

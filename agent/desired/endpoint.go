@@ -92,9 +92,14 @@ func networksOf(endpoints []*endpoint.Endpoint) map[string][]string {
 	return on
 }
 
+// containers are all that run in the endpoint's network namespace.
+func (d *Endpoint) containers() []docker.Container {
+	return append([]docker.Container{d.Container}, d.Sharers...)
+}
+
 // owns reads which further addresses are the container's.
 func (d *Endpoint) owns() {
-	for _, c := range append([]docker.Container{d.Container}, d.Sharers...) {
+	for _, c := range d.containers() {
 		label, ok := c.Labels[guard.LabelAllow]
 		if !ok {
 			continue
@@ -117,7 +122,7 @@ func (d *Endpoint) owns() {
 // share a namespace the lowest counts, and none counts beyond the operator's.
 func (d *Endpoint) counts(operator uint32) {
 	var asked []uint32
-	for _, c := range append([]docker.Container{d.Container}, d.Sharers...) {
+	for _, c := range d.containers() {
 		label, ok := c.Labels[guard.LabelConnections]
 		if !ok {
 			continue
@@ -138,7 +143,7 @@ func (d *Endpoint) counts(operator uint32) {
 func (d *Endpoint) shape(op shaper.Operator, leaf shaper.Leaf, on []string) {
 	var declared, own []shaper.Declaration
 	images := false
-	for _, c := range append([]docker.Container{d.Container}, d.Sharers...) {
+	for _, c := range d.containers() {
 		declared = append(declared, shaper.Decode(c.Labels, d.Network.Name, on))
 		labels, some := ownBandwidth(c)
 		own, images = append(own, shaper.Decode(labels, d.Network.Name, on)), images || some

@@ -58,7 +58,7 @@ func (d *Endpoint) uncounted(found []netpolicy.Uncounted) {
 
 // named gives the container of that name, if it is one of the endpoint's.
 func (d *Endpoint) named(name string) (docker.Container, bool) {
-	for _, c := range append([]docker.Container{d.Container}, d.Sharers...) {
+	for _, c := range d.containers() {
 		if c.Name == name {
 			return c, true
 		}

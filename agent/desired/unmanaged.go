@@ -6,7 +6,6 @@ import (
 	"slices"
 	"strings"
 
-	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/internal/label"
 	"netguard/shaper"
@@ -17,7 +16,7 @@ import (
 // network that the container is on are that endpoint's.
 func (d *Endpoint) inVain(on []string) {
 	names := map[string]bool{}
-	for _, c := range append([]docker.Container{d.Container}, d.Sharers...) {
+	for _, c := range d.containers() {
 		for name, value := range c.Labels {
 			if !strings.HasPrefix(name, label.Prefix) || name == endpoint.Label && value == "false" {
 				continue
