@@ -214,11 +214,7 @@ func (e entry) kept() entry {
 
 // removal is the message that deletes the entry, and not one that has taken its place since.
 func (e entry) removal() []byte {
-	b := netfilterHeader(e.family)
-	b = attr(b, nl.CTA_TUPLE_ORIG|int(nl.NLA_F_NESTED), e.origRaw...)
-	if e.zone != nil {
-		b = attr(b, nl.CTA_ZONE, e.zone...)
-	}
+	b := e.request(e.origRaw)
 	if e.id != nil {
 		b = attr(b, nl.CTA_ID, e.id...)
 	}
@@ -226,9 +222,11 @@ func (e entry) removal() []byte {
 }
 
 // masterRequest asks for the connection that this one belongs to.
-func (e entry) masterRequest() []byte {
-	b := netfilterHeader(e.family)
-	b = attr(b, nl.CTA_TUPLE_ORIG|int(nl.NLA_F_NESTED), e.master...)
+func (e entry) masterRequest() []byte { return e.request(e.master) }
+
+// request names a connection in the entry's zone by the raw tuple of its first direction.
+func (e entry) request(tuple []byte) []byte {
+	b := attr(netfilterHeader(e.family), nl.CTA_TUPLE_ORIG|int(nl.NLA_F_NESTED), tuple...)
 	if e.zone != nil {
 		b = attr(b, nl.CTA_ZONE, e.zone...)
 	}

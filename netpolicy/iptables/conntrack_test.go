@@ -72,16 +72,8 @@ func TestCut(t *testing.T) {
 		if r.Cut != len(denied) || r.Seen < len(denied)+len(kept) {
 			t.Errorf("report = %+v for %d streams: %v", r, len(denied), flows)
 		}
-		for _, s := range denied {
-			if late := s.stopped(t, start); late > time.Second {
-				t.Errorf("%s went on for %s", s.name, late)
-			}
-		}
-		for _, s := range kept {
-			if s.quiet(300 * time.Millisecond) {
-				t.Errorf("%s stopped too", s.name)
-			}
-		}
+		allStop(t, denied, start)
+		allGoOn(t, kept)
 		if again := cut(t, d, after.allows); again.Cut != 0 {
 			t.Errorf("the second time: %+v", again)
 		}
@@ -114,11 +106,7 @@ func TestCut(t *testing.T) {
 		if r := cut(t, d, s.allows); r.Cut != len(streams) {
 			t.Errorf("report = %+v", r)
 		}
-		for _, s := range streams {
-			if late := s.stopped(t, start); late > time.Second {
-				t.Errorf("%s went on for %s", s.name, late)
-			}
-		}
+		allStop(t, streams, start)
 	})
 	forLabs(t, "sees_through_translation", func(t *testing.T, l *lab) {
 		d := open(t)
@@ -149,11 +137,7 @@ func TestCut(t *testing.T) {
 				t.Errorf("%s is not among %v", want, seen)
 			}
 		}
-		for _, s := range streams {
-			if late := s.stopped(t, start); late > time.Second {
-				t.Errorf("%s went on for %s", s.name, late)
-			}
-		}
+		allStop(t, streams, start)
 	})
 	forLabs(t, "refuses_the_server_for_as_long_as_it_goes_on", func(t *testing.T, l *lab) {
 		d, err := Open(context.Background(), Options{CutFor: 2 * time.Second})

@@ -120,11 +120,7 @@ func TestHostByItsOwnAddress(t *testing.T) {
 				t.Errorf("%s went on for %s", s.name, late)
 			}
 		}
-		for _, s := range own {
-			if s.quiet(300 * time.Millisecond) {
-				t.Errorf("%s stopped too", s.name)
-			}
-		}
+		allGoOn(t, own)
 	})
 	forLabs(t, "is_judged_from_the_moment_on_that_an_older_anchor_is_replaced", func(t *testing.T, l *lab) {
 		d := open(t)

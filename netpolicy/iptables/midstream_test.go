@@ -40,16 +40,8 @@ func TestMidstream(t *testing.T) {
 		}
 		start := time.Now()
 		cut(t, d, s.allows)
-		for _, s := range denied {
-			if late := s.stopped(t, start); late > time.Second {
-				t.Errorf("%s went on for %s", s.name, late)
-			}
-		}
-		for _, s := range kept {
-			if s.quiet(300 * time.Millisecond) {
-				t.Errorf("%s stopped too", s.name)
-			}
-		}
+		allStop(t, denied, start)
+		allGoOn(t, kept)
 	})
 	forLabs(t, "an_open_client_does_not_let_the_server_open_it_again", func(t *testing.T, l *lab) {
 		d := open(t)
@@ -66,11 +58,7 @@ func TestMidstream(t *testing.T) {
 			t.Fatal(err)
 		}
 		start := time.Now()
-		for _, s := range denied {
-			if late := s.stopped(t, start); late > time.Second {
-				t.Errorf("%s went on for %s", s.name, late)
-			}
-		}
+		allStop(t, denied, start)
 	})
 	forLabs(t, "one_that_was_picked_up_from_the_wrong_side_is_known_by_its_ports", func(t *testing.T, l *lab) {
 		d := open(t)

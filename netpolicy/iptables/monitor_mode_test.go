@@ -135,16 +135,8 @@ func TestMonitorMode(t *testing.T) {
 			apply(t, d, s.wish())
 			start := time.Now()
 			cut(t, d, s.allows)
-			for _, s := range denied {
-				if late := s.stopped(t, start); late > time.Second {
-					t.Errorf("%s went on for %s", s.name, late)
-				}
-			}
+			allStop(t, denied, start)
 		}
-		for _, s := range kept {
-			if s.quiet(300 * time.Millisecond) {
-				t.Errorf("%s stopped too", s.name)
-			}
-		}
+		allGoOn(t, kept)
 	})
 }

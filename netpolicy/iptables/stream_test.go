@@ -226,3 +226,23 @@ func flood(t *testing.T, from, to *node, port uint16, stop <-chan struct{}) *ato
 	}()
 	return &count
 }
+
+// allStop fails the test where a stream goes on for more than a second after start.
+func allStop(t *testing.T, streams []*stream, start time.Time) {
+	t.Helper()
+	for _, s := range streams {
+		if late := s.stopped(t, start); late > time.Second {
+			t.Errorf("%s went on for %s", s.name, late)
+		}
+	}
+}
+
+// allGoOn fails the test where a stream has stopped.
+func allGoOn(t *testing.T, streams []*stream) {
+	t.Helper()
+	for _, s := range streams {
+		if s.quiet(300 * time.Millisecond) {
+			t.Errorf("%s stopped too", s.name)
+		}
+	}
+}
