@@ -18,10 +18,6 @@ const (
 
 var policyLabels = [2]string{Ingress: labelIngress, Egress: labelEgress}
 
-// Claims tells whether a label is a policy, so that it is this package's to read
-// or to refuse.
-func Claims(key string) bool { return key == labelIngress || key == labelEgress }
-
 // knownLabels are those with a name of their own, to guess what a misspelt one
 // was meant to be.
 var knownLabels = label.Keys()

@@ -99,12 +99,7 @@ type Wish struct {
 	Taken []netip.Addr
 }
 
-// equal tells whether two wishes say the same, in the same order.
-func (w Wish) equal(v Wish) bool {
-	return w.equalHost(v) && slices.Equal(w.Others, v.Others) && slices.EqualFunc(w.Ports, v.Ports, Port.equal)
-}
-
-// equalHost tells whether they do but for ports.
+// equalHost tells whether two wishes say the same but for ports.
 func (w Wish) equalHost(v Wish) bool {
 	return w.Options == v.Options && slices.Equal(w.Taken, v.Taken) && slices.EqualFunc(w.Bridges, v.Bridges, func(a, b Bridge) bool {
 		return a.Index == b.Index && a.Name == b.Name && slices.Equal(a.Subnets, b.Subnets)

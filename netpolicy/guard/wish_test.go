@@ -10,7 +10,7 @@ import (
 // Whatever of a port changes, the wish is another one: Apply does nothing for the same.
 func TestWishesDiffer(t *testing.T) {
 	addr, addrs := netip.IPv6Unspecified(), []netip.Addr{netip.IPv6Unspecified()}
-	same := func(a, b *Port) bool { return Wish{Ports: []Port{*a}}.equal(Wish{Ports: []Port{*b}}) }
+	same := func(a, b *Port) bool { return a.equal(*b) }
 	fieldtest.Differs(t, same, map[string]any{"MAC": MAC{2}, "IPv4": addr, "IPv6": addr, "Gateways": addrs, "Answers": addrs, "LinkLocals": addrs,
 		"Allow": Allow{MACs: []MAC{{2}}}})
 }
