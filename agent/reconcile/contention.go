@@ -18,13 +18,13 @@ const (
 	// Changes within oneRun count as one run of a tool that works piece by piece, while
 	// netguard already repairs.
 	oneRun = 100 * time.Millisecond
-	// While a contention lasts, what is put back stays so for minFight, doubled each
-	// time up to maxFight: as long as a change may last that nobody tells of.
+	// While a contention lasts, what is put back stays so for minRest, doubled each
+	// time up to maxRest: as long as a change may last that nobody tells of.
 	minRest = 500 * time.Millisecond
 	maxRest = 10 * time.Second
-	// fightOver is how long at least nothing may be changed before it is over.
+	// contentionOver is how long at least nothing may be changed before it is over.
 	contentionOver = 5 * time.Second
-	// fightPass is the time between two passes while any contention lasts.
+	// contentionPause is the time between two passes while any contention lasts.
 	contentionPause = 50 * time.Millisecond
 	// maxStreaks bounds what is remembered of what was changed.
 	maxStreaks = 256

@@ -17,7 +17,7 @@ import (
 )
 
 const (
-	// guardEvery is how often the guard looks at what the kernel does not report.
+	// GuardEvery is how often the guard looks at what the kernel does not report.
 	GuardEvery = 10 * time.Second
 	// hintGather is how long a report of the kernel about a known port waits for more. The
 	// kernel reports netguard's own changes too.
@@ -33,7 +33,7 @@ type guarding struct {
 	now   func() time.Time
 
 	wish guard.Wish
-	// admission is what holds of it, "" before the first time.
+	// admission is which admission is in force, "" before the first Apply.
 	admission string
 	report    guard.Report
 	err       error

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// policeEvery is how often the rules are compared with the kernel. Nothing
+	// PoliceEvery is how often the rules are compared with the kernel. Nothing
 	// tells of a change of iptables' legacy backend or of ipset.
 	PoliceEvery = 10 * time.Second
 	// glanceEvery is how often what is cheap to see of it is looked at.

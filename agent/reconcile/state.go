@@ -15,9 +15,9 @@ type State struct {
 	Policies *PolicyState           // nil while Docker has not answered
 	Guard    guard.Report
 	GuardErr error
-	// keeping is what keeps packets as they were judged.
+	// Keeping is what keeps packets as they were judged.
 	Keeping string
-	// admission is what holds of it, "" while nothing was written.
+	// Admission is which admission is in force, "" while nothing was written.
 	Admission   string
 	Contentions []string // findings about other programs
 	Bridges     []string // findings about the bridges' ports
@@ -65,7 +65,7 @@ func (l *Loop) contested() bool {
 	return false
 }
 
-// Admission is what holds of it since the last pass.
+// Admission is which admission is in force since the last pass.
 func (l *Loop) Admission() string {
 	if s := l.state.Load(); s != nil {
 		return s.Admission
