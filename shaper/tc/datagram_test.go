@@ -3,6 +3,7 @@ package tc_test
 import (
 	"errors"
 	"fmt"
+	"os"
 	"testing"
 
 	vish "github.com/vishvananda/netlink"
@@ -16,6 +17,9 @@ import (
 func addressed(t *testing.T) {
 	t.Helper()
 	for _, name := range []string{"outside", "inside"} {
+		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("0"), 0); err != nil {
+			t.Fatal(err)
+		}
 		link, err := vish.LinkByName(name)
 		for _, to := range []string{to4.String(), to6.String()} {
 			if err != nil {

@@ -39,7 +39,6 @@ func TestEarlierTreeIsAdopted(t *testing.T) {
 	for name, build := range map[string]func(uint64) *shaper.Tree{"flat": flat, "wide": wide} {
 		t.Run(name, func(t *testing.T) {
 			d, veth := vethIn(t)
-			quiet(t)
 			earlier := build(8000)
 			if err := d.Apply(veth, "outside", shaper.Diff(shaper.Endpoint{}, shaper.Wish{Ingress: earlier, Egress: earlier})); err != nil {
 				t.Fatal(err)

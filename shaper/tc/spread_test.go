@@ -2,7 +2,6 @@ package tc_test
 
 import (
 	"net/netip"
-	"os"
 	"slices"
 	"testing"
 	"time"
@@ -28,16 +27,6 @@ func out(t *testing.T, index int) func([]byte) {
 	return func(frame []byte) {
 		t.Helper()
 		if _, err := unix.Write(fd, frame); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// quiet has the kernel send nothing of its own by the pair.
-func quiet(t *testing.T) {
-	t.Helper()
-	for _, name := range []string{"outside", "inside"} {
-		if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -119,7 +108,6 @@ func classesOf(passed func() map[uint16]uint32, send func([]byte), frames ...[]b
 // One sender can fill no class that the next ones wait in, whatever it sends.
 func TestSendersAreApart(t *testing.T) {
 	d, veth := vethIn(t)
-	quiet(t)
 	want := tree(t, shaper.Ingress, shaper.Gbit, shaper.Hashed)
 	apply(t, d, veth, shaper.Wish{Ingress: want})
 	send, passed := out(t, veth), leaves(t, veth)
@@ -197,7 +185,6 @@ func TestSendersAreApart(t *testing.T) {
 // What a container sends is its own: there flows are apart.
 func TestFlowsAreApart(t *testing.T) {
 	d, veth := vethIn(t)
-	quiet(t)
 	want := tree(t, shaper.Egress, shaper.Gbit, shaper.Hashed)
 	apply(t, d, veth, shaper.Wish{Egress: want})
 	s, err := d.Snapshot()
@@ -237,7 +224,6 @@ func TestFlowsAreApart(t *testing.T) {
 // What a queue of tbf drops of a batch that it cuts is known to that queue alone.
 func TestDropsAreWhatWasLost(t *testing.T) {
 	d, veth := vethIn(t)
-	quiet(t)
 	want := tree(t, shaper.Ingress, shaper.Mbit, shaper.Hashed)
 	apply(t, d, veth, shaper.Wish{Ingress: want})
 	link := &vish.Device{LinkAttrs: vish.LinkAttrs{Index: veth}}
