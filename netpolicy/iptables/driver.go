@@ -40,9 +40,7 @@ type Driver struct {
 	// as wished and that all sets exist.
 	kernel  *kernel
 	settled bool
-	// seen are the tables that were read last, held the sets. They are read again only
-	// where a fingerprint or a sum differs.
-	seen map[*backend][2]seen
+	// held are the sets that were read last. They are read again only where a sum differs.
 	held map[string]*heldSet
 	// few says that foreign sets have no more members than netguard's.
 	few bool
@@ -66,21 +64,19 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if o.CutFor < time.Second {
 		o.CutFor = 10 * time.Minute
 	}
-	d := &Driver{options: o, families: []int{0}, stuck: map[string]bool{}, seen: map[*backend][2]seen{}, due: touched{all: true}, bridgeFilter: bridgeFilter}
+	d := &Driver{options: o, families: []int{0}, stuck: map[string]bool{}, due: touched{all: true}, bridgeFilter: bridgeFilter}
 	if o.Programs == nil {
 		var err error
 		if o.Programs, err = findPrograms(o.Wait, hasIPv6()); err != nil {
 			return nil, fmt.Errorf("open iptables: %w", err)
 		}
 	}
+	d.options.Programs = o.Programs
 	d.backends = o.Programs.backends(&d.forked)
 	if o.Programs.ipv6 {
 		d.families = []int{0, 1}
 	}
 	var err error
-	if err := d.probe(ctx); err != nil {
-		return nil, fmt.Errorf("open iptables: %w", err)
-	}
 	if d.sets.conn, err = dial(unix.NETLINK_NETFILTER, &d.wrote); err != nil {
 		return nil, fmt.Errorf("open ipset: %w", err)
 	}
@@ -91,6 +87,10 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if d.links, err = dial(unix.NETLINK_ROUTE, &d.wrote); err != nil {
 		d.Close()
 		return nil, fmt.Errorf("open links: %w", err)
+	}
+	if err := d.probe(ctx); err != nil {
+		d.Close()
+		return nil, fmt.Errorf("open iptables: %w", err)
 	}
 	return d, nil
 }

@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 	"strings"
@@ -19,6 +20,7 @@ type Others struct {
 // ReadOthers reads them. It changes nothing.
 func (d *Driver) ReadOthers(ctx context.Context) (*Others, error) {
 	o := &Others{}
+	var lists []func() error // that are under way
 	for _, i := range d.families {
 		o.nat[i], o.raw[i] = map[string][]string{}, map[string][]string{}
 		for _, b := range d.backends {
@@ -26,15 +28,26 @@ func (d *Driver) ReadOthers(ctx context.Context) (*Others, error) {
 				if b.kind == Legacy && !slices.Contains(legacyTables(i), name) {
 					continue
 				}
-				t, err := b.list(ctx, i, name)
-				if err != nil {
-					return nil, err
-				}
-				for chain, rules := range t.rules {
-					into[chain] = append(into[chain], rules...)
-				}
+				list := b.beginList(ctx, i, name)
+				lists = append(lists, func() error {
+					t, err := list()
+					if err != nil {
+						return err
+					}
+					for chain, rules := range t.rules {
+						into[chain] = append(into[chain], rules...)
+					}
+					return nil
+				})
 			}
 		}
+	}
+	var faults []error
+	for _, end := range lists {
+		faults = append(faults, end())
+	}
+	if err := errors.Join(faults...); err != nil {
+		return nil, err
 	}
 	var err error
 	o.native, err = NativeNotrack()

@@ -168,7 +168,10 @@ func (b *backend) setAnchor(i int, a anchoring) error {
 		return nil
 	}
 	*b.forked++
-	err := fault.Write("iptables insert", func() error { return b.fam[i].rule.Insert(filter, a.chain, 1, anchors[a.path]...) })
+	program, err := b.fam[i].rule()
+	if err == nil {
+		err = fault.Write("iptables insert", func() error { return program.Insert(filter, a.chain, 1, anchors[a.path]...) })
+	}
 	if err != nil {
 		return fmt.Errorf("insert jump into %s: %w", a.chain, commandError(err))
 	}

@@ -11,8 +11,9 @@ import (
 
 // kernel is what the kernel has of netguard's, as it was read last or written since.
 type kernel struct {
-	active *backend  // that Docker uses
-	tables [2]*table // of the active backend; nil without IPv6
+	active *backend       // that Docker uses
+	tables [2]*table      // of the active backend; nil without IPv6
+	prints [2]fingerprint // of the tables
 	sets   map[string]*heldSet
 	stale  []stale // tables of another backend with chains of netguard's
 }
@@ -87,30 +88,64 @@ func (d *Driver) read(ctx context.Context) (*kernel, error) {
 	return k, nil
 }
 
-// probe leaves out the backends that this kernel lacks. Later, a backend that cannot be read
-// is an error, and no reason to use the other one.
+// probe leaves out the backends that this kernel lacks, for all Drivers that these programs are
+// given to. Later, a backend that cannot be read is an error, and no reason to use the other one.
 func (d *Driver) probe(ctx context.Context) error {
+	p := d.options.Programs
+	if p.tried {
+		return nil
+	}
 	var usable []*backend
-	var faults []error
-	for _, b := range d.backends {
-		var err error
-		for _, i := range d.families {
-			if b.present(i) {
-				_, e := b.read(ctx, i)
-				err = errors.Join(err, e)
-			}
-		}
-		if err == nil || errors.Is(err, ErrIncompatible) {
-			usable = append(usable, b)
-		} else {
-			faults = append(faults, err)
+	var found []backend
+	_, faults := d.list(ctx)
+	for n, b := range d.backends {
+		if faults[n] == nil || errors.Is(faults[n], ErrIncompatible) {
+			usable, found = append(usable, b), append(found, p.found[n])
 		}
 	}
 	if len(usable) == 0 {
 		return errors.Join(faults...)
 	}
-	d.backends = usable
+	d.backends, p.found, p.tried = usable, found, true
 	return nil
+}
+
+// list lists the filter tables, all at once, and reads those again that changed since any Driver
+// of the same programs read them. It gives an error for each backend.
+func (d *Driver) list(ctx context.Context) (tables [][2]seen, faults []error) {
+	tables, faults = make([][2]seen, len(d.backends)), make([]error, len(d.backends))
+	var ends []func()
+	for n, b := range d.backends {
+		for _, i := range d.families {
+			known := &d.options.Programs.seen
+			last, _ := known.Load(tableKey{b.kind, i})
+			was, _ := last.(seen)
+			print, err := d.fingerprint(b, i, was.print)
+			if err != nil {
+				faults[n] = errors.Join(faults[n], err)
+				continue
+			}
+			end := func() (*table, error) { return was.table, nil }
+			if was.table == nil || !print.same(was.print) {
+				if end = (func() (*table, error) { return newTable(), nil }); b.present(i) {
+					end = b.beginList(ctx, i, filter)
+				}
+			}
+			ends = append(ends, func() {
+				t, err := end()
+				if err != nil {
+					faults[n] = errors.Join(faults[n], err)
+					return
+				}
+				tables[n][i] = seen{t, print}
+				known.Store(tableKey{b.kind, i}, tables[n][i])
+			})
+		}
+	}
+	for _, end := range ends {
+		end()
+	}
+	return tables, faults
 }
 
 // readTables reads the filter tables of both families and backends, where they changed, and
@@ -119,30 +154,15 @@ func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	tables := make([][2]*table, len(d.backends))
-	for n, b := range d.backends {
+	tables, faults := d.list(ctx)
+	if err := errors.Join(faults...); err != nil {
+		return err
+	}
+	for _, both := range tables {
 		for _, i := range d.families {
-			was := d.seen[b][i]
-			print, err := d.fingerprint(b, i, was.print)
-			if err != nil {
+			if err := both[i].table.check(i); err != nil {
 				return err
 			}
-			now := seen{was.table, print}
-			if was.table == nil || !print.same(was.print) {
-				now.table = newTable()
-				if b.present(i) {
-					if now.table, err = b.read(ctx, i); err != nil {
-						return err
-					}
-				}
-			}
-			both := d.seen[b]
-			both[i] = now
-			d.seen[b] = both
-			if err := now.table.check(i); err != nil {
-				return err
-			}
-			tables[n][i] = now.table
 		}
 	}
 	// The active backend has Docker's chains. Else it has netguard's, so that a flush moves
@@ -151,10 +171,10 @@ func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 	for n := range d.backends {
 		score := 0
 		for _, i := range d.families {
-			if tables[n][i].docker() {
+			if tables[n][i].table.docker() {
 				score |= 2
 			}
-			if len(tables[n][i].own()) > 0 {
+			if len(tables[n][i].table.own()) > 0 {
 				score |= 1
 			}
 		}
@@ -162,12 +182,15 @@ func (d *Driver) readTables(ctx context.Context, k *kernel) error {
 			active, best = n, score
 		}
 	}
-	k.active, k.tables, k.stale = d.backends[active], tables[active], nil
+	k.active, k.stale = d.backends[active], nil
+	for _, i := range d.families {
+		k.tables[i], k.prints[i] = tables[active][i].table, tables[active][i].print
+	}
 	d.backend = k.active.kind
 	for n, b := range d.backends {
 		for _, i := range d.families {
-			if n != active && len(tables[n][i].own()) > 0 {
-				k.stale = append(k.stale, stale{b, i, tables[n][i]})
+			if n != active && len(tables[n][i].table.own()) > 0 {
+				k.stale = append(k.stale, stale{b, i, tables[n][i].table})
 			}
 		}
 	}

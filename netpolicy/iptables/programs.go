@@ -43,8 +43,9 @@ type backend struct {
 // programs are the programs of a family. The library runs single commands. It has no function
 // that reads or writes a whole table, so save and restore are run here.
 type programs struct {
-	save, restore string
-	rule          *goipt.IPTables
+	command, save, restore string
+	// rule makes the library's handle when it is first needed. The library runs a program then.
+	rule func() (*goipt.IPTables, error)
 }
 
 // familyNames are used in errors and findings.
@@ -52,28 +53,51 @@ var familyNames = [2]string{"IPv4", "IPv6"}
 
 // Programs are iptables' programs as they are installed: first what "iptables" is, which is
 // what Docker runs, then the other backend's.
+//
+// Their Drivers are of one network namespace: a table that one of them read, the others need
+// not read.
 type Programs struct {
 	found []backend
 	ipv6  bool
+	// tried says that only backends are left that this kernel has.
+	tried bool
+	// seen are the tables as they were read last, by a tableKey. Nobody changes a table.
+	seen sync.Map
 }
 
-// Find finds the installed programs and asks each for its version, all of them at once. The
-// error is ErrNoIPTables where there are none.
+type tableKey struct {
+	kind   Backend
+	family int
+}
+
+// Find finds the installed programs and asks them for their versions, all at once. The error is ErrNoIPTables where there are none.
 func Find() (*Programs, error) { return findPrograms(5*time.Second, hasIPv6()) }
 
 func findPrograms(wait time.Duration, ipv6 bool) (*Programs, error) {
-	suffixes := []string{"", "-nft", "-legacy"}
-	all, faults := make([]backend, len(suffixes)), make([]error, len(suffixes))
-	var asked sync.WaitGroup
-	for i, suffix := range suffixes {
-		asked.Go(func() { all[i], faults[i] = findBackend(suffix, wait, ipv6) })
+	var faults []error
+	var all []*backend
+	var files []string
+	for _, suffix := range []string{"", "-nft", "-legacy"} {
+		b, file, err := findBackend(suffix, wait, ipv6)
+		switch {
+		case err != nil:
+			faults = append(faults, err)
+		case !slices.Contains(files, file): // else it is the same one by another name
+			all, files = append(all, b), append(files, file)
+		}
 	}
-	asked.Wait()
+	asked := make([]func() error, len(all))
+	for i, b := range all {
+		asked[i] = b.ask()
+	}
 	p := &Programs{ipv6: ipv6}
 	for i, b := range all {
-		known := slices.ContainsFunc(p.found, func(o backend) bool { return o.kind == b.kind })
-		if faults[i] == nil && !known {
-			p.found = append(p.found, b)
+		err := asked[i]()
+		switch known := slices.ContainsFunc(p.found, func(o backend) bool { return o.kind == b.kind }); {
+		case err != nil:
+			faults = append(faults, err)
+		case !known:
+			p.found = append(p.found, *b)
 		}
 	}
 	if len(p.found) == 0 {
@@ -92,37 +116,56 @@ func (p *Programs) backends(forked *int) []*backend {
 	return out
 }
 
-func findBackend(suffix string, wait time.Duration, ipv6 bool) (backend, error) {
-	b := backend{wait: wait}
+// findBackend finds the programs of a backend. Two of the same file are the same backend.
+func findBackend(suffix string, wait time.Duration, ipv6 bool) (b *backend, file string, err error) {
+	b = &backend{wait: wait, forked: new(int)}
 	for i, name := range []string{"iptables", "ip6tables"} {
 		if i == 1 && !ipv6 {
 			continue
 		}
-		p := &b.fam[i]
 		var paths [3]string
 		for j, tail := range []string{"", "-save", "-restore"} {
-			path, err := find(name + suffix + tail)
-			if err != nil {
-				return b, err
+			if paths[j], err = find(name + suffix + tail); err != nil {
+				return b, "", err
 			}
-			paths[j] = path
 		}
-		p.save, p.restore = paths[1], paths[2]
 		proto := []goipt.Protocol{goipt.ProtocolIPv4, goipt.ProtocolIPv6}[i]
-		var err error
-		if p.rule, err = goipt.New(goipt.IPFamily(proto), goipt.Path(paths[0]), goipt.Timeout(b.seconds())); err != nil {
-			return b, fmt.Errorf("ask %s for its version: %w", paths[0], err)
-		}
-		out, err := exec.Command(paths[0], "--version").Output()
+		b.fam[i] = programs{paths[0], paths[1], paths[2], sync.OnceValues(func() (*goipt.IPTables, error) {
+			return goipt.New(goipt.IPFamily(proto), goipt.Path(paths[0]), goipt.Timeout(b.seconds()))
+		})}
+		target, err := filepath.EvalSymlinks(paths[0])
 		if err != nil {
-			return b, fmt.Errorf("ask %s for its version: %w", paths[0], err)
+			return b, "", fmt.Errorf("find %s: %w", paths[0], err)
 		}
-		b.kind = Legacy
-		if bytes.Contains(out, []byte(NFT)) {
-			b.kind = NFT
+		file += target + "\n"
+	}
+	return b, file, nil
+}
+
+// ask asks the programs which backend they write to. The function that it gives waits for the
+// answer.
+func (b *backend) ask() func() error {
+	var answers [2]func() (string, error)
+	for i, p := range b.fam {
+		if p.command != "" {
+			answers[i] = b.begin(context.Background(), p.command, []string{"--version"}, "")
 		}
 	}
-	return b, nil
+	return func() error {
+		for i, answer := range answers {
+			if answer == nil {
+				continue
+			}
+			version, err := answer()
+			if err != nil {
+				return fmt.Errorf("ask %s for its version: %w", b.fam[i].command, err)
+			}
+			if b.kind = Legacy; strings.Contains(version, string(NFT)) {
+				b.kind = NFT
+			}
+		}
+		return nil
+	}
 }
 
 func find(name string) (string, error) {
@@ -158,14 +201,20 @@ func legacyTables(i int) []string {
 }
 
 // read lists the filter table.
-func (b *backend) read(ctx context.Context, i int) (*table, error) { return b.list(ctx, i, filter) }
+func (b *backend) read(ctx context.Context, i int) (*table, error) {
+	return b.beginList(ctx, i, filter)()
+}
 
-func (b *backend) list(ctx context.Context, i int, name string) (*table, error) {
-	out, err := b.run(ctx, b.fam[i].save, []string{"-t", name}, "")
-	if err != nil {
-		return nil, fmt.Errorf("list %s table %s: %w", familyNames[i], name, err)
+// beginList begins to list a table. The function that it gives waits for the list.
+func (b *backend) beginList(ctx context.Context, i int, name string) func() (*table, error) {
+	list := b.begin(ctx, b.fam[i].save, []string{"-t", name}, "")
+	return func() (*table, error) {
+		out, err := list()
+		if err != nil {
+			return nil, fmt.Errorf("list %s table %s: %w", familyNames[i], name, err)
+		}
+		return parseTable(out, name)
 	}
-	return parseTable(out, name)
 }
 
 // write runs a transaction: all of it, or nothing.
@@ -205,9 +254,14 @@ func (l *limited) Write(p []byte) (int, error) {
 
 // run runs a program in the network namespace of this thread.
 func (b *backend) run(ctx context.Context, path string, args []string, input string) (string, error) {
+	return b.begin(ctx, path, args, input)()
+}
+
+// begin starts a program in the network namespace of this thread. The function that it gives
+// waits for its end, and gives what it wrote.
+func (b *backend) begin(ctx context.Context, path string, args []string, input string) func() (string, error) {
 	// The program may wait for the lock that long. One that takes longer hangs.
 	ctx, cancel := context.WithTimeout(ctx, b.wait+30*time.Second)
-	defer cancel()
 	*b.forked++
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.WaitDelay = time.Second
@@ -216,15 +270,21 @@ func (b *backend) run(ctx context.Context, path string, args []string, input str
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	var out, fault bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &limited{&out, maxListing}, &limited{&fault, maxComplaint}
-	err := cmd.Run()
-	if err == nil && out.Len() == maxListing {
-		err = fmt.Errorf("it lists more than %d MB", maxListing>>20)
-	}
-	if err != nil {
-		if ctx.Err() != nil {
-			err = errors.Join(err, ctx.Err())
+	err := cmd.Start()
+	return func() (string, error) {
+		defer cancel()
+		if err == nil {
+			err = cmd.Wait()
 		}
-		return "", restoreError(filepath.Base(path), input, fault.String(), err)
+		if err == nil && out.Len() == maxListing {
+			err = fmt.Errorf("it lists more than %d MB", maxListing>>20)
+		}
+		if err != nil {
+			if ctx.Err() != nil {
+				err = errors.Join(err, ctx.Err())
+			}
+			return "", restoreError(filepath.Base(path), input, fault.String(), err)
+		}
+		return out.String(), nil
 	}
-	return out.String(), nil
 }

@@ -31,7 +31,7 @@ func (d *Driver) Glance() (bool, error) {
 		if err != nil {
 			return false, fmt.Errorf("measure %s rules: %w", familyNames[i], err)
 		}
-		if was := d.seen[k.active][i].print; size.rules != was.rules || size.bytes != was.bytes {
+		if was := k.prints[i]; size.rules != was.rules || size.bytes != was.bytes {
 			return true, nil
 		}
 	}

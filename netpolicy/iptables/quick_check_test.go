@@ -77,3 +77,37 @@ func BenchmarkGlance(b *testing.B) {
 		})
 	}
 }
+
+// TestDriversOfSamePrograms: what one Driver read, another one need not read, and it sees what
+// changed since.
+func TestDriversOfSamePrograms(t *testing.T) {
+	forBackends(t, "sees", func(t *testing.T) {
+		programs := found(t)
+		another := func() *Driver {
+			d, err := Open(t.Context(), Options{Samples: true, Programs: programs})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(d.Close)
+			return d
+		}
+		writer, w := another(), states()[0].wish()
+		apply(t, writer, w)
+		reader := another()
+		if err := reader.Expect(w); err != nil {
+			t.Fatal(err)
+		}
+		inSync(t, reader)
+		if reader.forked != 0 {
+			t.Errorf("%d forks to read what was read", reader.forked)
+		}
+		run(t, cmdOf(writer, true), "-D", "NG-FORWARD", "1")
+		for name, d := range map[string]*Driver{"reader": reader, "writer": writer} {
+			if drift, err := d.Verify(t.Context()); err != nil || len(drift.Changes) == 0 {
+				t.Errorf("the %s finds %q (%v), of a rule that is gone", name, drift.Changes, err)
+			}
+		}
+		apply(t, writer, w)
+		inSync(t, reader)
+	})
+}

@@ -67,10 +67,9 @@ func (p *Programs) ProbeSamples(ctx context.Context) error {
 	backends = slices.DeleteFunc(backends, func(b *backend) bool {
 		return b != backends[0] && b.kind == Legacy && !b.present(0) && !b.present(1)
 	})
-	try := func() error { return trySamples(ctx, backends, families) }
-	err := apart.Run(try)
+	err := apart.Run(func() error { return trySamples(ctx, backends, families, true) })
 	if errors.Is(err, apart.ErrNoNamespace) {
-		err = try()
+		err = trySamples(ctx, backends, families, false)
 	}
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoSamples, err)
@@ -78,16 +77,23 @@ func (p *Programs) ProbeSamples(ctx context.Context) error {
 	return nil
 }
 
-// trySamples writes a rule with each backend that can write anything.
-func trySamples(ctx context.Context, backends []*backend, families int) error {
+// trySamples writes a rule with each backend that can write anything. What it writes stays where
+// the namespace is apart, and ends with it.
+func trySamples(ctx context.Context, backends []*backend, families int, apart bool) error {
 	can := false
 	var faults []error
 	for _, b := range backends {
 		for i := range families {
-			err := b.try(ctx, i, Refusal{}.sample())
+			try := func(rule string) error {
+				if apart {
+					return b.write(ctx, i, transaction([]chain{{probeChain, []string{rule}}}, nil))
+				}
+				return b.try(ctx, i, rule)
+			}
+			err := try(Refusal{}.sample())
 			if err == nil {
 				can = true
-			} else if b.try(ctx, i, "-j RETURN") == nil {
+			} else if try("-j RETURN") == nil {
 				return err
 			}
 			faults = append(faults, err)

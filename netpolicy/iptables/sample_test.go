@@ -20,7 +20,7 @@ func found(t *testing.T) *Programs {
 
 func TestProbeSamples(t *testing.T) {
 	here := func() error {
-		return trySamples(t.Context(), found(t).backends(new(int))[:1], 2)
+		return trySamples(t.Context(), found(t).backends(new(int))[:1], 2, false)
 	}
 	// As it is in a service that may make no namespaces.
 	for name, probe := range map[string]func() error{"apart": func() error { return found(t).ProbeSamples(t.Context()) }, "here": here} {
@@ -47,7 +47,7 @@ func TestProbeSamples(t *testing.T) {
 	t.Run("says_what_is_missing", func(t *testing.T) {
 		namespace(t)
 		broken := []*backend{{kind: NFT, forked: new(int), fam: [2]programs{{save: "/bin/true", restore: "/bin/false"}}}}
-		if err := trySamples(t.Context(), broken, 1); err == nil {
+		if err := trySamples(t.Context(), broken, 1, false); err == nil {
 			t.Error("a program that always fails can do it")
 		}
 	})
