@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"sync"
@@ -76,24 +77,31 @@ func (c *cutting) end(ctx context.Context, left *handover) error {
 
 // cut ends the connections that policies do not allow (any more).
 func (c *cutting) cut(ctx context.Context, r *desired.Ruling, host host) error {
-	local, err := host.addresses()
-	if err != nil {
-		return err
-	}
+	var unknown error
 	// Most often there is none to judge.
 	judges := sync.OnceValues(func() (*netpolicy.Judge, *desired.FlowBridges) {
 		return netpolicy.NewJudge(r.Rules), r.FlowBridges(host.bridges, host.route)
 	})
+	addresses := sync.OnceValue(func() (local map[netip.Addr]bool) {
+		local, unknown = host.addresses()
+		return local
+	})
 	report, err := c.conns.Cut(ctx, c.doubted, func(f iptables.Flow) bool {
 		judge, bridges := judges()
-		packet := packet(f, local)
+		packet := packet(f, addresses())
+		if unknown != nil {
+			return !f.Noted // nothing changes
+		}
 		packet.From, packet.To = bridges.Of(f)
 		return judge.Walk(packet).Allowed
 	})
 	if report.Cut > 0 {
 		c.log.Info("connections that policies do not allow were cut", "connections", report.Cut)
 	}
-	return err
+	if unknown != nil {
+		c.doubted = true // all are gone over again
+	}
+	return errors.Join(err, unknown)
 }
 
 // packet is the first packet of a connection, where it met the rules.

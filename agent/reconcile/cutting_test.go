@@ -1,9 +1,15 @@
 package reconcile
 
 import (
+	"context"
+	"log/slog"
 	"net/netip"
+	"slices"
 	"testing"
+	"time"
 
+	"netguard/agent/desired"
+	"netguard/agent/link"
 	"netguard/netpolicy"
 	"netguard/netpolicy/iptables"
 )
@@ -30,5 +36,53 @@ func TestPacket(t *testing.T) {
 		if got.Path != c.path || got.Dst != at(c.dst).Addr() || got.Port != at(c.dst).Port() {
 			t.Errorf("%s: %+v", name, got)
 		}
+	}
+}
+
+// judged are connections that ask about each of some flows.
+type judged struct {
+	flows []iptables.Flow
+	kept  []bool // the last answers
+	all   bool
+}
+
+func (j *judged) Cut(_ context.Context, all bool, keep func(iptables.Flow) bool) (r iptables.CutReport, err error) {
+	j.kept, j.all = nil, all
+	for _, f := range j.flows {
+		j.kept = append(j.kept, keep(f))
+	}
+	return r, nil
+}
+
+func (j *judged) End(context.Context, map[netip.Addr]bool) (int, error) { return 0, nil }
+
+// TestCuttingAsksForAddresses: the host's addresses are read where there is a connection to
+// judge. Where they cannot be read, nothing changes, and all connections are judged later.
+func TestCuttingAsksForAddresses(t *testing.T) {
+	asked, fault := 0, error(nil)
+	addresses := func() (map[netip.Addr]bool, error) { asked++; return nil, fault }
+	route := func(netip.Addr) (link.Route, error) { return link.Route{}, nil }
+	j := &judged{}
+	c := newCutting(slog.New(slog.DiscardHandler), j, time.Now)
+	run := func() {
+		c.run(t.Context(), &handover{}, desired.Rule(&netpolicy.Catalog{}, nil), host{addresses: addresses, route: route})
+	}
+	if run(); asked != 0 {
+		t.Error("they are read where there is no connection")
+	}
+	at := netip.MustParseAddrPort
+	f := iptables.Flow{Src: at("172.18.0.2:40000"), Dst: at("172.18.0.3:80"), Dialled: at("172.18.0.3:80"), Proto: netpolicy.TCP}
+	noted := f
+	noted.Noted = true
+	j.flows, fault = []iptables.Flow{f, noted, f}, errInjected
+	if run(); asked != 1 || !slices.Equal(j.kept, []bool{true, false, true}) || !c.pace.Failing() {
+		t.Errorf("asked %d times; kept %v; failing: %t", asked, j.kept, c.pace.Failing())
+	}
+	fault = nil
+	if run(); asked != 2 || !slices.Equal(j.kept, []bool{true, true, true}) || !j.all || c.pace.Failing() {
+		t.Errorf("asked %d times; kept %v; all: %t, failing: %t", asked, j.kept, j.all, c.pace.Failing())
+	}
+	if run(); j.all {
+		t.Error("all are judged again")
 	}
 }
