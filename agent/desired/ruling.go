@@ -60,7 +60,7 @@ func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, endpoints []
 		}
 	}
 	r.everywhere(endpoints)
-	r.Wish = iptables.Wish{Rules: r.Rules, Containers: Addresses(ps), Homes: homes(endpoints)}
+	r.Wish = iptables.Wish{Rules: r.Rules, Containers: Addresses(ps), Homes: homes(endpoints), Subnets: subnetsOf(endpoints)}
 	for _, e := range ps {
 		r.Wish.Away = append(r.Wish.Away, e.Away...)
 	}
@@ -131,6 +131,20 @@ func homes(endpoints []*Endpoint) []iptables.Home {
 		}
 		for _, a := range slices.Concat(e.Own(), e.Extra) {
 			out = append(out, iptables.Home{Addr: a, Bridge: e.Network.Bridge})
+		}
+	}
+	return out
+}
+
+// subnetsOf gives the subnets that addresses of netguard's containers are of, link-local ones
+// among them. It is pure.
+func subnetsOf(endpoints []*Endpoint) []netip.Prefix {
+	out := []netip.Prefix{netip.MustParsePrefix("fe80::/10")}
+	seen := map[string]bool{}
+	for _, e := range endpoints {
+		if e.Unmanaged == "" && e.Network.Bridge != "" && !seen[e.Network.ID] {
+			seen[e.Network.ID] = true
+			out = append(out, e.Network.Subnets...)
 		}
 	}
 	return out

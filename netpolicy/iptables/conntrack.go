@@ -2,28 +2,20 @@ package iptables
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
-
-	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
-
-	"netguard/netpolicy"
 )
 
 // CutReport counts what a call of Cut did.
 type CutReport struct {
 	Seen int // connections of containers
 	Cut  int
+	// Listed says that the kernel went through its table of connections.
+	Listed bool
 	// Allowed are notes of cut connections that policy allows again.
 	Allowed int
 }
-
-// cutChunk is how many connections are noted and deleted at a time.
-const cutChunk = 128
 
 // Cut ends the connections of containers that keep refuses, answers included, and deletes
 // the notes of those that keep allows again. It asks keep about each connection with a
@@ -51,12 +43,15 @@ func (d *Driver) Cut(ctx context.Context, all bool, keep func(Flow) bool) (r Cut
 	due := d.due
 	due.all, d.due = due.all || all, touched{}
 	defer func() { d.due.all = d.due.all || err != nil }()
-	if len(d.denied[0])+len(d.denied[1]) == 0 || !due.any() {
+	if due, err = d.skip(due); err != nil {
+		return r, fmt.Errorf("cut connections: %w", err)
+	}
+	if !due.any() {
 		return r, nil
 	}
 	c := &cutter{driver: d, keep: keep, report: &r, due: due, isContainer: d.isContainer,
 		neighbours: sync.OnceValue(func() neighbours { return neighboursOf(d.wish.Homes) })}
-	if err := c.run(ctx, due.lists()); err != nil {
+	if err := c.run(ctx); err != nil {
 		return r, fmt.Errorf("cut connections: %w", err)
 	}
 	return r, nil
@@ -64,7 +59,8 @@ func (d *Driver) Cut(ctx context.Context, all bool, keep func(Flow) bool) (r Cut
 
 // End ends all connections with one of the addresses at an end, and counts them. It is for
 // addresses of containers that are gone. It makes no notes, because the next container with
-// the address may talk to the same peers. In monitor mode it does nothing.
+// the address may talk to the same peers. What it ended, Cut need not go over again. In monitor
+// mode it does nothing.
 //
 // After an error some connections are left. The next call goes over all again.
 func (d *Driver) End(ctx context.Context, addrs map[netip.Addr]bool) (int, error) {
@@ -72,10 +68,13 @@ func (d *Driver) End(ctx context.Context, addrs map[netip.Addr]bool) (int, error
 	if d.options.Monitor || len(addrs) == 0 {
 		return 0, nil
 	}
-	due := touched{addrs: addrs}
-	c := &cutter{driver: d, report: &r, due: due, isContainer: func(a netip.Addr) bool { return addrs[a] }, all: true}
-	if err := c.run(ctx, due.lists()); err != nil {
+	c := &cutter{driver: d, report: &r, due: touched{addrs: addrs}, isContainer: func(a netip.Addr) bool { return addrs[a] }, all: true}
+	if err := c.run(ctx); err != nil {
 		return r.Cut, fmt.Errorf("end connections: %w", err)
+	}
+	for a := range addrs {
+		delete(d.due.addrs, a)
+		delete(d.vacancy.used, a)
 	}
 	return r.Cut, nil
 }
@@ -126,165 +125,4 @@ func (d *Driver) forgetCut(ipv6 bool, which func(element) bool, n *int) error {
 	}
 	*n += len(out)
 	return d.sets.change(spec, true, out)
-}
-
-// cutter goes over the kernel's table of connections once.
-type cutter struct {
-	driver      *Driver
-	keep        func(Flow) bool
-	all         bool // each connection of a container ends, unasked and unnoted
-	report      *CutReport
-	due         touched
-	neighbours  func() neighbours
-	isContainer func(netip.Addr) bool
-	remove      *conn
-	chunk       []entry
-	err         error
-	full        bool
-}
-
-func (c *cutter) run(ctx context.Context, lists [][]byte) error {
-	// One socket reads while the other deletes. The reading socket is of this call alone, so
-	// that no later call meets the rest of an unfinished list.
-	list, err := dial(unix.NETLINK_NETFILTER, &c.driver.wrote)
-	if err != nil {
-		return err
-	}
-	defer list.close()
-	if c.remove, err = dial(unix.NETLINK_NETFILTER, &c.driver.wrote); err != nil {
-		return err
-	}
-	defer c.remove.close()
-	for _, request := range lists {
-		err = list.dump(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, request, func() {}, func(m []byte) bool {
-			if c.err == nil {
-				c.err = ctx.Err()
-			}
-			if c.err == nil {
-				c.look(m)
-			}
-			return c.err == nil
-		})
-		if c.err == nil {
-			c.flush()
-		}
-		if c.err != nil || err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
-			break
-		}
-	}
-	if c.full {
-		c.err = errors.Join(c.err, fmt.Errorf("note cut connections: %w: their servers may go on until they fall silent", ErrSetFull))
-	}
-	if err != nil && !errors.Is(err, nl.ErrDumpInterrupted) {
-		return errors.Join(c.err, fmt.Errorf("list connections: %w", err))
-	}
-	return c.err
-}
-
-func (c *cutter) look(m []byte) {
-	e, ok := parseEntry(m)
-	if !ok || !c.concerns(e) {
-		return
-	}
-	c.report.Seen++
-	if !c.all {
-		kept := c.kept(e)
-		// The other end may be the client: of a denied connection only within a bridge.
-		other := e.answered() && (kept || c.neighbours().bridged(e))
-		if kept && (!other || c.keepAll(e.reversed())) {
-			return
-		}
-		e.doubted = other && (kept || c.keepAll(e.reversed()))
-	}
-	c.chunk = append(c.chunk, e.kept())
-	if len(c.chunk) == cutChunk {
-		c.flush()
-	}
-}
-
-// concerns tells whether a container is at an end, and whether the connection is due.
-func (c *cutter) concerns(e entry) bool {
-	return c.due.about(e) && slices.ContainsFunc(e.addrs(), func(a netip.Addr) bool {
-		return c.isContainer(a) || !c.all && slices.ContainsFunc(c.driver.wish.Away, func(p netip.Prefix) bool { return p.Contains(a) })
-	})
-}
-
-// isContainer tells whether a container has an address.
-func (d *Driver) isContainer(a netip.Addr) bool {
-	_, is := slices.BinarySearchFunc(d.denied[index(a.Is6())], a, func(m netpolicy.Member, a netip.Addr) int { return m.Prefix.Addr().Compare(a) })
-	return is
-}
-
-// kept asks keep about a connection. For one that belongs to another, as FTP's data do, it
-// asks about that other one, which is why the rules let it pass.
-func (c *cutter) kept(e entry) bool {
-	if e.master == nil {
-		return c.keepAll(e)
-	}
-	master, found := entry{}, false
-	err := c.remove.ask(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_GET, unix.NLM_F_ACK, e.masterRequest(), func(m []byte) bool {
-		if !found {
-			master, found = parseEntry(m)
-		}
-		return true
-	})
-	switch {
-	case errors.Is(err, unix.ENOENT) || err == nil && !found:
-		return c.keepAll(e) // the connection that it belonged to is over
-	case err != nil:
-		c.err = errors.Join(c.err, fmt.Errorf("look up connection: %w", err))
-		return true
-	}
-	return c.keepAll(master)
-}
-
-// keepAll asks about each connection that an entry may be.
-func (c *cutter) keepAll(e entry) bool {
-	for _, r := range e.readings(c.neighbours().bridged(e)) {
-		if !c.keep(r.flow()) {
-			return false
-		}
-	}
-	return true
-}
-
-// flush notes the gathered connections, and then deletes them. In between the entry lets the
-// connection pass, as before.
-func (c *cutter) flush() {
-	var notes [2][]element
-	for _, e := range c.chunk {
-		if c.all {
-			break
-		}
-		for _, r := range e.readings(c.neighbours().bridged(e)) {
-			if n, ok := r.reopens(); ok && !e.doubted {
-				i := index(n.second.Is6())
-				notes[i] = append(notes[i], n)
-			}
-		}
-	}
-	for _, i := range c.driver.families {
-		if len(notes[i]) == 0 {
-			continue
-		}
-		err := c.driver.sets.change(cutSet(i == 1, c.driver.cutSeconds()), false, notes[i])
-		if errors.Is(err, ErrSetFull) {
-			c.full = true // some notes are missing; the entries go all the same
-		} else if err != nil {
-			c.err = errors.Join(c.err, err)
-			return
-		}
-	}
-	for _, e := range c.chunk {
-		err := c.remove.write(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, 0, e.removal())
-		if err != nil && !errors.Is(err, unix.ENOENT) {
-			f := e.flow()
-			c.err = errors.Join(c.err, fmt.Errorf("delete connection %s to %s (%s): %w", f.Src, f.Dst, netpolicy.Protocol(f.Proto), err))
-			continue
-		}
-		if !e.doubted {
-			c.report.Cut++
-		}
-	}
-	c.chunk = c.chunk[:0]
 }

@@ -19,21 +19,36 @@ type touched struct {
 	all   bool
 	addrs map[netip.Addr]bool
 	ports map[uint16]bool // of servers
+	// came are those of addrs that no container had before, since Cut went over them last.
+	came map[netip.Addr]bool
 }
 
 // note adds the connections that a plan may concern.
 func (t *touched) note(p *plan) {
 	if t.addrs == nil {
-		t.addrs, t.ports = map[netip.Addr]bool{}, map[uint16]bool{}
+		t.addrs, t.ports, t.came = map[netip.Addr]bool{}, map[uint16]bool{}, map[netip.Addr]bool{}
 	}
 	t.all = t.all || p.rules()
 	for _, c := range p.changes {
+		for _, m := range c.Members {
+			if a := m.Prefix.Addr(); c.name == deniedSet(c.ipv6).name && !c.Delete && !t.addrs[a] {
+				t.came[a] = true
+			}
+		}
+	}
+	for _, c := range p.changes {
+		if c.name == subnetsSet(c.ipv6).name {
+			continue // no rule judges by it
+		}
 		for _, m := range c.Members {
 			switch {
 			case c.Kind == netpolicy.Published:
 				t.ports[m.Port] = true
 			case m.Prefix.IsSingleIP():
 				t.addrs[m.Prefix.Addr()] = true
+				if c.Delete {
+					delete(t.came, m.Prefix.Addr())
+				}
 			default:
 				t.all = true
 			}
@@ -57,16 +72,15 @@ const (
 	// The kernel goes through its whole table for each list, so more than fewAddrs addresses,
 	// or up to fewEntries connections, are listed as a whole.
 	fewAddrs   = 4
-	fewEntries = 2048
+	fewEntries = 8192
 )
 
-// lists are the requests for all entries that may be concerned.
-func (t *touched) lists() [][]byte {
-	whole := [][]byte{netfilterHeader(unix.AF_UNSPEC)}
+// lists are the requests for all entries that may be concerned. whole says that it is one
+// for all entries that there are.
+func (t *touched) lists() (all [][]byte, whole bool) {
 	if t.all || len(t.ports) > 0 || len(t.addrs) > fewAddrs || entries() <= fewEntries {
-		return whole
+		return [][]byte{netfilterHeader(unix.AF_UNSPEC)}, true
 	}
-	var all [][]byte
 	for a := range t.addrs {
 		for _, tuple := range []int{nl.CTA_TUPLE_ORIG, nl.CTA_TUPLE_REPLY} {
 			for _, dst := range []bool{false, true} {
@@ -74,7 +88,7 @@ func (t *touched) lists() [][]byte {
 			}
 		}
 	}
-	return all
+	return all, false
 }
 
 // entries counts the connections that the kernel has.

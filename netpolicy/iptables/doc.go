@@ -19,6 +19,7 @@
 //	NG-FORWARD, NG-INPUT, NG-OUTPUT, each:
 //	  RETURN what belongs to a connection that exists
 //	  RETURN what the host sends to itself (NG-OUTPUT)
+//	         packets with an address that no container has are counted (see vacant.go)
 //	  -g     NG-STRAY, which drops: a container's address on the wrong device
 //	  -g     errors (ICMP) of a container that may not send: the entry chain
 //	  DROP   what would open a cut connection again from the server's side
@@ -43,7 +44,8 @@
 // (nf_tables), or from the bytes of the table (legacy). It sums up the members of sets while
 // the kernel lists them, and keeps them only where the sum differs. Glance costs less: it
 // compares how many members and, for the legacy backend, how many rules there are. Cut goes
-// over the connections that the last changes may concern.
+// over the connections that the last changes may concern. The kernel goes through its whole table
+// for that, so Cut first tells whether there can be any (see vacant.go).
 //
 // # Connections that are cut
 //

@@ -27,7 +27,7 @@ type Driver struct {
 
 	wish *Wish
 	// The members of the sets of the driver's own.
-	denied, homed, homes families
+	denied, homed, homes, subnets families
 	// bridgeFilter is a file that is there if br_netfilter is.
 	bridgeFilter string
 	backend      Backend
@@ -48,7 +48,8 @@ type Driver struct {
 	// chains are worded as this version of iptables words them.
 	agreed [2]*table
 	// due are the connections that Cut has to go over.
-	due touched
+	due     touched
+	vacancy vacancy
 	// displaced is what the last Verify found, until the next Apply: see plan.displaced.
 	displaced bool
 	// stuck are sets that cannot be destroyed, because another program's rule names them.
@@ -137,6 +138,9 @@ func (d *Driver) take(w Wish) error {
 	}
 	if d.wish == nil || !slices.Equal(d.wish.Homes, w.Homes) {
 		d.homes, d.homed = homesOf(w.Homes)
+	}
+	if d.wish == nil || !slices.Equal(d.wish.Subnets, w.Subnets) {
+		d.subnets = subnetsOf(w.Subnets)
 	}
 	d.wish = &w
 	return nil

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"slices"
 	"strconv"
 
 	"netguard/netpolicy"
@@ -12,10 +13,12 @@ import (
 // So an error message of a container that may not send everything is judged as what it is: a
 // message of ICMP that the container sends.
 func (w *wording) goesOn(path netpolicy.Path) []string {
+	const established, related = "-m conntrack --ctstate ESTABLISHED -j RETURN", "-m conntrack --ctstate RELATED -j RETURN"
+	counted := vacant(w.f.IPv6, path)
 	if path == netpolicy.Output { // the host's own
-		return []string{"-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN", itself}
+		return slices.Concat([]string{established, itself}, counted, []string{related})
 	}
-	rules := append([]string{"-m conntrack --ctstate ESTABLISHED -j RETURN"}, atHome(w.f.IPv6, path)...)
+	rules := slices.Concat([]string{established}, counted, atHome(w.f.IPv6, path))
 	icmp := "icmp"
 	if w.f.IPv6 {
 		icmp = "ipv6-icmp"
@@ -25,7 +28,7 @@ func (w *wording) goesOn(path netpolicy.Path) []string {
 			rules = append(rules, join("-p", icmp, "-m conntrack --ctstate RELATED", w.setMatch(netpolicy.SetMatch{Set: s.Name, Side: netpolicy.Src}), "-g", w.o.name(w.f.Entry[path])))
 		}
 	}
-	return append(rules, "-m conntrack --ctstate RELATED -j RETURN")
+	return append(rules, related)
 }
 
 // itself lets pass what the host sends to itself: packets for one of its own addresses, after

@@ -16,7 +16,7 @@ import (
 // What an older format left is a difference like any other: new chains beside the old ones, one
 // transaction with the new number that leads packets there, and then the old chains go. A
 // table without a number has format 1.
-const Format = 2
+const Format = 3
 
 // formatPrefix begins the name of an empty chain, which is there for its name alone. It comes
 // and goes in the transaction that puts the rules in force.

@@ -55,7 +55,7 @@ type element struct {
 type sets struct{ *conn }
 
 // revisions are the first ones of each type that can do all that is used here.
-var revisions = map[string]uint8{hashIP: 1, hashNet: 0, hashNetPort: 2, hashIPPortIP: 1, hashNetIface: 0}
+var revisions = map[string]uint8{hashIP: 1, hashNet: 3, hashNetPort: 2, hashIPPortIP: 1, hashNetIface: 0}
 
 // smallHash is the smallest table of a set that the kernel makes. The table grows with the
 // members. To count members the kernel goes over the table, and the sets of a policy have few.

@@ -61,7 +61,7 @@ var ownSets = map[string]bool{}
 
 func init() {
 	for _, v6 := range []bool{false, true} {
-		for _, s := range []setSpec{deniedSet(v6), homesSet(v6), homedSet(v6)} {
+		for _, s := range []setSpec{deniedSet(v6), homesSet(v6), homedSet(v6), subnetsSet(v6)} {
 			ownSets[s.name] = true
 		}
 		for _, s := range []setSpec{cutSet(v6, 0), bridgeSet(v6), beganSet(v6)} {

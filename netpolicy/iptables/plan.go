@@ -116,12 +116,15 @@ func (d *Driver) counted(i int) []netpolicy.Set {
 		{Name: deniedSet(i == 1).name, Kind: netpolicy.Addrs, About: "counters of what was denied", Members: d.denied[i]},
 		{Name: homedSet(i == 1).name, Kind: netpolicy.Addrs, Closes: true, About: "addresses of containers", Members: d.homed[i]},
 		{Name: homesSet(i == 1).name, Kind: netpolicy.Places, About: "the bridges of containers", Members: d.homes[i]},
+		{Name: subnetsSet(i == 1).name, Kind: netpolicy.Nets, About: "subnets of containers", Members: d.subnets[i]},
 	}
 }
 
 func specOf(s netpolicy.Set, ipv6 bool) setSpec {
-	if d := deniedSet(ipv6); s.Name == d.name {
-		return d
+	for _, own := range []setSpec{deniedSet(ipv6), subnetsSet(ipv6)} {
+		if s.Name == own.name {
+			return own
+		}
 	}
 	return setSpec{name: s.Name, typ: typeOf(s.Kind), ipv6: ipv6}
 }

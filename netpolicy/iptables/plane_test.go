@@ -233,7 +233,7 @@ func TestPlane(t *testing.T) {
 				s.connect(flow(netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), port))
 			}
 			keep := func(f iptables.Flow) bool { return f.Dst.Port() == 80 }
-			if r, err := s.Cut(t.Context(), true, keep); err != nil || r != (iptables.CutReport{Seen: 2, Cut: 1}) {
+			if r, err := s.Cut(t.Context(), true, keep); err != nil || r != (iptables.CutReport{Seen: 2, Cut: 1, Listed: true}) {
 				t.Errorf("%+v, %v", r, err)
 			}
 			if all := s.hasConnected(); len(all) != 3 || slices.Contains(all, text(flow(client, server, 90))) {

@@ -38,6 +38,9 @@ type Wish struct {
 	// Away are addresses that are a container's on its bridge alone. Cut looks at their
 	// connections, too.
 	Away []netip.Prefix
+	// Subnets are those of the containers' networks. A container with an address of them that
+	// nobody used before has no connections for Cut to look at.
+	Subnets []netip.Prefix
 }
 
 // Report is what a call of Apply did.

@@ -25,6 +25,9 @@ func (d *Driver) Cut(ctx context.Context, all bool, keep func(iptables.Flow) boo
 	})
 	all, due := all || d.all, d.due
 	d.all, d.due = false, nil
+	if r.Listed = all || len(due) > 0; !r.Listed {
+		return r, nil
+	}
 	if err = ctx.Err(); err == nil {
 		err = k.fail(List, "")
 	}
@@ -64,6 +67,9 @@ func (d *Driver) End(ctx context.Context, addrs map[netip.Addr]bool) (n int, err
 	}
 	if err != nil {
 		return 0, fmt.Errorf("end connections: %w", err)
+	}
+	for a := range addrs {
+		delete(d.due, a)
 	}
 	d.kernel.flows = slices.DeleteFunc(d.kernel.flows, func(f iptables.Flow) bool {
 		ends := addrs[f.Src.Addr()] || addrs[f.Dst.Addr()] || addrs[f.Dialled.Addr()]

@@ -126,6 +126,9 @@ func (k *Kernel) refuse(w iptables.Wish) error {
 }
 
 func (d *Driver) touch(m member) {
+	if m.set == "subnets" {
+		return
+	}
 	if d.due == nil {
 		d.due = map[netip.Addr]bool{}
 	}

@@ -132,6 +132,9 @@ func membersOf(w iptables.Wish) map[member]bool {
 	for _, a := range w.Containers {
 		out[member{"containers", single(a)}] = true
 	}
+	for _, p := range w.Subnets {
+		out[member{"subnets", netpolicy.Member{Prefix: p}}] = true
+	}
 	for _, h := range w.Homes {
 		m := single(h.Addr)
 		m.Bridge = h.Bridge

@@ -1,0 +1,112 @@
+package iptables
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	"netguard/netpolicy"
+)
+
+// A connection may be older than the container that gets its address: somebody sent to the
+// address, or from it, while no container had it. The kernel would let the container answer,
+// whatever policies say of it. To look for such a connection costs the same for each container
+// that starts, because the kernel goes through its whole table.
+//
+// So the rules count the packets with an address that is of a network and no container's, as
+// far as the packets may begin a connection. The set subnets has the counters. While they do
+// not change, nothing can have begun since the last list of all connections.
+type vacancy struct {
+	// known says that a list of all connections was taken while the rules were in force.
+	known bool
+	// packets is the sum of the counters before that list.
+	packets uint64
+	// used are the vacant addresses that may have connections all the same.
+	used map[netip.Addr]bool
+}
+
+// maxUsed bounds vacancy.used.
+const maxUsed = 4096
+
+// subnetsSet has the subnets of the networks that have containers.
+func subnetsSet(ipv6 bool) setSpec {
+	return setSpec{name: setPrefix(ipv6) + "subnets", typ: hashNet, ipv6: ipv6, counters: true}
+}
+
+// vacant counts packets with vacant addresses. It stands after the rule for existing
+// connections, where it costs those nothing. The host itself sends from its own addresses
+// alone, some of which are of the subnets.
+func vacant(ipv6 bool, path netpolicy.Path) (rules []string) {
+	for _, side := range [3][]string{netpolicy.Forward: {"src", "dst"}, netpolicy.Input: {"src"}, netpolicy.Output: {"dst"}}[path] {
+		rules = append(rules, join("-m conntrack ! --ctstate INVALID,UNTRACKED",
+			set(deniedSet(ipv6).name, side, true), "! --update-counters", set(subnetsSet(ipv6).name, side, false)))
+	}
+	return rules
+}
+
+// subnetsOf gives the members of the set subnets, sorted.
+func subnetsOf(subnets []netip.Prefix) (out families) {
+	for _, p := range subnets {
+		if p.IsValid() {
+			i := index(p.Addr().Is6())
+			out[i] = append(out[i], netpolicy.Member{Prefix: p.Masked()})
+		}
+	}
+	out.sort()
+	return out
+}
+
+// counts tells whether the rules count packets with an address while no container has it.
+func (d *Driver) counts(a netip.Addr) bool {
+	return slices.ContainsFunc(d.subnets[index(a.Is6())], func(m netpolicy.Member) bool { return m.Prefix.Contains(a) })
+}
+
+// vacantPackets is how many packets with vacant addresses were counted.
+func (d *Driver) vacantPackets() (n uint64, err error) {
+	for _, i := range d.families {
+		before := n
+		err := d.sets.each(subnetsSet(i == 1).name, func() { n = before }, func(e element) { n += e.packets })
+		if err != nil {
+			return 0, err
+		}
+	}
+	return n, nil
+}
+
+// note keeps what a plan says of vacant addresses: those that containers leave may have
+// connections. After a change of rules or of subnets, packets may have passed uncounted.
+func (v *vacancy) note(p *plan) {
+	v.known = v.known && !p.rules() && !slices.ContainsFunc(p.changes, func(c change) bool { return c.name == subnetsSet(c.ipv6).name })
+	if v.known {
+		maps.Copy(v.used, p.gone())
+	}
+}
+
+// occupy notes the vacant addresses of a connection that stays.
+func (v *vacancy) occupy(d *Driver, e entry) {
+	if v == nil {
+		return
+	}
+	for _, a := range e.addrs() {
+		if d.counts(a) && !d.isContainer(a) {
+			v.used[a] = true
+		}
+	}
+	v.known = v.known && len(v.used) <= maxUsed
+}
+
+// skip leaves out the addresses that were vacant before a container came, if nobody can have
+// a connection with them.
+func (d *Driver) skip(t touched) (touched, error) {
+	if v := &d.vacancy; v.known && !t.all && len(t.came) > 0 {
+		n, err := d.vacantPackets()
+		if err != nil {
+			return t, err
+		}
+		if n == v.packets {
+			t.addrs = maps.Clone(t.addrs)
+			maps.DeleteFunc(t.addrs, func(a netip.Addr, _ bool) bool { return t.came[a] && d.counts(a) && !v.used[a] })
+		}
+	}
+	return t, nil
+}

@@ -1,0 +1,196 @@
+package iptables
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// vacantLab is a host whose containers may neither send nor receive, and which of the lab's
+// nodes are containers changes.
+type vacantLab struct {
+	*testing.T
+	*Driver
+	small
+}
+
+func newVacantLab(t *testing.T) *vacantLab {
+	v := &vacantLab{T: t, Driver: open(t)}
+	if _, err := v.Bridges(map[string]bool{"br0": true}); err != nil {
+		t.Fatal(err)
+	}
+	v.are()
+	if !v.look().Listed {
+		t.Error("the first look lists no connections")
+	}
+	return v
+}
+
+// are says which nodes are containers.
+func (v *vacantLab) are(nodes ...*node) {
+	v.Helper()
+	v.small = policy("a", nil, nodes)
+	v.closed = v.db
+	v.small.homes = slices.DeleteFunc(slices.Clone(labHomes), func(h Home) bool { return !slices.Contains(v.db, h.Addr) })
+	w := v.small.wish()
+	for _, text := range []string{"10.77.0.0/24", "10.77.1.0/24", "2001:db8:77::/64", "2001:db8:77:1::/64", "fe80::/10"} {
+		w.Subnets = append(w.Subnets, netip.MustParsePrefix(text))
+	}
+	apply(v.T, v.Driver, w)
+}
+
+func (v *vacantLab) look() CutReport {
+	v.Helper()
+	r, err := v.Cut(context.Background(), false, v.allows)
+	if err != nil {
+		v.Fatal(err)
+	}
+	return r
+}
+
+// leave ends what is left of the connections of containers that are gone.
+func (v *vacantLab) leave(nodes ...*node) {
+	v.Helper()
+	gone := map[netip.Addr]bool{}
+	for _, n := range nodes {
+		gone[n.addrs[0]], gone[n.addrs[1]] = true, true
+	}
+	if _, err := v.End(context.Background(), gone); err != nil {
+		v.Fatal(err)
+	}
+}
+
+// talker is a socket at a port of all addresses of a node.
+type talker struct {
+	*net.UDPConn
+	heard atomic.Int64
+}
+
+func newTalker(t *testing.T, n *node, port int) *talker {
+	t.Helper()
+	k := &talker{}
+	on(n, func() {
+		var err error
+		if k.UDPConn, err = net.ListenUDP("udp", &net.UDPAddr{Port: port}); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Cleanup(func() { k.Close() })
+	go func() {
+		for b := make([]byte, 64); ; k.heard.Add(1) {
+			if _, _, err := k.ReadFromUDPAddrPort(b); err != nil {
+				return
+			}
+		}
+	}()
+	return k
+}
+
+func (k *talker) say(to netip.AddrPort) { _, _ = k.WriteToUDPAddrPort([]byte("?"), to) }
+
+// TestVacant: for a container that comes, no connections are listed, unless somebody used its
+// address before.
+func TestVacant(t *testing.T) {
+	forLabs(t, "a_container_that_comes_costs_no_list", func(t *testing.T, l *lab) {
+		v := newVacantLab(t)
+		v.are(l.a)
+		for range 2 {
+			v.are(l.a, l.b, l.c)
+			if v.look().Listed {
+				t.Error("connections are listed for a container that comes")
+			}
+			v.are(l.a)
+			v.leave(l.b, l.c)
+			if v.look().Listed {
+				t.Error("what was ended is gone over again")
+			}
+		}
+		inSync(t, v.Driver)
+		v.are(l.a, l.b)
+		if v.look().Listed {
+			t.Error("connections are listed after a look at the kernel that found nothing")
+		}
+		for name, reason := range map[string]func(){
+			"a container that was away for a moment": func() { v.are(l.a); v.are(l.a, l.b) },
+			"an address of no known subnet": func() {
+				w := v.small.wish()
+				w.Containers = append(w.Containers, addr("192.0.2.9"))
+				w.Subnets = v.Driver.wish.Subnets
+				apply(t, v.Driver, w)
+			},
+			"counters that were taken away": func() { run(t, "ipset", "flush", subnetsSet(false).name); inDrift(t, v.Driver); v.are(l.a, l.b, l.c) },
+		} {
+			reason()
+			if !v.look().Listed {
+				t.Errorf("%s: no connections are listed", name)
+			}
+			v.are(l.a, l.b)
+			v.leave(l.c)
+			v.look()
+		}
+	})
+	refused := regexp.MustCompile(`(?m)^\[[1-9][0-9]*:[0-9]+\] -A NG-(FORWARD|INPUT) ! -p (tcp|6) .*-cut .*-j DROP`)
+	for name, pick := range map[string]func(*lab) (from, to *node){
+		"routed":            func(l *lab) (from, to *node) { return l.a, l.c },
+		"within_the_bridge": func(l *lab) (from, to *node) { return l.a, l.b },
+		"from_the_host":     func(l *lab) (from, to *node) { return nil, l.c },
+	} {
+		forLabs(t, "an_address_that_somebody_sent_to_before_answers_nothing/"+name, func(t *testing.T, l *lab) {
+			v := newVacantLab(t)
+			from, to := pick(l)
+			early, late := newTalker(t, from, 5000), newTalker(t, to, 53)
+			for i, a := range to.addrs {
+				source := to.gateways[i]
+				if from != nil {
+					source = from.addrs[i]
+				}
+				before := late.heard.Load()
+				await(t, 10*time.Second, "the first packet comes", func() bool {
+					early.say(netip.AddrPortFrom(a, 53))
+					return late.heard.Load() > before
+				})
+				v.are(to)
+				if r := v.look(); !r.Listed || r.Cut == 0 {
+					t.Errorf("%s: report = %+v", a, r)
+				}
+				await(t, 10*time.Second, "the answer is refused", func() bool {
+					late.say(netip.AddrPortFrom(source, 5000))
+					return refused.MatchString(run(t, cmdOf(v.Driver, i == 1)+"-save", "-c"))
+				})
+				if n := early.heard.Load(); n > 0 {
+					t.Errorf("%s: %d answers came", a, n)
+				}
+				v.are()
+				v.leave(to)
+			}
+		})
+		// The list of another's end shows who is used.
+		forLabs(t, "a_list_for_somebody_else_forgets_none/"+name, func(t *testing.T, l *lab) {
+			v := newVacantLab(t)
+			from, to := pick(l)
+			early, late := newTalker(t, from, 5000), newTalker(t, to, 53)
+			await(t, 10*time.Second, "the first packet comes", func() bool {
+				early.say(netip.AddrPortFrom(to.addrs[0], 53))
+				return late.heard.Load() > 0
+			})
+			v.leave(&node{addrs: [2]netip.Addr{addr("10.77.0.9"), addr("2001:db8:77::9")}})
+			v.are(to)
+			if r := v.look(); !r.Listed || r.Cut == 0 {
+				t.Errorf("report = %+v", r)
+			}
+		})
+	}
+}
+
+// inDrift fails the test unless a look at the kernel finds a difference.
+func inDrift(t *testing.T, d *Driver) {
+	t.Helper()
+	if drift, err := d.Verify(t.Context()); err != nil || len(drift.Changes) == 0 {
+		t.Errorf("%+v, %v", drift, err)
+	}
+}
