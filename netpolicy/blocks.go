@@ -53,7 +53,7 @@ type parter struct {
 func (b *builder) parted(code string, s Stage, head, rules, last []Rule) []Chain {
 	p := parter{builder: b, code: code, stage: s, last: last}
 	all := p.fill(head, rules, s.levels())
-	return append(p.chains, Chain{chainName(code, "", b.generation), all})
+	return append(p.chains, Chain{chainName(code, all), all})
 }
 
 func (p *parter) fill(head, rules []Rule, levels int) []Rule {
@@ -69,7 +69,7 @@ func (p *parter) fill(head, rules []Rule, levels int) []Rule {
 // leaf makes a chain of some rules.
 func (p *parter) leaf(rules []Rule, levels int) string {
 	all := p.fill(nil, rules, levels)
-	c := Chain{chainName(p.code, strconv.Itoa(len(p.chains)+1), p.generation), all}
+	c := Chain{chainName(p.code+strconv.Itoa(len(p.chains)+1), all), all}
 	p.chains = append(p.chains, c)
 	return c.Name
 }

@@ -1,7 +1,5 @@
 package netpolicy
 
-import "slices"
-
 // The way of a packet, for a family. Every stage but the first of a path starts
 // with the way past it for whom it does not close, and ends with Drop.
 //
@@ -48,8 +46,8 @@ func (s Stage) direction() Direction {
 	return Egress
 }
 
-func (b *builder) chains() []Chain {
-	var all []Chain
+// chains gives all chains, and the entry of each path.
+func (b *builder) chains() (all []Chain, entry [3]string) {
 	first := map[route]string{}
 	for _, r := range []route{toContainer, toHost, toPublished, fromHost} {
 		next := "" // return
@@ -61,10 +59,14 @@ func (b *builder) chains() []Chain {
 	}
 	published := goOn(first[toPublished], Guardrail)
 	published.Sets = []SetMatch{{Set: b.publishedSet(), Side: Dst}}
-	return slices.Concat(all,
-		b.parted(codeForward, Guardrail, nil, b.guardrails(toContainer), []Rule{goOn(first[toContainer], Guardrail)}),
-		b.parted(codeInput, Guardrail, nil, append(b.guardrails(toHost), b.guardrails(toPublished)...), []Rule{published, goOn(first[toHost], Guardrail)}),
-		b.parted(codeOutput, Guardrail, nil, b.guardrails(fromHost), []Rule{goOn(first[fromHost], Guardrail)}))
+	enter := func(path Path, code string, rules []Rule, last ...Rule) {
+		all = append(all, b.parted(code, Guardrail, nil, rules, last)...)
+		entry[path] = all[len(all)-1].Name
+	}
+	enter(Forward, codeForward, b.guardrails(toContainer), goOn(first[toContainer], Guardrail))
+	enter(Input, codeInput, append(b.guardrails(toHost), b.guardrails(toPublished)...), published, goOn(first[toHost], Guardrail))
+	enter(Output, codeOutput, b.guardrails(fromHost), goOn(first[fromHost], Guardrail))
+	return all, entry
 }
 
 // goOn leads to the next stage, or back if there is none.

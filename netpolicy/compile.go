@@ -1,7 +1,6 @@
 package netpolicy
 
 import (
-	"math"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -11,14 +10,12 @@ import (
 // builder makes one family of a frame.
 type builder struct {
 	*frame
-	family     int
-	ipv6       bool
-	generation string
-	block      int  // rules
-	draft      bool // only the rules count
-	made       frameFamily
-	sets       map[string]*spec
-	names      map[string]string // of sets of no group, by what they are about
+	family int
+	ipv6   bool
+	block  int // rules
+	made   frameFamily
+	sets   map[string]*spec
+	names  map[string]string // of sets of no group, by what they are about
 }
 
 // spec is a set, and where its members come from.
@@ -35,18 +32,18 @@ type spec struct {
 	of     []*spec // of a union
 }
 
-func (b *builder) begin(generation string, block int) {
-	b.generation, b.block, b.draft = generation, block, block == math.MaxInt
-	n := len(b.groups)
-	b.made = frameFamily{allow: make([]*spec, n), deny: make([]*spec, n)}
-	b.sets = map[string]*spec{}
+// build makes all of a family.
+func (f *frame) build(family, block int) frameFamily {
+	n := len(f.groups)
+	b := builder{frame: f, family: family, ipv6: family == 1, block: block, names: map[string]string{}, sets: map[string]*spec{},
+		made: frameFamily{allow: make([]*spec, n), deny: make([]*spec, n)}}
+	b.made.Family = Family{IPv6: b.ipv6}
+	b.made.Chains, b.made.Entry = b.chains()
+	return b.made.numbered()
 }
 
-// finish makes all of the family.
-func (b *builder) finish() frameFamily {
-	b.made.Family = Family{IPv6: b.ipv6, Chains: b.chains(), Entry: [3]string{
-		Forward: b.chain(codeForward, ""), Input: b.chain(codeInput, ""), Output: b.chain(codeOutput, "")}}
-	f := b.made
+// numbered gives the family with its sets in order, and an index.
+func (f frameFamily) numbered() frameFamily {
 	slices.SortFunc(f.specs, func(a, b *spec) int { return strings.Compare(a.Name, b.Name) })
 	f.index = familyIndex{sets: make(map[string]int, len(f.specs)), chains: make(map[string][]Rule, len(f.Chains))}
 	for i, s := range f.specs {
@@ -59,11 +56,9 @@ func (b *builder) finish() frameFamily {
 	return f
 }
 
-func (b *builder) chain(path, stage string) string { return chainName(path, stage, b.generation) }
-
 // set gives a set to fill in where it is asked for the first time.
 func (b *builder) set(name string) *spec {
-	if b.draft || b.sets[name] != nil {
+	if b.sets[name] != nil {
 		return nil
 	}
 	s := &spec{Set: Set{Name: name}}
@@ -103,7 +98,7 @@ func (b *builder) groupSet(g *group, denies bool) string {
 
 // isolatedSet is the set of the endpoints that a stage closes.
 func (b *builder) isolatedSet(s Stage) string {
-	name := scopedSet(b.ipv6, letterIsolated, stageCode(s), b.generation)
+	name := scopedSet(b.ipv6, letterIsolated, s, b.scopes[s])
 	if made := b.set(name); made != nil {
 		made.Kind, made.Scoped, made.Closes, made.About = b.whose(), true, true, "endpoints closed by "+s.String()
 		b.made.isolated[s] = made
@@ -154,17 +149,6 @@ func single(a netip.Addr) Member { return Member{Prefix: netip.PrefixFrom(a, a.B
 
 func stageCode(s Stage) string {
 	return strings.ToLower([...]string{"", codeEgress, codeEgressLabel, codeIngress, codeIngressLabel}[s])
-}
-
-// appendChains adds rules as a text.
-func appendChains(text []byte, chains []Chain) []byte {
-	for _, c := range chains {
-		text = append(append(text, c.Name...), '\n')
-		for i := range c.Rules {
-			text = c.Rules[i].appendTo(text)
-		}
-	}
-	return text
 }
 
 // appendTo adds the rule as a text. Names are hashes of it: it stays as it is.

@@ -13,7 +13,7 @@ import (
 type differences struct {
 	judges [2]*judgeFamily
 	rules  [2][]Rule // of policies, that the other has not
-	closed [2][]string
+	closed [2][]*Set
 	// moved are the addresses that are in a set of the one and not in that of the other
 	// which has its name: whom a policy allows something depends on other policies too,
 	// where labels of images select.
@@ -23,10 +23,10 @@ type differences struct {
 func (p *planner) differences(ipv6 bool) differences {
 	d := differences{judges: [2]*judgeFamily{&p.was.families[index(ipv6)], &p.is.families[index(ipv6)]}}
 	var has [2]map[string]Rule
-	for i, rs := range []*RuleSet{p.before, p.after} {
+	for i := range has {
 		has[i] = map[string]Rule{}
 		for _, c := range d.judges[i].Chains {
-			code := strings.Trim(strings.TrimSuffix(c.Name, rs.Generation), "-0123456789") // blocks are one
+			code := chainCode(c.Name)
 			for _, r := range c.Rules {
 				if r.Origin.Policy != "" {
 					has[i][fmt.Sprintln(code, r.Sets, r.Proto, r.Ports, r.ICMPType, r.Origin.Stage)] = r
@@ -34,7 +34,7 @@ func (p *planner) differences(ipv6 bool) differences {
 			}
 		}
 		for _, s := range []Stage{FileEgress, LabelEgress, FileIngress, LabelIngress} {
-			d.closed[i] = append(d.closed[i], scopedSet(ipv6, letterIsolated, stageCode(s), rs.Generation))
+			d.closed[i] = append(d.closed[i], d.judges[i].isolated(s))
 		}
 	}
 	d.move()
@@ -46,6 +46,17 @@ func (p *planner) differences(ipv6 bool) differences {
 		}
 	}
 	return d
+}
+
+// isolated gives the set of the endpoints that a stage closes.
+func (f *judgeFamily) isolated(s Stage) *Set {
+	prefix := scopedSet(f.IPv6, letterIsolated, s, "")
+	for i := range f.Sets {
+		if strings.HasPrefix(f.Sets[i].Name, prefix) {
+			return &f.Sets[i]
+		}
+	}
+	return &Set{}
 }
 
 // between tells whether anything of it may be about a packet, whatever its
@@ -60,7 +71,7 @@ func (d *differences) between(src, dst netip.Addr, from, to string) bool {
 			bridge string
 			addr   netip.Addr
 		}{{from, src}, {to, dst}} {
-			if d.judges[0].set(d.closed[0][i]).has(at.addr, at.bridge, &p) != d.judges[1].set(d.closed[1][i]).has(at.addr, at.bridge, &p) {
+			if d.closed[0][i].has(at.addr, at.bridge, &p) != d.closed[1][i].has(at.addr, at.bridge, &p) {
 				return true
 			}
 		}

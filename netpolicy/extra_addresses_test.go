@@ -208,7 +208,7 @@ func TestPlacesSayTheSame(t *testing.T) {
 		judge := NewJudge(placed)
 		for _, f := range placed.Families() {
 			for _, s := range f.Sets {
-				checkSet(t, f, s, placed.Generation)
+				checkSet(t, f, s)
 			}
 		}
 		ends := append(slices.Clone(w.Endpoints), Endpoint{Addrs: []netip.Addr{addr("192.0.2.9"), addr("2001:db8::9")}})

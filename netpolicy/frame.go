@@ -2,10 +2,7 @@ package netpolicy
 
 import (
 	"maps"
-	"math"
 	"slices"
-	"strconv"
-	"strings"
 )
 
 const stages = int(LabelIngress) + 1
@@ -28,6 +25,7 @@ type frame struct {
 	rules    [stages][]stageRules
 	denies   []stageDeny
 
+	scopes     [stages]string // see scope
 	generation string
 	families   [2]frameFamily
 	bounded    []bounded // for explanations
@@ -196,24 +194,44 @@ func (f *frame) ready(rules []rule, known map[string]*group) []readyRule {
 
 // make makes the chains and sets.
 func (f *frame) make(block int) {
-	// The generation is a hash of rules that name it, so they are made twice.
-	var builders [2]builder
-	var draft []byte
-	for i := range builders {
-		builders[i] = builder{frame: f, family: i, ipv6: i == 1, names: map[string]string{}}
-		b := &builders[i]
-		// Whole: how chains are parted follows from them.
-		b.begin(strings.Repeat("a", generationLen), math.MaxInt)
-		draft = appendChains(draft, b.chains())
+	f.scope()
+	var entries []string
+	for i := range f.families {
+		f.families[i] = f.build(i, block)
+		entries = append(entries, f.families[i].Entry[:]...)
 	}
-	meaning := []string{string(draft), strconv.Itoa(block)}
-	if f.places { // no name says of what kind the sets of a generation are
-		meaning = append(meaning, Places.String())
+	// The name of an entry is a hash of all that it leads to.
+	f.generation = digest(generationLen, entries...)
+}
+
+// scope works out what the members of the scoped sets depend on beside endpoints: whom
+// each stage closes.
+func (f *frame) scope() {
+	kind := Addrs
+	if f.places {
+		kind = Places
 	}
-	f.generation = digest(generationLen, meaning...)
-	for i := range builders {
-		builders[i].begin(f.generation, block)
-		f.families[i] = builders[i].finish()
+	for s := range f.scopes {
+		parts := []string{kind.String()}
+		for _, d := range Directions {
+			switch Stage(s) {
+			case fileStage(d):
+				for _, r := range f.rules[s] {
+					parts = append(parts, r.key)
+				}
+			case labelStage(d):
+				for _, b := range f.broken { // it closes both ways, as what is over does
+					parts = append(parts, "broken "+b.Select.String())
+				}
+				for _, over := range Directions {
+					for text := range f.labels.over[over] {
+						parts = append(parts, "over "+over.String()+" "+text)
+					}
+				}
+			}
+		}
+		slices.Sort(parts)
+		f.scopes[s] = digest(generationLen, slices.Compact(parts)...)
 	}
 }
 

@@ -15,6 +15,7 @@ const (
 	ChainPrefix = "NG-"
 
 	generationLen = 12 // 60 bits
+	chainHashLen  = generationLen
 	setHashLen    = 16 // 80 bits
 )
 
@@ -73,13 +74,24 @@ func contentSet(ipv6 bool, letter string, content ...string) string {
 	return setPrefix(ipv6) + letter + "-" + digest(setHashLen, content...)
 }
 
-// scopedSet names a set of one generation.
-func scopedSet(ipv6 bool, letter, what, generation string) string {
-	return setPrefix(ipv6) + letter + what + "-" + generation
+// scopedSet names a set of a stage by whom the stage closes.
+func scopedSet(ipv6 bool, letter string, s Stage, scope string) string {
+	return setPrefix(ipv6) + letter + stageCode(s) + "-" + scope
 }
 
-func chainName(path, stage, generation string) string {
-	return ChainPrefix + path + stage + "-" + generation
+// chainName names a chain by what it says. The chains that it leads to are part of that.
+func chainName(code string, rules []Rule) string {
+	var text []byte
+	for i := range rules {
+		text = rules[i].appendTo(text)
+	}
+	return ChainPrefix + code + "-" + digest(chainHashLen, string(text))
+}
+
+// chainCode gives what stands in a chain's name for its path and stage.
+func chainCode(name string) string {
+	code, _, _ := strings.Cut(strings.TrimPrefix(name, ChainPrefix), "-")
+	return strings.TrimRight(code, "0123456789") // digits number the blocks of a stage
 }
 
 // OwnsSet tells whether a set of this name can only be one of a rule set's.
@@ -96,19 +108,13 @@ func OwnsSet(name string) bool {
 	return false
 }
 
-// OwnsChain tells whether a chain of this name can only be one of a rule set's,
-// and of which generation.
-func OwnsChain(name string) (generation string, ok bool) {
+// OwnsChain tells whether a chain of this name can only be one of a rule set's.
+func OwnsChain(name string) bool {
 	rest, ok := strings.CutPrefix(name, ChainPrefix)
-	if !ok {
-		return "", false
-	}
-	code, hash, ok := strings.Cut(rest, "-")
-	letters := strings.TrimRight(code, "0123456789") // digits number the blocks of a stage
-	if !ok || len(letters) == 0 || len(letters) > 3 || len(code)-len(letters) > 6 || strings.Trim(letters, "EFILOP") != "" || !hashed(hash, generationLen) {
-		return "", false
-	}
-	return hash, true
+	code, hash, whole := strings.Cut(rest, "-")
+	letters := chainCode(name)
+	return ok && whole && len(letters) > 0 && len(letters) <= 3 && len(code)-len(letters) <= 6 && strings.Trim(letters, "EFILOP") == "" &&
+		hashed(hash, chainHashLen)
 }
 
 func hashed(s string, length int) bool {

@@ -120,7 +120,7 @@ func (b *builder) exceptSet(p ports) string {
 // isolatedPorts is the set of published ports that lead to an endpoint that a
 // stage closes.
 func (b *builder) isolatedPorts(s Stage) string {
-	name := scopedSet(b.ipv6, letterPublished, stageCode(s), b.generation)
+	name := scopedSet(b.ipv6, letterPublished, s, b.scopes[s])
 	if made := b.portSet(name, "published ports closed by "+s.String(), func(l *portLists) []Member {
 		return l.of(targets{group: none, is: func(t target) bool { return t.isolated[s] }}, nil, true, nil)
 	}); made != nil {
@@ -133,8 +133,8 @@ func (b *builder) isolatedPorts(s Stage) string {
 // one of its ports. For an allow all that the port may lead to has to be meant,
 // but for what the stage leaves open.
 func (b *builder) targetSet(key, about string, to targets, of *readyRule, denies bool, s Stage) string {
-	name := contentSet(b.ipv6, letterPublished, key, of.text, strconv.FormatBool(denies), b.generation, s.String())
-	if b.draft || b.sets[name] != nil {
+	name := contentSet(b.ipv6, letterPublished, key, of.text, strconv.FormatBool(denies), b.scopes[s], s.String())
+	if b.sets[name] != nil {
 		return name
 	}
 	made := b.portSet(name, "published ports of "+about+", "+of.text, func(l *portLists) []Member {

@@ -23,13 +23,14 @@ import "net/netip"
 // unless its label brings a policy that no other container has: names of sets
 // and chains stay, rules stay, Generation stays. A policy that comes, goes or
 // changes gives another Generation, which is a hash of the rules of both
-// families and of nothing else; chains, and the sets whose meaning depends on
-// all policies at once (Set.Scoped), carry it in their names. Two rule sets with
-// one Generation therefore have the same chains, and sets with the same names
-// and kinds; DiffMembers gives what to do for each. For another Generation a
-// driver fills the sets that are new or changed, writes the new chains next to
-// the old ones, changes the jumps to the entry chains, and then removes what only
-// the old ones used.
+// families. Two rule sets with one Generation have the same chains, and sets with
+// the same names and kinds; DiffMembers gives what to do for each.
+//
+// The name of a chain is a hash of its rules, and so of all chains that it leads to.
+// The name of a set says what the members are. So two generations share the chains
+// and sets that are the same in both. For another Generation a driver fills the sets
+// that are new or changed, writes the new chains next to the old ones, changes the
+// jumps to the entry chains, and then removes what only the old ones used.
 //
 // Sets with the same members in two rule sets that one Compiler made one after the other
 // share the slice of them: a driver that finds the same slice has nothing to do.
@@ -114,11 +115,12 @@ func (k Kind) String() string {
 type Set struct {
 	Name string
 	Kind Kind
-	// Scoped says that the name carries the generation, since what the members
-	// mean depends on all policies: such a set is never shared with another
-	// generation. Any other set may be, and then has the same members in both, but for
-	// containers that policies select by labels of their images: whether such a policy
-	// allows them something depends on who else selects them.
+	// Scoped says that the members depend on whom a stage closes, which all policies
+	// decide together. The name carries a hash of that. Another generation that has a
+	// set of the same name has the same members in it, with two exceptions. Whether a
+	// policy allows something to a container that it selects by labels of its image
+	// depends on who else selects it. Who has an extra address that several containers
+	// have depends on whether policies treat them alike.
 	Scoped bool
 	// Closes says that a member more denies more; of any other set, that it
 	// allows more.

@@ -30,8 +30,9 @@
 // The names of empty chains keep notes: NG-FORMAT-n has the number of the form, NG-MADE and
 // NG-MADE-… say which parts of the table netguard made.
 //
-// One transaction a family writes the chains of a new generation beside the old ones. One
-// more fills the three chains anew and removes the old generation. Every packet meets one
+// The name of a chain says what is in it, so two generations share the chains that are the
+// same in both. One transaction a family writes the other chains of a new generation beside
+// the old ones. One more fills the three chains anew and removes the old generation. Every packet meets one
 // generation as a whole. Members of sets change by netlink alone, in the order of
 // netpolicy.Family.Changes: a container that comes or goes costs no fork and no rule.
 //

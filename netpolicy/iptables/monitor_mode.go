@@ -32,10 +32,8 @@ func (o Options) name(chain string) string {
 // ownsGeneration tells whether a chain is of a generation, in either mode.
 func ownsGeneration(name string) bool {
 	for _, prefix := range []string{netpolicy.ChainPrefix, mirrorPrefix, monitorPrefix, monitorMirrorPrefix} {
-		if rest, ok := strings.CutPrefix(name, prefix); ok {
-			if _, ok := netpolicy.OwnsChain(netpolicy.ChainPrefix + rest); ok {
-				return true
-			}
+		if rest, ok := strings.CutPrefix(name, prefix); ok && netpolicy.OwnsChain(netpolicy.ChainPrefix+rest) {
+			return true
 		}
 	}
 	return false

@@ -62,7 +62,7 @@ func lay(f *netpolicy.Family, o Options) (*layout, error) {
 	l := &layout{}
 	for _, c := range f.Chains {
 		laid := chain{name: o.name(c.Name)}
-		if _, ok := netpolicy.OwnsChain(c.Name); !ok || w.chains[c.Name] {
+		if !netpolicy.OwnsChain(c.Name) || w.chains[c.Name] {
 			return nil, fmt.Errorf("name chain %q: %w", c.Name, ErrInvalid)
 		}
 		for i, r := range c.Rules {
