@@ -1,0 +1,186 @@
+package reconcile
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"netguard/agent/config"
+	"netguard/agent/docker"
+	"netguard/agent/link"
+	"netguard/agent/observe"
+	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
+	"netguard/netpolicy/iptables"
+	"netguard/shaper"
+	"netguard/shaper/tc/tctest"
+)
+
+// idle are planes of a kernel that does at once what it is told, for what the loop itself
+// costs.
+type idle struct{}
+
+func (idle) Glance() (bool, error)                              { return false, nil }
+func (idle) Bridges(map[string]bool) ([]string, error)          { return nil, nil }
+func (idle) Verify(context.Context) (d iptables.Drift, _ error) { return }
+func (idle) Cut(context.Context, bool, func(iptables.Flow) bool) (r iptables.CutReport, _ error) {
+	return
+}
+func (idle) End(context.Context, map[netip.Addr]bool) (int, error) { return 0, nil }
+
+type idleGuard struct{}
+
+func (idleGuard) Apply(guard.Wish, guard.Look) (guard.Report, error) { return guard.Report{}, nil }
+func (idleGuard) Earlier() (guard.Earlier, error)                    { return guard.Earlier{}, nil }
+func (idleGuard) Features() guard.Features                           { return guard.Features{Checksum: true} }
+
+type idleRules struct{ idle }
+
+func (idleRules) Apply(context.Context, iptables.Wish) (iptables.Report, error) {
+	return iptables.Report{InForce: true}, nil
+}
+
+// crowd is a host with n containers on four networks.
+type crowd struct {
+	loop    *Loop
+	links   fakeLinks
+	docker  fakeDocker
+	catalog netpolicy.Catalog
+	tc      *tctest.Kernel
+	index   map[int]int // of ports
+	now     time.Time
+}
+
+func newCrowd(b *testing.B, n int) *crowd {
+	c := &crowd{now: time.Unix(1e9, 0), tc: tctest.New(), index: map[int]int{}}
+	var policies string
+	for i := range 50 {
+		policies += fmt.Sprintf("---\nname: svc%[1]d\nselect: {project: shop, service: svc%[1]d}\ningress:\n  - from: [{service: svc%[2]d}]\n    ports: [tcp/80]\negress:\n  - to: [{service: svc%[3]d}, {entity: host}]\n",
+			i, (i+1)%50, (i+49)%50)
+	}
+	c.catalog = netpolicy.Load([]netpolicy.Source{{Name: "p.yaml", Data: []byte(policies)}})
+	c.links.view.Bridges = map[string]int{}
+	v := docker.View{Version: "28", Firewall: "iptables", Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}
+	fresh := map[string]uint64{}
+	for i := range 4 {
+		id := fmt.Sprintf("%064x", i)
+		name := fmt.Sprintf("br-%d", i)
+		c.links.view.Bridges[name] = 10 + i
+		v.Networks[id] = docker.Network{ID: id, Name: fmt.Sprintf("net%d", i), Driver: "bridge", Bridge: name, Endpoints: map[string]docker.Attachment{},
+			Subnets:  []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 16)},
+			Gateways: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i), 0, 1})}}
+		fresh[id] = 1 << 40
+	}
+	c.docker.snapshot = observe.Snapshot{View: v, Fresh: fresh, Complete: true, Reads: 1, At: c.now}
+	for i := range n {
+		c.plug(i)
+		c.name(i, "running")
+		c.attach(i, true)
+	}
+	cfg := &config.Config{Storm: guard.DefaultStorm}
+	c.loop = NewLoop(Parts{Log: slog.New(slog.DiscardHandler), Shape: c.tc, Guard: idleGuard{}, Policy: idleRules{}, Connections: idle{}, Links: &c.links,
+		Notices: &fakeNotices{}, BootCache: OpenBootCache("", slog.New(slog.DiscardHandler)), Config: func() *config.Config { return cfg },
+		Catalog: func() *netpolicy.Catalog { return &c.catalog }, Clock: func() time.Time { return c.now }})
+	c.loop.Observes(&c.docker)
+	c.loop.Alerted(noAlerts{})
+	c.loop.Shapes(shaper.Hashed)
+	c.turn(b)
+	return c
+}
+
+func (c *crowd) turn(b *testing.B) {
+	c.loop.turn(b.Context())
+	c.now = c.now.Add(time.Second)
+}
+
+func crowded(i int) (id string, network string, mac net.HardwareAddr, addr netip.Addr) {
+	a := [4]byte{10, byte(i % 4), byte(1 + i>>8), byte(i)}
+	return fmt.Sprintf("%064x", i+1), fmt.Sprintf("%064x", i%4), net.HardwareAddr{2, 66, a[0], a[1], a[2], a[3]}, netip.AddrFrom4(a)
+}
+
+func (c *crowd) plug(i int) {
+	_, _, mac, _ := crowded(i)
+	c.links.seen++
+	name := fmt.Sprintf("veth%07x", i)
+	c.index[i] = c.tc.Add(name)
+	p := link.Port{Index: c.index[i], Name: name, Master: 10 + i%4, MasterName: fmt.Sprintf("br-%d", i%4), MTU: 1500, PeerIndex: 2, NSID: i,
+		PeerMAC: mac, Pinned: true, Up: true, Seen: c.links.seen, Since: c.now}
+	c.links.view.Ports = append(slices.Clip(c.links.view.Ports), p)
+	c.told(p.Index)
+}
+
+func (c *crowd) unplug(i int) {
+	c.links.view.Ports = slices.DeleteFunc(slices.Clone(c.links.view.Ports), func(p link.Port) bool { return p.Index == c.index[i] })
+	c.tc.Remove(c.index[i])
+	c.told(c.index[i])
+}
+
+func (c *crowd) told(index int) { c.links.hint = link.Hint{Links: map[int]struct{}{index: {}}} }
+
+// name has Docker list a container in a state, or not at all.
+func (c *crowd) name(i int, state string) {
+	id, network, _, _ := crowded(i)
+	containers := maps.Clone(c.docker.snapshot.View.Containers)
+	if delete(containers, id); state != "" {
+		labels := map[string]string{"com.docker.compose.project": "shop", "com.docker.compose.service": fmt.Sprintf("svc%d", i%50)}
+		for n := range 8 {
+			labels[fmt.Sprintf("org.example.label-%d", n)] = fmt.Sprintf("%064x", n)
+		}
+		if i%2 == 1 {
+			labels["netguard.ingress.rate"], labels["netguard.egress.rate"] = "20mbit", "10mbit"
+		}
+		containers[id] = docker.Container{ID: id, Name: fmt.Sprintf("shop-svc%d-%d", i%50, i), State: state, NetworkMode: "net0",
+			Networks: []string{c.docker.snapshot.View.Networks[network].Name}, Created: int64(i), Labels: labels}
+	}
+	c.docker.snapshot.View.Containers = containers
+}
+
+// attach has Docker list a container's endpoint, or not.
+func (c *crowd) attach(i int, is bool) {
+	id, network, mac, addr := crowded(i)
+	networks := maps.Clone(c.docker.snapshot.View.Networks)
+	n := networks[network]
+	n.Endpoints = maps.Clone(n.Endpoints)
+	if delete(n.Endpoints, id); is {
+		n.Endpoints[id] = docker.Attachment{MAC: mac, IPv4: addr}
+	}
+	networks[network] = n
+	c.docker.snapshot.View.Networks = networks
+}
+
+// BenchmarkTurns is what the loop itself costs for one container that starts and ends, in
+// the eight turns that this takes.
+func BenchmarkTurns(b *testing.B) {
+	for _, n := range []int{10, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			c := newCrowd(b, n)
+			b.ReportAllocs()
+			for b.Loop() {
+				for _, step := range []func(){
+					func() { c.plug(n) },
+					func() { c.name(n, "created"); c.attach(n, true) },
+					func() { c.told(c.index[n]) },
+					func() { c.name(n, "running") },
+					func() { c.name(n, "exited") },
+					func() { c.unplug(n) },
+					func() { c.attach(n, false) },
+					func() { c.name(n, "") },
+				} {
+					b.StopTimer()
+					step()
+					b.StartTimer()
+					c.turn(b)
+				}
+				if got := len(c.loop.State().Want.Endpoints); got != n {
+					b.Fatalf("%d endpoints, want %d", got, n)
+				}
+			}
+		})
+	}
+}
