@@ -15,9 +15,9 @@ import (
 )
 
 // crowd is a host of n containers on bridges of 250 each.
-func crowd(n int) (docker.View, []link.Port, map[string]uint64) {
+func crowd(n int) (docker.View, []*link.Port, map[string]uint64) {
 	v := docker.View{Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}
-	var ports []link.Port
+	var ports []*link.Port
 	fresh := map[string]uint64{}
 	for i := range n {
 		nid := fmt.Sprintf("%064d", i/250)
@@ -35,7 +35,7 @@ func crowd(n int) (docker.View, []link.Port, map[string]uint64) {
 			Labels: map[string]string{"com.docker.compose.project": "app", "com.docker.compose.service": fmt.Sprintf("s%d", i%50),
 				"com.docker.compose.config-hash": "x", "com.docker.compose.container-number": "1", "netguard.egress.rate": "10mbit", "role": "web"}}
 		v.Networks[nid].Endpoints[id] = docker.Attachment{MAC: mac, IPv4: netip.AddrFrom4([4]byte{10, byte(i / 250), byte(1 + i>>8), byte(i)})}
-		ports = append(ports, link.Port{Index: 100 + i, Name: fmt.Sprintf("veth%07x", i), Master: 10 + i/250, MasterName: v.Networks[nid].Bridge,
+		ports = append(ports, &link.Port{Index: 100 + i, Name: fmt.Sprintf("veth%07x", i), Master: 10 + i/250, MasterName: v.Networks[nid].Bridge,
 			MTU: 1500, Seen: uint64(i + 1), NSID: i, PeerMAC: mac, PeerIndex: 2, Up: true, Pinned: true, Since: time.Now()})
 	}
 	return v, ports, fresh

@@ -37,7 +37,7 @@ type Inputs struct {
 // Same tells whether the same state would be made of them, but for what time decides.
 func (i *Inputs) Same(o *Inputs) bool {
 	return i.Config == o.Config && i.Catalog == o.Catalog && i.Seen.Same(&o.Seen) && slices.Equal(i.Links.Devices, o.Links.Devices) &&
-		maps.Equal(i.Links.Bridges, o.Links.Bridges) && link.Unchanged(i.Links.Ports, o.Links.Ports)
+		maps.Equal(i.Links.Bridges, o.Links.Bridges) && slices.Equal(i.Links.Ports, o.Links.Ports)
 }
 
 // State is what everything should be.

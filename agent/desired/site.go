@@ -34,7 +34,7 @@ type Site struct {
 }
 
 // port is a port as nothing is known of it, quarantined, if its bridge is managed.
-func (s Site) port(p link.Port) (guard.Port, bool) {
+func (s Site) port(p *link.Port) (guard.Port, bool) {
 	bridge, ok := s.Managed[p.MasterName]
 	g := guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge.Index, BridgeName: p.MasterName, Guarded: true}
 	if s.isOwn(p) {
@@ -117,7 +117,7 @@ func managedBridges(v docker.View, there map[string]int, op endpoint.Operator) B
 }
 
 // Others gives the ports of all other bridges.
-func (b Bridges) Others(ports []link.Port) []int {
+func (b Bridges) Others(ports []*link.Port) []int {
 	var out []int
 	for _, p := range ports {
 		if _, ok := b[p.MasterName]; !ok {

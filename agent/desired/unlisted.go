@@ -16,7 +16,7 @@ type unlisted struct {
 }
 
 // add gives a view with these endpoints added, and since when Docker does not list each.
-func (u *unlisted) add(v docker.View, ports []link.Port, now time.Time) (docker.View, map[endpoint.Key]time.Time) {
+func (u *unlisted) add(v docker.View, ports []*link.Port, now time.Time) (docker.View, map[endpoint.Key]time.Time) {
 	v, keys := endpoint.Hold(v, u.last, ports)
 	was := u.since
 	u.since = make(map[endpoint.Key]time.Time, len(keys))

@@ -52,8 +52,7 @@ func HostPorts(v link.View, named config.Globs) map[string]ownPorts {
 	for _, d := range v.Devices {
 		add(d.MasterName, d.Name)
 	}
-	for i := range v.Ports {
-		p := &v.Ports[i]
+	for _, p := range v.Ports {
 		if p.Older() || named.Match(p.Name) {
 			add(p.MasterName, p.Name)
 		}
@@ -105,10 +104,10 @@ func (t *taking) left(v docker.View, op endpoint.Operator, here Site, sandboxes 
 }
 
 // isOwn tells whether a veth on a bridge is the host's own.
-func (s Site) isOwn(p link.Port) bool { return slices.Contains(s.Own[p.MasterName].all, p.Name) }
+func (s Site) isOwn(p *link.Port) bool { return slices.Contains(s.Own[p.MasterName].all, p.Name) }
 
 // Others are the veths on bridges that are not the host's own.
-func (s Site) Others() []link.Port {
+func (s Site) Others() []*link.Port {
 	return slices.DeleteFunc(slices.Clone(s.Ports), s.isOwn)
 }
 
@@ -130,7 +129,7 @@ const Patience = 5 * time.Second
 // UnknownPorts are the ports of managed bridges that are nobody's, for longer than it
 // takes a container to start. While Docker cannot be read nothing is said of any: nobody
 // can be asked whose they are.
-func (s Site) UnknownPorts(endpoints []*Endpoint, o observe.Snapshot, now time.Time) []link.Port {
+func (s Site) UnknownPorts(endpoints []*Endpoint, o observe.Snapshot, now time.Time) []*link.Port {
 	if o.Err != nil {
 		return nil
 	}
@@ -140,7 +139,7 @@ func (s Site) UnknownPorts(endpoints []*Endpoint, o observe.Snapshot, now time.T
 			known[p.Index] = true
 		}
 	}
-	var out []link.Port
+	var out []*link.Port
 	for _, p := range s.Ports {
 		if _, ok := s.Managed[p.MasterName]; ok && !known[p.Index] && !s.isOwn(p) && now.Sub(p.Since) >= Patience {
 			out = append(out, p)
@@ -150,7 +149,7 @@ func (s Site) UnknownPorts(endpoints []*Endpoint, o observe.Snapshot, now time.T
 }
 
 // Findings name what of the bridges' ports an operator should know.
-func (s Site) Findings(left map[string]string, unknown []link.Port) []string {
+func (s Site) Findings(left map[string]string, unknown []*link.Port) []string {
 	var out []string
 	for _, why := range left {
 		out = append(out, "a network is not guarded: "+why)

@@ -32,7 +32,7 @@ func BenchmarkJoin(b *testing.B) {
 				containers := maps.Clone(o.View.Containers)
 				containers[cid] = docker.Container{ID: cid, Name: fmt.Sprintf("shop-svc%d-%d", i%50, i), State: "running", Labels: map[string]string{"role": "web"}}
 				o.View.Networks, o.View.Containers = nets, containers
-				o.Ports = append(slices.Clone(o.Ports), link.Port{Index: 100 + i, Name: fmt.Sprint("veth", i), Master: 10 + i%4, MasterName: network.Bridge,
+				o.Ports = append(slices.Clone(o.Ports), &link.Port{Index: 100 + i, Name: fmt.Sprint("veth", i), Master: 10 + i%4, MasterName: network.Bridge,
 					Seen: uint64(i + 1), NSID: i, PeerMAC: mac, Up: true, Pinned: true, Since: o.Now})
 				o.Fresh[nid] = 1 << 40
 			}

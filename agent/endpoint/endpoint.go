@@ -52,7 +52,7 @@ type Endpoint struct {
 // Observation is what Join looks at.
 type Observation struct {
 	View  docker.View
-	Ports []link.Port
+	Ports []*link.Port
 	// Fresh gives for each network (by ID) how far the ports had been seen
 	// (link.Port.Seen) when reading it began: later ones may belong to
 	// somebody whom the view does not know.
@@ -104,8 +104,7 @@ func Join(o Observation, op Operator, bound Bindings) []*Endpoint {
 	}
 	bound.clean(o)
 	owned := make(map[Key]*link.Port, len(o.Ports))
-	for i := range o.Ports {
-		p := &o.Ports[i]
+	for _, p := range o.Ports {
 		if key, ok := bound.ports[p.Seen]; ok && key != (Key{}) && owned[key] == nil && o.View.Networks[key.Network].Bridge == p.MasterName {
 			owned[key] = p
 		}
@@ -130,8 +129,8 @@ func Join(o Observation, op Operator, bound Bindings) []*Endpoint {
 // clean forgets the ports and the endpoints that are gone.
 func (b Bindings) clean(o Observation) {
 	here := make(map[uint64]bool, len(o.Ports))
-	for i := range o.Ports {
-		here[o.Ports[i].Seen] = true
+	for _, p := range o.Ports {
+		here[p.Seen] = true
 	}
 	for seen, key := range b.ports {
 		_, attached := o.View.Networks[key.Network].Endpoints[key.Container]

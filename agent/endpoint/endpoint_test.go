@@ -2,6 +2,7 @@ package endpoint
 
 import (
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,10 +22,20 @@ func scene(macs map[string]net.HardwareAddr, ports ...link.Port) Observation {
 		n.Endpoints[id] = docker.Attachment{MAC: mac}
 	}
 	v.Networks["n"] = n
-	for i := range ports {
-		ports[i].MasterName = "br0"
+	o := Observation{View: v, Fresh: map[string]uint64{"n": 100}}
+	for _, p := range ports {
+		p.MasterName = "br0"
+		o.Ports = append(o.Ports, &p)
 	}
-	return Observation{View: v, Ports: ports, Fresh: map[string]uint64{"n": 100}}
+	return o
+}
+
+// change has a port be another one from now on. Those that were handed out stay as they are.
+func (o *Observation) change(i int, change func(*link.Port)) {
+	p := *o.Ports[i]
+	change(&p)
+	o.Ports = slices.Clone(o.Ports)
+	o.Ports[i] = &p
 }
 
 func portOf(t *testing.T, es []*Endpoint, name string) uint64 {
@@ -88,7 +99,8 @@ func TestJoin(t *testing.T) {
 		bound := NewBindings()
 		o := scene(map[string]net.HardwareAddr{"a": macA, "b": macB}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA}, link.Port{Seen: 2, NSID: 2, PeerMAC: macB})
 		Join(o, Operator{}, bound)
-		o.Ports[0].PeerMAC, o.Ports[1].PeerMAC = macB, macA
+		o.change(0, func(p *link.Port) { p.PeerMAC = macB })
+		o.change(1, func(p *link.Port) { p.PeerMAC = macA })
 		es := Join(o, Operator{}, bound)
 		if a, b := portOf(t, es, "a"), portOf(t, es, "b"); a != 1 || b != 2 {
 			t.Errorf("a has port %d, b %d; want 1 and 2", a, b)
@@ -98,7 +110,7 @@ func TestJoin(t *testing.T) {
 		bound := NewBindings()
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA})
 		Join(o, Operator{}, bound)
-		o.Ports = []link.Port{{Seen: 2, NSID: 3, PeerMAC: macA, MasterName: "br0"}}
+		o.Ports = []*link.Port{{Seen: 2, NSID: 3, PeerMAC: macA, MasterName: "br0"}}
 		if p := portOf(t, Join(o, Operator{}, bound), "a"); p != 2 {
 			t.Errorf("after its restart a has port %d, want 2", p)
 		}
@@ -133,11 +145,11 @@ func TestJoin(t *testing.T) {
 	wait := func(t *testing.T, bound Bindings, o Observation) Observation {
 		t.Helper()
 		Join(o, Operator{}, bound)
-		o.Ports = []link.Port{liar} // the view is as it was: Docker does not answer
+		o.Ports = []*link.Port{&liar} // the view is as it was: Docker does not answer
 		if p := portOf(t, Join(o, Operator{}, bound), "a"); p != 0 {
 			t.Errorf("who has its MAC got its place when it went")
 		}
-		o.Ports = append(o.Ports, link.Port{Seen: 3, NSID: 3, PeerMAC: macA, Pinned: true, MasterName: "br0"})
+		o.Ports = append(o.Ports, &link.Port{Seen: 3, NSID: 3, PeerMAC: macA, Pinned: true, MasterName: "br0"})
 		if es := Join(o, Operator{}, bound); portOf(t, es, "a") != 3 || es[0].Contested {
 			t.Errorf("when it started again it had port %d, want 3", portOf(t, es, "a"))
 		}
@@ -147,7 +159,7 @@ func TestJoin(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA, Pinned: true})
 		bound := NewBindings()
 		Join(o, Operator{}, bound)
-		o.Ports = append(o.Ports, liar)
+		o.Ports = append(o.Ports, &liar)
 		wait(t, bound, o)
 	})
 	t.Run("believes_no_MAC_of_who_was_there_for_long_before", func(t *testing.T) {
@@ -155,14 +167,14 @@ func TestJoin(t *testing.T) {
 		old := liar
 		old.Since = time.Unix(1000, 0)
 		bound := NewBindings()
-		o.Ports, o.Now = []link.Port{old}, old.Since.Add(unclaimed+time.Second)
+		o.Ports, o.Now = []*link.Port{&old}, old.Since.Add(unclaimed+time.Second)
 		Join(o, Operator{}, bound)
 		next := scene(map[string]net.HardwareAddr{"a": macA}, old)
 		if es := Join(next, Operator{}, bound); portOf(t, es, "a") != 0 || !es[0].Contested {
 			t.Error("who waited for it got its place")
 		}
 		wait(t, bound, next)
-		next.Ports, next.Sandboxes = []link.Port{old}, map[string]Sandbox{"a": {NSID: 2, Seen: 2}}
+		next.Ports, next.Sandboxes = []*link.Port{&old}, map[string]Sandbox{"a": {NSID: 2, Seen: 2}}
 		bound = NewBindings()
 		Join(o, Operator{}, bound)
 		if p := portOf(t, Join(next, Operator{}, bound), "a"); p != 2 {
@@ -175,7 +187,7 @@ func TestJoin(t *testing.T) {
 		Join(o, Operator{}, bound)
 		down := liar
 		down.Pinned = false
-		o.Ports = append(o.Ports, down)
+		o.Ports = append(o.Ports, &down)
 		wait(t, bound, o) // and up, when the other is gone
 	})
 	t.Run("lets_nobody_hide_with_its_link_down_until_another_MAC_is_free", func(t *testing.T) {
@@ -195,10 +207,10 @@ func TestJoin(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA, Pinned: true}, link.Port{Seen: 2, NSID: 2, PeerMAC: macB})
 		bound := NewBindings()
 		Join(o, Operator{}, bound)
-		stopped := scene(nil, o.Ports[1])
+		stopped := scene(nil, *o.Ports[1])
 		stopped.View.Containers["a"] = docker.Container{ID: "a", Name: "a", State: "exited"}
 		Join(stopped, Operator{}, bound)
-		o.Ports = []link.Port{liar, {Seen: 3, NSID: -1, MasterName: "br0"}} // a starts; its port is on the way
+		o.Ports = []*link.Port{&liar, {Seen: 3, NSID: -1, MasterName: "br0"}} // a starts; its port is on the way
 		if p := portOf(t, Join(o, Operator{}, bound), "a"); p != 0 {
 			t.Errorf("a has port %d, which was beside its last one", p)
 		}
@@ -209,7 +221,7 @@ func TestJoin(t *testing.T) {
 	})
 	t.Run("believes_no_MAC_of_a_container_whose_port_was_proven", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macB, Pinned: true}, liar)
-		o.Ports[1].MasterName = "br0"
+		o.change(1, func(p *link.Port) { p.MasterName = "br0" })
 		o.Sandboxes = map[string]Sandbox{"a": {NSID: 1, Seen: 1}} // its port has a MAC that is not Docker's
 		bound := NewBindings()
 		bound.ports[1] = Key{"a", "n"}
@@ -222,7 +234,7 @@ func TestJoin(t *testing.T) {
 		bound := NewBindings()
 		bound.ports[1] = Key{"a", "n"}
 		Join(o, Operator{}, bound) // b's port is seen before Docker names b
-		next := scene(map[string]net.HardwareAddr{"a": macA, "b": macB}, o.Ports...)
+		next := scene(map[string]net.HardwareAddr{"a": macA, "b": macB}, *o.Ports[0], *o.Ports[1])
 		if p := portOf(t, Join(next, Operator{}, bound), "b"); p != 2 {
 			t.Errorf("b has port %d, want 2", p)
 		}
@@ -240,7 +252,7 @@ func TestJoin(t *testing.T) {
 	})
 	t.Run("takes_no_port_of_another_bridge", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA})
-		o.Ports[0].MasterName = "virbr0"
+		o.change(0, func(p *link.Port) { p.MasterName = "virbr0" })
 		if p := portOf(t, Join(o, Operator{}, NewBindings()), "a"); p != 0 {
 			t.Errorf("a has port %d, want none", p)
 		}

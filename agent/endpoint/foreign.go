@@ -11,7 +11,7 @@ import (
 // it has a name that Docker gives to none, and neither its MAC nor its namespace is one of
 // a container on that bridge. The other end of a pair that leads to another bridge, to a
 // machine's namespace or to the host itself is such a port, however young it is.
-func Foreign(p link.Port, v docker.View, sandboxes map[string]Sandbox) bool {
+func Foreign(p *link.Port, v docker.View, sandboxes map[string]Sandbox) bool {
 	if p.Dockers() {
 		return false
 	}

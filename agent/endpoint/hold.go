@@ -15,7 +15,7 @@ import (
 // not list it (for a moment, or wrongly) is no reason to take its rules away, and
 // none to cut it off. It is let go when Docker gives its bridge or one of its
 // addresses to another, so that nobody inherits what it may do.
-func Hold(v docker.View, last []*Endpoint, ports []link.Port) (docker.View, []Key) {
+func Hold(v docker.View, last []*Endpoint, ports []*link.Port) (docker.View, []Key) {
 	var lacking []*Endpoint
 	for _, e := range last {
 		if e.Port == nil {
@@ -33,8 +33,8 @@ func Hold(v docker.View, last []*Endpoint, ports []link.Port) (docker.View, []Ke
 		return v, nil
 	}
 	here := make(map[uint64]*link.Port, len(ports))
-	for i := range ports {
-		here[ports[i].Seen] = &ports[i]
+	for _, p := range ports {
+		here[p.Seen] = p
 	}
 	bridges, given := map[string]string{}, map[netip.Addr]Key{}
 	for nid, n := range v.Networks {

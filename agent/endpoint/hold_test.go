@@ -4,7 +4,6 @@ import (
 	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"testing"
 
 	"netguard/agent/docker"
@@ -73,9 +72,9 @@ func TestHold(t *testing.T) {
 	})
 	for name, c := range map[string]func(*Observation, *docker.View){
 		"its_port_is_gone":              func(o *Observation, _ *docker.View) { o.Ports = nil },
-		"its_port_is_at_another_bridge": func(o *Observation, _ *docker.View) { o.Ports[0].MasterName = "br1" },
-		"its_port_left_the_container":   func(o *Observation, _ *docker.View) { o.Ports[0].NSID = -1 },
-		"another_port_has_its_index":    func(o *Observation, _ *docker.View) { o.Ports[0].Seen = 2 },
+		"its_port_is_at_another_bridge": func(o *Observation, _ *docker.View) { o.change(0, func(p *link.Port) { p.MasterName = "br1" }) },
+		"its_port_left_the_container":   func(o *Observation, _ *docker.View) { o.change(0, func(p *link.Port) { p.NSID = -1 }) },
+		"another_port_has_its_index":    func(o *Observation, _ *docker.View) { o.change(0, func(p *link.Port) { p.Seen = 2 }) },
 		"its_bridge_is_another_network's": func(_ *Observation, v *docker.View) {
 			*v = docker.View{Networks: map[string]docker.Network{"m": {ID: "m", Bridge: "br0"}}}
 		},
@@ -90,7 +89,6 @@ func TestHold(t *testing.T) {
 	} {
 		t.Run("lets_go_when_"+name, func(t *testing.T) {
 			o, last := running(t)
-			o.Ports = slices.Clone(o.Ports)
 			view := without(o, nil)
 			c(&o, &view)
 			if _, held := Hold(view, last, o.Ports); held != nil {

@@ -16,7 +16,7 @@ type last struct {
 	networks  map[string]*network
 	sharers   map[string][]docker.Container
 	ports     map[string][]*link.Port // by bridge
-	snapshot  []link.Port
+	snapshot  []*link.Port
 	sandboxes map[string]Sandbox
 }
 
@@ -49,10 +49,9 @@ func (l *last) compare(o Observation, op Operator) (affected []string, moved boo
 	if len(others) > 0 || l.sharers == nil {
 		l.sharers = sharers(o.View)
 	}
-	if l.ports == nil || !link.Unchanged(l.snapshot, o.Ports) {
+	if l.ports == nil || !slices.Equal(l.snapshot, o.Ports) {
 		l.ports, moved = map[string][]*link.Port{}, true
-		for i := range o.Ports {
-			p := &o.Ports[i]
+		for _, p := range o.Ports {
 			l.ports[p.MasterName] = append(l.ports[p.MasterName], p)
 		}
 	}

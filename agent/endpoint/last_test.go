@@ -100,12 +100,12 @@ func event(r *rand.Rand, o *Observation, op *Operator, seen *uint64) {
 		}
 	case 7, 8:
 		*seen++
-		o.Ports = append(o.Ports, link.Port{Index: int(*seen), Seen: *seen, NSID: r.IntN(6) - 1, PeerMAC: mac(), MasterName: "br-" + name(2), Since: o.Now})
+		o.Ports = append(o.Ports, &link.Port{Index: int(*seen), Seen: *seen, NSID: r.IntN(6) - 1, PeerMAC: mac(), MasterName: "br-" + name(2), Since: o.Now})
 	case 9:
 		if n := len(o.Ports); n > 0 && r.IntN(2) == 0 {
 			o.Ports = slices.Delete(o.Ports, 0, 1)
 		} else if n > 0 {
-			o.Ports[r.IntN(n)].PeerMAC = mac()
+			o.change(r.IntN(n), func(p *link.Port) { p.PeerMAC = mac() })
 		}
 	default:
 		switch r.IntN(5) {

@@ -51,7 +51,7 @@ func (t *Table) askLocals(index int, since uint64) bool {
 		return false
 	}
 	v.LinkLocals = now
-	t.ports = nil
+	t.stale = true
 	t.hint.add(index)
 	l.news = true
 	return true

@@ -87,9 +87,6 @@ func (p *Port) Same(o *Port) bool {
 		p.Since.Equal(o.Since) && slices.Equal(p.MAC, o.MAC) && slices.Equal(p.PeerMAC, o.PeerMAC) && slices.Equal(p.LinkLocals, o.LinkLocals)
 }
 
-// Unchanged tells whether two snapshots are one: no port changed between them.
-func Unchanged(a, b []Port) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
-
 // Table is the set of ports and bridges of one network namespace.
 type Table struct {
 	log    *slog.Logger
@@ -111,7 +108,8 @@ type Table struct {
 	mu      sync.Mutex // guards what follows
 	veths   map[int]*Port
 	order   []*Port     // the veths in the order in which they were first seen
-	ports   []Port      // the last snapshot; nil when something changed since
+	ports   []*Port     // the last snapshot
+	stale   bool        // something was stored since
 	peers   map[int]int // ifindex of a peer while in this namespace -> port
 	bridges map[int]string
 	ifbs    map[int]struct{}
@@ -172,7 +170,7 @@ func New(log *slog.Logger) (_ *Table, err error) {
 
 // List gives the ports of bridges as they are now, in the network namespace of the calling
 // thread.
-func List(ctx context.Context) ([]Port, error) {
+func List(ctx context.Context) ([]*Port, error) {
 	t, err := New(slog.New(slog.DiscardHandler))
 	if err != nil {
 		return nil, err
@@ -200,16 +198,30 @@ func (t *Table) Close() {
 
 // Snapshot returns the ports of bridges, in the order in which they were first
 // seen. Nobody may change the result: all callers get the same one until a port changes.
-func (t *Table) Snapshot() []Port {
+func (t *Table) Snapshot() []*Port {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.ports == nil {
-		t.ports = make([]Port, 0, len(t.order))
-		for _, v := range t.order {
-			if p, ok := t.port(v); ok {
-				t.ports = append(t.ports, p)
-			}
+	if !t.stale {
+		return t.ports
+	}
+	t.stale = false
+	was, next := t.ports, make([]*Port, 0, len(t.order))
+	for _, v := range t.order {
+		p, ok := t.port(v)
+		if !ok {
+			continue
 		}
+		for len(was) > 0 && was[0].Seen < p.Seen {
+			was = was[1:]
+		}
+		if len(was) > 0 && was[0].Same(&p) {
+			next = append(next, was[0])
+		} else {
+			next = append(next, &p)
+		}
+	}
+	if !slices.Equal(t.ports, next) {
+		t.ports = next
 	}
 	return t.ports
 }
@@ -219,7 +231,7 @@ func (t *Table) drop(index int) {
 	if v, ok := t.veths[index]; ok {
 		delete(t.veths, index)
 		t.order = slices.DeleteFunc(t.order, func(o *Port) bool { return o == v })
-		t.ports = nil
+		t.stale = true
 	}
 }
 
@@ -243,7 +255,7 @@ func (t *Table) Bridges() map[string]int {
 
 // View is what there is at bridges. Nobody may change it.
 type View struct {
-	Ports   []Port   // see Snapshot
+	Ports   []*Port  // see Snapshot
 	Devices []Device // see Devices
 	Bridges map[string]int
 }

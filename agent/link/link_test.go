@@ -88,7 +88,7 @@ func (h *host) await(what string, ok func() bool) {
 func (h *host) find(name string) (Port, bool) {
 	for _, p := range h.table.Snapshot() {
 		if p.Name == name {
-			return p, true
+			return *p, true
 		}
 	}
 	return Port{}, false

@@ -21,7 +21,7 @@ func (t *Table) store(l netlink.Link) {
 	a := l.Attrs()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.ports = nil
+	t.stale = true
 	switch l.Type() {
 	case "bridge":
 		t.bridges[a.Index] = a.Name

@@ -20,7 +20,7 @@ type unmatched struct {
 	asked    map[unmatchedOne]asked
 	networks map[string]*matched // by ID
 	// What was looked at last.
-	ports    []link.Port
+	ports    []*link.Port
 	byBridge map[string][]*link.Port
 }
 
@@ -50,12 +50,12 @@ type matched struct {
 // port came up after they were read, at once; those that did not fit their bridge's
 // ports then, again and again. The time is when there is more to ask, zero for
 // never.
-func (u *unmatched) look(known *Snapshot, ports []link.Port, now time.Time) (docker.Hint, time.Time) {
+func (u *unmatched) look(known *Snapshot, ports []*link.Port, now time.Time) (docker.Hint, time.Time) {
 	h := docker.Hint{Networks: map[string]struct{}{}}
-	if u.byBridge == nil || !link.Unchanged(ports, u.ports) {
+	if u.byBridge == nil || !slices.Equal(ports, u.ports) {
 		u.ports, u.byBridge = ports, map[string][]*link.Port{}
-		for i := range ports {
-			u.byBridge[ports[i].MasterName] = append(u.byBridge[ports[i].MasterName], &ports[i])
+		for _, p := range ports {
+			u.byBridge[p.MasterName] = append(u.byBridge[p.MasterName], p)
 		}
 	}
 	still, networks := map[unmatchedOne]asked{}, make(map[string]*matched, len(known.View.Networks))
@@ -120,7 +120,7 @@ func match(id string, n docker.Network, ports []*link.Port, fresh uint64) *match
 // unknown tells whether a bridge that is of no network that is known had its first
 // port since everything was read. Docker is asked once about each: it knows a
 // network before the network has ports.
-func unknown(known Snapshot, ports []link.Port) bool {
+func unknown(known Snapshot, ports []*link.Port) bool {
 	if !known.Complete {
 		return false
 	}
@@ -134,7 +134,7 @@ func unknown(known Snapshot, ports []link.Port) bool {
 }
 
 // others gives the bridges of ports that are no network's.
-func others(v docker.View, ports []link.Port) map[int]bool {
+func others(v docker.View, ports []*link.Port) map[int]bool {
 	mine, out := v.Bridges(), map[int]bool{}
 	for _, p := range ports {
 		if !mine[p.MasterName] {

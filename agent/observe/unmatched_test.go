@@ -26,30 +26,30 @@ func TestUnmatched(t *testing.T) {
 	start := time.Now()
 	for name, c := range map[string]struct {
 		mac  net.HardwareAddr // of the endpoint
-		port link.Port
+		port *link.Port
 		want bool
 	}{
-		"a_port_newer_than_the_view_has_its_network_read": {nil, link.Port{MasterName: "br0", Seen: 6, NSID: -1}, true},
-		"a_port_that_the_view_knew_does_not":              {nil, link.Port{MasterName: "br0", Seen: 5, NSID: -1}, false},
-		"a_port_of_somebody_else's_bridge_does_not":       {nil, link.Port{MasterName: "virbr0", Seen: 6}, false},
+		"a_port_newer_than_the_view_has_its_network_read": {nil, &link.Port{MasterName: "br0", Seen: 6, NSID: -1}, true},
+		"a_port_that_the_view_knew_does_not":              {nil, &link.Port{MasterName: "br0", Seen: 5, NSID: -1}, false},
+		"a_port_of_somebody_else's_bridge_does_not":       {nil, &link.Port{MasterName: "virbr0", Seen: 6}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var s unmatched
-			if h, next := s.look(knownNetwork(c.mac), []link.Port{c.port}, start); h.Empty() == c.want || !next.IsZero() {
+			if h, next := s.look(knownNetwork(c.mac), []*link.Port{c.port}, start); h.Empty() == c.want || !next.IsZero() {
 				t.Errorf("hint %+v, again at %v", h, next)
 			}
 		})
 	}
 	for name, c := range map[string]struct {
 		mac   net.HardwareAddr
-		ports []link.Port
+		ports []*link.Port
 		asked bool
 	}{
-		"a_port_that_no_endpoint_fits":     {nil, []link.Port{{MasterName: "br0", Seen: 5, NSID: 1, PeerMAC: macA}}, true},
+		"a_port_that_no_endpoint_fits":     {nil, []*link.Port{{MasterName: "br0", Seen: 5, NSID: 1, PeerMAC: macA}}, true},
 		"an_endpoint_that_no_port_fits":    {macA, nil, true},
-		"one_that_fits":                    {macA, []link.Port{{MasterName: "br0", Seen: 5, NSID: 1, PeerMAC: macA}}, false},
-		"one_each_that_do_not_fit":         {macB, []link.Port{{MasterName: "br0", Seen: 5, NSID: 1, PeerMAC: macA}}, true},
-		"a_port_that_has_not_moved_in_yet": {nil, []link.Port{{MasterName: "br0", Seen: 5, NSID: -1, PeerMAC: macA}}, false},
+		"one_that_fits":                    {macA, []*link.Port{{MasterName: "br0", Seen: 5, NSID: 1, PeerMAC: macA}}, false},
+		"one_each_that_do_not_fit":         {macB, []*link.Port{{MasterName: "br0", Seen: 5, NSID: 1, PeerMAC: macA}}, true},
+		"a_port_that_has_not_moved_in_yet": {nil, []*link.Port{{MasterName: "br0", Seen: 5, NSID: -1, PeerMAC: macA}}, false},
 	} {
 		t.Run(name+"_has_its_network_read_again_and_again", func(t *testing.T) {
 			var s unmatched
@@ -74,7 +74,7 @@ func TestUnmatched(t *testing.T) {
 	}
 	t.Run("what_fits_now_is_forgotten", func(t *testing.T) {
 		var s unmatched
-		ports := []link.Port{{MasterName: "br0", Seen: 5, NSID: 1, PeerMAC: macA}}
+		ports := []*link.Port{{MasterName: "br0", Seen: 5, NSID: 1, PeerMAC: macA}}
 		s.look(knownNetwork(nil), ports, start)
 		s.look(knownNetwork(macA), ports, start)
 		if len(s.asked) != 0 {
@@ -84,7 +84,7 @@ func TestUnmatched(t *testing.T) {
 }
 
 func TestUnknown(t *testing.T) {
-	ports := []link.Port{{Master: 7, MasterName: "br-new", Seen: 9}}
+	ports := []*link.Port{{Master: 7, MasterName: "br-new", Seen: 9}}
 	known := knownNetwork(nil)
 	if !unknown(*known, ports) {
 		t.Error("a bridge that nobody knows is no reason to ask")

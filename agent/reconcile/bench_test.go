@@ -109,14 +109,14 @@ func (c *crowd) plug(i int) {
 	c.links.seen++
 	name := fmt.Sprintf("veth%07x", i)
 	c.index[i] = c.tc.Add(name)
-	p := link.Port{Index: c.index[i], Name: name, Master: 10 + i%4, MasterName: fmt.Sprintf("br-%d", i%4), MTU: 1500, PeerIndex: 2, NSID: i,
+	p := &link.Port{Index: c.index[i], Name: name, Master: 10 + i%4, MasterName: fmt.Sprintf("br-%d", i%4), MTU: 1500, PeerIndex: 2, NSID: i,
 		PeerMAC: mac, Pinned: true, Up: true, Seen: c.links.seen, Since: c.now}
 	c.links.view.Ports = append(slices.Clip(c.links.view.Ports), p)
 	c.told(p.Index)
 }
 
 func (c *crowd) unplug(i int) {
-	c.links.view.Ports = slices.DeleteFunc(slices.Clone(c.links.view.Ports), func(p link.Port) bool { return p.Index == c.index[i] })
+	c.links.view.Ports = slices.DeleteFunc(slices.Clone(c.links.view.Ports), func(p *link.Port) bool { return p.Index == c.index[i] })
 	c.tc.Remove(c.index[i])
 	c.told(c.index[i])
 }

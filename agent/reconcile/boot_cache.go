@@ -148,7 +148,7 @@ func (m *bootCache) forgotten() { m.kept, m.reads = nil, -1 }
 // holds tells whether to close the ports of the bridges of before. It is, if nobody
 // has guarded anything since the boot, and no container runs: what an earlier agent
 // admitted must stay so.
-func (m *bootCache) holds(ports []link.Port, managed desired.Bridges, fresh func() (bool, error)) bool {
+func (m *bootCache) holds(ports []*link.Port, managed desired.Bridges, fresh func() (bool, error)) bool {
 	if m.decided {
 		return m.closed
 	}

@@ -25,7 +25,7 @@ func TestBootCache(t *testing.T) {
 	want := map[string]docker.Network{"1": net}
 	fresh := func() (bool, error) { return true, nil }
 	here := desired.Bridges{"br-1": guard.Bridge{Index: 3, Name: "br-1"}}
-	port := []link.Port{{Index: 4, MasterName: "br-1"}}
+	port := []*link.Port{{Index: 4, MasterName: "br-1"}}
 
 	t.Run("nothing_is_held_without_a_file", func(t *testing.T) {
 		if OpenBootCache(path, log).holds(nil, nil, fresh) {
@@ -61,7 +61,7 @@ func TestBootCache(t *testing.T) {
 	t.Run("an_uplink_of_the_host_keeps_nobody_from_being_held", func(t *testing.T) {
 		// As young as it is, and as old.
 		for _, index := range []int{2, 9} {
-			up := []link.Port{{Index: index, Name: "up0", Master: 3, MasterName: "br-1"}}
+			up := []*link.Port{{Index: index, Name: "up0", Master: 3, MasterName: "br-1"}}
 			ground := desired.Site{View: link.View{Ports: up}, Own: desired.HostPorts(link.View{Ports: up}, config.Globs{"up9", "up0"})}
 			if m := OpenBootCache(path, log); !m.holds(ground.Others(), here, fresh) {
 				t.Error("nothing is held")

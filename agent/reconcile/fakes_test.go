@@ -36,7 +36,7 @@ func (f *fakeLinks) Addresses() (map[netip.Addr]bool, error) {
 func (f *fakeLinks) Resolve(index int) (link.Port, error) {
 	for _, p := range f.view.Ports {
 		if p.Index == index {
-			return p, nil
+			return *p, nil
 		}
 	}
 	return link.Port{}, link.ErrNotFound

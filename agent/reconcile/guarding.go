@@ -164,7 +164,7 @@ func (g *guarding) closeUnknown(here desired.Site) {
 	for _, p := range g.wish.Ports {
 		known[p.Index] = struct{}{}
 	}
-	var unknown []link.Port
+	var unknown []*link.Port
 	for _, p := range here.Ports {
 		if _, is := known[p.Index]; is {
 			continue

@@ -111,7 +111,7 @@ func (l *Loop) admit(d *desired.Endpoint, p *PolicyState) desired.Verdict {
 }
 
 // remember notes which ports the guard let in, and forgets those that are gone.
-func (l *Loop) remember(admitted []uint64, ports []link.Port) {
+func (l *Loop) remember(admitted []uint64, ports []*link.Port) {
 	for _, seen := range admitted {
 		l.admitted[seen] = true
 	}
@@ -119,8 +119,8 @@ func (l *Loop) remember(admitted []uint64, ports []link.Port) {
 		return
 	}
 	here := make(map[uint64]bool, len(ports))
-	for i := range ports {
-		here[ports[i].Seen] = true
+	for _, p := range ports {
+		here[p.Seen] = true
 	}
 	maps.DeleteFunc(l.admitted, func(seen uint64, _ bool) bool { return !here[seen] })
 }

@@ -143,7 +143,7 @@ func (s *shaping) record(p *link.Port) *shaped {
 
 // apply writes what changed, and compares with the kernel what is due. Ports up to old may
 // have something from before.
-func (s *shaping) apply(endpoints []*desired.Endpoint, ports []link.Port, old uint64) {
+func (s *shaping) apply(endpoints []*desired.Endpoint, ports []*link.Port, old uint64) {
 	s.begun = true
 	wanted := make(map[uint64]*desired.Endpoint, len(endpoints))
 	for _, d := range endpoints {
@@ -165,8 +165,7 @@ func (s *shaping) apply(endpoints []*desired.Endpoint, ports []link.Port, old ui
 		}
 	}
 	here := make(map[uint64]struct{}, len(ports))
-	for i := range ports {
-		p := &ports[i]
+	for _, p := range ports {
 		here[p.Seen] = struct{}{}
 		if r := s.ports[p.Seen]; r != nil && r.known && !r.form.Empty() && wanted[p.Seen] == nil {
 			s.mark(p.Index)

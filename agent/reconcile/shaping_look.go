@@ -10,7 +10,7 @@ import (
 )
 
 // verify compares what is due with the kernel, and repairs it.
-func (s *shaping) verify(ports []link.Port, wanted map[uint64]*desired.Endpoint) {
+func (s *shaping) verify(ports []*link.Port, wanted map[uint64]*desired.Endpoint) {
 	looks, rounds := s.all || s.look.Due(), s.round.Due()
 	if !looks && !rounds {
 		return
@@ -48,15 +48,14 @@ func (s *shaping) verify(ports []link.Port, wanted map[uint64]*desired.Endpoint)
 }
 
 // chosen are the ports to look at: those that are due, and the next ones of the round.
-func (s *shaping) chosen(ports []link.Port, wanted map[uint64]*desired.Endpoint, all bool, due map[int]struct{}, round bool) []*link.Port {
+func (s *shaping) chosen(ports []*link.Port, wanted map[uint64]*desired.Endpoint, all bool, due map[int]struct{}, round bool) []*link.Port {
 	var out []*link.Port
 	left := 0
 	if round {
 		left = roundPorts
 	}
 	began := s.now()
-	for i := range ports {
-		p := &ports[i]
+	for _, p := range ports {
 		_, named := due[p.Index]
 		if d := wanted[p.Seen]; left > 0 && p.Seen > s.last && d != nil && !d.Form().Empty() {
 			named, left, s.last = true, left-1, p.Seen
@@ -86,15 +85,15 @@ func (s *shaping) again(p *link.Port, at time.Time) {
 
 // clear deletes the IFBs of ports that are gone. What cannot be deleted is tried again, and
 // holds up nothing else.
-func (s *shaping) clear(ports []link.Port, wanted map[uint64]*desired.Endpoint, all bool, orphans map[int]struct{}) {
+func (s *shaping) clear(ports []*link.Port, wanted map[uint64]*desired.Endpoint, all bool, orphans map[int]struct{}) {
 	sweeps := all || s.sweep.Due()
 	if !sweeps && len(orphans) == 0 {
 		return
 	}
 	keep := map[int]bool{}
-	for i := range ports {
-		d := wanted[ports[i].Seen]
-		keep[ports[i].Index] = d != nil && d.Wish.Egress != nil
+	for _, p := range ports {
+		d := wanted[p.Seen]
+		keep[p.Index] = d != nil && d.Wish.Egress != nil
 	}
 	var err error
 	if sweeps {

@@ -21,7 +21,7 @@ type shop struct {
 	s         *shaping
 	now       time.Time
 	endpoints []*desired.Endpoint
-	ports     []link.Port
+	ports     []*link.Port
 	seen      uint64
 }
 
@@ -39,14 +39,14 @@ func (h *shop) start() {
 // come adds a container with limits of some mbit, and gives its veth.
 func (h *shop) come(ingress, egress shaper.Rate) int {
 	h.seen++
-	p := link.Port{Index: h.k.Add("veth"), Name: "veth", Seen: h.seen, MTU: 1500}
+	p := &link.Port{Index: h.k.Add("veth"), Name: "veth", Seen: h.seen, MTU: 1500}
 	h.ports = append(h.ports, p)
 	h.endpoints = append(h.endpoints, h.wish(p, ingress, egress))
 	return p.Index
 }
 
-func (h *shop) wish(p link.Port, ingress, egress shaper.Rate) *desired.Endpoint {
-	d := &desired.Endpoint{Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: "web", Network: "n"}, Port: &p}}
+func (h *shop) wish(p *link.Port, ingress, egress shaper.Rate) *desired.Endpoint {
+	d := &desired.Endpoint{Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: "web", Network: "n"}, Port: p}}
 	for dir, rate := range [2]shaper.Rate{shaper.Ingress: ingress, shaper.Egress: egress} {
 		if rate == 0 {
 			continue

@@ -21,7 +21,7 @@ type State struct {
 	Admission   string
 	Contentions []string // findings about other programs
 	Bridges     []string // findings about the bridges' ports
-	Unknown     []link.Port
+	Unknown     []*link.Port
 }
 
 // publish adds what is known of the kernel, and hands the state to whoever reads it.

@@ -62,7 +62,7 @@ type box struct {
 	docker.Container
 	network string
 	addr    netip.Addr
-	port    link.Port
+	port    *link.Port
 }
 
 // failing is asked before each step of each plane. It looks at what passes by now.
@@ -282,7 +282,7 @@ func (w *world) plug(c *box) {
 	index := w.guard.AddPort(bridge)
 	w.veths[index] = w.tc.Add(fmt.Sprintf("veth%07x", index))
 	a := c.addr.As4()
-	c.port = link.Port{Index: index, Name: fmt.Sprintf("veth%07x", index), Master: bridge, MasterName: "br-" + c.network, MTU: 1500, PeerIndex: 2, NSID: index,
+	c.port = &link.Port{Index: index, Name: fmt.Sprintf("veth%07x", index), Master: bridge, MasterName: "br-" + c.network, MTU: 1500, PeerIndex: 2, NSID: index,
 		PeerMAC: net.HardwareAddr{2, 0x42, a[0], a[1], a[2], a[3]}, Pinned: true, Up: true, Seen: w.links.seen, Since: w.now}
 	w.links.view.Ports = append(slices.Clone(w.links.view.Ports), c.port)
 	w.told(index)
@@ -295,7 +295,7 @@ func (w *world) unplug(c *box) {
 	w.told(c.port.Index)
 	w.guard.Remove(c.port.Index)
 	w.tc.Remove(w.veths[c.port.Index])
-	w.links.view.Ports = slices.DeleteFunc(slices.Clone(w.links.view.Ports), func(p link.Port) bool { return p.Index == c.port.Index })
+	w.links.view.Ports = slices.DeleteFunc(slices.Clone(w.links.view.Ports), func(p *link.Port) bool { return p.Index == c.port.Index })
 	delete(w.sends, c.port.Index)
 	w.ask()
 }

@@ -16,7 +16,7 @@ const withheldEvery = 10 * time.Minute
 
 // lasting is a port that has not been admitted for longer than a start takes.
 type lasting struct {
-	port link.Port
+	port *link.Port
 	d    *desired.Endpoint // nil if the port is nobody's
 }
 
@@ -28,7 +28,7 @@ func lastingIn(s *reconcile.State, now time.Time) []lasting {
 	}
 	for _, d := range s.Want.Endpoints {
 		if d.Port != nil && d.Unmanaged == "" && s.Guard.Ports[d.Port.Index].State == guard.Quarantined && now.Sub(d.Port.Since) >= desired.Patience {
-			out = append(out, lasting{*d.Port, d})
+			out = append(out, lasting{d.Port, d})
 		}
 	}
 	return out

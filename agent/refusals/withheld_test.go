@@ -15,7 +15,7 @@ func TestWithheld(t *testing.T) {
 	s := newScene(t)
 	s.alerts.withheld.log = s.alerts.log
 	s.alerts.base = map[int]guard.Violations{20: {Quarantine: 5}}
-	s.unadmitted = []lasting{{port: link.Port{Index: 20, Name: "veth-x", MasterName: "br0"}}, {*s.endpoints[0].Port, s.endpoints[0]}}
+	s.unadmitted = []lasting{{port: &link.Port{Index: 20, Name: "veth-x", MasterName: "br0"}}, {s.endpoints[0].Port, s.endpoints[0]}}
 	// shown gives the events of a pass as text.
 	shown := func() string {
 		s.alerts.hub.Publish(control.Event{Container: "the end"})
