@@ -72,86 +72,47 @@ type Sandbox struct {
 	Seen uint64
 }
 
-// Bindings are what Join has found out about ports, which are named by link.Port.Seen, and
-// what it came to last.
-type Bindings struct {
-	// ports gives whose they are. Those with the zero Key are nobody's whom their
-	// MAC names.
-	ports map[uint64]Key
-	// beside is how far ports had been seen while the endpoint had one. None of
-	// those will be its next one, whatever MAC they have by then.
-	beside map[Key]uint64
-	last   *last
-}
-
-// NewBindings knows of no port.
-func NewBindings() Bindings {
-	return Bindings{ports: map[uint64]Key{}, beside: map[Key]uint64{}, last: &last{}}
-}
-
-// unclaimed is how long after a port came Docker may name its container. Who has none
-// by then may wait for somebody whose MAC it has.
-const unclaimed = 5 * time.Second
-
 // Join gives all endpoints that the view names, ordered by container and
 // network name, and updates the bindings. What did not change is the same pointer as at
 // the last call. Nobody may change what a pointer leads to, or the slice.
 func Join(o Observation, op Operator, bound Bindings) []*Endpoint {
 	l := bound.last
 	affected, moved := l.compare(o, op)
-	if !moved && len(affected) == 0 && len(l.networks) == len(o.View.Networks) {
+	if !moved && len(affected) == 0 {
 		return l.all
 	}
-	bound.clean(o)
-	owned := make(map[Key]*link.Port, len(o.Ports))
-	for _, p := range o.Ports {
-		if key, ok := bound.ports[p.Seen]; ok && key != (Key{}) && owned[key] == nil && o.View.Networks[key.Network].Bridge == p.MasterName {
-			owned[key] = p
-		}
+	if moved {
+		bound.clean(o)
 	}
 	for _, nid := range affected {
-		l.networks[nid] = o.network(nid, op, bound, owned)
+		was := l.networks[nid]
+		l.networks[nid] = o.network(nid, op, bound)
+		l.replace(was.all(), l.networks[nid].endpoints)
 	}
-	l.all = make([]*Endpoint, 0, len(l.all)+1)
 	for nid, n := range l.networks {
 		if _, there := o.View.Networks[nid]; !there {
 			delete(l.networks, nid)
-			continue
+			l.replace(n.endpoints, nil)
 		}
-		l.all = append(l.all, n.endpoints...)
 	}
-	slices.SortFunc(l.all, func(a, b *Endpoint) int {
-		return compare(a.Container.Name, b.Container.Name, a.Network.Name, b.Network.Name, a.Key.Container, b.Key.Container, a.Key.Network, b.Key.Network)
-	})
 	return l.all
 }
 
-// clean forgets the ports and the endpoints that are gone.
-func (b Bindings) clean(o Observation) {
-	here := make(map[uint64]bool, len(o.Ports))
-	for _, p := range o.Ports {
-		here[p.Seen] = true
-	}
-	for seen, key := range b.ports {
-		_, attached := o.View.Networks[key.Network].Endpoints[key.Container]
-		if !here[seen] || !attached && key != (Key{}) {
-			delete(b.ports, seen)
-		}
-	}
-	for key := range b.beside {
-		_, there := o.View.Containers[key.Container]
-		n, known := o.View.Networks[key.Network]
-		there = there || n.Endpoints[key.Container].Kind != docker.KindContainer
-		if !there || !known {
-			delete(b.beside, key)
-		}
-	}
+// order is that of Join's result.
+func (e *Endpoint) order(o *Endpoint) int {
+	return compare(e.Container.Name, o.Container.Name, e.Network.Name, o.Network.Name, e.Key.Container, o.Key.Container, e.Key.Network, o.Key.Network)
 }
 
 // network joins what there is of one network.
-func (o Observation) network(nid string, op Operator, bound Bindings, owned map[Key]*link.Port) *network {
+func (o Observation) network(nid string, op Operator, bound Bindings) *network {
 	n, l := o.View.Networks[nid], bound.last
 	ports := l.ports[n.Bridge]
+	owned := make(map[string]*link.Port, len(ports)) // by container
+	for _, p := range ports {
+		if key := bound.ports[p.Seen]; key.Network == nid && owned[key.Container] == nil {
+			owned[key.Container] = p
+		}
+	}
 	was := l.networks[nid]
 	is := &network{Network: n, ports: ports, by: make(map[string]*Endpoint, len(n.Endpoints)), settled: true}
 	for _, cid := range o.provenFirst(n.Endpoints) {
@@ -167,7 +128,7 @@ func (o Observation) network(nid string, op Operator, bound Bindings, owned map[
 			continue // listed in a moment
 		}
 		key := Key{cid, nid}
-		port, contested := owned[key], false
+		port, contested := owned[cid], false
 		if port == nil && n.Bridge != "" {
 			port, contested = o.port(key, a, ports, bound)
 			is.settled = is.settled && port != nil
@@ -227,68 +188,4 @@ func compare(pairs ...string) int {
 		}
 	}
 	return 0
-}
-
-// port finds an endpoint's port among those of its bridge, and binds it.
-func (o Observation) port(of Key, a docker.Attachment, ports []*link.Port, bound Bindings) (_ *link.Port, contested bool) {
-	var found []*link.Port
-	later := false // a port that the view may not know has the MAC too
-	for _, p := range ports {
-		key, known := bound.ports[p.Seen]
-		if known && key != (Key{}) || p.NSID < 0 {
-			continue
-		}
-		if p.Seen > o.Fresh[of.Network] {
-			later = later || a.MAC != nil && slices.Equal(p.PeerMAC, a.MAC)
-			continue
-		}
-		if ns, asked := o.Sandboxes[of.Container]; asked && p.Seen <= ns.Seen {
-			if p.NSID == ns.NSID {
-				bound.ports[p.Seen] = of
-				return p, false
-			}
-			continue
-		}
-		switch {
-		case a.MAC == nil || !slices.Equal(p.PeerMAC, a.MAC):
-		case known || p.Seen <= bound.beside[of]:
-			contested = true
-		default:
-			found = append(found, p)
-		}
-	}
-	// Two with the same MAC: one of them lies, or the operator chose it twice.
-	if len(found) != 1 || later {
-		return nil, contested || len(found) > 0
-	}
-	bound.ports[found[0].Seen] = of
-	return found[0], false
-}
-
-// disbelieve notes the ports of a network whose MAC does not count: it is that of a
-// container that has another port, or nobody's for long. What they wait for is that
-// whose MAC it is goes, or comes. That a MAC is not final excuses nobody: a container
-// that may change it may keep its link down as well.
-func (o Observation) disbelieve(network string, ports []*link.Port, bound Bindings) {
-	claimed := map[string]bool{}
-	last := uint64(0)
-	for _, p := range ports {
-		last = max(last, p.Seen)
-	}
-	for _, p := range ports {
-		// As Docker has it: a proven port may itself have a MAC that is a lie.
-		if key := bound.ports[p.Seen]; key.Network == network {
-			bound.beside[key] = last
-			claimed[string(o.View.Networks[network].Endpoints[key.Container].MAC)] = true
-		}
-	}
-	for _, p := range ports {
-		_, known := bound.ports[p.Seen]
-		if known || p.NSID < 0 || p.PeerMAC == nil || p.Seen > o.Fresh[network] {
-			continue
-		}
-		if claimed[string(p.PeerMAC)] || !p.Since.IsZero() && o.Now.Sub(p.Since) > unclaimed {
-			bound.ports[p.Seen] = Key{}
-		}
-	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"netguard/agent/docker"
 	"netguard/agent/link"
+	"netguard/internal/changed"
 )
 
 // last is what Join looked at and came to last, so that a change costs what it is about
@@ -31,6 +32,13 @@ type network struct {
 	settled bool
 }
 
+func (n *network) all() []*Endpoint {
+	if n == nil {
+		return nil
+	}
+	return n.endpoints
+}
+
 func (n *network) endpoint(container string) *Endpoint {
 	if n == nil {
 		return nil
@@ -38,14 +46,15 @@ func (n *network) endpoint(container string) *Endpoint {
 	return n.by[container]
 }
 
-// compare gives the networks that have to be joined again, tells whether any port may
-// have come, gone or changed, and keeps what it looked at.
+// compare gives the networks that have to be joined again, tells whether any port, container
+// or attachment may have come or gone, and keeps what it looked at.
 func (l *last) compare(o Observation, op Operator) (affected []string, moved bool) {
 	if l.networks == nil || !l.op.same(op) { // which endpoints are managed may be otherwise
-		l.networks, moved = map[string]*network{}, true
+		l.networks, l.all, moved = map[string]*network{}, nil, true
 	}
 	all := !docker.Identical(l.sandboxes, o.Sandboxes)
-	others := l.containers(o.View)
+	others, gone := l.containers(o.View)
+	moved = moved || gone
 	if len(others) > 0 || l.sharers == nil {
 		l.sharers = sharers(o.View)
 	}
@@ -58,19 +67,20 @@ func (l *last) compare(o Observation, op Operator) (affected []string, moved boo
 	l.op, l.view, l.snapshot, l.sandboxes = op, o.View, o.Ports, o.Sandboxes
 	for nid, n := range o.View.Networks {
 		was := l.networks[nid]
-		if all || was == nil || !was.settled || !was.Network.Same(&n) || !was.Network.SameEndpoints(&n) ||
-			!slices.EqualFunc(was.ports, l.ports[n.Bridge], func(a, b *link.Port) bool { return a.Same(b) }) || touches(n, others) {
+		same := was != nil && was.Network.SameEndpoints(&n)
+		moved = moved || !same
+		if all || !same || !was.settled || !was.Network.Same(&n) || !slices.Equal(was.ports, l.ports[n.Bridge]) || touches(n, others) {
 			affected = append(affected, nid)
 		}
 	}
-	return affected, moved || all
+	return affected, moved || all || len(l.networks) > len(o.View.Networks)
 }
 
 // containers gives those that are others than in the last view, and those that share
-// namespaces with them.
-func (l *last) containers(v docker.View) map[string]bool {
+// namespaces with them, and tells whether any is gone.
+func (l *last) containers(v docker.View) (_ map[string]bool, gone bool) {
 	if docker.Identical(l.view.Containers, v.Containers) {
-		return nil
+		return nil, false
 	}
 	others, came := map[string]bool{}, 0
 	for id, c := range v.Containers {
@@ -82,7 +92,8 @@ func (l *last) containers(v docker.View) map[string]bool {
 			others[id], others[c.SandboxOf], others[was.SandboxOf] = true, true, true
 		}
 	}
-	if len(l.view.Containers)+came != len(v.Containers) { // some are gone
+	gone = len(l.view.Containers)+came != len(v.Containers)
+	if gone {
 		for id, was := range l.view.Containers {
 			if _, there := v.Containers[id]; !there {
 				others[id], others[was.SandboxOf] = true, true
@@ -90,7 +101,7 @@ func (l *last) containers(v docker.View) map[string]bool {
 		}
 	}
 	delete(others, "")
-	return others
+	return others, gone
 }
 
 // touches tells whether a network has one of some containers.
@@ -116,4 +127,28 @@ func sharers(v docker.View) map[string][]docker.Container {
 		slices.SortFunc(cs, func(a, b docker.Container) int { return compare(a.Name, b.Name, a.ID, b.ID) })
 	}
 	return out
+}
+
+// replace puts endpoints in the place of others in all, which was handed out and does not
+// change.
+func (l *last) replace(was, is []*Endpoint) {
+	gone, came := changed.Between(was, is)
+	if len(gone)+len(came) == 0 {
+		return
+	}
+	out := make(map[*Endpoint]bool, len(gone))
+	for _, e := range gone {
+		out[e] = true
+	}
+	came = slices.SortedFunc(slices.Values(came), (*Endpoint).order)
+	all := make([]*Endpoint, 0, len(l.all)+len(came))
+	for _, e := range l.all {
+		for len(came) > 0 && came[0].order(e) < 0 {
+			all, came = append(all, came[0]), came[1:]
+		}
+		if !out[e] {
+			all = append(all, e)
+		}
+	}
+	l.all = append(all, came...)
 }

@@ -71,7 +71,7 @@ func newCrowd(b *testing.B, n int) *crowd {
 	for i := range 4 {
 		id := fmt.Sprintf("%064x", i)
 		name := fmt.Sprintf("br-%d", i)
-		c.links.view.Bridges[name] = 10 + i
+		c.links.view.Bridges[name] = c.tc.Add(name)
 		v.Networks[id] = docker.Network{ID: id, Name: fmt.Sprintf("net%d", i), Driver: "bridge", Bridge: name, Endpoints: map[string]docker.Attachment{},
 			Subnets:  []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 16)},
 			Gateways: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i), 0, 1})}}
@@ -109,7 +109,7 @@ func (c *crowd) plug(i int) {
 	c.links.seen++
 	name := fmt.Sprintf("veth%07x", i)
 	c.index[i] = c.tc.Add(name)
-	p := &link.Port{Index: c.index[i], Name: name, Master: 10 + i%4, MasterName: fmt.Sprintf("br-%d", i%4), MTU: 1500, PeerIndex: 2, NSID: i,
+	p := &link.Port{Index: c.index[i], Name: name, Master: c.links.view.Bridges[fmt.Sprintf("br-%d", i%4)], MasterName: fmt.Sprintf("br-%d", i%4), MTU: 1500, PeerIndex: 2, NSID: i,
 		PeerMAC: mac, Pinned: true, Up: true, Seen: c.links.seen, Since: c.now}
 	c.links.view.Ports = append(slices.Clip(c.links.view.Ports), p)
 	c.told(p.Index)
