@@ -3,6 +3,7 @@ package netpolicy
 import (
 	"maps"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 )
@@ -191,7 +192,12 @@ func (e *Endpoint) same(o *Endpoint) bool {
 
 func (w *Workload) same(o *Workload) bool {
 	return w.ID == o.ID && w.Name == o.Name && w.Project == o.Project && w.Service == o.Service && w.Unproven == o.Unproven && w.Build == o.Build &&
-		maps.Equal(w.Labels, o.Labels) && maps.Equal(w.Inherited, o.Inherited)
+		sameMap(w.Labels, o.Labels) && sameMap(w.Inherited, o.Inherited)
+}
+
+// sameMap compares what is in two maps only if they are two.
+func sameMap[V comparable](a, b map[string]V) bool {
+	return len(a) == len(b) && (reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer() || maps.Equal(a, b))
 }
 
 func equal[T netip.Addr | netip.Prefix | Publish](a, b []T) bool {

@@ -80,6 +80,7 @@ type Builder struct {
 	locals   linkLocals
 	decided  settled
 	compiler compiler
+	closed   closed
 }
 
 // NewBuilder gives a builder that has made nothing.
@@ -120,6 +121,6 @@ func (b *Builder) Decide(s *State) error {
 	s.Changed = b.decided.settle(s.Endpoints)
 	byBridge := len(s.Config.Claims) > 0 || b.locals.ever
 	s.Ruling = b.compiler.compile(s.Catalog, s.Endpoints, byBridge, swarmPort(s.View, s.Config))
-	s.Closed = s.Ruling.closed(s.Endpoints)
+	s.Closed = b.closed.of(s.Ruling, s.Endpoints)
 	return err
 }

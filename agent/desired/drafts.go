@@ -5,62 +5,37 @@ import (
 
 	"netguard/agent/config"
 	"netguard/agent/endpoint"
+	"netguard/internal/changed"
 	"netguard/shaper"
 )
 
 // drafts keeps what endpoints should have by their labels, so that each is worked out
 // once. What did not change is the same pointer as before. The zero value is ready.
 type drafts struct {
-	cfg   *config.Config
-	leaf  shaper.Leaf
-	of    map[endpoint.Key]*draft
-	round uint64
-	out   []*Endpoint
-}
-
-// draft is what was worked out of an endpoint.
-type draft struct {
-	from  *endpoint.Endpoint
-	is    *Endpoint
-	round uint64 // the last one that it was in
+	cfg  *config.Config
+	leaf shaper.Leaf
+	in   []*endpoint.Endpoint // of the last call
+	of   map[*endpoint.Endpoint]*Endpoint
+	out  []*Endpoint
 }
 
 // desired gives what each endpoint should have, in the order of the endpoints. Nobody may
-// change what a pointer leads to. It is pure, but for what it keeps.
+// change what a pointer leads to, or the slice. It is pure, but for what it keeps.
 func (m *drafts) desired(endpoints []*endpoint.Endpoint, cfg *config.Config, leaf shaper.Leaf) []*Endpoint {
 	if m.of == nil || m.cfg != cfg || m.leaf != leaf {
-		*m = drafts{cfg: cfg, leaf: leaf, of: make(map[endpoint.Key]*draft, len(endpoints))}
+		*m = drafts{cfg: cfg, leaf: leaf, of: make(map[*endpoint.Endpoint]*Endpoint, len(endpoints))}
 	}
-	m.round++
-	var others map[string]bool // containers of which an endpoint is another one
-	other := func(container string) {
-		if others == nil {
-			others = map[string]bool{}
-		}
-		others[container] = true
-	}
-	moved := len(m.out) != len(endpoints)
-	for i, e := range endpoints {
-		d := m.of[e.Key]
-		if d == nil {
-			d = &draft{}
-			m.of[e.Key] = d
-		}
-		if d.round = m.round; d.from != e {
-			other(e.Key.Container)
-		}
-		moved = moved || m.out[i] != d.is
-	}
-	if len(m.of) > len(endpoints) {
-		for key, d := range m.of {
-			if d.round != m.round {
-				delete(m.of, key)
-				other(key.Container)
-			}
-		}
-	}
-	if others == nil && !moved {
+	if slices.Equal(m.in, endpoints) {
 		return m.out
+	}
+	gone, came := changed.Between(m.in, endpoints)
+	others := make(map[string]bool, len(came)+len(gone)) // containers of which an endpoint is another one
+	for _, e := range came {
+		others[e.Key.Container] = true
+	}
+	for _, e := range gone {
+		others[e.Key.Container] = true
+		delete(m.of, e)
 	}
 	var affected []*endpoint.Endpoint
 	for _, e := range endpoints {
@@ -73,14 +48,14 @@ func (m *drafts) desired(endpoints []*endpoint.Endpoint, cfg *config.Config, lea
 		places[e.Key.Container]++
 	}
 	for _, e := range affected {
-		d := m.of[e.Key]
-		d.from, d.is = e, newEndpoint(e, cfg, leaf, on[e.Key.Container])
-		d.is.alone = places[e.Key.Container] == 1 && len(d.is.Allow.Prefixes) == 0 && len(e.Container.LocalAddrs) == 0 &&
+		d := newEndpoint(e, cfg, leaf, on[e.Key.Container])
+		d.alone = places[e.Key.Container] == 1 && len(d.Allow.Prefixes) == 0 && len(e.Container.LocalAddrs) == 0 &&
 			(e.Port == nil || len(e.Port.LinkLocals) == 0)
+		m.of[e] = d
 	}
-	m.out = make([]*Endpoint, len(endpoints))
+	m.in, m.out = endpoints, make([]*Endpoint, len(endpoints))
 	for i, e := range endpoints {
-		m.out[i] = m.of[e.Key].is
+		m.out[i] = m.of[e]
 	}
 	return m.out
 }
@@ -88,10 +63,14 @@ func (m *drafts) desired(endpoints []*endpoint.Endpoint, cfg *config.Config, lea
 // copies gives endpoints that may be changed: copies of those that others decide about,
 // and the rest as they are.
 func copies(endpoints []*Endpoint) []*Endpoint {
+	first := slices.IndexFunc(endpoints, func(d *Endpoint) bool { return !d.alone })
+	if first < 0 {
+		return endpoints
+	}
 	out := slices.Clone(endpoints)
-	for i, d := range out {
-		if !d.alone {
-			out[i] = d.copy()
+	for i := first; i < len(out); i++ {
+		if !out[i].alone {
+			out[i] = out[i].copy()
 		}
 	}
 	return out
@@ -104,34 +83,28 @@ func (d *Endpoint) copy() *Endpoint {
 	return &c
 }
 
-// settled are the endpoints of the last round, by key: a copy that came to the same is
-// the same pointer.
-type settled map[endpoint.Key]*Endpoint
+// settled are the endpoints of the last round, and the copies among them by key: a copy
+// that came to the same is the same pointer.
+type settled struct {
+	all    []*Endpoint
+	copies map[endpoint.Key]*Endpoint
+}
 
 // settle replaces the copies that came to the same as before, and tells whether any endpoint
 // is another one than before.
 func (s *settled) settle(endpoints []*Endpoint) (changed bool) {
-	if *s == nil {
-		*s = settled{}
-	}
-	changed = len(*s) != len(endpoints)
+	now := map[endpoint.Key]*Endpoint{}
 	for i, d := range endpoints {
-		was := (*s)[d.Key]
-		if was != nil && was != d && was.base == d.base && d.base != nil && was.same(d) {
-			endpoints[i] = was
+		if d.base == nil {
 			continue
 		}
-		if was != d {
-			changed = true
-			(*s)[d.Key] = d
+		if was := s.copies[d.Key]; was != nil && was.base == d.base && was.same(d) {
+			endpoints[i] = was
 		}
+		now[d.Key] = endpoints[i]
 	}
-	if len(*s) > len(endpoints) {
-		clear(*s)
-		for _, d := range endpoints {
-			(*s)[d.Key] = d
-		}
-	}
+	changed = !slices.Equal(s.all, endpoints)
+	s.all, s.copies = endpoints, now
 	return changed
 }
 
@@ -145,6 +118,9 @@ func (d *Endpoint) same(o *Endpoint) bool {
 // Narrow leaves out the extra addresses that the ruling says an endpoint must not have, and
 // those that the rules in force do not know yet; inForce is nil while there are none.
 func (s *State) Narrow(inForce *Ruling) {
+	if !s.Ruling.uncounted && !slices.ContainsFunc(s.Endpoints, func(d *Endpoint) bool { return len(d.Allow.Prefixes) > 0 }) {
+		return
+	}
 	s.Endpoints = slices.Clone(s.Endpoints)
 	for i, d := range s.Endpoints {
 		found := s.Ruling.States[d.Key].Uncounted

@@ -193,7 +193,8 @@ type Form struct {
 	mtu   int
 }
 
-func (d Endpoint) Form() Form {
+// Form gives what the wish depends on.
+func (d *Endpoint) Form() Form {
 	f := Form{limit: d.Limits.Limit}
 	for dir := range f.limit {
 		f.limit[dir].Source = ""

@@ -72,7 +72,7 @@ func linkLocal(hw net.HardwareAddr) netip.Addr {
 // Addresses are those of all containers, netguard's or not, and single ones that are
 // theirs on their bridge alone.
 func Addresses(ps []netpolicy.Endpoint) []netip.Addr {
-	var out []netip.Addr
+	out := make([]netip.Addr, 0, 2*len(ps))
 	for _, p := range ps {
 		out = append(out, p.Addrs...)
 		out = append(out, p.Extra...)

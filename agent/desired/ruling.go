@@ -28,8 +28,10 @@ type Ruling struct {
 	named map[endpoint.Key][]netip.Prefix
 	// widened are the addresses by which a label would open something.
 	widened map[endpoint.Key][]netip.Addr
-	places  []place // of the endpoints
-	Wish    iptables.Wish
+	// uncounted says that a state leaves labels out.
+	uncounted bool
+	places    []place // of the endpoints
+	Wish      iptables.Wish
 }
 
 // place is what policies need not know of an endpoint, and bridges are chosen by.
@@ -43,15 +45,19 @@ func (d *Endpoint) place() place { return place{d.Key, d.Network.Bridge} }
 // rule compiles. Where the operator lets labels name addresses of other networks, a
 // container is told by its bridge as well. It is pure.
 func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, endpoints []*Endpoint, ps []netpolicy.Endpoint, byBridge bool, held map[netpolicy.Holding]bool, builtIn ...netpolicy.Policy) *Ruling {
-	r := &Ruling{catalog: catalog, BuiltIn: builtIn, Endpoints: ps, ByBridge: byBridge, States: map[endpoint.Key]netpolicy.State{},
+	r := &Ruling{catalog: catalog, BuiltIn: builtIn, Endpoints: ps, ByBridge: byBridge, States: make(map[endpoint.Key]netpolicy.State, len(ps)),
 		Within: map[endpoint.Key]bool{}, Bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}, named: map[endpoint.Key][]netip.Prefix{}}
 	r.Rules = compiler.Compile(netpolicy.World{Endpoints: ps, Policies: append(slices.Clip(catalog.Policies()), builtIn...), Broken: catalog.Broken(), Places: byBridge, Held: held})
-	r.Held = r.Rules.Held(ps)
+	r.Held, r.places = r.Rules.Held(ps), make([]place, 0, len(ps))
 	within, widened := r.Rules.Within(ps), r.Rules.Widened(ps)
 	for i, s := range r.Rules.States {
 		e := endpoints[i]
 		r.places = append(r.places, e.place())
-		r.States[e.Key], r.named[e.Key] = s, e.Allow.Prefixes
+		r.States[e.Key] = s
+		r.uncounted = r.uncounted || len(s.Uncounted) > 0
+		if len(e.Allow.Prefixes) > 0 {
+			r.named[e.Key] = e.Allow.Prefixes
+		}
 		if len(widened[i]) > 0 {
 			r.widened[e.Key] = widened[i]
 		}
@@ -99,15 +105,25 @@ func (c *compiler) compile(catalog *netpolicy.Catalog, endpoints []*Endpoint, by
 	return c.last
 }
 
-// closed gives the ports of those that policies close for what reaches them, by ifindex.
-func (r *Ruling) closed(endpoints []*Endpoint) map[int]bool {
-	out := map[int]bool{}
-	for i := range endpoints {
-		if e := endpoints[i]; e.Port != nil && e.Unmanaged == "" && r.States[e.Key].Isolated(netpolicy.Ingress) {
-			out[e.Port.Index] = true
+// closed are the ports of those that policies close for what reaches them, by ifindex, as
+// they were found last.
+type closed struct {
+	ruling    *Ruling
+	endpoints []*Endpoint
+	ports     map[int]bool
+}
+
+func (c *closed) of(r *Ruling, endpoints []*Endpoint) map[int]bool {
+	if c.ruling == r && slices.Equal(c.endpoints, endpoints) {
+		return c.ports
+	}
+	*c = closed{r, endpoints, map[int]bool{}}
+	for _, e := range endpoints {
+		if e.Port != nil && e.Unmanaged == "" && r.States[e.Key].Isolated(netpolicy.Ingress) {
+			c.ports[e.Port.Index] = true
 		}
 	}
-	return out
+	return c.ports
 }
 
 // Any tells whether policies are about a container.
@@ -124,13 +140,15 @@ func (r *Ruling) Any() bool {
 // Docker gave them, of their link-local ones, and of their extra ones that are of the
 // same network. It is pure.
 func homes(endpoints []*Endpoint) []iptables.Home {
-	var out []iptables.Home
+	out := make([]iptables.Home, 0, len(endpoints))
 	for _, e := range endpoints {
 		if e.Unmanaged != "" || e.Network.Bridge == "" {
 			continue
 		}
-		for _, a := range slices.Concat(e.Own(), e.Extra) {
-			out = append(out, iptables.Home{Addr: a, Bridge: e.Network.Bridge})
+		for _, all := range [][]netip.Addr{e.Own(), e.Extra} {
+			for _, a := range all {
+				out = append(out, iptables.Home{Addr: a, Bridge: e.Network.Bridge})
+			}
 		}
 	}
 	return out
@@ -153,9 +171,11 @@ func subnetsOf(endpoints []*Endpoint) []netip.Prefix {
 // everywhere has all bridges of a container filtered if policies hold it on one of its
 // networks: it takes what is for any of its addresses by all of them.
 func (r *Ruling) everywhere(endpoints []*Endpoint) {
-	held := map[string]bool{}
-	for i, s := range r.Rules.States {
-		held[endpoints[i].Container.ID] = held[endpoints[i].Container.ID] || s.Isolated(netpolicy.Ingress) && endpoints[i].Unmanaged == ""
+	held := make(map[string]bool, len(endpoints))
+	for i := range r.Rules.States {
+		if endpoints[i].Unmanaged == "" && r.Rules.States[i].Isolated(netpolicy.Ingress) {
+			held[endpoints[i].Container.ID] = true
+		}
 	}
 	for i := range endpoints {
 		if e := endpoints[i]; held[e.Container.ID] && e.Unmanaged == "" && e.Network.Bridge != "" {

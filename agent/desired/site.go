@@ -10,6 +10,7 @@ import (
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
+	"netguard/internal/changed"
 	"netguard/netpolicy/guard"
 )
 
@@ -33,57 +34,116 @@ type Site struct {
 	watches bool // what is refused is to be let pass
 }
 
-// port is a port as nothing is known of it, quarantined, if its bridge is managed.
-func (s Site) port(p *link.Port) (guard.Port, bool) {
-	bridge, ok := s.Managed[p.MasterName]
-	g := guard.Port{Index: p.Index, Name: p.Name, Bridge: bridge.Index, BridgeName: p.MasterName, Guarded: true}
-	if s.isOwn(p) {
-		g.Guarded, g.Admitted = false, true
-	}
-	return g, ok
-}
-
 // GuardPorts gives the ports of the managed bridges: those of endpoints as they are
 // declared, admitted where ask says so, and all others quarantined.
 func GuardPorts(endpoints []*Endpoint, here Site, ask func(*Endpoint) Verdict) []guard.Port {
-	byPort := make(map[int]*Endpoint, len(endpoints))
-	for i := range endpoints {
-		if d := endpoints[i]; d.Port != nil {
-			byPort[d.Port.Index] = d
-		}
-	}
-	out := append(make([]guard.Port, 0, len(here.Ports)), here.trusted()...)
+	return new(Ports).Of(endpoints, here, ask, func(int) bool { return false })
+}
+
+// Ports keeps the ports that it gave, and gives the same slice again where they are the
+// same. The zero value is ready.
+type Ports struct {
+	endpoints []*Endpoint
+	owners    map[int]*Endpoint // by ifindex
+	from      []portSource
+	trusted   []link.Device
+	managed   Bridges
+	op        *config.Config
+	out       []guard.Port
+}
+
+// portSource is what a port of the guard was made of.
+type portSource struct {
+	port     *link.Port
+	endpoint *Endpoint
+	verdict  Verdict
+	own      bool
+	isolated bool
+}
+
+// Of gives the ports of the managed bridges, as GuardPorts. Isolated tells of which, by
+// ifindex, broadcasts are kept away. Nobody may change the result.
+func (c *Ports) Of(endpoints []*Endpoint, here Site, ask func(*Endpoint) Verdict, isolated func(int) bool) []guard.Port {
+	c.own(endpoints)
+	from := make([]portSource, 0, len(here.Ports))
 	for _, p := range here.Ports {
-		g, ok := here.port(p)
-		if !ok {
+		if _, ok := here.Managed[p.MasterName]; !ok {
 			continue
 		}
-		d := byPort[p.Index]
-		if d != nil {
-			if mac, err := guard.MACOf(d.Attachment.MAC); err == nil {
-				g.MAC, g.IPv4, g.IPv6 = mac, d.Attachment.IPv4, d.Attachment.IPv6
-			}
-		}
-		switch {
-		case d == nil && here.Op.AdmissionOpen && g.Guarded:
+		s := portSource{port: p, endpoint: c.owners[p.Index], own: here.isOwn(p), isolated: isolated(p.Index)}
+		switch d := s.endpoint; {
+		case d == nil && here.Op.AdmissionOpen && !s.own:
 			continue
-		case d != nil && d.Unmanaged != "":
-			g.Guarded, g.Admitted = false, true
-		case d != nil && here.Op.Unguarded.Match(d.Network.Name):
-			// Nobody guards it; it is quarantined as any other.
-			if here.Op.AdmissionOpen || ask(d) == Admit {
-				g.Guarded, g.Admitted = false, true
-			}
-		case d != nil && g.MAC != (guard.MAC{}): // without one that Docker gave it stays quarantined
-			g.Gateways, g.Allow = d.Network.Gateways, d.Allow
-			g.Connections, g.Container, g.Answers = d.connections, d.Container.Name, d.answers
-			g.DHCPServer, g.LinkLocals = d.dhcpServer, d.locals
-			answer := ask(d)
-			g.Admitted, g.Standing = here.Op.AdmissionOpen || answer == Admit, answer == Leave
+		case d != nil && here.mayAdmit(d):
+			s.verdict = ask(d)
 		}
-		out = append(out, g)
+		from = append(from, s)
 	}
-	return out
+	if c.op == here.Op && slices.Equal(c.from, from) && slices.Equal(c.trusted, here.Devices) && c.managed.same(here.Managed) {
+		return c.out
+	}
+	c.from, c.trusted, c.managed, c.op = from, here.Devices, here.Managed, here.Op
+	c.out = append(make([]guard.Port, 0, len(from)), here.trusted()...)
+	for _, s := range from {
+		c.out = append(c.out, here.guarded(s))
+	}
+	return c.out
+}
+
+// own notes whose the ports are.
+func (c *Ports) own(endpoints []*Endpoint) {
+	if c.owners == nil {
+		c.owners = make(map[int]*Endpoint, len(endpoints))
+	}
+	gone, came := changed.Between(c.endpoints, endpoints)
+	for _, d := range gone {
+		if d.Port != nil && c.owners[d.Port.Index] == d {
+			delete(c.owners, d.Port.Index)
+		}
+	}
+	for _, d := range came {
+		if d.Port != nil {
+			c.owners[d.Port.Index] = d
+		}
+	}
+	c.endpoints = endpoints
+}
+
+// mayAdmit tells whether it is somebody's to say if an endpoint is admitted. Without a MAC
+// that Docker gave it stays quarantined.
+func (s Site) mayAdmit(d *Endpoint) bool {
+	mac, err := guard.MACOf(d.Attachment.MAC)
+	return d.Unmanaged == "" && (err == nil && mac != guard.MAC{} || s.Op.Unguarded.Match(d.Network.Name))
+}
+
+// guarded is a port of a managed bridge as it is to be.
+func (s Site) guarded(of portSource) guard.Port {
+	p, d := of.port, of.endpoint
+	g := guard.Port{Index: p.Index, Name: p.Name, Bridge: s.Managed[p.MasterName].Index, BridgeName: p.MasterName, Guarded: true, Isolated: of.isolated}
+	if of.own {
+		g.Guarded, g.Admitted = false, true
+	}
+	if d == nil {
+		return g
+	}
+	if mac, err := guard.MACOf(d.Attachment.MAC); err == nil {
+		g.MAC, g.IPv4, g.IPv6 = mac, d.Attachment.IPv4, d.Attachment.IPv6
+	}
+	switch {
+	case d.Unmanaged != "":
+		g.Guarded, g.Admitted = false, true
+	case s.Op.Unguarded.Match(d.Network.Name):
+		// Nobody guards it; it is quarantined as any other.
+		if s.Op.AdmissionOpen || of.verdict == Admit {
+			g.Guarded, g.Admitted = false, true
+		}
+	case g.MAC != (guard.MAC{}):
+		g.Gateways, g.Allow = d.Network.Gateways, d.Allow
+		g.Connections, g.Container, g.Answers = d.connections, d.Container.Name, d.answers
+		g.DHCPServer, g.LinkLocals = d.dhcpServer, d.locals
+		g.Admitted, g.Standing = s.Op.AdmissionOpen || of.verdict == Admit, of.verdict == Leave
+	}
+	return g
 }
 
 // Unmanaged are the addresses of containers on networks that are not managed, so
@@ -114,6 +174,11 @@ func managedBridges(v docker.View, there map[string]int, op endpoint.Operator) B
 		}
 	}
 	return out
+}
+
+// same tells whether the same bridges are managed, with the same subnets.
+func (b Bridges) same(o Bridges) bool {
+	return maps.EqualFunc(b, o, func(x, y guard.Bridge) bool { return x.Index == y.Index && slices.Equal(x.Subnets, y.Subnets) })
 }
 
 // Others gives the ports of all other bridges.

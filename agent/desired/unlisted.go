@@ -11,13 +11,18 @@ import (
 
 // unlisted keeps the endpoints that Docker does not list although their ports are there.
 type unlisted struct {
-	last  []*endpoint.Endpoint // those of the last state that have a port
+	last  []*endpoint.Endpoint // those of the last state
+	view  docker.View          // that they are of
 	since map[endpoint.Key]time.Time
 }
 
 // add gives a view with these endpoints added, and since when Docker does not list each.
 func (u *unlisted) add(v docker.View, ports []*link.Port, now time.Time) (docker.View, map[endpoint.Key]time.Time) {
-	v, keys := endpoint.Hold(v, u.last, ports)
+	if docker.Identical(u.view.Containers, v.Containers) && docker.Identical(u.view.Networks, v.Networks) {
+		return v, u.since
+	}
+	v, keys := endpoint.Hold(v, u.view, u.last, ports)
+	u.view = v
 	was := u.since
 	u.since = make(map[endpoint.Key]time.Time, len(keys))
 	for _, key := range keys {
@@ -30,15 +35,8 @@ func (u *unlisted) add(v docker.View, ports []*link.Port, now time.Time) (docker
 	return v, u.since
 }
 
-// joined notes the endpoints of a state.
-func (u *unlisted) joined(endpoints []*endpoint.Endpoint) {
-	u.last = u.last[:0]
-	for _, e := range endpoints {
-		if e.Port != nil {
-			u.last = append(u.last, e)
-		}
-	}
-}
+// joined notes the endpoints of a state, which are those of the last view that add gave.
+func (u *unlisted) joined(endpoints []*endpoint.Endpoint) { u.last = endpoints }
 
 // MissingLong counts the endpoints that Docker has not listed for longer than a container
 // takes to stop.

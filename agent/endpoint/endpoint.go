@@ -33,7 +33,7 @@ type Endpoint struct {
 	// Sharers are the other containers that run in the same network
 	// namespace, by name.
 	Sharers    []docker.Container
-	Network    docker.Network
+	Network    docker.Network // without who is attached
 	Attachment docker.Attachment
 	// Port is the host's end, nil where there is none (yet).
 	Port *link.Port
@@ -136,6 +136,7 @@ func (o Observation) network(nid string, op Operator, bound Bindings) *network {
 		e := was.endpoint(cid)
 		if e == nil || !e.as(&c, l.sharers[cid], &n, &a, port, contested) {
 			e = &Endpoint{Key: key, Container: c, Sharers: l.sharers[cid], Network: n, Attachment: a, Port: port, Contested: contested}
+			e.Network.Endpoints = nil // it would keep what was attached once
 			e.Unmanaged, e.Faults = op.manages(n, c)
 			e.Beyond = beyond(n) != ""
 		}

@@ -81,7 +81,7 @@ func TestJoin(t *testing.T) {
 			t.Errorf("a has port %d, the step %d; want 7 and 8", a, step)
 		}
 		delete(o.View.Networks["n"].Endpoints, "step")
-		if _, held := Hold(o.View, es, o.Ports); len(held) > 0 {
+		if _, held := Hold(o.View, docker.View{}, es, o.Ports); len(held) > 0 {
 			t.Errorf("a step that is over is held: %v", held)
 		}
 		o.View.Networks["n"] = docker.Network{ID: "n", Driver: "overlay", Endpoints: map[string]docker.Attachment{"lb-x": {MAC: macB, Kind: docker.KindUnknown}}}

@@ -15,17 +15,27 @@ import (
 // not list it (for a moment, or wrongly) is no reason to take its rules away, and
 // none to cut it off. It is let go when Docker gives its bridge or one of its
 // addresses to another, so that nobody inherits what it may do.
-func Hold(v docker.View, last []*Endpoint, ports []*link.Port) (docker.View, []Key) {
+//
+// Was is the view that has all of last.
+func Hold(v, was docker.View, last []*Endpoint, ports []*link.Port) (docker.View, []Key) {
+	all := docker.Identical(v.Containers, was.Containers)
+	same := map[string]bool{} // networks
+	for nid, n := range v.Networks {
+		same[nid] = docker.Identical(n.Endpoints, was.Networks[nid].Endpoints)
+	}
 	var lacking []*Endpoint
 	for _, e := range last {
-		if e.Port == nil {
-			continue
+		if e.Port == nil || e.Attachment.Kind != docker.KindContainer {
+			continue // nothing of another kind outlives it
 		}
-		if e.Attachment.Kind != docker.KindContainer {
-			continue // nothing of it outlives it
+		listed, attached := all, same[e.Key.Network]
+		if !listed {
+			_, listed = v.Containers[e.Key.Container]
 		}
-		_, listed := v.Containers[e.Key.Container]
-		if _, attached := v.Networks[e.Key.Network].Endpoints[e.Key.Container]; !listed || !attached {
+		if !attached {
+			_, attached = v.Networks[e.Key.Network].Endpoints[e.Key.Container]
+		}
+		if !listed || !attached {
 			lacking = append(lacking, e)
 		}
 	}
@@ -72,7 +82,6 @@ func Hold(v docker.View, last []*Endpoint, ports []*link.Port) (docker.View, []K
 		n, listed := v.Networks[e.Key.Network]
 		if !listed {
 			n = e.Network
-			n.Endpoints = nil // each is held for itself
 		}
 		n.Endpoints = own(n.Endpoints)
 		if _, attached := n.Endpoints[e.Key.Container]; !attached {

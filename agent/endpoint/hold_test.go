@@ -39,7 +39,7 @@ func TestHold(t *testing.T) {
 		o, last := running(t)
 		for name, view := range map[string]docker.View{"nothing": nothing, "no_endpoint": without(o, nil),
 			"no_container": {Networks: o.View.Networks}} {
-			v, held := Hold(view, last, o.Ports)
+			v, held := Hold(view, o.View, last, o.Ports)
 			if len(held) != 1 || held[0] != last[0].Key {
 				t.Fatalf("%s: held %v", name, held)
 			}
@@ -59,14 +59,14 @@ func TestHold(t *testing.T) {
 	t.Run("keeps_those_in_its_namespace", func(t *testing.T) {
 		o, last := running(t)
 		last[0].Sharers = []docker.Container{{ID: "side", SandboxOf: "a", State: "running"}}
-		v, _ := Hold(nothing, last, o.Ports)
+		v, _ := Hold(nothing, o.View, last, o.Ports)
 		if v.Containers["side"].SandboxOf != "a" {
 			t.Errorf("%+v", v.Containers)
 		}
 	})
 	t.Run("holds_nothing_that_is_listed", func(t *testing.T) {
 		o, last := running(t)
-		if _, held := Hold(o.View, last, o.Ports); held != nil {
+		if _, held := Hold(o.View, o.View, last, o.Ports); held != nil {
 			t.Errorf("held %v", held)
 		}
 	})
@@ -89,9 +89,9 @@ func TestHold(t *testing.T) {
 	} {
 		t.Run("lets_go_when_"+name, func(t *testing.T) {
 			o, last := running(t)
-			view := without(o, nil)
+			view, was := without(o, nil), o.View
 			c(&o, &view)
-			if _, held := Hold(view, last, o.Ports); held != nil {
+			if _, held := Hold(view, was, last, o.Ports); held != nil {
 				t.Errorf("held %v", held)
 			}
 		})

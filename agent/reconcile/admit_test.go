@@ -48,7 +48,7 @@ func TestAdmit(t *testing.T) {
 		"no_policy_is_about_it_at_all":             {police: policing{holds: true, ever: true}, shaped: true, behind: true, want: desired.Admit},
 	} {
 		t.Run(name, func(t *testing.T) {
-			l := &Loop{handover: handover{owners: map[netip.Addr]string{}}, shaping: newShaping(slog.New(slog.DiscardHandler), nil, nil, time.Now), admitted: map[uint64]bool{7: c.admitted}, policing: &c.police}
+			l := &Loop{handover: handover{owners: map[netip.Addr][]string{}}, shaping: newShaping(slog.New(slog.DiscardHandler), nil, nil, time.Now), admitted: map[uint64]bool{7: c.admitted}, policing: &c.police}
 			r := &shaped{known: c.shaped, form: d.Form()}
 			if c.failing {
 				r.err = broken

@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -11,23 +10,17 @@ import (
 	"netguard/agent/endpoint"
 	"netguard/agent/observe"
 	"netguard/agent/pace"
+	"netguard/internal/changed"
 	"netguard/shaper"
 )
 
 // endpointLog logs what became of endpoints and bridges, one line each time that it changes.
 type endpointLog struct {
 	log     *slog.Logger
-	last    map[endpoint.Key]*logged
-	round   uint64
-	bridges []string // about ports of bridges
-	missing bool     // endpoints that Docker does not list
-}
-
-// logged is what was logged last about an endpoint.
-type logged struct {
-	of    *desired.Endpoint
-	text  string
-	round uint64
+	seen    []*desired.Endpoint
+	last    map[endpoint.Key]string // what was logged last about each
+	bridges []string                // about ports of bridges
+	missing bool                    // endpoints that Docker does not list
 }
 
 // pass logs what a pass came to.
@@ -38,22 +31,19 @@ func (t *endpointLog) pass(s *State) {
 		}
 	}
 	t.bridges = s.Bridges
-	t.round++
-	for _, d := range s.Want.Endpoints {
-		was := t.last[d.Key]
-		if was == nil {
-			was = &logged{}
-			t.last[d.Key] = was
-		}
-		if was.round = t.round; was.of == d {
-			continue
-		}
-		was.of = d
+	gone, came := changed.Between(t.seen, s.Want.Endpoints)
+	t.seen = s.Want.Endpoints
+	over := map[endpoint.Key]bool{}
+	for _, d := range gone {
+		over[d.Key] = true
+	}
+	for _, d := range came {
+		delete(over, d.Key)
 		now := d.Summary()
-		if was.text == now {
+		if t.last[d.Key] == now {
 			continue
 		}
-		was.text = now
+		t.last[d.Key] = now
 		at := t.log.With("container", d.Container.Name, "network", d.Network.Name)
 		if faults := d.Faults(); len(faults) > 0 {
 			at.Warn("endpoint is not as declared", "ingress", desired.Describe(d.Limits.Limit[shaper.Ingress]),
@@ -65,8 +55,8 @@ func (t *endpointLog) pass(s *State) {
 				"egress", desired.Describe(d.Limits.Limit[shaper.Egress]))
 		}
 	}
-	if len(t.last) > len(s.Want.Endpoints) {
-		maps.DeleteFunc(t.last, func(_ endpoint.Key, was *logged) bool { return was.round != t.round })
+	for key := range over {
+		delete(t.last, key)
 	}
 }
 

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"log/slog"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"netguard/agent/desired"
 	"netguard/agent/link"
 	"netguard/agent/pace"
+	"netguard/internal/changed"
 	"netguard/netpolicy/guard"
 )
 
@@ -32,7 +34,11 @@ type guarding struct {
 	mode  guard.Mode
 	now   func() time.Time
 
-	wish guard.Wish
+	wish  guard.Wish
+	ports desired.Ports
+	// known are the ports that were looked at last, managed the bridges that were then.
+	known   []*link.Port
+	managed desired.Bridges
 	// admission is which admission is in force, "" before the first Apply.
 	admission string
 	report    guard.Report
@@ -158,18 +164,19 @@ func (g *guarding) keeping() string {
 // closeUnknown closes ports that nobody knows yet, and leaves all others as they are.
 func (g *guarding) closeUnknown(here desired.Site) {
 	if here.Op.AdmissionOpen || g.err != nil {
+		g.known = nil
 		return
 	}
-	known := make(map[int]struct{}, len(g.wish.Ports))
-	for _, p := range g.wish.Ports {
-		known[p.Index] = struct{}{}
+	_, came := changed.Between(g.known, here.Ports)
+	if !maps.EqualFunc(g.managed, here.Managed, func(a, b guard.Bridge) bool { return a.Index == b.Index }) {
+		came = here.Ports
 	}
+	g.known, g.managed = here.Ports, here.Managed
 	var unknown []*link.Port
-	for _, p := range here.Ports {
-		if _, is := known[p.Index]; is {
-			continue
+	for _, p := range came {
+		if !slices.ContainsFunc(g.wish.Ports, func(q guard.Port) bool { return q.Index == p.Index }) {
+			unknown = append(unknown, p)
 		}
-		unknown = append(unknown, p)
 	}
 	// The first time there is no wish yet, and what an earlier agent admitted
 	// must not be closed.
@@ -192,28 +199,27 @@ func (g *guarding) closeAll(here desired.Site) {
 // isolate keeps broadcasts from ports at once, before the rules that close them are in
 // force, and leaves all others as they are.
 func (g *guarding) isolate(here desired.Site, closed map[int]bool) {
+	lacks := func(p guard.Port) bool { return closed[p.Index] && !p.Isolated }
+	first := slices.IndexFunc(g.wish.Ports, lacks)
+	if first < 0 || g.err != nil {
+		return
+	}
 	wish := slices.Clone(g.wish.Ports)
-	changed := false
-	for i := range wish {
-		if p := &wish[i]; closed[p.Index] && !p.Isolated {
-			p.Isolated, changed = true, true
-		}
+	for i := first; i < len(wish); i++ {
+		wish[i].Isolated = wish[i].Isolated || lacks(wish[i])
 	}
-	if changed && g.err == nil {
-		g.apply(here, wish, g.wish.Taken)
-	}
+	g.apply(here, wish, g.wish.Taken)
 }
 
-// isolated says of ports whether broadcasts are kept from them. Where the rules are not in
+// isolated tells from which ports broadcasts are kept, by ifindex. Where the rules are not in
 // force those from before may be, so that what was isolated stays so.
-func (g *guarding) isolated(ports []guard.Port, closed map[int]bool, inForce bool) []guard.Port {
+func (g *guarding) isolated(closed map[int]bool, inForce bool) func(int) bool {
+	if inForce {
+		return func(index int) bool { return closed[index] }
+	}
 	was := map[int]bool{}
 	for _, p := range g.wish.Ports {
 		was[p.Index] = p.Isolated
 	}
-	for i := range ports {
-		p := &ports[i]
-		p.Isolated = closed[p.Index] || !inForce && was[p.Index]
-	}
-	return ports
+	return func(index int) bool { return closed[index] || was[index] }
 }

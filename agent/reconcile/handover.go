@@ -4,17 +4,18 @@ import (
 	"context"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"netguard/agent/desired"
+	"netguard/internal/changed"
 )
 
 // handover knows which addresses changed their owner. The kernel's connections outlive a
 // container. The next container with its address would get the answers to them, whatever
 // policies say of it. It is part of the loop's goroutine.
 type handover struct {
-	// owners are the IDs of the containers that have an address; nil before the first look.
-	owners map[netip.Addr]string
+	endpoints []*desired.Endpoint // of the last look
+	// owners are the containers that have an address, by ID; nil before the first look.
+	owners map[netip.Addr][]string
 	// old are the addresses whose connections are still to be ended.
 	old map[netip.Addr]bool
 }
@@ -23,21 +24,6 @@ type handover struct {
 // admitted, and is asked at the first look only: a container that came while no agent
 // ran has had no connection of its own, so what there is was somebody else's.
 func (h *handover) look(endpoints []*desired.Endpoint, standing func() (map[int]bool, error)) error {
-	owners := map[netip.Addr]string{}
-	for _, d := range endpoints {
-		if d.Unmanaged != "" {
-			continue
-		}
-		for _, a := range d.Own() {
-			if owners[a] == "" { // nearly all have one owner
-				owners[a] = d.Key.Container
-				continue
-			}
-			all := append(strings.Fields(owners[a]), d.Key.Container)
-			slices.Sort(all)
-			owners[a] = strings.Join(slices.Compact(all), " ")
-		}
-	}
 	if h.old == nil {
 		h.old = map[netip.Addr]bool{}
 	}
@@ -55,12 +41,40 @@ func (h *handover) look(endpoints []*desired.Endpoint, standing func() (map[int]
 			}
 		}
 	}
-	for a, before := range h.owners {
-		if owners[a] != before {
-			h.old[a] = true
+	if h.owners == nil {
+		h.owners = map[netip.Addr][]string{}
+	}
+	gone, came := changed.Between(h.endpoints, endpoints)
+	before := map[netip.Addr][]string{}
+	each := func(all []*desired.Endpoint, change func(netip.Addr, string)) {
+		for _, d := range all {
+			if d.Unmanaged != "" {
+				continue
+			}
+			for _, a := range d.Own() {
+				if _, noted := before[a]; !noted {
+					before[a] = slices.Clone(h.owners[a])
+				}
+				change(a, d.Key.Container)
+			}
 		}
 	}
-	h.owners = owners
+	each(gone, func(a netip.Addr, id string) {
+		if i := slices.Index(h.owners[a], id); i >= 0 {
+			h.owners[a] = slices.Delete(h.owners[a], i, i+1)
+		}
+	})
+	each(came, func(a netip.Addr, id string) { h.owners[a] = append(h.owners[a], id) })
+	for a, was := range before {
+		slices.Sort(h.owners[a])
+		if len(was) > 0 && !slices.Equal(slices.Compact(was), slices.Compact(slices.Clone(h.owners[a]))) {
+			h.old[a] = true
+		}
+		if len(h.owners[a]) == 0 {
+			delete(h.owners, a)
+		}
+	}
+	h.endpoints = endpoints
 	return nil
 }
 

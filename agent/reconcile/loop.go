@@ -92,7 +92,7 @@ func NewLoop(p Parts) *Loop {
 		mode = guard.Monitor
 	}
 	l := &Loop{Parts: p, log: p.Log, now: p.Clock, builder: desired.NewBuilder(), wakeup: pace.NewWakeup(), asks: make(chan func()),
-		admitted: map[uint64]bool{}, endpointLog: endpointLog{log: p.Log, last: map[endpoint.Key]*logged{}},
+		admitted: map[uint64]bool{}, endpointLog: endpointLog{log: p.Log, last: map[endpoint.Key]string{}},
 		routes:   routes{ask: p.Links.RouteTo, own: p.Links.Addresses, now: p.Clock},
 		policing: newPolicing(p.Log, p.Policy, p.Connections, p.Clock),
 		guarding: newGuarding(p.Log, p.Guard, mode, p.Clock)}

@@ -75,14 +75,14 @@ func (l *Loop) reconcile(ctx context.Context, s *State) {
 // admitAll has the guard let in whoever has all that it should have.
 func (l *Loop) admitAll(want *desired.State, p *PolicyState) {
 	var admitted []uint64
-	ports := desired.GuardPorts(want.Endpoints, want.Site, func(d *desired.Endpoint) desired.Verdict {
+	ports := l.guarding.ports.Of(want.Endpoints, want.Site, func(d *desired.Endpoint) desired.Verdict {
 		verdict := l.admit(d, p)
-		if verdict == desired.Admit {
+		if verdict == desired.Admit && !l.admitted[d.Port.Seen] {
 			admitted = append(admitted, d.Port.Seen)
 		}
 		return verdict
-	})
-	l.guarding.apply(want.Site, l.guarding.isolated(ports, want.Closed, l.policing.holds), desired.Unmanaged(want.Endpoints))
+	}, l.guarding.isolated(want.Closed, l.policing.holds))
+	l.guarding.apply(want.Site, ports, desired.Unmanaged(want.Endpoints))
 	if l.guarding.err == nil {
 		l.remember(admitted, want.Links.Ports)
 	}

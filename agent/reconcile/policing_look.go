@@ -96,7 +96,7 @@ func (p *policing) cover(all networks) {
 // uncovered tells whether Docker's rules may accept packets of an endpoint that policies
 // are about before netguard's see them.
 func (p *PolicyState) uncovered(key endpoint.Key) bool {
-	return p.Ruling.Governs(key) && !p.covered[key.Network]
+	return !p.covered[key.Network] && p.Ruling.Governs(key)
 }
 
 // names lists programs for a log.

@@ -29,7 +29,9 @@ type shaping struct {
 	now  func() time.Time
 
 	ports     map[uint64]*shaped           // by link.Port.Seen
-	wanted    map[uint64]*desired.Endpoint // at the last apply, by link.Port.Seen too
+	endpoints []*desired.Endpoint          // at the last apply
+	links     []*link.Port                 // likewise
+	wanted    map[uint64]*desired.Endpoint // of these, by link.Port.Seen too
 	version   int                          // counts what may let somebody in
 	ifbs      map[int]int                  // the veths behind IFBs, by their ifindexes
 	all       bool                         // every port is to be compared with the kernel
@@ -73,7 +75,7 @@ func newShaping(log *slog.Logger, plane ShapePlane, gone func(int) bool, now fun
 // anew forgets all that is known.
 func (s *shaping) anew() {
 	s.ports, s.contested, s.ifbs, s.all = map[uint64]*shaped{}, map[uint64]bool{}, map[int]int{}, true
-	s.due, s.orphans = map[int]struct{}{}, map[int]struct{}{}
+	s.due, s.orphans, s.endpoints = map[int]struct{}{}, map[int]struct{}{}, nil
 	s.look.Now()
 }
 
@@ -105,7 +107,7 @@ func (s *shaping) mark(index int) { s.due[index] = struct{}{} }
 // inForce tells whether the limits of a port are as desired, as far as is known.
 func (s *shaping) inForce(d *desired.Endpoint) bool {
 	r := s.ports[d.Port.Seen]
-	return r != nil && r.known && r.form == d.Form() && r.err == nil
+	return r != nil && r.known && r.err == nil && r.form == d.Form()
 }
 
 // fault is why a port is not as desired; nil where it is.
@@ -144,7 +146,11 @@ func (s *shaping) record(p *link.Port) *shaped {
 // apply writes what changed, and compares with the kernel what is due. Ports up to old may
 // have something from before.
 func (s *shaping) apply(endpoints []*desired.Endpoint, ports []*link.Port, old uint64) {
-	s.begun = true
+	if s.begun && slices.Equal(s.endpoints, endpoints) && slices.Equal(s.links, ports) {
+		s.verify(ports, s.wanted) // whatever else there is to do is due by then
+		return
+	}
+	s.begun, s.endpoints, s.links = true, endpoints, ports
 	wanted := make(map[uint64]*desired.Endpoint, len(endpoints))
 	for _, d := range endpoints {
 		if d.Port == nil || d.Unmanaged != "" {
