@@ -3,9 +3,10 @@ package netpolicy
 import (
 	"maps"
 	"net/netip"
-	"reflect"
 	"slices"
 	"strings"
+
+	"netguard/internal/changed"
 )
 
 // World is all that a rule set is made of.
@@ -197,7 +198,7 @@ func (w *Workload) same(o *Workload) bool {
 
 // sameMap compares what is in two maps only if they are two.
 func sameMap[V comparable](a, b map[string]V) bool {
-	return len(a) == len(b) && (reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer() || maps.Equal(a, b))
+	return changed.Identical(a, b) || maps.Equal(a, b)
 }
 
 func equal[T netip.Addr | netip.Prefix | Publish](a, b []T) bool {

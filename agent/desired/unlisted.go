@@ -7,6 +7,7 @@ import (
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
 	"netguard/agent/observe"
+	"netguard/internal/changed"
 )
 
 // unlisted keeps the endpoints that Docker does not list although their ports are there.
@@ -18,7 +19,7 @@ type unlisted struct {
 
 // add gives a view with these endpoints added, and since when Docker does not list each.
 func (u *unlisted) add(v docker.View, ports []*link.Port, now time.Time) (docker.View, map[endpoint.Key]time.Time) {
-	if docker.Identical(u.view.Containers, v.Containers) && docker.Identical(u.view.Networks, v.Networks) {
+	if changed.Identical(u.view.Containers, v.Containers) && changed.Identical(u.view.Networks, v.Networks) {
 		return v, u.since
 	}
 	v, keys := endpoint.Hold(v, u.view, u.last, ports)

@@ -2,8 +2,9 @@ package docker
 
 import (
 	"maps"
-	"reflect"
 	"slices"
+
+	"netguard/internal/changed"
 )
 
 // Same tells whether two containers are the same in all that is known of them. It is
@@ -26,12 +27,7 @@ func (n *Network) Same(o *Network) bool {
 
 // SameEndpoints tells whether the same are attached to two networks.
 func (n *Network) SameEndpoints(o *Network) bool {
-	return Identical(n.Endpoints, o.Endpoints) || maps.EqualFunc(n.Endpoints, o.Endpoints, func(a, b Attachment) bool { return a.Same(&b) })
-}
-
-// Identical tells whether two maps are one: what was handed out does not change.
-func Identical[K comparable, V any](a, b map[K]V) bool {
-	return len(a) == len(b) && reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
+	return changed.Identical(n.Endpoints, o.Endpoints) || maps.EqualFunc(n.Endpoints, o.Endpoints, func(a, b Attachment) bool { return a.Same(&b) })
 }
 
 // Same tells whether two attachments are the same.
@@ -41,5 +37,5 @@ func (a *Attachment) Same(o *Attachment) bool {
 
 // sameMap compares what is in two maps only if they are two.
 func sameMap[V comparable](a, b map[string]V) bool {
-	return Identical(a, b) || maps.Equal(a, b)
+	return changed.Identical(a, b) || maps.Equal(a, b)
 }

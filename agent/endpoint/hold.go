@@ -7,6 +7,7 @@ import (
 
 	"netguard/agent/docker"
 	"netguard/agent/link"
+	"netguard/internal/changed"
 )
 
 // Hold gives the view with those endpoints of last added that it lacks although
@@ -18,10 +19,10 @@ import (
 //
 // Was is the view that has all of last.
 func Hold(v, was docker.View, last []*Endpoint, ports []*link.Port) (docker.View, []Key) {
-	all := docker.Identical(v.Containers, was.Containers)
+	all := changed.Identical(v.Containers, was.Containers)
 	same := map[string]bool{} // networks
 	for nid, n := range v.Networks {
-		same[nid] = docker.Identical(n.Endpoints, was.Networks[nid].Endpoints)
+		same[nid] = changed.Identical(n.Endpoints, was.Networks[nid].Endpoints)
 	}
 	var lacking []*Endpoint
 	for _, e := range last {

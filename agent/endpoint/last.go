@@ -52,7 +52,7 @@ func (l *last) compare(o Observation, op Operator) (affected []string, moved boo
 	if l.networks == nil || !l.op.same(op) { // which endpoints are managed may be otherwise
 		l.networks, l.all, moved = map[string]*network{}, nil, true
 	}
-	all := !docker.Identical(l.sandboxes, o.Sandboxes)
+	all := !changed.Identical(l.sandboxes, o.Sandboxes)
 	others, gone := l.containers(o.View)
 	moved = moved || gone
 	if len(others) > 0 || l.sharers == nil {
@@ -79,7 +79,7 @@ func (l *last) compare(o Observation, op Operator) (affected []string, moved boo
 // containers gives those that are others than in the last view, and those that share
 // namespaces with them, and tells whether any is gone.
 func (l *last) containers(v docker.View) (_ map[string]bool, gone bool) {
-	if docker.Identical(l.view.Containers, v.Containers) {
+	if changed.Identical(l.view.Containers, v.Containers) {
 		return nil, false
 	}
 	others, came := map[string]bool{}, 0

@@ -5,6 +5,7 @@ import (
 
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
+	"netguard/internal/changed"
 )
 
 // Snapshot is what is known of the engine. It does not change after it was handed out.
@@ -29,8 +30,8 @@ type Snapshot struct {
 func (s *Snapshot) Same(o *Snapshot) bool {
 	return s.Complete == o.Complete && s.Reads == o.Reads && s.Old == o.Old && sameError(s.Err, o.Err) &&
 		s.View.Version == o.View.Version && s.View.DataPort == o.View.DataPort &&
-		docker.Identical(s.View.Containers, o.View.Containers) && docker.Identical(s.View.Networks, o.View.Networks) &&
-		docker.Identical(s.Fresh, o.Fresh) && docker.Identical(s.Sandboxes, o.Sandboxes)
+		changed.Identical(s.View.Containers, o.View.Containers) && changed.Identical(s.View.Networks, o.View.Networks) &&
+		changed.Identical(s.Fresh, o.Fresh) && changed.Identical(s.Sandboxes, o.Sandboxes)
 }
 
 func sameError(a, b error) bool {

@@ -34,6 +34,9 @@ const labels = "netguard/internal/label"
 // plain makes the text of others harmless to print.
 const plain = "netguard/internal/plain"
 
+// differing finds what differs between two lists.
+const differing = "netguard/internal/changed"
+
 type rule struct {
 	says string
 	// about are the packages that the rule is about, except those of but.
@@ -52,12 +55,17 @@ var rules = []rule{
 	{
 		says:  "policy is pure: it knows neither the shaper nor Docker nor the kernel",
 		about: []string{"netguard/netpolicy"},
-		only:  true, allowed: append([]string{strictYAML, labels, plain}, known...),
+		only:  true, allowed: append([]string{strictYAML, labels, plain, differing}, known...),
 	},
 	{
 		says:  "what policy and the shaper use for YAML, labels and text is pure, and knows nobody",
 		about: []string{strictYAML, labels, plain},
 		only:  true, allowed: known,
+	},
+	{
+		says:  "what finds differences knows nobody",
+		about: []string{differing},
+		only:  true, allowed: append([]string{"reflect"}, known...),
 	},
 	{
 		says:  "the shaper is pure: it knows neither policy nor Docker nor the kernel",
@@ -229,6 +237,7 @@ func TestRules(t *testing.T) {
 		"policy that knows the shaper":                 {ImportPath: "netguard/netpolicy", Imports: []string{"netguard/shaper"}},
 		"a walk of YAML that reads files":              {ImportPath: strictYAML, Imports: []string{"os"}},
 		"a walk of YAML that knows policy":             {ImportPath: strictYAML, Imports: []string{"netguard/netpolicy"}},
+		"what finds differences and knows Docker":      {ImportPath: differing, Imports: []string{"netguard/agent/docker"}},
 		"a shaper that knows policy":                   {ImportPath: "netguard/shaper", Imports: []string{"netguard/netpolicy"}},
 		"a shaper that knows the kernel":               {ImportPath: "netguard/shaper", Imports: []string{"github.com/vishvananda/netlink"}},
 		"a shaper that looks at the clock":             {ImportPath: "netguard/shaper", Imports: []string{"time"}},

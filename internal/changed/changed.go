@@ -2,6 +2,14 @@
 // about.
 package changed
 
+import "reflect"
+
+// Identical tells whether two maps are one. What was handed out does not change, so then
+// nothing in it did.
+func Identical[K comparable, V any](a, b map[K]V) bool {
+	return len(a) == len(b) && reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
+}
+
 // Between gives what is in was alone, and what is in is alone. No list has anything twice.
 // It is quick where the lists differ in one place.
 func Between[T comparable](was, is []T) (gone, came []T) {
