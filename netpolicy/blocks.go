@@ -162,7 +162,14 @@ func (p *parter) lead(s parts, rules []Rule, levels int) []Rule {
 		blocks[len(blocks)-1] = append(blocks[len(blocks)-1], set)
 		n += count[set]
 	}
-	rest, each := []Rule(nil), make([][]Rule, len(blocks))
+	rest, each := make([]Rule, 0, others), make([][]Rule, len(blocks))
+	for i, block := range blocks {
+		n := others
+		for _, set := range block {
+			n += count[set]
+		}
+		each[i] = make([]Rule, 0, n)
+	}
 	for i, set := range of {
 		if set != nil {
 			each[in[set]] = append(each[in[set]], rules[i])

@@ -92,7 +92,13 @@ func (b *builder) stage(r route, s Stage, next string) []Chain {
 		isolated = b.isolatedPorts
 	}
 	past.Sets = []SetMatch{{Set: isolated(s), Side: side, Not: true}}
-	var rules []Rule
+	count := 0
+	for _, p := range b.rules[s] {
+		for i := range p.rules {
+			count += len(p.rules[i].peers) * max(1, len(p.rules[i].matches[b.family]))
+		}
+	}
+	rules := make([]Rule, 0, count)
 	for _, p := range b.rules[s] {
 		for i := range p.rules {
 			allow := goOn(next, s)

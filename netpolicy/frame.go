@@ -195,13 +195,11 @@ func (f *frame) ready(rules []rule, known map[string]*group) []readyRule {
 // make makes the chains and sets.
 func (f *frame) make(block int) {
 	f.scope()
-	var entries []string
-	for i := range f.families {
-		f.families[i] = f.build(i, block)
-		entries = append(entries, f.families[i].Entry[:]...)
-	}
+	v6 := make(chan frameFamily)
+	go func() { v6 <- f.build(1, block) }()
+	f.families = [2]frameFamily{f.build(0, block), <-v6}
 	// The name of an entry is a hash of all that it leads to.
-	f.generation = digest(generationLen, entries...)
+	f.generation = digest(generationLen, slices.Concat(f.families[0].Entry[:], f.families[1].Entry[:])...)
 }
 
 // scope works out what the members of the scoped sets depend on beside endpoints: whom

@@ -30,6 +30,9 @@ type File struct {
 	Kept bool
 
 	text [sha256.Size]byte // of what it was read from
+	// read is the file as it was read, before it was compared with others. It is nil where
+	// its text has faults.
+	read *reading
 }
 
 // Broken is a policy of a file that has a fault.

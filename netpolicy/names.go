@@ -3,6 +3,7 @@ package netpolicy
 import (
 	"crypto/sha256"
 	"encoding/base32"
+	"encoding/binary"
 	"strings"
 )
 
@@ -49,16 +50,18 @@ var lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(b
 // digest is a hash of parts: two lists of parts that differ anywhere differ in
 // it, wherever the one part ends and the next begins.
 func digest(length int, parts ...string) string {
-	h := sha256.New()
-	var size [8]byte
+	var room [256]byte // most are short
+	text := room[:0]
 	for _, p := range parts {
-		for i := range size {
-			size[i] = byte(len(p) >> (8 * i))
-		}
-		h.Write(size[:])
-		h.Write([]byte(p))
+		text = append(binary.LittleEndian.AppendUint64(text, uint64(len(p))), p...)
 	}
-	return lower.EncodeToString(h.Sum(nil))[:length]
+	return encoded(length, sha256.Sum256(text))
+}
+
+func encoded(length int, sum [sha256.Size]byte) string {
+	var text [64]byte
+	lower.Encode(text[:], sum[:])
+	return string(text[:length])
 }
 
 func setPrefix(ipv6 bool) string {
@@ -81,11 +84,12 @@ func scopedSet(ipv6 bool, letter string, s Stage, scope string) string {
 
 // chainName names a chain by what it says. The chains that it leads to are part of that.
 func chainName(code string, rules []Rule) string {
-	var text []byte
+	h := sha256.New()
+	var room [512]byte
 	for i := range rules {
-		text = rules[i].appendTo(text)
+		h.Write(rules[i].appendTo(room[:0]))
 	}
-	return ChainPrefix + code + "-" + digest(chainHashLen, string(text))
+	return ChainPrefix + code + "-" + encoded(chainHashLen, [sha256.Size]byte(h.Sum(room[:0])))
 }
 
 // chainCode gives what stands in a chain's name for its path and stage.

@@ -21,7 +21,7 @@ func (c Catalog) Reload(sources []Source) Catalog {
 	slices.SortStableFunc(sources, func(a, b Source) int { return cmp.Compare(a.Name, b.Name) })
 	files := make([]*reading, len(sources))
 	for i, s := range sources {
-		files[i] = read(s)
+		files[i] = c.read(s)
 	}
 	c.name(files)
 	var now Catalog
@@ -33,6 +33,22 @@ func (c Catalog) Reload(sources []Source) Catalog {
 		now.Files = append(now.Files, file)
 	}
 	return now
+}
+
+// read reads a file, unless c has the same text.
+func (c Catalog) read(s Source) *reading {
+	i, ok := slices.BinarySearchFunc(c.Files, s.Name, func(f File, name string) int { return cmp.Compare(f.Name, name) })
+	if ok && c.Files[i].read != nil && s.Err == nil && c.Files[i].text == sha256.Sum256(s.Data) {
+		same := *c.Files[i].read
+		same.File.read = c.Files[i].read
+		return &same
+	}
+	f := read(s)
+	if f.Total == 0 {
+		was := *f
+		f.File.read = &was
+	}
+	return f
 }
 
 // name gives each name to one file and faults to the others. A file with faults

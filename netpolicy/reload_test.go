@@ -176,3 +176,27 @@ func TestLoses(t *testing.T) {
 		})
 	}
 }
+
+// A file whose text is as before is not read again, and counts as if it were.
+func TestReloadKeepsWhatItRead(t *testing.T) {
+	before := Load(texts("a.yaml", goodDB, "b.yaml", goodWeb))
+	after := before.Reload(texts("a.yaml", goodDB+"# more\n", "b.yaml", goodWeb))
+	if Shared(before.Files[0].Policies, after.Files[0].Policies) || !Shared(before.Files[1].Policies, after.Files[1].Policies) {
+		t.Error("one file was changed, and not that one was read")
+	}
+	twice := texts("a.yaml", goodWeb, "b.yaml", goodDB, "c.yaml", goodDB)
+	c := Load(twice)
+	want := c.Faults()
+	for range 2 { // the name is taken as before
+		c = c.Reload(twice)
+		if diff := cmp.Diff(want, c.Faults()); len(want) != 1 || diff != "" || enforced(c) != "web db; closed: project=shop service=db" {
+			t.Errorf("%s: %s", enforced(c), diff)
+		}
+	}
+	if c = c.Reload(twice[:2]); enforced(c) != "web db" {
+		t.Error(enforced(c))
+	}
+	if c = c.Reload([]Source{twice[0], {Name: "b.yaml", Data: twice[1].Data, Err: errors.New("it cannot be read")}}); len(c.Faults()) != 1 {
+		t.Errorf("a file that cannot be read has %d faults", len(c.Faults()))
+	}
+}

@@ -15,10 +15,6 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// settle is how long the burst of events of one save is gathered. An editor
-// truncates, writes, renames and sets modes within a few milliseconds.
-const settle = 50 * time.Millisecond
-
 // Watch calls changed each time that the file may say something else, until ctx
 // ends; then it returns ctx's error. It calls it once at the start, so that an
 // edit between the first Load and the watch is not lost. The file, its directory
@@ -66,14 +62,17 @@ func watch(ctx context.Context, what string, names func() []string, log *slog.Lo
 	last := lookAll(names())
 	changed()
 	var settled <-chan time.Time
+	var events burst
 	for {
+		var event fsnotify.Event
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
-		case _, ok := <-fsw.Events:
+		case e, ok := <-fsw.Events:
 			if !ok {
 				return fmt.Errorf("watch %s: the watch ended", what)
 			}
+			event = e
 		case err, ok := <-fsw.Errors:
 			if !ok {
 				return fmt.Errorf("watch %s: the watch ended", what)
@@ -81,7 +80,7 @@ func watch(ctx context.Context, what string, names func() []string, log *slog.Lo
 			// Events were lost; what they told is seen by looking.
 			log.Warn("events of files were lost", "watched", what, "error", err)
 		case <-settled:
-			settled = nil
+			settled, events = nil, burst{}
 			if err := aim(fsw, names); err != nil {
 				return err
 			}
@@ -91,9 +90,7 @@ func watch(ctx context.Context, what string, names func() []string, log *slog.Lo
 			}
 			continue
 		}
-		if settled == nil {
-			settled = time.After(settle)
-		}
+		settled = time.After(events.add(event, time.Now()))
 	}
 }
 

@@ -147,33 +147,49 @@ func elements(c change) []element {
 }
 
 // build writes the chains of a new generation while nothing leads to them. What can go
-// wrong goes wrong here.
+// wrong goes wrong here. It writes both families at once, unless the programs would wait for
+// each other: those of the legacy backend have one lock, and some look at it once a second.
 func (d *Driver) build(ctx context.Context, k *kernel, p *plan, done *progress, r *Report) error {
+	var ends []func() error
 	for _, i := range d.families {
 		t := p.tables[i]
 		chains := t.build
 		if !t.empty() {
 			mark, err := k.active.toMark(i, k.tables[i])
 			if err != nil {
-				return err
+				ends = append(ends, func() error { return err })
+				break
 			}
 			chains = append(mark, chains...)
 		}
 		if len(chains) == 0 {
 			continue
 		}
-		if err := k.active.write(ctx, i, transaction(chains, nil)); err != nil {
+		end := k.active.beginWrite(ctx, i, transaction(chains, nil))
+		finish := func() error {
+			if err := end(); err != nil {
+				return err
+			}
+			r.Rules = true
+			for _, c := range chains {
+				if !k.tables[i].has(c.name) && !slices.Contains(marks, c.name) {
+					done.built[i] = append(done.built[i], c.name)
+					r.Generation = true
+				}
+			}
+			return nil
+		}
+		if k.active.kind != Legacy {
+			ends = append(ends, finish)
+		} else if err := finish(); err != nil {
 			return err
 		}
-		r.Rules = true
-		for _, c := range chains {
-			if !k.tables[i].has(c.name) && !slices.Contains(marks, c.name) {
-				done.built[i] = append(done.built[i], c.name)
-				r.Generation = true
-			}
-		}
 	}
-	return nil
+	var faults []error
+	for _, end := range ends {
+		faults = append(faults, end())
+	}
+	return errors.Join(faults...)
 }
 
 // swap leads packets to the new chains, and removes the ones that packets no longer meet. late

@@ -219,11 +219,25 @@ func (b *backend) beginList(ctx context.Context, i int, name string) func() (*ta
 
 // write runs a transaction: all of it, or nothing.
 func (b *backend) write(ctx context.Context, i int, input string) error {
-	args := []string{"--noflush", "--wait", strconv.Itoa(b.seconds())}
-	err := fault.Write("iptables-restore", func() error {
-		_, err := b.run(ctx, b.fam[i].restore, args, input)
+	return written(i, fault.Write("iptables-restore", func() error { return b.restore(ctx, i, input)() }))
+}
+
+// beginWrite begins a transaction. The function that it gives waits for the end.
+func (b *backend) beginWrite(ctx context.Context, i int, input string) func() error {
+	end := func() error { return nil }
+	begun := fault.Write("iptables-restore", func() error { end = b.restore(ctx, i, input); return nil })
+	return func() error { return written(i, errors.Join(begun, end())) }
+}
+
+func (b *backend) restore(ctx context.Context, i int, input string) func() error {
+	end := b.begin(ctx, b.fam[i].restore, []string{"--noflush", "--wait", strconv.Itoa(b.seconds())}, input)
+	return func() error {
+		_, err := end()
 		return err
-	})
+	}
+}
+
+func written(i int, err error) error {
 	if err != nil {
 		return fmt.Errorf("write %s rules: %w", familyNames[i], err)
 	}
