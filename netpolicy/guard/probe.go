@@ -3,6 +3,7 @@ package guard
 import (
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/google/nftables"
 	vish "github.com/vishvananda/netlink"
@@ -44,53 +45,65 @@ func (f Features) able(s settings) settings {
 	return s
 }
 
-// Probe finds out what the kernel has by doing it, with a bridge and a veth of its
-// own in a network namespace of its own; where that is not permitted, in this one.
-// Nothing of it is there when Probe returns.
-func Probe() (Features, error) {
-	var f Features
-	here := func() (err error) {
-		f, err = probeHere()
-		return err
+// Probe finds out what the kernel has by doing it, with a bridge and a veth of its own and
+// tables, in network namespaces made for that; where that is not permitted, in this one. Nothing
+// of it is there when Probe returns.
+func Probe() (Features, error) { return probe(apart.Run) }
+
+// probe tries the parts at the same time, each by in, and here those for which in makes no
+// namespace.
+func probe(in func(func() error) error) (Features, error) {
+	var f, filter, tables Features
+	parts := []func() error{f.probeLinks,
+		func() error { filter.probeFilter(); return nil },
+		func() error { tables.probeTables(); return nil }}
+	faults := make([]error, len(parts))
+	var all sync.WaitGroup
+	for i, part := range parts {
+		all.Go(func() { faults[i] = in(part) })
 	}
-	err := apart.Run(here)
-	if errors.Is(err, apart.ErrNoNamespace) {
-		err = here()
+	all.Wait()
+	for i, part := range parts { // one by one: they have the same names
+		if errors.Is(faults[i], apart.ErrNoNamespace) {
+			faults[i] = part()
+		}
 	}
-	if err != nil {
+	if err := errors.Join(faults...); err != nil {
 		return f, fmt.Errorf("probe: %w", err)
+	}
+	f.Filter, f.Prefixes, f.Samples, f.BridgeNames = filter.Filter, filter.Prefixes, filter.Samples, filter.BridgeNames
+	f.Missing = append(f.Missing, filter.Missing...)
+	if f.Filter {
+		f.Limits, f.ARP = tables.Limits, tables.ARP
+		f.Missing = append(f.Missing, tables.Missing...)
 	}
 	return f, nil
 }
 
 const probeName = "ngprobe"
 
-func probeHere() (f Features, err error) {
+// probeLinks tries what a port can be set to.
+func (f *Features) probeLinks() (err error) {
 	links, err := openRtnl()
 	if err != nil {
-		return f, err
+		return err
 	}
 	defer links.close()
 	port, remove, err := scratch()
 	if errors.Is(err, unix.EPERM) {
-		return f, fmt.Errorf("%w: netguard needs CAP_NET_ADMIN, run it as root", err)
+		return fmt.Errorf("%w: netguard needs CAP_NET_ADMIN, run it as root", err)
 	}
 	if err != nil {
-		return f, err
+		return err
 	}
 	defer func() { err = errors.Join(err, remove()) }()
 	if err := f.probePort(links, port); err != nil {
-		return f, err
+		return err
 	}
-	unseen := f.probeChecksum(port)
-	f.probeFilter()
-	if f.Filter {
-		f.probeTables()
-	}
-	if unseen != nil {
+	if unseen := f.probeChecksum(port); unseen != nil {
 		f.NoChecksum = unseen.Error()
 	}
-	return f, nil
+	return nil
 }
 
 // scratch makes a bridge with one port.

@@ -8,8 +8,14 @@ import (
 	"testing"
 
 	"netguard/integration/attack"
+	"netguard/internal/apart"
 	"netguard/internal/asroot"
 )
+
+// probeHere probes where no namespace can be made.
+func probeHere() (Features, error) {
+	return probe(func(func() error) error { return apart.ErrNoNamespace })
+}
 
 func TestProbe(t *testing.T) {
 	h := newHost(t, 0)
