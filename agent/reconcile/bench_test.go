@@ -29,10 +29,12 @@ type idle struct{}
 func (idle) Glance() (bool, error)                              { return false, nil }
 func (idle) Bridges(map[string]bool) ([]string, error)          { return nil, nil }
 func (idle) Verify(context.Context) (d iptables.Drift, _ error) { return }
-func (idle) Cut(context.Context, bool, func(iptables.Flow) bool) (r iptables.CutReport, _ error) {
-	return
+func (idle) Begin(context.Context, map[netip.Addr]bool, bool, func()) error {
+	return nil
 }
-func (idle) End(context.Context, map[netip.Addr]bool) (int, error) { return 0, nil }
+func (idle) Next(func(iptables.Flow) bool) (r iptables.CutReport, over bool, _ error) {
+	return r, true, nil
+}
 
 type idleGuard struct{}
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"sync"
 	"time"
@@ -26,6 +27,11 @@ type cutting struct {
 	pace  pace.Pace // it waits for a reason
 	// doubted has all connections gone over: rules may have been away for a moment.
 	doubted bool
+	cancel  func() // ends the list that goes on; nil if none does
+	// keep judges its connections by a ruling; unknown says why that was not possible.
+	keep    func(iptables.Flow) bool
+	judged  *desired.Ruling
+	unknown error
 }
 
 func newCutting(log *slog.Logger, conns Connections, now func() time.Time) cutting {
@@ -41,67 +47,95 @@ type host struct {
 	bridges   map[string]int
 }
 
-// run does all that is left to do.
-func (c *cutting) run(ctx context.Context, left *handover, r *desired.Ruling, host host) {
-	c.pace.Begin()
-	ended := c.end(ctx, left)
-	cut := c.cut(ctx, r, host)
-	if cut != nil {
-		c.log.Error("connections cannot be gone over; trying again", "error", cut)
-	} else {
-		c.doubted = false
+// begin has connections listed, beside the loop, if no list goes on: those of old addresses, and
+// those that changes may concern.
+func (c *cutting) begin(ctx context.Context, left *handover, wake func()) {
+	if c.cancel != nil {
+		return
 	}
-	if ended != nil || cut != nil {
+	c.pace.Begin()
+	ctx, c.cancel = context.WithTimeout(ctx, policeTimeout)
+	all := c.doubted
+	c.doubted = false
+	left.ending, left.old = left.old, map[netip.Addr]bool{}
+	if err := c.conns.Begin(ctx, left.ending, all, wake); err != nil {
+		c.doubted = all
+		c.over(left, err)
+	}
+}
+
+// next ends connections of the list that goes on. It tells whether the list is over, and all that
+// had to end did.
+func (c *cutting) next(left *handover, r *desired.Ruling, host host) bool {
+	if c.cancel == nil || r == nil {
+		return false
+	}
+	if c.keep == nil || c.judged != r {
+		c.judged, c.keep = r, c.judge(r, host)
+	}
+	report, done, err := c.conns.Next(c.keep)
+	if !done {
+		return false
+	}
+	if report.Ended > 0 {
+		c.log.Info("connections of containers that are gone were ended", "connections", report.Ended, "addresses", len(left.ending))
+	}
+	if report.Cut > 0 {
+		c.log.Info("connections that policies do not allow were cut", "connections", report.Cut)
+	}
+	if err == nil {
+		left.ending = nil
+	}
+	c.doubted = c.doubted || c.unknown != nil // all are gone over again
+	c.over(left, errors.Join(err, c.unknown))
+	return err == nil
+}
+
+// judge tells of a connection whether policies allow it. Most often nobody asks.
+func (c *cutting) judge(r *desired.Ruling, host host) func(iptables.Flow) bool {
+	var local map[netip.Addr]bool
+	var judge *netpolicy.Judge
+	var bridges *desired.FlowBridges
+	ready := sync.OnceValue(func() (err error) {
+		judge, bridges = netpolicy.NewJudge(r.Rules), r.FlowBridges(host.bridges, host.route)
+		local, err = host.addresses()
+		return err
+	})
+	return func(f iptables.Flow) bool {
+		if err := ready(); err != nil {
+			c.unknown = err
+			return !f.Noted // nothing changes
+		}
+		packet := packet(f, local)
+		packet.From, packet.To = bridges.Of(f)
+		return judge.Walk(packet).Allowed
+	}
+}
+
+// over notes that the list is over. What did not end is tried again.
+func (c *cutting) over(left *handover, err error) {
+	c.cancel()
+	c.cancel, c.keep, c.unknown = nil, nil, nil
+	if len(left.ending) > 0 {
+		c.log.Error("connections of containers that are gone cannot be ended; those that have their addresses wait, trying again", "error", err)
+		maps.Copy(left.old, left.ending)
+		left.ending = nil
+	} else if err != nil {
+		c.log.Error("connections cannot be gone over; trying again", "error", err)
+	}
+	if err != nil {
 		c.pace.Failed()
 	} else {
 		c.pace.Done()
 	}
 }
 
-// end ends the connections of addresses that are not whose they were.
-func (c *cutting) end(ctx context.Context, left *handover) error {
-	if len(left.old) == 0 {
-		return nil
+// due is when a list is to begin; zero while one goes on.
+func (c *cutting) due() time.Time {
+	if c.cancel != nil {
+		return time.Time{}
 	}
-	n, err := c.conns.End(ctx, left.old)
-	if err != nil {
-		c.log.Error("connections of containers that are gone cannot be ended; those that have their addresses wait, trying again", "error", err)
-		return err
-	}
-	if n > 0 {
-		c.log.Info("connections of containers that are gone were ended", "connections", n, "addresses", len(left.old))
-	}
-	clear(left.old)
-	return nil
-}
-
-// cut ends the connections that policies do not allow (any more).
-func (c *cutting) cut(ctx context.Context, r *desired.Ruling, host host) error {
-	var unknown error
-	// Most often there is none to judge.
-	judges := sync.OnceValues(func() (*netpolicy.Judge, *desired.FlowBridges) {
-		return netpolicy.NewJudge(r.Rules), r.FlowBridges(host.bridges, host.route)
-	})
-	addresses := sync.OnceValue(func() (local map[netip.Addr]bool) {
-		local, unknown = host.addresses()
-		return local
-	})
-	report, err := c.conns.Cut(ctx, c.doubted, func(f iptables.Flow) bool {
-		judge, bridges := judges()
-		packet := packet(f, addresses())
-		if unknown != nil {
-			return !f.Noted // nothing changes
-		}
-		packet.From, packet.To = bridges.Of(f)
-		return judge.Walk(packet).Allowed
-	})
-	if report.Cut > 0 {
-		c.log.Info("connections that policies do not allow were cut", "connections", report.Cut)
-	}
-	if unknown != nil {
-		c.doubted = true // all are gone over again
-	}
-	return errors.Join(err, unknown)
+	return c.pace.Next()
 }
 
 // packet is the first packet of a connection, where it met the rules.

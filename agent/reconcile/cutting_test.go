@@ -46,15 +46,17 @@ type judged struct {
 	all   bool
 }
 
-func (j *judged) Cut(_ context.Context, all bool, keep func(iptables.Flow) bool) (r iptables.CutReport, err error) {
+func (j *judged) Begin(_ context.Context, _ map[netip.Addr]bool, all bool, _ func()) error {
 	j.kept, j.all = nil, all
+	return nil
+}
+
+func (j *judged) Next(keep func(iptables.Flow) bool) (r iptables.CutReport, over bool, err error) {
 	for _, f := range j.flows {
 		j.kept = append(j.kept, keep(f))
 	}
-	return r, nil
+	return r, true, nil
 }
-
-func (j *judged) End(context.Context, map[netip.Addr]bool) (int, error) { return 0, nil }
 
 // TestCuttingAsksForAddresses: the host's addresses are read where there is a connection to
 // judge. Where they cannot be read, nothing changes, and all connections are judged later.
@@ -65,7 +67,9 @@ func TestCuttingAsksForAddresses(t *testing.T) {
 	j := &judged{}
 	c := newCutting(slog.New(slog.DiscardHandler), j, time.Now)
 	run := func() {
-		c.run(t.Context(), &handover{}, desired.Rule(&netpolicy.Catalog{}, nil), host{addresses: addresses, route: route})
+		left := &handover{}
+		c.begin(t.Context(), left, nil)
+		c.next(left, desired.Rule(&netpolicy.Catalog{}, nil), host{addresses: addresses, route: route})
 	}
 	if run(); asked != 0 {
 		t.Error("they are read where there is no connection")

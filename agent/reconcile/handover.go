@@ -16,8 +16,9 @@ type handover struct {
 	endpoints []*desired.Endpoint // of the last look
 	// owners are the containers that have an address, by ID; nil before the first look.
 	owners map[netip.Addr][]string
-	// old are the addresses whose connections are still to be ended.
-	old map[netip.Addr]bool
+	// old are the addresses whose connections are still to be ended, ending those whose
+	// connections are listed for that now.
+	old, ending map[netip.Addr]bool
 }
 
 // look compares with the look before. standing gives the ports that an earlier agent
@@ -84,16 +85,16 @@ func (h *handover) blind() bool { return h.owners == nil }
 // waits tells whether connections of others have to end before the endpoint may be
 // admitted.
 func (h *handover) waits(d *desired.Endpoint) bool {
-	return len(h.old) > 0 && slices.ContainsFunc(d.Own(), func(a netip.Addr) bool { return h.old[a] })
+	return len(h.old)+len(h.ending) > 0 && slices.ContainsFunc(d.Own(), func(a netip.Addr) bool { return h.old[a] || h.ending[a] })
 }
 
 // urgent tells whether somebody waits.
 func (h *handover) urgent(endpoints []*desired.Endpoint) bool {
-	return len(h.old) > 0 && slices.ContainsFunc(endpoints, func(d *desired.Endpoint) bool { return d.Unmanaged == "" && h.waits(d) })
+	return len(h.old)+len(h.ending) > 0 && slices.ContainsFunc(endpoints, func(d *desired.Endpoint) bool { return d.Unmanaged == "" && h.waits(d) })
 }
 
-// handOver ends what is left of addresses' former owners before the next are admitted: at
-// once where somebody waits for it. The owners are looked at where an endpoint is
+// handOver ends what is left of addresses' former owners before the next are admitted: it
+// begins at once where somebody waits for it. The owners are looked at where an endpoint is
 // another one than before.
 func (l *Loop) handOver(ctx context.Context, want *desired.State) {
 	cutting := &l.policing.cutting
@@ -112,9 +113,23 @@ func (l *Loop) handOver(ctx context.Context, want *desired.State) {
 	}
 	switch {
 	case len(l.handover.old) == 0:
-	case !l.handover.urgent(want.Endpoints):
+	case l.handover.urgent(want.Endpoints):
+		l.list(ctx, want)
+	default:
 		cutting.pace.Wake()
-	case cutting.end(ctx, &l.handover) != nil:
-		cutting.pace.Failed()
 	}
+}
+
+// list has connections listed, unless a list goes on. It tells what listed tells.
+func (l *Loop) list(ctx context.Context, want *desired.State) bool {
+	l.policing.cutting.begin(ctx, &l.handover, l.wakeup.Call)
+	return l.listed(want)
+}
+
+// listed ends connections of the list that goes on. It tells whether the list is over, and
+// somebody waited for that.
+func (l *Loop) listed(want *desired.State) bool {
+	waited := l.handover.urgent(want.Endpoints)
+	over := l.policing.cutting.next(&l.handover, l.policing.ruling, host{l.Links.Addresses, l.routes.to, want.Links.Bridges})
+	return over && waited
 }

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"time"
 
 	"netguard/agent/desired"
 	"netguard/agent/docker"
@@ -77,4 +78,56 @@ func TestHandover(t *testing.T) {
 			t.Errorf("the next time: %v, blind %v", err, h.blind())
 		}
 	})
+}
+
+// TestHandOverBesideTheLoop: while connections are listed, only who has an address of them waits.
+func TestHandOverBesideTheLoop(t *testing.T) {
+	w := newWorld(t)
+	w.policies(1)
+	first := w.come("front", service(0))
+	w.run(2 * time.Second)
+	w.listTakes = time.Second
+	w.leave(first)
+	if w.run(200 * time.Millisecond); len(w.lists) != 1 {
+		t.Fatalf("%d lists go on", len(w.lists))
+	}
+	heir, other := w.come("front", service(1)), w.come("front", service(2))
+	if w.run(100 * time.Millisecond); heir.addr != first.addr || w.guard.Sends(heir.port.Index) || !w.guard.Sends(other.port.Index) {
+		t.Errorf("the next with the address sends: %t; another: %t", w.guard.Sends(heir.port.Index), w.guard.Sends(other.port.Index))
+	}
+	if w.run(2 * time.Second); !w.guard.Sends(heir.port.Index) || len(w.rules.Connections()) > 0 {
+		t.Errorf("after the list it sends: %t; connections: %v", w.guard.Sends(heir.port.Index), w.rules.Connections())
+	}
+	// One that leaves while a list goes on is not in that list.
+	w.leave(other)
+	w.run(200 * time.Millisecond)
+	w.leave(heir)
+	w.run(200 * time.Millisecond)
+	heir, other = w.come("front", nil), w.come("front", nil)
+	w.listTakes = 10 * time.Second
+	if w.run(3 * time.Second); w.guard.Sends(heir.port.Index) || !w.guard.Sends(other.port.Index) {
+		t.Errorf("the next with its address sends: %t; with the other's: %t", w.guard.Sends(heir.port.Index), w.guard.Sends(other.port.Index))
+	}
+	w.settle(30 * time.Second)
+	w.check()
+}
+
+// TestHandOverFails: who has an address waits until its connections ended.
+func TestHandOverFails(t *testing.T) {
+	w := newWorld(t)
+	first := w.come("front", nil)
+	w.run(2 * time.Second)
+	w.fails = func(at string, _ int) error {
+		if at == "rules list" {
+			return errInjected
+		}
+		return nil
+	}
+	w.leave(first)
+	heir := w.come("front", nil)
+	if w.run(10 * time.Second); w.guard.Sends(heir.port.Index) || len(w.rules.Connections()) != 1 {
+		t.Errorf("it sends: %t; connections: %v", w.guard.Sends(heir.port.Index), w.rules.Connections())
+	}
+	w.settle(2 * time.Second)
+	w.check()
 }

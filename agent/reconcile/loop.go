@@ -201,6 +201,9 @@ func (l *Loop) turn(ctx context.Context) {
 	if l.over {
 		return
 	}
+	if s := l.state.Load(); s != nil && l.listed(s.Want) {
+		l.last = nil // somebody may be admitted
+	}
 	in := l.inputs()
 	now := l.now()
 	if l.last == nil || !in.Same(l.last) || !l.again.IsZero() && !now.Before(l.again) {

@@ -155,7 +155,7 @@ func (l *Loop) keep(ctx context.Context) {
 
 // look has policing look at the kernel, and go over connections.
 func (l *Loop) look(ctx context.Context, want *desired.State) {
-	if l.policing.keep(ctx, &l.handover, host{l.Links.Addresses, l.routes.to, want.Links.Bridges}) {
+	if l.policing.keep(ctx, func() bool { return l.list(ctx, want) }) {
 		l.rerun() // there is more to do, or to tell
 	}
 }

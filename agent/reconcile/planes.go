@@ -52,10 +52,12 @@ type PolicyPlane interface {
 
 // Connections ends connections that the kernel knows.
 type Connections interface {
-	// Cut ends those that keep refuses: of what changed last, or all.
-	Cut(ctx context.Context, all bool, keep func(iptables.Flow) bool) (iptables.CutReport, error)
-	// End ends those of some addresses.
-	End(ctx context.Context, addrs map[netip.Addr]bool) (int, error)
+	// Begin has them listed beside the loop: those of old addresses, and of what changed last, or
+	// all. It has wake called when Next has something to do.
+	Begin(ctx context.Context, old map[netip.Addr]bool, all bool, wake func()) error
+	// Next ends those in the list that are of old addresses, or that keep refuses. It waits for
+	// nothing, and tells whether the list is over.
+	Next(keep func(iptables.Flow) bool) (r iptables.CutReport, over bool, err error)
 }
 
 // Links tells of the host's links.

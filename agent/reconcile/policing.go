@@ -89,9 +89,9 @@ func (p *policing) apply(ctx context.Context) {
 	}
 }
 
-// keep looks at the kernel and at connections, which no container waits for. It tells
-// whether a pass has to follow at once.
-func (p *policing) keep(ctx context.Context, left *handover, host host) bool {
+// keep looks at the kernel, and has list begin with connections, which no container waits for. It
+// tells whether a pass has to follow at once.
+func (p *policing) keep(ctx context.Context, list func() bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, policeTimeout)
 	defer cancel()
 	if p.bridges.due(p.dirty, p.holds) {
@@ -103,8 +103,8 @@ func (p *policing) keep(ctx context.Context, left *handover, host host) bool {
 	if !p.dirty && p.check.Due() {
 		p.verify(ctx)
 	}
-	if p.cutting.pace.Due() {
-		p.cutting.run(ctx, left, p.ruling, host)
+	if p.cutting.cancel == nil && p.cutting.pace.Due() {
+		p.news = list() || p.news
 	}
 	news := p.news
 	p.news = false
@@ -113,7 +113,7 @@ func (p *policing) keep(ctx context.Context, left *handover, host host) bool {
 
 // next is when there is something to do.
 func (p *policing) next() time.Time {
-	next := pace.Soonest(p.check.Next(), p.cutting.pace.Next(), p.bridges.next(p.dirty, p.holds))
+	next := pace.Soonest(p.check.Next(), p.cutting.due(), p.bridges.next(p.dirty, p.holds))
 	if !p.dirty {
 		next = pace.Soonest(next, p.glance.Next())
 	}

@@ -55,6 +55,10 @@ type world struct {
 	damage     bool         // somebody else changed rules, and the agent does not know it yet
 	fails      func(at string, port int) error
 	trace      []string
+	lists      []func() // ends of lists of connections that go on
+	listed     time.Time
+	listTakes  time.Duration
+	known      []iptables.Flow // connections from before the agent started
 }
 
 // box is a container that runs.
@@ -76,7 +80,7 @@ func (w *world) failing(at string, port int) error {
 
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, now: time.Unix(1e9, 0), guard: guardtest.New(), rules: iptablestest.New(), tc: tctest.New(),
-		veths: map[int]int{}, cfg: &config.Config{Storm: guard.DefaultStorm}, sends: map[int]bool{}, was: map[int]bool{}, hurt: map[int]bool{}}
+		veths: map[int]int{}, cfg: &config.Config{Storm: guard.DefaultStorm}, listTakes: 13 * time.Millisecond, sends: map[int]bool{}, was: map[int]bool{}, hurt: map[int]bool{}}
 	w.links.view.Bridges, w.docker.named = map[string]int{}, map[uint64]bool{}
 	for _, name := range []string{"br-front", "br-back"} {
 		w.links.view.Bridges[name] = w.guard.AddBridge()
@@ -95,6 +99,9 @@ func newWorld(t *testing.T) *world {
 		return nil
 	}
 	w.guard.Reads = func() error { return w.failing("guard read", 0) }
+	w.rules.Lists = func(end func()) {
+		w.lists, w.listed = append(w.lists, end), w.now.Add(w.listTakes)
+	}
 	w.rules.Fail = func(step iptablestest.Step, about string) error {
 		if err := w.failing("rules "+string(step), 0); err != nil {
 			return err
@@ -140,6 +147,7 @@ func (w *world) start() {
 	w.loop.Shapes(shaper.Hashed)
 	w.docker.snapshot = observe.Snapshot{Old: w.links.seen}
 	w.links.hint, w.woken = link.Hint{Full: true}, true
+	w.known = w.rules.Connections()
 	w.ask()
 }
 
@@ -201,6 +209,12 @@ func (w *world) run(d time.Duration) {
 		if !w.docker.due.IsZero() && !w.now.Before(w.docker.due) {
 			w.answer()
 		}
+		if len(w.lists) > 0 && !w.now.Before(w.listed) {
+			for _, end := range w.lists {
+				end()
+			}
+			w.lists = nil
+		}
 		select {
 		case <-w.loop.wakeup:
 			w.woken = true
@@ -220,6 +234,9 @@ func (w *world) run(d time.Duration) {
 		}
 		if !w.docker.due.IsZero() && w.docker.due.Before(next) {
 			next = w.docker.due
+		}
+		if len(w.lists) > 0 && w.listed.Before(next) {
+			next = w.listed
 		}
 		if next.After(end) {
 			w.now = end
@@ -300,8 +317,12 @@ func (w *world) unplug(c *box) {
 	w.ask()
 }
 
-// leave stops a container.
+// leave stops a container. It leaves a connection behind.
 func (w *world) leave(c *box) {
+	if w.guard.Sends(c.port.Index) {
+		w.rules.Connect(iptables.Flow{Src: netip.AddrPortFrom(c.addr, uint16(c.Created)), Dst: netip.MustParseAddrPort("192.0.2.9:443"),
+			Dialled: netip.MustParseAddrPort("192.0.2.9:443"), Proto: netpolicy.TCP})
+	}
 	w.unplug(c)
 	w.containers = slices.DeleteFunc(w.containers, func(o *box) bool { return o == c })
 }
@@ -356,7 +377,7 @@ func (w *world) ruled(e *desired.Endpoint, r *desired.Ruling) string {
 }
 
 // watch fails the test where the agent lets a port send for the first time whose limits or
-// rules are not in the kernel, or that is nobody's.
+// rules are not in the kernel, that is nobody's, or whose address has connections of another.
 func (w *world) watch(at string) {
 	w.t.Helper()
 	w.damage = w.damage && !(at == "turn" && w.intact())
@@ -385,6 +406,11 @@ func (w *world) watch(at string) {
 		}
 		if why := w.ruled(e, want.Ruling); why != "" && !w.damage {
 			w.t.Errorf("%s: %s sends, and %s", at, e.Container.Name, why)
+		}
+		for _, f := range w.rules.Connections() {
+			if slices.Contains(e.Own(), f.Src.Addr()) && int64(f.Src.Port()) != e.Container.Created && !slices.Contains(w.known, f) {
+				w.t.Errorf("%s: %s sends, and has the connection %v of another", at, e.Container.Name, f)
+			}
 		}
 		if len(e.Wrong) > 0 {
 			w.t.Errorf("%s: %s sends, and %s", at, e.Container.Name, e.Wrong)

@@ -61,8 +61,10 @@ func (d *Driver) apply(ctx context.Context, w Wish, r *Report) error {
 	}
 	d.displaced = false
 	d.due.note(p)
-	d.vacancy.known = d.vacancy.known && !look
-	d.vacancy.note(p)
+	if look {
+		d.uncounted()
+	}
+	d.leave(p)
 	d.kernel = nil // until it is done
 	if err := d.execute(ctx, k, p, r); err != nil {
 		return err

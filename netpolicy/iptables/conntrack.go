@@ -2,81 +2,118 @@ package iptables
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
-	"sync"
 )
 
-// CutReport counts what a call of Cut did.
+// CutReport counts what a list of connections came to.
 type CutReport struct {
 	Seen int // connections of containers
 	Cut  int
+	// Ended are connections of addresses that containers left.
+	Ended int
 	// Listed says that the kernel went through its table of connections.
 	Listed bool
 	// Allowed are notes of cut connections that policy allows again.
 	Allowed int
 }
 
-// Cut ends the connections of containers that keep refuses, answers included, and deletes
-// the notes of those that keep allows again. It asks keep about each connection with a
-// container at an end and, with Flow.Noted, about each note. Call it after Apply, when policy
-// allows less than before. Without all it goes over the connections that the changes since
-// the last call may concern.
+// Begin has the kernel's connections listed beside the caller, for Next. wake is called when
+// Next has something to do. One list is taken at a time.
 //
-// In monitor mode it does nothing.
+// Next ends all connections with one of the addresses of old, which containers left. It makes
+// no notes of them, because the next container with the address may talk to the same peers.
 //
-// The kernel's table of connections is never in memory as a whole. After an error the next
-// call goes over all connections again.
-func (d *Driver) Cut(ctx context.Context, all bool, keep func(Flow) bool) (r CutReport, err error) {
-	if d.wish == nil {
-		return r, fmt.Errorf("cut connections: %w", ErrNothingApplied)
+// Next also ends the connections of containers that policy refuses, answers included. Call Begin
+// after Apply, when policy allows less than before. Without all, the list has the connections
+// that the changes since the last Begin may concern.
+//
+// In monitor mode nothing ends. After an error the next list has all connections.
+func (d *Driver) Begin(ctx context.Context, old map[netip.Addr]bool, all bool, wake func()) error {
+	if d.listing != nil && d.listing.cancel != nil {
+		d.listing.cancel()
 	}
-	if d.options.Monitor {
-		d.due = touched{all: true}
-		return r, nil
-	}
-	for _, i := range d.families {
-		if err := d.allow(i == 1, keep, &r); err != nil {
-			return r, fmt.Errorf("cut connections: %w", err)
-		}
-	}
+	l := &listing{old: old, wake: wake, chunks: make(chan []entry, 4), gone: map[netip.Addr]bool{}}
+	d.listing = l
 	due := d.due
-	due.all, d.due = due.all || all, touched{}
-	defer func() { d.due.all = d.due.all || err != nil }()
-	if due, err = d.skip(due); err != nil {
-		return r, fmt.Errorf("cut connections: %w", err)
+	due.all, d.due = due.all || all, touched{all: d.options.Monitor || d.wish == nil}
+	switch {
+	case d.options.Monitor:
+		close(l.chunks)
+		return nil
+	case d.wish == nil && len(old) == 0:
+		return fmt.Errorf("cut connections: %w", ErrNothingApplied)
+	case d.wish == nil:
+		due = touched{}
 	}
-	if !due.any() {
-		return r, nil
+	if err := d.listConnections(ctx, l, due); err != nil {
+		d.due.all = true
+		return fmt.Errorf("list connections: %w", err)
 	}
-	c := &cutter{driver: d, keep: keep, report: &r, due: due, isContainer: d.isContainer,
-		neighbours: sync.OnceValue(func() neighbours { return neighboursOf(d.wish.Homes) })}
-	if err := c.run(ctx); err != nil {
-		return r, fmt.Errorf("cut connections: %w", err)
-	}
-	return r, nil
+	return nil
 }
 
-// End ends all connections with one of the addresses at an end, and counts them. It is for
-// addresses of containers that are gone. It makes no notes, because the next container with
-// the address may talk to the same peers. What it ended, Cut need not go over again. In monitor
-// mode it does nothing.
+// Next ends connections of the list that goes on. It asks keep about each connection with a
+// container at an end and, with Flow.Noted, about each note, and deletes the notes that keep
+// allows again. It never waits for the list. done says that the list is over, and that the
+// report is complete.
 //
-// After an error some connections are left. The next call goes over all again.
-func (d *Driver) End(ctx context.Context, addrs map[netip.Addr]bool) (int, error) {
-	var r CutReport
-	if d.options.Monitor || len(addrs) == 0 {
-		return 0, nil
+// The kernel's table of connections is never in memory as a whole.
+func (d *Driver) Next(keep func(Flow) bool) (r CutReport, done bool, err error) {
+	l := d.listing
+	if l == nil {
+		return r, true, nil
 	}
-	c := &cutter{driver: d, report: &r, due: touched{addrs: addrs}, isContainer: func(a netip.Addr) bool { return addrs[a] }, all: true}
-	if err := c.run(ctx); err != nil {
-		return r.Cut, fmt.Errorf("end connections: %w", err)
+	if !l.asked && !d.options.Monitor {
+		l.asked = true
+		for _, i := range d.families {
+			l.fault = errors.Join(l.fault, d.allow(i == 1, keep, &l.report))
+		}
 	}
-	for a := range addrs {
-		delete(d.due.addrs, a)
-		delete(d.vacancy.used, a)
+	select {
+	case chunk, more := <-l.chunks:
+		if !more {
+			break
+		}
+		if l.fault == nil {
+			d.cutter(l, keep).settle(chunk)
+		}
+		l.wake() // there may be more
+		return r, false, nil
+	default:
+		return r, false, nil
 	}
-	return r.Cut, nil
+	d.listing = nil
+	if err := d.finish(l); err != nil {
+		d.due.all = true
+		return l.report, true, fmt.Errorf("cut connections: %w", err)
+	}
+	return l.report, true, nil
+}
+
+// Cut is Begin and all of Next, for who has nothing else to do.
+func (d *Driver) Cut(ctx context.Context, all bool, keep func(Flow) bool) (CutReport, error) {
+	return d.cut(ctx, nil, all, keep)
+}
+
+func (d *Driver) cut(ctx context.Context, old map[netip.Addr]bool, all bool, keep func(Flow) bool) (CutReport, error) {
+	woken := make(chan struct{}, 1)
+	err := d.Begin(ctx, old, all, func() {
+		select {
+		case woken <- struct{}{}:
+		default:
+		}
+	})
+	if err != nil {
+		return CutReport{}, err
+	}
+	for {
+		if r, done, err := d.Next(keep); done {
+			return r, err
+		}
+		<-woken
+	}
 }
 
 // allow deletes the notes of cut connections that policy allows again.

@@ -1,6 +1,7 @@
 package iptables
 
 import (
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -75,13 +76,18 @@ const (
 	fewEntries = 8192
 )
 
-// lists are the requests for all entries that may be concerned. whole says that it is one
-// for all entries that there are.
-func (t *touched) lists() (all [][]byte, whole bool) {
-	if t.all || len(t.ports) > 0 || len(t.addrs) > fewAddrs || entries() <= fewEntries {
+// lists are the requests for all entries that may be concerned, and for those of old addresses.
+// whole says that it is one request for all entries that there are.
+func (t *touched) lists(old map[netip.Addr]bool) (all [][]byte, whole bool) {
+	addrs := maps.Clone(old)
+	if addrs == nil {
+		addrs = map[netip.Addr]bool{}
+	}
+	maps.Copy(addrs, t.addrs)
+	if t.all || len(t.ports) > 0 || len(addrs) > fewAddrs || entries() <= fewEntries {
 		return [][]byte{netfilterHeader(unix.AF_UNSPEC)}, true
 	}
-	for a := range t.addrs {
+	for a := range addrs {
 		for _, tuple := range []int{nl.CTA_TUPLE_ORIG, nl.CTA_TUPLE_REPLY} {
 			for _, dst := range []bool{false, true} {
 				all = append(all, entriesOf(a, tuple, dst))

@@ -50,6 +50,7 @@ type Driver struct {
 	// due are the connections that Cut has to go over.
 	due     touched
 	vacancy vacancy
+	listing *listing // that goes on
 	// displaced is what the last Verify found, until the next Apply: see plan.displaced.
 	displaced bool
 	// stuck are sets that cannot be destroyed, because another program's rule names them.

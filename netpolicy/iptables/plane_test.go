@@ -23,7 +23,7 @@ func TestPlane(t *testing.T) {
 			if _, err := s.Verify(t.Context()); !errors.Is(err, iptables.ErrNothingApplied) {
 				t.Errorf("Verify: %v", err)
 			}
-			if _, err := s.Cut(t.Context(), true, denied); !errors.Is(err, iptables.ErrNothingApplied) {
+			if _, err := s.cut(t, nil, true, denied); !errors.Is(err, iptables.ErrNothingApplied) {
 				t.Errorf("Cut: %v", err)
 			}
 			if changed, err := s.Glance(); changed || err != nil {
@@ -233,19 +233,19 @@ func TestPlane(t *testing.T) {
 				s.connect(flow(netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), port))
 			}
 			keep := func(f iptables.Flow) bool { return f.Dst.Port() == 80 }
-			if r, err := s.Cut(t.Context(), true, keep); err != nil || r != (iptables.CutReport{Seen: 2, Cut: 1, Listed: true}) {
+			if r, err := s.cut(t, nil, true, keep); err != nil || r != (iptables.CutReport{Seen: 2, Cut: 1, Listed: true}) {
 				t.Errorf("%+v, %v", r, err)
 			}
 			if all := s.hasConnected(); len(all) != 3 || slices.Contains(all, text(flow(client, server, 90))) {
 				t.Errorf("there are %q", all)
 			}
 			// Nothing changed since.
-			if r, err := s.Cut(t.Context(), false, denied); err != nil || r != (iptables.CutReport{}) {
+			if r, err := s.cut(t, nil, false, denied); err != nil || r != (iptables.CutReport{}) {
 				t.Errorf("%+v, %v", r, err)
 			}
 			var noted []iptables.Flow
 			allow := func(f iptables.Flow) bool { noted = append(noted, f); return f.Noted }
-			if r, err := s.Cut(t.Context(), false, allow); err != nil || r != (iptables.CutReport{Allowed: 1}) {
+			if r, err := s.cut(t, nil, false, allow); err != nil || r != (iptables.CutReport{Allowed: 1}) {
 				t.Errorf("%+v, %v", r, err)
 			}
 			want := iptables.Flow{Src: netip.AddrPortFrom(client, 0), Dst: netip.AddrPortFrom(server, 90), Proto: netpolicy.TCP, Noted: true}
@@ -255,7 +255,7 @@ func TestPlane(t *testing.T) {
 			// A member that goes has its connections gone over.
 			s.apply(t, more)
 			s.apply(t, iptables.Wish{Rules: one.Rules, Containers: one.Containers[:2]})
-			if r, err := s.Cut(t.Context(), false, denied); err != nil || r.Cut != 1 {
+			if r, err := s.cut(t, nil, false, denied); err != nil || r.Cut != 1 {
 				t.Errorf("%+v, %v", r, err)
 			}
 		},
@@ -264,8 +264,9 @@ func TestPlane(t *testing.T) {
 			s.connect(flow(one.Containers[0], one.Containers[2], 80))
 			s.connect(flow(netip.MustParseAddr("192.0.2.1"), one.Containers[2], 80))
 			for _, want := range []int{1, 0} {
-				if n, err := s.End(t.Context(), map[netip.Addr]bool{one.Containers[0]: true}); n != want || err != nil {
-					t.Errorf("%d, %v", n, err)
+				keep := func(iptables.Flow) bool { return true }
+				if r, err := s.cut(t, map[netip.Addr]bool{one.Containers[0]: true}, false, keep); r.Ended != want || r.Cut > 0 || err != nil {
+					t.Errorf("%+v, %v", r, err)
 				}
 			}
 			if all := s.hasConnected(); len(all) != 1 {

@@ -23,8 +23,27 @@ type plane interface {
 	Verify(context.Context) (iptables.Drift, error)
 	Glance() (bool, error)
 	Bridges(map[string]bool) ([]string, error)
-	Cut(context.Context, bool, func(iptables.Flow) bool) (iptables.CutReport, error)
-	End(context.Context, map[netip.Addr]bool) (int, error)
+	Begin(ctx context.Context, old map[netip.Addr]bool, all bool, wake func()) error
+	Next(keep func(iptables.Flow) bool) (iptables.CutReport, bool, error)
+}
+
+func (s *stage) cut(t *testing.T, old map[netip.Addr]bool, all bool, keep func(iptables.Flow) bool) (iptables.CutReport, error) {
+	woken := make(chan struct{}, 1)
+	wake := func() {
+		select {
+		case woken <- struct{}{}:
+		default:
+		}
+	}
+	if err := s.Begin(t.Context(), old, all, wake); err != nil {
+		return iptables.CutReport{}, err
+	}
+	for {
+		if r, done, err := s.Next(keep); done {
+			return r, err
+		}
+		<-woken
+	}
 }
 
 // stage is a host, and what others do there.

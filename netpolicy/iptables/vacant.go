@@ -56,9 +56,15 @@ func subnetsOf(subnets []netip.Prefix) (out families) {
 	return out
 }
 
-// counts tells whether the rules count packets with an address while no container has it.
-func (d *Driver) counts(a netip.Addr) bool {
-	return slices.ContainsFunc(d.subnets[index(a.Is6())], func(m netpolicy.Member) bool { return m.Prefix.Contains(a) })
+// cover tells whether an address is of one of the members.
+func (f *families) cover(a netip.Addr) bool {
+	return slices.ContainsFunc(f[index(a.Is6())], func(m netpolicy.Member) bool { return m.Prefix.Contains(a) })
+}
+
+// has tells whether an address is one of the members.
+func (f *families) has(a netip.Addr) bool {
+	_, is := slices.BinarySearchFunc(f[index(a.Is6())], a, func(m netpolicy.Member, a netip.Addr) int { return m.Prefix.Addr().Compare(a) })
+	return is
 }
 
 // vacantPackets is how many packets with vacant addresses were counted.
@@ -73,26 +79,39 @@ func (d *Driver) vacantPackets() (n uint64, err error) {
 	return n, nil
 }
 
-// note keeps what a plan says of vacant addresses: those that containers leave may have
+// leave notes what a plan says of vacant addresses: those that containers leave may have
 // connections. After a change of rules or of subnets, packets may have passed uncounted.
-func (v *vacancy) note(p *plan) {
-	v.known = v.known && !p.rules() && !slices.ContainsFunc(p.changes, func(c change) bool { return c.name == subnetsSet(c.ipv6).name })
-	if v.known {
-		maps.Copy(v.used, p.gone())
+func (d *Driver) leave(p *plan) {
+	if p.rules() || slices.ContainsFunc(p.changes, func(c change) bool { return c.name == subnetsSet(c.ipv6).name }) {
+		d.uncounted()
+	}
+	gone := p.gone()
+	if d.vacancy.known {
+		maps.Copy(d.vacancy.used, gone)
+	}
+	if d.listing != nil {
+		maps.Copy(d.listing.gone, gone)
 	}
 }
 
-// occupy notes the vacant addresses of a connection that stays.
-func (v *vacancy) occupy(d *Driver, e entry) {
-	if v == nil {
+// uncounted notes that packets may have passed uncounted.
+func (d *Driver) uncounted() {
+	d.vacancy.known = false
+	if d.listing != nil {
+		d.listing.stale = true
+	}
+}
+
+// occupy notes the vacant addresses of a connection that may stay.
+func (l *listing) occupy(e entry) {
+	if !l.vacancy.known || len(l.vacancy.used) > maxUsed {
 		return
 	}
 	for _, a := range e.addrs() {
-		if d.counts(a) && !d.isContainer(a) {
-			v.used[a] = true
+		if l.addresses.cover(a) && !l.containers.has(a) {
+			l.vacancy.used[a] = true
 		}
 	}
-	v.known = v.known && len(v.used) <= maxUsed
 }
 
 // skip leaves out the addresses that were vacant before a container came, if nobody can have
@@ -105,7 +124,7 @@ func (d *Driver) skip(t touched) (touched, error) {
 		}
 		if n == v.packets {
 			t.addrs = maps.Clone(t.addrs)
-			maps.DeleteFunc(t.addrs, func(a netip.Addr, _ bool) bool { return t.came[a] && d.counts(a) && !v.used[a] })
+			maps.DeleteFunc(t.addrs, func(a netip.Addr, _ bool) bool { return t.came[a] && d.subnets.cover(a) && !v.used[a] })
 		}
 	}
 	return t, nil

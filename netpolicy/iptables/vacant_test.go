@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -60,7 +61,7 @@ func (v *vacantLab) leave(nodes ...*node) {
 	for _, n := range nodes {
 		gone[n.addrs[0]], gone[n.addrs[1]] = true, true
 	}
-	if _, err := v.End(context.Background(), gone); err != nil {
+	if _, err := v.cut(context.Background(), gone, false, v.allows); err != nil {
 		v.Fatal(err)
 	}
 }
@@ -192,5 +193,43 @@ func inDrift(t *testing.T, d *Driver) {
 	t.Helper()
 	if drift, err := d.Verify(t.Context()); err != nil || len(drift.Changes) == 0 {
 		t.Errorf("%+v, %v", drift, err)
+	}
+}
+
+// TestListGoesOn: what changes while connections are listed counts.
+func TestListGoesOn(t *testing.T) {
+	l := newLab(t, NFT)
+	v := newVacantLab(t)
+	v.are(l.a, l.b)
+	meanwhile := func(f func()) {
+		t.Helper()
+		woken := make(chan struct{}, 100)
+		if err := v.Begin(t.Context(), nil, true, func() { woken <- struct{}{} }); err != nil {
+			t.Fatal(err)
+		}
+		f()
+		for {
+			if _, over, err := v.Next(v.allows); err != nil {
+				t.Fatal(err)
+			} else if over {
+				return
+			}
+			<-woken
+		}
+	}
+	meanwhile(func() {
+		v.are(l.a)
+		run(t, "ipset", "add", "ng4-cut", "10.77.0.1,udp:80,10.77.0.2") // as Next may, just before
+	})
+	if left := run(t, "ipset", "save", "ng4-cut"); strings.Contains(left, "add ") {
+		t.Errorf("notes about a container that is gone:\n%s", left)
+	}
+	w := *v.Driver.wish
+	w.Subnets = append(slices.Clone(w.Subnets), netip.MustParsePrefix("192.0.2.0/24"))
+	meanwhile(func() { apply(t, v.Driver, w) })
+	w.Containers = append(slices.Clone(w.Containers), addr("192.0.2.9"))
+	apply(t, v.Driver, w)
+	if !v.look().Listed {
+		t.Error("no connections are listed of a subnet that was not counted when the last list began")
 	}
 }

@@ -39,7 +39,9 @@ func (d *Driver) Verify(ctx context.Context) (Drift, error) {
 	}
 	d.kernel, d.settled, d.displaced = k, !p.rules() && len(p.create)+len(p.destroy) == 0, p.displaced(k)
 	found.Displaced, found.Changes = d.displaced, p.describe(k)
-	d.vacancy.known = d.vacancy.known && len(found.Changes) == 0
+	if len(found.Changes) > 0 {
+		d.uncounted()
+	}
 	return found, nil
 }
 

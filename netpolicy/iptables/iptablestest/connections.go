@@ -10,12 +10,43 @@ import (
 	"netguard/netpolicy/iptables"
 )
 
-// Cut is iptables.Driver's.
-func (d *Driver) Cut(ctx context.Context, all bool, keep func(iptables.Flow) bool) (r iptables.CutReport, err error) {
-	k := d.kernel
-	if d.wish == nil {
-		return r, fmt.Errorf("cut connections: %w", iptables.ErrNothingApplied)
+// listing is a list of connections.
+type listing struct {
+	ctx  context.Context
+	old  map[netip.Addr]bool
+	all  bool
+	due  map[netip.Addr]bool
+	over bool // Next may have what it found
+}
+
+// Begin is iptables.Driver's.
+func (d *Driver) Begin(ctx context.Context, old map[netip.Addr]bool, all bool, wake func()) error {
+	if d.wish == nil && len(old) == 0 {
+		return fmt.Errorf("cut connections: %w", iptables.ErrNothingApplied)
 	}
+	l := &listing{ctx: ctx, old: old, all: all || d.all, due: d.due}
+	if d.wish != nil {
+		d.all, d.due = false, nil
+	}
+	d.listing = l
+	end := func() { l.over = true; wake() }
+	if lists := d.kernel.Lists; lists != nil && l.any() {
+		lists(end)
+	} else {
+		end()
+	}
+	return nil
+}
+
+func (l *listing) any() bool { return l.all || len(l.due)+len(l.old) > 0 }
+
+// Next is iptables.Driver's.
+func (d *Driver) Next(keep func(iptables.Flow) bool) (r iptables.CutReport, done bool, err error) {
+	k, l := d.kernel, d.listing
+	if l == nil || !l.over {
+		return r, l == nil, nil
+	}
+	d.listing = nil
 	k.noted = slices.DeleteFunc(k.noted, func(f iptables.Flow) bool {
 		kept := keep(f)
 		if kept {
@@ -23,21 +54,23 @@ func (d *Driver) Cut(ctx context.Context, all bool, keep func(iptables.Flow) boo
 		}
 		return kept
 	})
-	all, due := all || d.all, d.due
-	d.all, d.due = false, nil
-	if r.Listed = all || len(due) > 0; !r.Listed {
-		return r, nil
+	if r.Listed = l.any(); !r.Listed {
+		return r, true, nil
 	}
-	if err = ctx.Err(); err == nil {
+	if err = l.ctx.Err(); err == nil {
 		err = k.fail(List, "")
 	}
 	if err != nil {
 		d.all = true
-		return r, fmt.Errorf("cut connections: %w", err)
+		return r, true, fmt.Errorf("cut connections: %w", err)
 	}
 	k.flows = slices.DeleteFunc(k.flows, func(f iptables.Flow) bool {
 		ends := []netip.Addr{f.Src.Addr(), f.Dst.Addr(), f.Dialled.Addr()}
-		if !all && !slices.ContainsFunc(ends, func(a netip.Addr) bool { return due[a] }) || !slices.ContainsFunc(ends, d.isContainer) {
+		if slices.ContainsFunc(ends, func(a netip.Addr) bool { return l.old[a] }) {
+			r.Ended++
+			return true
+		}
+		if d.wish == nil || !l.all && !slices.ContainsFunc(ends, func(a netip.Addr) bool { return l.due[a] }) || !slices.ContainsFunc(ends, d.isContainer) {
 			return false
 		}
 		r.Seen++
@@ -50,33 +83,9 @@ func (d *Driver) Cut(ctx context.Context, all bool, keep func(iptables.Flow) boo
 		}
 		return true
 	})
-	return r, nil
+	return r, true, nil
 }
 
 func (d *Driver) isContainer(a netip.Addr) bool {
 	return slices.Contains(d.wish.Containers, a) || slices.ContainsFunc(d.wish.Away, func(p netip.Prefix) bool { return p.Contains(a) })
-}
-
-// End is iptables.Driver's.
-func (d *Driver) End(ctx context.Context, addrs map[netip.Addr]bool) (n int, err error) {
-	if len(addrs) == 0 {
-		return 0, nil
-	}
-	if err = ctx.Err(); err == nil {
-		err = d.kernel.fail(List, "")
-	}
-	if err != nil {
-		return 0, fmt.Errorf("end connections: %w", err)
-	}
-	for a := range addrs {
-		delete(d.due, a)
-	}
-	d.kernel.flows = slices.DeleteFunc(d.kernel.flows, func(f iptables.Flow) bool {
-		ends := addrs[f.Src.Addr()] || addrs[f.Dst.Addr()] || addrs[f.Dialled.Addr()]
-		if ends {
-			n++
-		}
-		return ends
-	})
-	return n, nil
 }

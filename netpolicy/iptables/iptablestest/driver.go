@@ -22,8 +22,9 @@ type Driver struct {
 	agreed          int // Kernel.written, when the rules were seen to be as wished
 	displaced       bool
 	switched        map[string]bool
-	all             bool                // Cut goes over all connections
-	due             map[netip.Addr]bool // it goes over those of these
+	all             bool                // the next list has all connections
+	due             map[netip.Addr]bool // it has those of these
+	listing         *listing            // that goes on
 }
 
 // Open makes a Driver of the host, as a new process has one.

@@ -26,6 +26,9 @@ const (
 type Kernel struct {
 	// Fail is asked before each step; its error is the step's. Nil: none fails.
 	Fail func(step Step, about string) error
+	// Lists is called when a list of connections begins. It calls end when the list is over. Nil:
+	// that is at once.
+	Lists func(end func())
 	// NoBridgeFilter says that br_netfilter is not loaded.
 	NoBridgeFilter bool
 	// Room is how many members a set takes; 0 for as many as there are.
