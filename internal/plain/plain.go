@@ -4,6 +4,7 @@
 package plain
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"strconv"
@@ -35,10 +36,21 @@ func Text(s string) string {
 // line break stands between documents.
 func Hostile(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
 
+// simple tells of a text of printed ASCII, which most are, that nothing of it is hostile. It takes a
+// tenth of the time of Hostile.
+func simple[T string | []byte](text T) bool {
+	for i := range len(text) {
+		if c := text[i]; c != '\n' && (c < ' ' || c > '~') {
+			return false
+		}
+	}
+	return true
+}
+
 // JSON gives a JSON text that means the same. encoding/json and log/slog leave in
 // place what is no control character of ASCII.
 func JSON(text string) string {
-	if !strings.ContainsFunc(text, Hostile) {
+	if simple(text) || !strings.ContainsFunc(text, Hostile) {
 		return text
 	}
 	var b strings.Builder
@@ -61,7 +73,7 @@ func Writer(to io.Writer) io.Writer { return writer{to} }
 type writer struct{ io.Writer }
 
 func (w writer) Write(p []byte) (int, error) {
-	if utf8.Valid(p) && !strings.ContainsFunc(string(p), Hostile) {
+	if simple(p) || utf8.Valid(p) && !bytes.ContainsFunc(p, Hostile) {
 		return w.Writer.Write(p)
 	}
 	if _, err := io.WriteString(w.Writer, JSON(string(p))); err != nil {

@@ -75,7 +75,7 @@ func TestMessagesAreReadBack(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			p, err := parse(m.Data)
+			p, err := new(store).parse(m.Data)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,11 +1,9 @@
 package tc
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -50,8 +48,9 @@ type message struct {
 // dump asks for all objects of a type. The kernel lists qdiscs of every device
 // (it has no filter for them), classes and filters of just the one named.
 func (d *Driver) dump(typ uint16, ifindex int, parent uint32) (out []message, err error) {
+	var kept store
 	err = d.conn.Execute(typ, netlink.Dump, words(0, uint32(ifindex), 0, parent, 0), func(data []byte) error {
-		m, err := parse(bytes.Clone(data))
+		m, err := kept.parse(data)
 		out = append(out, m)
 		return err
 	})
@@ -71,9 +70,10 @@ func (d *Driver) qdiscsAt(ifindex int, parents ...uint32) (out []message, err er
 			Data: words(0, uint32(ifindex), 0, parent, 0)}
 	}
 	var fault error
+	var kept store
 	for some := range slices.Chunk(messages, batchSize) {
 		err := d.conn.Exchange(some, func(data []byte) error {
-			m, err := parse(bytes.Clone(data))
+			m, err := kept.parse(data)
 			out = append(out, m)
 			return err
 		}, func(_ int, err error) {
@@ -88,7 +88,35 @@ func (d *Driver) qdiscsAt(ifindex int, parents ...uint32) (out []message, err er
 	return out, fault
 }
 
-func parse(data []byte) (message, error) {
+// store keeps what messages are made of, some thousand of them in few pieces.
+type store struct {
+	free []byte
+	size int // of the last piece
+}
+
+const smallestPiece, largestPiece = 1 << 10, 64 << 10
+
+func (s *store) keep(b []byte) []byte {
+	if s.free == nil || len(b) > len(s.free) {
+		s.size = min(max(2*s.size, smallestPiece), largestPiece)
+		s.free = make([]byte, max(s.size, len(b)))
+	}
+	kept := s.free[:copy(s.free, b):len(b)]
+	s.free = s.free[len(b):]
+	return kept
+}
+
+// kinds are what netguard's messages are of. Their names are made once.
+var kinds = map[string]string{}
+
+func init() {
+	for _, kind := range []string{"htb", "tbf", "bfifo", "sfq", "fq_codel", "ingress", "clsact", "noqueue", "bpf"} {
+		kinds[kind+"\x00"] = kind
+	}
+}
+
+// parse reads a message. Of data it keeps nothing.
+func (s *store) parse(data []byte) (message, error) {
 	if len(data) < sizeofTcMsg {
 		return message{}, fmt.Errorf("parse tc message: %d bytes are too few", len(data))
 	}
@@ -101,11 +129,13 @@ func parse(data []byte) (message, error) {
 	err := attributes(data[sizeofTcMsg:], func(typ uint16, b []byte) error {
 		switch typ {
 		case tcaKind:
-			m.kind = strings.TrimRight(string(b), "\x00")
+			if m.kind = kinds[string(b)]; m.kind == "" {
+				m.kind = text(b)
+			}
 		case tcaOptions:
-			m.options = b
+			m.options = s.keep(b)
 		case tcaStats2:
-			m.stats = b
+			m.stats = s.keep(b)
 		}
 		return nil
 	})
@@ -138,8 +168,13 @@ func (d *Driver) qdiscs() (qdiscs, error) {
 		return nil, fmt.Errorf("list qdiscs: %w", err)
 	}
 	out := qdiscs{}
-	for _, m := range all {
-		out[m.ifindex] = append(out[m.ifindex], m)
+	for len(all) > 0 { // those of a device come one after the other
+		dev, n := all[0].ifindex, 1
+		for n < len(all) && all[n].ifindex == dev {
+			n++
+		}
+		out[dev] = append(out[dev], all[:n:n]...)
+		all = all[n:]
 	}
 	return out, nil
 }
