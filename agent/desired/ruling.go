@@ -113,13 +113,14 @@ type closed struct {
 	ports     map[int]bool
 }
 
+// of gives those of the endpoints that the ruling was made for, in the same order.
 func (c *closed) of(r *Ruling, endpoints []*Endpoint) map[int]bool {
 	if c.ruling == r && slices.Equal(c.endpoints, endpoints) {
 		return c.ports
 	}
 	*c = closed{r, endpoints, map[int]bool{}}
-	for _, e := range endpoints {
-		if e.Port != nil && e.Unmanaged == "" && r.States[e.Key].Isolated(netpolicy.Ingress) {
+	for i, e := range endpoints {
+		if e.Port != nil && e.Unmanaged == "" && r.Rules.States[i].Isolated(netpolicy.Ingress) {
 			c.ports[e.Port.Index] = true
 		}
 	}

@@ -46,7 +46,7 @@ type Ports struct {
 	endpoints []*Endpoint
 	owners    map[int]*Endpoint // by ifindex
 	from      []portSource
-	trusted   []link.Device
+	trusted   []guard.Port // the first of out, which are no veths
 	managed   Bridges
 	op        *config.Config
 	out       []guard.Port
@@ -79,15 +79,28 @@ func (c *Ports) Of(endpoints []*Endpoint, here Site, ask func(*Endpoint) Verdict
 		}
 		from = append(from, s)
 	}
-	if c.op == here.Op && slices.Equal(c.from, from) && slices.Equal(c.trusted, here.Devices) && c.managed.same(here.Managed) {
+	if c.op != here.Op || !c.managed.same(here.Managed) {
+		c.from, c.out, c.trusted = nil, nil, nil
+	}
+	trusted := here.trusted()
+	same := slices.EqualFunc(trusted, c.trusted, func(a, b guard.Port) bool { return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge })
+	if same && c.out != nil && slices.Equal(c.from, from) {
 		return c.out
 	}
-	c.from, c.trusted, c.managed, c.op = from, here.Devices, here.Managed, here.Op
-	c.out = append(make([]guard.Port, 0, len(from)), here.trusted()...)
-	for _, s := range from {
-		c.out = append(c.out, here.guarded(s))
+	out := append(make([]guard.Port, 0, len(trusted)+len(from)), trusted...)
+	i := 0
+	for _, s := range from { // both lists have the oldest port first
+		for i < len(c.from) && c.from[i].port.Seen < s.port.Seen {
+			i++
+		}
+		if i < len(c.from) && c.from[i] == s {
+			out = append(out, c.out[len(c.trusted)+i])
+		} else {
+			out = append(out, here.guarded(s))
+		}
 	}
-	return c.out
+	c.from, c.out, c.trusted, c.managed, c.op = from, out, trusted, here.Managed, here.Op
+	return out
 }
 
 // own notes whose the ports are.
