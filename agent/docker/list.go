@@ -149,6 +149,6 @@ func (r *reader) share(was map[string]Container) {
 		default:
 			c.SandboxOf = r.shared(c)
 		}
-		r.Containers[id] = c
+		r.Containers[id], r.listed[id] = c, struct{}{}
 	}
 }

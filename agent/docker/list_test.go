@@ -17,6 +17,8 @@ import (
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"netguard/internal/changed"
 )
 
 // shop answers as an engine with these containers does, the newest first.
@@ -172,6 +174,33 @@ func TestRefresh(t *testing.T) {
 		s.lies = nil
 		if v, err := e.Refresh(t.Context(), full); err != nil || len(v.Containers) != 2 {
 			t.Errorf("%d containers, %v", len(v.Containers), err)
+		}
+	})
+	t.Run("what_is_read_again_and_is_as_it_was_is_the_same_map", func(t *testing.T) {
+		s := newShop(3, 1)
+		e := s.open(t)
+		one := Hint{Containers: map[string]struct{}{s.ids[1]: {}}, Networks: map[string]struct{}{}}
+		was, err := e.Refresh(t.Context(), full)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for id := range was.Networks {
+			one.Networks[id] = struct{}{}
+		}
+		for _, h := range []Hint{full, one} {
+			is, err := e.Refresh(t.Context(), h)
+			if err != nil || !changed.Identical(was.Containers, is.Containers) || !changed.Identical(was.Networks, is.Networks) {
+				t.Errorf("%+v, %v: another map", h, err)
+			}
+		}
+		s.label = "y"
+		is, err := e.Refresh(t.Context(), one)
+		if err != nil || changed.Identical(was.Containers, is.Containers) || was.Containers[s.ids[1]].Labels["a"] == is.Containers[s.ids[1]].Labels["a"] {
+			t.Errorf("a label changed: %v, %v", err, is.Containers[s.ids[1]])
+		}
+		s.ids = s.ids[:2]
+		if is, err = e.Refresh(t.Context(), full); err != nil || len(is.Containers) != 2 {
+			t.Errorf("%d containers, %v", len(is.Containers), err)
 		}
 	})
 	t.Run("asks_once_which_engine_it_is", func(t *testing.T) {

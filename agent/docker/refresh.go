@@ -100,17 +100,38 @@ type reader struct {
 	before           View
 	client           *caller
 	ownCons, ownNets bool
-	listed           map[string]struct{} // the containers that were just read, by ID
+	listed           map[string]struct{} // the containers that were just read, or are others by that
 }
 
-// keep has containers that were read again, and are what they were, share what they are
-// made of with the view before: whoever compares the two is quick then.
+// keep has what was read again, and is what it was, share what it is made of with the view
+// before: whoever compares the two is quick then.
 func (r *reader) keep() {
+	others := len(r.Containers) != len(r.before.Containers)
 	for id := range r.listed {
 		c, there := r.Containers[id]
-		if was, known := r.before.Containers[id]; there && known && was.Same(&c) {
+		was, known := r.before.Containers[id]
+		if there && known && was.Same(&c) {
 			r.Containers[id] = was
+		} else {
+			others = others || there || known
 		}
+	}
+	if !others {
+		r.Containers = r.before.Containers
+	}
+	if !r.ownNets {
+		return
+	}
+	others = len(r.Networks) != len(r.before.Networks)
+	for id, n := range r.Networks {
+		if was, known := r.before.Networks[id]; known && was.Same(&n) && was.SameEndpoints(&n) {
+			r.Networks[id] = was
+		} else {
+			others = true
+		}
+	}
+	if !others {
+		r.Networks = r.before.Networks
 	}
 }
 

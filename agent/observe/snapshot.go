@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"maps"
 	"time"
 
 	"netguard/agent/docker"
@@ -31,7 +32,7 @@ func (s *Snapshot) Same(o *Snapshot) bool {
 	return s.Complete == o.Complete && s.Reads == o.Reads && s.Old == o.Old && sameError(s.Err, o.Err) &&
 		s.View.Version == o.View.Version && s.View.DataPort == o.View.DataPort &&
 		changed.Identical(s.View.Containers, o.View.Containers) && changed.Identical(s.View.Networks, o.View.Networks) &&
-		changed.Identical(s.Fresh, o.Fresh) && changed.Identical(s.Sandboxes, o.Sandboxes)
+		maps.Equal(s.Fresh, o.Fresh) && (changed.Identical(s.Sandboxes, o.Sandboxes) || maps.Equal(s.Sandboxes, o.Sandboxes))
 }
 
 func sameError(a, b error) bool {
