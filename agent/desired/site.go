@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"netguard/agent/config"
 	"netguard/agent/docker"
@@ -120,6 +121,23 @@ func (c *Ports) own(endpoints []*Endpoint) {
 		}
 	}
 	c.endpoints = endpoints
+}
+
+// Unknown gives the ports of managed bridges that are nobody's, for longer than it takes a
+// container to start. While Docker cannot be read it gives none: nobody can be asked whose
+// they are.
+func (c *Ports) Unknown(s *State, now time.Time) []*link.Port {
+	if s.Seen.Err != nil {
+		return nil
+	}
+	c.own(s.Endpoints)
+	var out []*link.Port
+	for _, p := range s.Links.Ports {
+		if _, ok := s.Site.Managed[p.MasterName]; ok && c.owners[p.Index] == nil && !s.Site.isOwn(p) && now.Sub(p.Since) >= Patience {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // mayAdmit tells whether it is somebody's to say if an endpoint is admitted. Without a MAC

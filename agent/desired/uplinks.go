@@ -10,7 +10,6 @@ import (
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
-	"netguard/agent/observe"
 	"netguard/netpolicy/guard"
 )
 
@@ -125,28 +124,6 @@ func (s Site) trusted() []guard.Port {
 // Patience is after what time a port that nobody knows is worth a word: one of a
 // container that starts is unknown for a moment.
 const Patience = 5 * time.Second
-
-// UnknownPorts are the ports of managed bridges that are nobody's, for longer than it
-// takes a container to start. While Docker cannot be read nothing is said of any: nobody
-// can be asked whose they are.
-func (s Site) UnknownPorts(endpoints []*Endpoint, o observe.Snapshot, now time.Time) []*link.Port {
-	if o.Err != nil {
-		return nil
-	}
-	known := map[int]bool{}
-	for i := range endpoints {
-		if p := endpoints[i].Port; p != nil {
-			known[p.Index] = true
-		}
-	}
-	var out []*link.Port
-	for _, p := range s.Ports {
-		if _, ok := s.Managed[p.MasterName]; ok && !known[p.Index] && !s.isOwn(p) && now.Sub(p.Since) >= Patience {
-			out = append(out, p)
-		}
-	}
-	return out
-}
 
 // Findings name what of the bridges' ports an operator should know.
 func (s Site) Findings(left map[string]string, unknown []*link.Port) []string {

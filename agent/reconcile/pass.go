@@ -33,7 +33,7 @@ func (l *Loop) pass(ctx context.Context, in desired.Inputs) {
 	} else { // nobody knows yet whose the ports are
 		l.holdBoot(want)
 	}
-	s.Unknown = want.Site.UnknownPorts(want.Endpoints, want.Seen, l.now())
+	s.Unknown = l.guarding.ports.Unknown(want, l.now())
 	s.Bridges = want.Site.Findings(want.Left, s.Unknown)
 	l.publish(s)
 	l.endpointLog.pass(s)
