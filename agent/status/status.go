@@ -9,6 +9,8 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"netguard/agent/control"
 	"netguard/agent/desired"
 	"netguard/agent/docker"
@@ -91,21 +93,46 @@ func (r *Reader) Status(ctx context.Context) (control.Status, error) {
 	return out, nil
 }
 
-// read reads what an answer says of the kernel.
+// queues is what the kernel holds of limits.
+func (r *Reader) queues(s *reconcile.State) (*tc.Snapshot, error) {
+	if len(s.Want.Endpoints) == 0 {
+		return &tc.Snapshot{}, nil
+	}
+	snapshot, err := r.Shaper.Snapshot()
+	if err != nil {
+		return nil, fmt.Errorf("read kernel: %w", err)
+	}
+	return snapshot, nil
+}
+
+// read reads what an answer says of the kernel, all parts of it at the same time.
 func (r *Reader) read(ctx context.Context, s *reconcile.State) (*reading, error) {
-	snapshot := &tc.Snapshot{}
-	if len(s.Want.Endpoints) > 0 {
-		var err error
-		if snapshot, err = r.Shaper.Snapshot(); err != nil {
-			return nil, fmt.Errorf("read kernel: %w", err)
-		}
+	var snapshot *tc.Snapshot
+	var held rules
+	var guarding guard.Report
+	var untrack string
+	g, asking := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		snapshot, err = r.queues(s)
+		return err
+	})
+	g.Go(func() (err error) {
+		held, err = r.rules(asking, s)
+		return err
+	})
+	g.Go(func() (err error) {
+		guarding, err = r.guarding(asking, s)
+		return err
+	})
+	if s.Policies.Closes() {
+		g.Go(func() error {
+			if others, err := r.Around.get(asking); err == nil { // what cannot be read doctor tells
+				untrack = untracked(others.Untracked(nil))
+			}
+			return nil
+		})
 	}
-	rules, err := r.rules(ctx, s)
-	if err != nil {
-		return nil, err
-	}
-	guarding, err := r.guarding(ctx, s)
-	if err != nil {
+	if err := g.Wait(); err != nil {
 		return nil, err
 	}
 	features := r.Guard.Features()
@@ -116,19 +143,15 @@ func (r *Reader) read(ctx context.Context, s *reconcile.State) (*reading, error)
 		out.findings = append(out.findings, fmt.Sprintf("the kernel does not hold the guard now (%s): it is put back within %v", guarding.Drift[0], reconcile.GuardEvery))
 	}
 	out.findings = append(out.findings, guarding.Warnings...)
-	if len(rules.drift) > 0 {
+	if len(held.drift) > 0 {
 		out.inSync = false
-		out.findings = append(out.findings, fmt.Sprintf("the kernel does not hold the rules of policies now (%s): they are put back within %v", rules.drift[0], reconcile.PoliceEvery))
+		out.findings = append(out.findings, fmt.Sprintf("the kernel does not hold the rules of policies now (%s): they are put back within %v", held.drift[0], reconcile.PoliceEvery))
 	}
-	if s.Policies.Closes() {
-		if others, err := r.Around.get(ctx); err == nil { // what cannot be read doctor tells
-			if text := untracked(others.Untracked(nil)); text != "" {
-				out.findings = append(out.findings, text)
-			}
-		}
+	if untrack != "" {
+		out.findings = append(out.findings, untrack)
 	}
 	for i := range s.Want.Endpoints {
-		e := r.endpoint(s.Want.Endpoints[i], s, snapshot, rules, guarding)
+		e := r.endpoint(s.Want.Endpoints[i], s, snapshot, held, guarding)
 		out.inSync = out.inSync && e.Missing == ""
 		out.endpoints = append(out.endpoints, e)
 	}
