@@ -96,33 +96,38 @@ func (s *parts) asked(r *Rule, sets map[string]*spec) *spec {
 
 // pick gives the side and kind that tells the rules apart best.
 func (p *parter) pick(rules []Rule) (parts, bool) {
-	var best parts
-	for _, side := range []Side{Src, Dst} {
-		for _, kind := range []Kind{p.whose(), Nets} {
-			s := parts{side: side, kind: kind}
-			seen := map[*spec]bool{}
-			members := 0
-			for i := range rules {
-				set := s.asked(&rules[i], p.sets)
-				if set == nil {
+	all := [4]parts{{side: Src, kind: p.whose()}, {side: Src, kind: Nets}, {side: Dst, kind: p.whose()}, {side: Dst, kind: Nets}}
+	p.picks++
+	for i := range rules {
+		for _, m := range rules[i].Sets {
+			set := p.sets[m.Set]
+			for j := range all {
+				s := &all[j]
+				if m.Not || s.side != m.Side || s.kind != set.Kind {
 					continue
 				}
-				s.rules++
-				if !seen[set] {
-					seen[set] = true
+				if s.rules++; set.picked[m.Side] != p.picks {
+					set.picked[m.Side] = p.picks
 					s.sets = append(s.sets, set)
-					members += len(set.Members)
 				}
-			}
-			if kind == Nets && members > maxNets {
-				continue
-			}
-			if len(s.sets) > len(best.sets) {
-				best = s
 			}
 		}
 	}
+	var best parts
+	for _, s := range all {
+		if len(s.sets) > len(best.sets) && (s.kind != Nets || sizeOf(s.sets) <= maxNets) {
+			best = s
+		}
+	}
 	return best, len(best.sets) >= min(leastSets, p.block+1) && best.rules > p.block
+}
+
+// sizeOf is how many members sets have together.
+func sizeOf(sets []*spec) (n int) {
+	for _, s := range sets {
+		n += len(s.Members)
+	}
+	return n
 }
 
 // likeness orders sets so that those stand together that are often about the same
@@ -137,12 +142,14 @@ func likeness(a, b *spec) int {
 
 // lead makes the chains of the blocks, and the rules that lead there.
 func (p *parter) lead(s parts, rules []Rule, levels int) []Rule {
-	count := map[*spec]int{} // rules by set
+	for _, set := range s.sets {
+		set.rules = 0
+	}
 	others := 0
 	of := make([]*spec, len(rules))
 	for i := range rules {
 		if of[i] = s.asked(&rules[i], p.sets); of[i] != nil {
-			count[of[i]]++
+			of[i].rules++
 		} else {
 			others++
 		}
@@ -152,27 +159,26 @@ func (p *parter) lead(s parts, rules []Rule, levels int) []Rule {
 	size := max(p.block, int(math.Sqrt(float64(s.rules))), (s.rules+most-1)/most)
 	slices.SortFunc(s.sets, likeness)
 	var blocks [][]*spec
-	in := map[*spec]int{} // block by set
 	n := 0
 	for _, set := range s.sets {
 		if n == 0 || n >= size {
 			blocks, n = append(blocks, nil), 0
 		}
-		in[set] = len(blocks) - 1
+		set.in = len(blocks) - 1
 		blocks[len(blocks)-1] = append(blocks[len(blocks)-1], set)
-		n += count[set]
+		n += set.rules
 	}
 	rest, each := make([]Rule, 0, others), make([][]Rule, len(blocks))
 	for i, block := range blocks {
 		n := others
 		for _, set := range block {
-			n += count[set]
+			n += set.rules
 		}
 		each[i] = make([]Rule, 0, n)
 	}
 	for i, set := range of {
 		if set != nil {
-			each[in[set]] = append(each[in[set]], rules[i])
+			each[set.in] = append(each[set.in], rules[i])
 			continue
 		}
 		rest = append(rest, rules[i])

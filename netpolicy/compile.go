@@ -13,6 +13,7 @@ type builder struct {
 	family int
 	ipv6   bool
 	block  int // rules
+	picks  int // see spec.picked
 	made   frameFamily
 	sets   map[string]*spec
 	names  map[string]string // of sets of no group, by what they are about
@@ -30,6 +31,10 @@ type spec struct {
 	unions []*spec
 	blocks []inBlock
 	of     []*spec // of a union
+	// picked is the last pick that met the set, by side. While a chain is parted, rules is
+	// how many of its rules ask for the set, and in is the block that it is in.
+	picked    [2]int
+	rules, in int
 }
 
 // build makes all of a family.
@@ -89,7 +94,8 @@ func (b *builder) groupSet(g *group, denies bool) string {
 	if *name == "" {
 		*name = contentSet(b.ipv6, letter, b.content(g.key)...)
 	}
-	if s := b.set(*name); s != nil {
+	if list[g.number] == nil {
+		s := b.set(*name)
 		s.Kind, s.Closes, s.About = b.whose(), denies, g.about
 		list[g.number] = s
 	}

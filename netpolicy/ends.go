@@ -29,7 +29,7 @@ func (b *builder) ends(r route, s Stage, d Direction, g *group, p *readyPeer, of
 		}
 		sets = []SetMatch{{Set: b.netSet(p.nets), Side: theirs}}
 	}
-	return append([]SetMatch{{Set: b.groupSet(g, denies), Side: mine}}, sets...), true
+	return slices.Concat([]SetMatch{{Set: b.groupSet(g, denies), Side: mine}}, sets), true
 }
 
 // peerMatch gives what to ask of an end that is a container or outside.
@@ -62,7 +62,7 @@ func (b *builder) publishedEnds(s Stage, d Direction, g *group, p *readyPeer, of
 		if !ok {
 			return nil, false
 		}
-		return append([]SetMatch{{Set: b.targetSet(g.key, g.about, targetsOf(g, denies), of, denies, s), Side: Dst}}, theirs...), true
+		return slices.Concat([]SetMatch{{Set: b.targetSet(g.key, g.about, targetsOf(g, denies), of, denies, s), Side: Dst}}, theirs), true
 	}
 	is, ok := b.targets(p, denies)
 	if !ok {
