@@ -189,3 +189,30 @@ func mac(i int) net.HardwareAddr {
 func pinnedTo(m net.HardwareAddr) func(Port) bool {
 	return func(p Port) bool { return p.Pinned && p.PeerMAC.String() == m.String() }
 }
+
+// TestSnapshotShares: a port that did not change is the same pointer in the next snapshot, and
+// a message that says nothing new makes no new one.
+func TestSnapshotShares(t *testing.T) {
+	h := newHost(t)
+	h.watch()
+	br := h.bridge("br0")
+	v, _ := h.container().join("veth1", br, mac(1))
+	h.container().join("veth2", br, mac(2))
+	h.awaitPort("the MAC of the first", "veth1", func(p Port) bool { return pinnedTo(mac(1))(p) && p.Up })
+	h.awaitPort("the MAC of the second", "veth2", func(p Port) bool { return pinnedTo(mac(2))(p) && p.Up })
+	before := h.table.Snapshot()
+	h.table.TakeHint()
+	must(t, netlink.LinkSetTxQLen(v, 77))
+	h.await("the message about the first", func() bool {
+		_, named := h.table.TakeHint().Links[before[0].Index]
+		return named
+	})
+	if now := h.table.Snapshot(); &now[0] != &before[0] {
+		t.Error("a message that says nothing new makes a new snapshot")
+	}
+	must(t, netlink.LinkSetMTU(v, 1400))
+	h.awaitPort("the MTU of the first", "veth1", func(p Port) bool { return p.MTU == 1400 })
+	if now := h.table.Snapshot(); now[0] == before[0] || before[0].MTU != 1500 || now[1] != before[1] {
+		t.Errorf("another MTU of the first port: %+v was %+v, the other port is another: %t", now[0], before[0], now[1] != before[1])
+	}
+}
