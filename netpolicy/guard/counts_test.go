@@ -12,6 +12,11 @@ func TestCountsStay(t *testing.T) {
 	for range 3 {
 		deliver(t, a, v, ether(v.mac, nobody, 0x800, ip4(a.ip4, v.ip4, udp, udpPacket(1, 2))))
 	}
+	for chain, least := range map[string]uint64{"refuse": 3, "of nobody": 0} {
+		if n, err := d.filter.counter(chain); err != nil || n < least || least == 0 && n > 0 {
+			t.Errorf("chain %s counted %d (%v), of %d frames", chain, n, err, least)
+		}
+	}
 	for name, change := range map[string]func(*Wish){
 		"storm": func(w *Wish) { w.Storm.Rate = 7 }, "admission": func(w *Wish) { w.Open = true },
 		"mode": func(w *Wish) { w.Mode = Monitor },

@@ -165,19 +165,22 @@ func (e *dumped) parse(typ uint16, b []byte) error {
 			e.comment = string(b[2 : len(b)-1])
 		}
 	case unix.NFTA_SET_ELEM_EXPR:
-		return attributes(b, func(typ uint16, b []byte) error {
-			if typ != unix.NFTA_EXPR_DATA {
-				return nil
-			}
-			return attributes(b, func(typ uint16, b []byte) error {
-				if typ == unix.NFTA_COUNTER_PACKETS && len(b) == 8 {
-					e.packets = binary.BigEndian.Uint64(b)
-				}
-				return nil
-			})
-		})
+		return attributes(b, e.expression)
 	}
 	return nil
+}
+
+// expression reads a part of a counter.
+func (e *dumped) expression(typ uint16, b []byte) error {
+	if typ != unix.NFTA_EXPR_DATA {
+		return nil
+	}
+	return attributes(b, func(typ uint16, b []byte) error {
+		if typ == unix.NFTA_COUNTER_PACKETS && len(b) == 8 {
+			e.packets = binary.BigEndian.Uint64(b)
+		}
+		return nil
+	})
 }
 
 // attributes walks through netlink attributes.
