@@ -51,7 +51,7 @@ func (t *Table) askLocals(index int, since uint64) bool {
 		return false
 	}
 	v.LinkLocals = now
-	t.stale = true
+	t.touch(v.Index)
 	t.hint.add(index)
 	l.news = true
 	return true

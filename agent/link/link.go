@@ -82,7 +82,7 @@ type Port struct {
 
 // Same tells whether two ports are the same in all that is known of them.
 func (p *Port) Same(o *Port) bool {
-	return p.Index == o.Index && p.Seen == o.Seen && p.Name == o.Name && p.Master == o.Master && p.MasterName == o.MasterName &&
+	return p == o || p.Index == o.Index && p.Seen == o.Seen && p.Name == o.Name && p.Master == o.Master && p.MasterName == o.MasterName &&
 		p.MTU == o.MTU && p.PeerIndex == o.PeerIndex && p.NSID == o.NSID && p.Pinned == o.Pinned && p.Up == o.Up &&
 		p.Since.Equal(o.Since) && slices.Equal(p.MAC, o.MAC) && slices.Equal(p.PeerMAC, o.PeerMAC) && slices.Equal(p.LinkLocals, o.LinkLocals)
 }
@@ -107,10 +107,12 @@ type Table struct {
 
 	mu      sync.Mutex // guards what follows
 	veths   map[int]*Port
-	order   []*Port     // the veths in the order in which they were first seen
-	ports   []*Port     // the last snapshot
-	stale   bool        // something was stored since
-	peers   map[int]int // ifindex of a peer while in this namespace -> port
+	order   []*Port       // the veths in the order in which they were first seen
+	ports   []*Port       // the last snapshot
+	shared  map[int]*Port // its ports, by ifindex
+	stored  map[int]bool  // links about which something was stored since; nil: perhaps all
+	stale   bool          // something was
+	peers   map[int]int   // ifindex of a peer while in this namespace -> port
 	bridges map[int]string
 	ifbs    map[int]struct{}
 	devices map[int]Device
@@ -125,6 +127,7 @@ func New(log *slog.Logger) (_ *Table, err error) {
 	t := &Table{
 		log:     log,
 		veths:   map[int]*Port{},
+		shared:  map[int]*Port{},
 		peers:   map[int]int{},
 		bridges: map[int]string{},
 		ifbs:    map[int]struct{}{},
@@ -196,42 +199,12 @@ func (t *Table) Close() {
 	t.closeLocals()
 }
 
-// Snapshot returns the ports of bridges, in the order in which they were first
-// seen. Nobody may change the result: all callers get the same one until a port changes.
-func (t *Table) Snapshot() []*Port {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.stale {
-		return t.ports
-	}
-	t.stale = false
-	was, next := t.ports, make([]*Port, 0, len(t.order))
-	for _, v := range t.order {
-		p, ok := t.port(v)
-		if !ok {
-			continue
-		}
-		for len(was) > 0 && was[0].Seen < p.Seen {
-			was = was[1:]
-		}
-		if len(was) > 0 && was[0].Same(&p) {
-			next = append(next, was[0])
-		} else {
-			next = append(next, &p)
-		}
-	}
-	if !slices.Equal(t.ports, next) {
-		t.ports = next
-	}
-	return t.ports
-}
-
 // drop forgets a veth. The caller holds t.mu.
 func (t *Table) drop(index int) {
 	if v, ok := t.veths[index]; ok {
 		delete(t.veths, index)
 		t.order = slices.DeleteFunc(t.order, func(o *Port) bool { return o == v })
-		t.stale = true
+		t.touch(index)
 	}
 }
 

@@ -21,9 +21,11 @@ func (t *Table) store(l netlink.Link) {
 	a := l.Attrs()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.stale = true
 	switch l.Type() {
 	case "bridge":
+		if t.bridges[a.Index] != a.Name {
+			t.touchAll()
+		}
 		t.bridges[a.Index] = a.Name
 		return
 	case "ifb":
@@ -34,6 +36,7 @@ func (t *Table) store(l netlink.Link) {
 		t.storeDevice(l)
 		return
 	}
+	t.touch(a.Index)
 	v := t.veths[a.Index]
 	if v == nil {
 		t.seen++

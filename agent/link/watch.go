@@ -102,7 +102,7 @@ func (t *Table) list(ctx context.Context) error {
 			}
 		}
 	}
-	t.stale = true
+	t.touchAll()
 	clear(t.bridges)
 	clear(t.ifbs)
 	clear(t.devices)
@@ -242,7 +242,7 @@ func (t *Table) remove(index int) bool {
 	defer t.mu.Unlock()
 	t.drop(index)
 	if _, bridge := t.bridges[index]; bridge {
-		t.stale = true
+		t.touchAll()
 	}
 	delete(t.bridges, index)
 	delete(t.ifbs, index)
@@ -276,7 +276,7 @@ func (t *Table) pin(index int) {
 	}
 	t.mu.Lock()
 	v.PeerMAC, v.Pinned = mac, up
-	t.stale = true
+	t.touch(index)
 	t.mu.Unlock()
 	if up && t.locals.ask != nil {
 		if !t.listing {

@@ -50,7 +50,13 @@ func (o *Observer) sandbox(ctx context.Context, id string) (int, error) {
 // running drops the sandboxes of containers that run no more: their next start
 // has another one.
 func running(sandboxes map[string]endpoint.Sandbox, v docker.View) map[string]endpoint.Sandbox {
-	out := maps.Clone(sandboxes)
-	maps.DeleteFunc(out, func(id string, _ endpoint.Sandbox) bool { return !v.Containers[id].Running() })
-	return out
+	ended := func(id string, _ endpoint.Sandbox) bool { return !v.Containers[id].Running() }
+	for id, s := range sandboxes {
+		if ended(id, s) {
+			out := maps.Clone(sandboxes)
+			maps.DeleteFunc(out, ended)
+			return out
+		}
+	}
+	return sandboxes // the same map, so that it is seen at once that nothing changed
 }

@@ -65,7 +65,7 @@ func (u *unmatched) look(known *Snapshot, ports []*link.Port, now time.Time) (do
 			continue
 		}
 		m := u.networks[id]
-		if m == nil || m.fresh != known.Fresh[id] || !m.network.SameEndpoints(&n) || !slices.EqualFunc(m.ports, u.byBridge[n.Bridge], func(a, b *link.Port) bool { return a.Same(b) }) {
+		if m == nil || m.fresh != known.Fresh[id] || !m.network.SameEndpoints(&n) || !slices.Equal(m.ports, u.byBridge[n.Bridge]) {
 			m = match(id, n, u.byBridge[n.Bridge], known.Fresh[id])
 		}
 		if networks[id] = m; m.later {
