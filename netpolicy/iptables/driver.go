@@ -44,8 +44,9 @@ type Driver struct {
 	held map[string]*heldSet
 	// few says that foreign sets have no more members than netguard's.
 	few bool
-	// agreed are the tables as they were when they held this generation's layouts. Their
-	// chains are worded as this version of iptables words them.
+	// agreed are the tables as they were when they held this generation's layouts, or what
+	// of these the generation before had too. Their chains are worded as this version of
+	// iptables words them.
 	agreed [2]*table
 	// due are the connections that Cut has to go over.
 	due     touched
@@ -131,8 +132,9 @@ func (d *Driver) take(w Wish) error {
 				return fmt.Errorf("apply %s rules: %w", familyNames[i], err)
 			}
 			laid[i] = l
+			d.agreed[i] = l.keep(d.agreed[i], d.layouts[i])
 		}
-		d.layouts, d.generation, d.settled, d.agreed = laid, w.Rules.Generation, false, [2]*table{}
+		d.layouts, d.generation, d.settled = laid, w.Rules.Generation, false
 	}
 	if d.wish == nil || !slices.Equal(d.wish.Containers, w.Containers) {
 		d.denied = containers(w.Containers)

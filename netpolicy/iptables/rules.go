@@ -93,6 +93,25 @@ func lay(f *netpolicy.Family, o Options) (*layout, error) {
 	return l, nil
 }
 
+// keep gives the chains of an agreed table that are the same in this layout as in the one
+// that the table was agreed for.
+func (l *layout) keep(agreed *table, was *layout) *table {
+	if agreed == nil || was == nil {
+		return nil
+	}
+	before := map[string][]string{}
+	for _, c := range slices.Concat(was.generation, was.static) {
+		before[c.name] = c.rules
+	}
+	kept := newTable()
+	for _, c := range slices.Concat(l.generation, l.static) {
+		if rules, ok := before[c.name]; ok && agreed.has(c.name) && slices.Equal(rules, c.rules) {
+			kept.rules[c.name] = agreed.rules[c.name]
+		}
+	}
+	return kept
+}
+
 // static gives the rules of one of the three chains.
 func (w *wording) static(path netpolicy.Path) []string {
 	ipv6, o, entry := w.f.IPv6, w.o, w.f.Entry[path]
