@@ -23,7 +23,13 @@ type cutter struct {
 // cutter gives the one of a list. It is another one after another wish.
 func (d *Driver) cutter(l *listing, keep func(Flow) bool) *cutter {
 	if l.cutter == nil || l.cutter.wish != d.wish {
-		l.cutter = &cutter{l, d.wish, d, keep, sync.OnceValue(func() neighbours { return neighboursOf(d.wish.Homes) })}
+		w := d.wish
+		l.cutter = &cutter{l, w, d, keep, sync.OnceValue(func() neighbours {
+			if w == nil { // Cleanup came in between
+				return nil
+			}
+			return neighboursOf(w.Homes)
+		})}
 	}
 	l.cutter.keep = keep
 	return l.cutter

@@ -233,3 +233,27 @@ func TestListGoesOn(t *testing.T) {
 		t.Error("no connections are listed of a subnet that was not counted when the last list began")
 	}
 }
+
+// TestListAndCleanup: a clean-up while connections are listed does no harm.
+func TestListAndCleanup(t *testing.T) {
+	l := newLab(t, NFT)
+	v := newVacantLab(t)
+	v.are(l.a, l.c)
+	serve(t, l.c, 80)
+	newTalker(t, nil, 5000).say(netip.AddrPortFrom(l.c.addrs[0], 80))
+	woken := make(chan struct{}, 100)
+	if err := v.Begin(t.Context(), nil, true, func() { woken <- struct{}{} }); err != nil {
+		t.Fatal(err)
+	}
+	if err := v.Cleanup(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for over := false; !over; {
+		<-woken
+		_, over, _ = v.Next(func(Flow) bool { return true })
+	}
+	apply(t, v.Driver, v.small.wish())
+	if r, err := v.Cut(t.Context(), false, v.allows); err != nil || !r.Listed {
+		t.Errorf("afterwards: %+v, %v", r, err)
+	}
+}
