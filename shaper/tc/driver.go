@@ -34,6 +34,8 @@ type Driver struct {
 	// limit, and the one that leads what a container sends to its IFB.
 	spread [2]program
 	upload program
+
+	listed int // qdiscs in the last list of all
 }
 
 // Open opens the sockets. It needs CAP_NET_ADMIN for whatever is written later.

@@ -49,6 +49,10 @@ type message struct {
 // (it has no filter for them), classes and filters of just the one named.
 func (d *Driver) dump(typ uint16, ifindex int, parent uint32) (out []message, err error) {
 	var kept store
+	if typ == unix.RTM_GETQDISC { // as many as last time, in one piece
+		out = make([]message, 0, d.listed)
+		defer func() { d.listed = len(out) }()
+	}
 	err = d.conn.Execute(typ, netlink.Dump, words(0, uint32(ifindex), 0, parent, 0), func(data []byte) error {
 		m, err := kept.parse(data)
 		out = append(out, m)
@@ -173,7 +177,11 @@ func (d *Driver) qdiscs() (qdiscs, error) {
 		for n < len(all) && all[n].ifindex == dev {
 			n++
 		}
-		out[dev] = append(out[dev], all[:n:n]...)
+		if out[dev] == nil {
+			out[dev] = all[:n:n]
+		} else {
+			out[dev] = append(out[dev], all[:n]...)
+		}
 		all = all[n:]
 	}
 	return out, nil
