@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/ti-mo/conntrack"
 )
 
 // vacantLab is a host whose containers may neither send nor receive, and which of the lab's
@@ -239,8 +241,14 @@ func TestListAndCleanup(t *testing.T) {
 	l := newLab(t, NFT)
 	v := newVacantLab(t)
 	v.are(l.a, l.c)
-	serve(t, l.c, 80)
-	newTalker(t, nil, 5000).say(netip.AddrPortFrom(l.c.addrs[0], 80))
+	c, err := conntrack.Dial(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if err := c.Create(conntrack.NewFlow(17, 0, l.a.addrs[0], l.c.addrs[0], 5000, 80, 300, 0)); err != nil {
+		t.Fatal(err)
+	}
 	woken := make(chan struct{}, 100)
 	if err := v.Begin(t.Context(), nil, true, func() { woken <- struct{}{} }); err != nil {
 		t.Fatal(err)
