@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -56,7 +57,7 @@ func (t *Table) peer(port, index, nsid int) (mac net.HardwareAddr, up bool, err 
 		// Both ends name each other. A device that took over the
 		// index after the peer moved on does not.
 		if at := link.Attrs(); link.Type() == "veth" && at.ParentIndex == port {
-			return at.HardwareAddr, at.Flags&net.FlagUp != 0, nil
+			return slices.Clone(at.HardwareAddr), at.Flags&net.FlagUp != 0, nil
 		}
 	}
 	return nil, false, fmt.Errorf("ask for peer %d in namespace %d: %w", index, nsid, errOther)

@@ -201,6 +201,11 @@ func TestSnapshotShares(t *testing.T) {
 	h.awaitPort("the MAC of the first", "veth1", func(p Port) bool { return pinnedTo(mac(1))(p) && p.Up })
 	h.awaitPort("the MAC of the second", "veth2", func(p Port) bool { return pinnedTo(mac(2))(p) && p.Up })
 	before := h.table.Snapshot()
+	for _, p := range before {
+		if cap(p.MAC) > 64 || cap(p.PeerMAC) > 64 {
+			t.Errorf("%s keeps %d and %d bytes in memory", p.Name, cap(p.MAC), cap(p.PeerMAC))
+		}
+	}
 	h.table.TakeHint()
 	must(t, netlink.LinkSetTxQLen(v, 77))
 	h.await("the message about the first", func() bool {

@@ -2,6 +2,7 @@ package link
 
 import (
 	"net"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink"
@@ -45,7 +46,8 @@ func (t *Table) store(l netlink.Link) {
 		t.order = append(t.order, v)
 	}
 	v.Name, v.Master, v.MTU = a.Name, a.MasterIndex, a.MTU
-	v.MAC = a.HardwareAddr
+	// The library's answer is a part of a buffer of 64 KB, which would stay in memory.
+	v.MAC = slices.Clone(a.HardwareAddr)
 	if v.PeerIndex != a.ParentIndex || v.NSID != a.NetNsID {
 		v.LinkLocals = nil
 	}
