@@ -220,3 +220,33 @@ func TestDigestKeepsPartsApart(t *testing.T) {
 		t.Error("different parts have one digest")
 	}
 }
+
+// TestKindsOfNames: a set that has another kind has another name: the kernel cannot change it.
+func TestKindsOfNames(t *testing.T) {
+	c := Load([]Source{{Name: "p.yaml", Data: []byte(`
+name: db
+select: {service: s1}
+ingress: [{from: [{service: s0}], ports: [tcp/80]}]
+egress: []
+deny:
+  - egress: {to: [{service: s2}]}
+`)}})
+	var es []Endpoint
+	for i, s := range []string{"s0", "s1", "s2"} {
+		e := Endpoint{Workload: Workload{ID: s, Name: s, Service: s, Labels: map[string]string{}}, Network: "n", Bridge: "br", Managed: true}
+		e.Addrs = []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(2 + i)})}
+		es = append(es, e)
+	}
+	kinds := map[string]Kind{}
+	for _, places := range []bool{false, true} {
+		r := Compile(World{Endpoints: es, Policies: c.Policies(), Places: places})
+		for _, f := range r.Families() {
+			for _, s := range f.Sets {
+				if k, ok := kinds[s.Name]; ok && k != s.Kind {
+					t.Errorf("%s is %v and %v", s.Name, k, s.Kind)
+				}
+				kinds[s.Name] = s.Kind
+			}
+		}
+	}
+}

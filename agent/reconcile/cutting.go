@@ -16,8 +16,13 @@ import (
 	"netguard/netpolicy/iptables"
 )
 
-// cutSoon gathers changes of one moment before connections are gone over.
-const cutSoon = 50 * time.Millisecond
+const (
+	// cutSoon gathers changes of one moment before connections are gone over.
+	cutSoon = 50 * time.Millisecond
+	// wholeEvery is how often all connections are gone over without any reason: for those that
+	// came into being where no rule looks.
+	wholeEvery = 5 * time.Minute
+)
 
 // cutting ends connections that policies no longer allow, and those that removed
 // containers leave behind. It is part of the loop's goroutine.
@@ -27,7 +32,9 @@ type cutting struct {
 	pace  pace.Pace // it waits for a reason
 	// doubted has all connections gone over: rules may have been away for a moment.
 	doubted bool
-	cancel  func() // ends the list that goes on; nil if none does
+	whole   time.Time // when all are gone over without any reason
+	all     bool      // the list that goes on has all
+	cancel  func()    // ends it; nil if none goes on
 	// keep judges its connections by a ruling; unknown says why that was not possible.
 	keep    func(iptables.Flow) bool
 	judged  *desired.Ruling
@@ -55,11 +62,11 @@ func (c *cutting) begin(ctx context.Context, left *handover, wake func()) {
 	}
 	c.pace.Begin()
 	ctx, c.cancel = context.WithTimeout(ctx, policeTimeout)
-	all := c.doubted
+	c.all = c.doubted || !c.pace.Clock().Before(c.whole)
 	c.doubted = false
 	left.ending, left.old = left.old, map[netip.Addr]bool{}
-	if err := c.conns.Begin(ctx, left.ending, all, wake); err != nil {
-		c.doubted = all
+	if err := c.conns.Begin(ctx, left.ending, c.all, wake); err != nil {
+		c.doubted = c.all
 		c.over(left, err)
 	}
 }
@@ -125,9 +132,12 @@ func (c *cutting) over(left *handover, err error) {
 	}
 	if err != nil {
 		c.pace.Failed()
-	} else {
-		c.pace.Done()
+		return
 	}
+	if c.pace.Done(); c.all {
+		c.whole = c.pace.Clock().Add(wholeEvery)
+	}
+	c.pace.By(c.whole)
 }
 
 // due is when a list is to begin; zero while one goes on.

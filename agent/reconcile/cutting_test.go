@@ -90,3 +90,24 @@ func TestCuttingAsksForAddresses(t *testing.T) {
 		t.Error("all are judged again")
 	}
 }
+
+// TestCuttingGoesOverAll: once in a while all connections are judged without any reason.
+func TestCuttingGoesOverAll(t *testing.T) {
+	now, j := time.Unix(1e9, 0), &judged{}
+	c := newCutting(slog.New(slog.DiscardHandler), j, func() time.Time { return now })
+	run := func() bool {
+		left := &handover{}
+		c.begin(t.Context(), left, nil)
+		c.next(left, desired.Rule(&netpolicy.Catalog{}, nil), host{})
+		return j.all
+	}
+	if due := c.due(); !due.IsZero() || !run() || run() {
+		t.Errorf("due at %v before any reason; only the first list has all", due)
+	}
+	if in := c.due().Sub(now); in != wholeEvery {
+		t.Errorf("the next one is due in %v, want %v", in, wholeEvery)
+	}
+	if now = c.due(); !run() || c.due().Sub(now) != wholeEvery {
+		t.Error("it has not all, or there is no next one")
+	}
+}

@@ -75,7 +75,7 @@ func newShaping(log *slog.Logger, plane ShapePlane, gone func(int) bool, now fun
 // anew forgets all that is known.
 func (s *shaping) anew() {
 	s.ports, s.contested, s.ifbs, s.all = map[uint64]*shaped{}, map[uint64]bool{}, map[int]int{}, true
-	s.due, s.orphans, s.endpoints = map[int]struct{}{}, map[int]struct{}{}, nil
+	s.due, s.orphans, s.endpoints, s.links, s.wanted = map[int]struct{}{}, map[int]struct{}{}, nil, nil, nil
 	s.look.Now()
 }
 

@@ -126,6 +126,19 @@ func (h *shop) check() {
 
 func TestShaping(t *testing.T) {
 	const soon = 200 * time.Millisecond
+	t.Run("what_nobody_wants_any_more_when_all_is_looked_at_anew_goes", func(t *testing.T) {
+		h := newShop(t)
+		h.come(5, 5)
+		h.wait(time.Second)
+		h.check()
+		h.s.anew()
+		h.endpoints = nil // its port is still there
+		h.wait(time.Second)
+		h.check()
+		if have, err := h.k.Read([]int{h.ports[0].Index}); err != nil || len(shaper.Diff(have[h.ports[0].Index].Endpoint, shaper.Wish{})) > 0 {
+			t.Errorf("its limits stay (%v)", err)
+		}
+	})
 	t.Run("a_newcomer_costs_the_same_beside_any_number", func(t *testing.T) {
 		cost := map[int][2]int{}
 		for _, n := range []int{10, 1000} {
