@@ -222,15 +222,11 @@ func (d *Driver) observePort(index int, wished *Port, more []MAC, look Look) err
 	}
 	d.seen[index] = port
 	if !look.Full {
-		p, ok, err := d.links.port(index)
-		if err != nil {
+		// In this order, since programs go with their port.
+		if err := d.observePrograms(index); err != nil {
 			return err
 		}
-		delete(k.ports, index)
-		if ok {
-			k.ports[index] = p
-		}
-		if err := d.observePrograms(index); err != nil {
+		if err := d.observeLink(index); err != nil {
 			return err
 		}
 	}
@@ -272,6 +268,19 @@ func (d *Driver) observePort(index int, wished *Port, more []MAC, look Look) err
 		}
 	}
 	k.pins[index] = pins
+	return nil
+}
+
+// observeLink reads whether a device is a port of a bridge, and as which.
+func (d *Driver) observeLink(index int) error {
+	p, ok, err := d.links.port(index)
+	if err != nil {
+		return err
+	}
+	delete(d.kernel.ports, index)
+	if ok {
+		d.kernel.ports[index] = p
+	}
 	return nil
 }
 

@@ -34,8 +34,12 @@ func (d *Driver) observeAttached(seen *scope) error {
 		if err := d.observePrograms(index); err != nil {
 			return err
 		}
-		if !slices.Equal(was, d.kernel.programs[index]) {
-			seen.ports[index] = struct{}{}
+		if slices.Equal(was, d.kernel.programs[index]) {
+			continue
+		}
+		seen.ports[index] = struct{}{}
+		if err := d.observeLink(index); err != nil { // programs go with their port
+			return err
 		}
 	}
 	return nil

@@ -42,6 +42,17 @@ func TestLooksAtAll(t *testing.T) {
 			t.Fatalf("%q, %v", r.Drift, err)
 		}
 	})
+	h.run(t, "a_port_that_went_was_changed_by_nobody", func(t *testing.T) {
+		if !d.Features().Checksum {
+			t.Skip("the kernel has no BPF program that goes with a port")
+		}
+		run(t, "ip", "link", "del", h.boxes[2].name) // and the kernel has not told of it yet
+		for range wholeIn {
+			if r, err := d.Apply(w, Look{Unheard: true}); err != nil || len(r.Drift) > 0 {
+				t.Fatalf("%q, %v", r.Drift, err)
+			}
+		}
+	})
 	h.run(t, "counters_of_nobody_are_taken_away", func(t *testing.T) {
 		stale := counted{port: 1 << 20, kind: kindMAC}
 		h.check(d.filter.commit(change{add: map[string]elements{setViolations: {stale.element(): ""}}}, d.layout.sets))
