@@ -81,23 +81,36 @@ func parse(getenv func(string) string) (*plan, error) {
 // Write makes a write, or what is to happen instead.
 func Write(what string, write func() error) error { return current().write(what, write, die) }
 
+// Begin is for a write that goes on while something else is done. After an error nothing is
+// to be written. Give the function what the write came to: it says what to take for that.
+func Begin(what string) (made func(error) error, err error) { return current().begin(what, die) }
+
 func (p *plan) write(what string, write func() error, die func()) error {
+	made, err := p.begin(what, die)
+	if err != nil {
+		return err
+	}
+	return made(write())
+}
+
+func (p *plan) begin(what string, die func()) (made func(error) error, err error) {
 	n := p.next(what)
 	if n > 0 && n == p.at && p.how == "kill" {
 		die()
 	}
 	failing := p.at > 0 && n >= p.at && p.holds()
 	if failing && p.how == "error" {
-		return fmt.Errorf("%s: %w", what, ErrInjected)
+		return nil, fmt.Errorf("%s: %w", what, ErrInjected)
 	}
-	err := write()
-	if n > 0 && n == p.at && p.how == "kill-after" {
-		die()
-	}
-	if failing && p.how == "error-after" {
-		return errors.Join(err, fmt.Errorf("%s: %w", what, ErrInjected))
-	}
-	return err
+	return func(err error) error {
+		if n > 0 && n == p.at && p.how == "kill-after" {
+			die()
+		}
+		if failing && p.how == "error-after" {
+			return errors.Join(err, fmt.Errorf("%s: %w", what, ErrInjected))
+		}
+		return err
+	}, nil
 }
 
 // next counts a write, and gives its number among those that count, 0 for others.

@@ -4,3 +4,8 @@ package fault
 
 // Write makes a write. What names it, for those who count.
 func Write(_ string, write func() error) error { return write() }
+
+// Begin is Write for a write that goes on while something else is done.
+func Begin(string) (made func(error) error, err error) {
+	return func(err error) error { return err }, nil
+}

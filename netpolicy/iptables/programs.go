@@ -70,7 +70,8 @@ type tableKey struct {
 	family int
 }
 
-// Find finds the installed programs and asks them for their versions, all at once. The error is ErrNoIPTables where there are none.
+// Find finds the installed programs and asks them for their versions, all at once. The error
+// is ErrNoIPTables where there are none.
 func Find() (*Programs, error) { return findPrograms(5*time.Second, hasIPv6()) }
 
 func findPrograms(wait time.Duration, ipv6 bool) (*Programs, error) {
@@ -219,29 +220,26 @@ func (b *backend) beginList(ctx context.Context, i int, name string) func() (*ta
 
 // write runs a transaction: all of it, or nothing.
 func (b *backend) write(ctx context.Context, i int, input string) error {
-	return written(i, fault.Write("iptables-restore", func() error { return b.restore(ctx, i, input)() }))
+	return b.beginWrite(ctx, i, input)()
 }
 
 // beginWrite begins a transaction. The function that it gives waits for the end.
 func (b *backend) beginWrite(ctx context.Context, i int, input string) func() error {
-	end := func() error { return nil }
-	begun := fault.Write("iptables-restore", func() error { end = b.restore(ctx, i, input); return nil })
-	return func() error { return written(i, errors.Join(begun, end())) }
-}
-
-func (b *backend) restore(ctx context.Context, i int, input string) func() error {
-	end := b.begin(ctx, b.fam[i].restore, []string{"--noflush", "--wait", strconv.Itoa(b.seconds())}, input)
+	made, err := fault.Begin("iptables-restore")
+	var end func() (string, error)
+	if err == nil {
+		end = b.begin(ctx, b.fam[i].restore, []string{"--noflush", "--wait", strconv.Itoa(b.seconds())}, input)
+	}
 	return func() error {
-		_, err := end()
-		return err
+		if err == nil {
+			_, fault := end()
+			err = made(fault)
+		}
+		if err != nil {
+			return fmt.Errorf("write %s rules: %w", familyNames[i], err)
+		}
+		return nil
 	}
-}
-
-func written(i int, err error) error {
-	if err != nil {
-		return fmt.Errorf("write %s rules: %w", familyNames[i], err)
-	}
-	return nil
 }
 
 const (
