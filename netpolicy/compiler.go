@@ -1,7 +1,6 @@
 package netpolicy
 
 import (
-	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -193,12 +192,7 @@ func (e *Endpoint) same(o *Endpoint) bool {
 
 func (w *Workload) same(o *Workload) bool {
 	return w.ID == o.ID && w.Name == o.Name && w.Project == o.Project && w.Service == o.Service && w.Unproven == o.Unproven && w.Build == o.Build &&
-		sameMap(w.Labels, o.Labels) && sameMap(w.Inherited, o.Inherited)
-}
-
-// sameMap compares what is in two maps only if they are two.
-func sameMap[V comparable](a, b map[string]V) bool {
-	return changed.Identical(a, b) || maps.Equal(a, b)
+		changed.Same(w.Labels, o.Labels) && changed.Same(w.Inherited, o.Inherited)
 }
 
 func equal[T netip.Addr | netip.Prefix | Publish](a, b []T) bool {

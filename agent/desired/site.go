@@ -80,7 +80,7 @@ func (c *Ports) Of(endpoints []*Endpoint, here Site, ask func(*Endpoint) Verdict
 		}
 		from = append(from, s)
 	}
-	if c.op != here.Op || !c.managed.same(here.Managed) {
+	if c.op != here.Op || !c.managed.Same(here.Managed) {
 		c.from, c.out, c.trusted = nil, nil, nil
 	}
 	trusted := here.trusted()
@@ -207,8 +207,8 @@ func managedBridges(v docker.View, there map[string]int, op endpoint.Operator) B
 	return out
 }
 
-// same tells whether the same bridges are managed, with the same subnets.
-func (b Bridges) same(o Bridges) bool {
+// Same tells whether the same bridges are managed, with the same subnets.
+func (b Bridges) Same(o Bridges) bool {
 	return maps.EqualFunc(b, o, func(x, y guard.Bridge) bool { return x.Index == y.Index && slices.Equal(x.Subnets, y.Subnets) })
 }
 

@@ -12,7 +12,7 @@ import (
 func (c *Container) Same(o *Container) bool {
 	return c.ID == o.ID && c.Name == o.Name && c.Image == o.Image && c.Unproven == o.Unproven && c.State == o.State &&
 		c.NetworkMode == o.NetworkMode && c.SandboxOf == o.SandboxOf && c.Created == o.Created && c.asked == o.asked &&
-		c.image.imageKey == o.image.imageKey && sameMap(c.Labels, o.Labels) && sameMap(c.Inherited, o.Inherited) &&
+		c.image.imageKey == o.image.imageKey && changed.Same(c.Labels, o.Labels) && changed.Same(c.Inherited, o.Inherited) &&
 		slices.Equal(c.Ports, o.Ports) && slices.Equal(c.Networks, o.Networks) &&
 		maps.EqualFunc(c.LocalAddrs, o.LocalAddrs, slices.Equal)
 }
@@ -33,9 +33,4 @@ func (n *Network) SameEndpoints(o *Network) bool {
 // Same tells whether two attachments are the same.
 func (a *Attachment) Same(o *Attachment) bool {
 	return a.IPv4 == o.IPv4 && a.IPv6 == o.IPv6 && a.Kind == o.Kind && slices.Equal(a.MAC, o.MAC)
-}
-
-// sameMap compares what is in two maps only if they are two.
-func sameMap[V comparable](a, b map[string]V) bool {
-	return changed.Identical(a, b) || maps.Equal(a, b)
 }

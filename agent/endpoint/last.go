@@ -1,7 +1,6 @@
 package endpoint
 
 import (
-	"maps"
 	"slices"
 
 	"netguard/agent/docker"
@@ -53,7 +52,7 @@ func (l *last) compare(o Observation, op Operator) (affected []string, moved boo
 	if l.networks == nil || !l.op.same(op) { // which endpoints are managed may be otherwise
 		l.networks, l.all, moved = map[string]*network{}, nil, true
 	}
-	all := !changed.Identical(l.sandboxes, o.Sandboxes) && !maps.Equal(l.sandboxes, o.Sandboxes)
+	all := !changed.Same(l.sandboxes, o.Sandboxes)
 	others, gone := l.containers(o.View)
 	moved = moved || gone
 	if len(others) > 0 || l.sharers == nil {

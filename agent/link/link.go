@@ -107,12 +107,10 @@ type Table struct {
 
 	mu      sync.Mutex // guards what follows
 	veths   map[int]*Port
-	order   []*Port       // the veths in the order in which they were first seen
-	ports   []*Port       // the last snapshot
-	shared  map[int]*Port // its ports, by ifindex
-	stored  map[int]bool  // links about which something was stored since; nil: perhaps all
-	stale   bool          // something was
-	peers   map[int]int   // ifindex of a peer while in this namespace -> port
+	order   []*Port      // the veths in the order in which they were first seen
+	ports   []*Port      // the last snapshot
+	stored  map[int]bool // veths about which something was stored since; nil: perhaps all
+	peers   map[int]int  // ifindex of a peer while in this namespace -> port
 	bridges map[int]string
 	ifbs    map[int]struct{}
 	devices map[int]Device
@@ -127,7 +125,6 @@ func New(log *slog.Logger) (_ *Table, err error) {
 	t := &Table{
 		log:     log,
 		veths:   map[int]*Port{},
-		shared:  map[int]*Port{},
 		peers:   map[int]int{},
 		bridges: map[int]string{},
 		ifbs:    map[int]struct{}{},

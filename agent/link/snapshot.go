@@ -1,18 +1,24 @@
 package link
 
-import "netguard/internal/changed"
+import "slices"
 
 // Snapshot returns the ports of bridges, in the order in which they were first
 // seen. Nobody may change the result: all callers get the same one until a port changes.
 func (t *Table) Snapshot() []*Port {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if !t.stale {
+	if t.stored != nil && len(t.stored) == 0 {
 		return t.ports
 	}
-	next := make([]*Port, 0, len(t.order))
+	last, next := t.ports, make([]*Port, 0, len(t.order))
 	for _, v := range t.order {
-		was := t.shared[v.Index]
+		for len(last) > 0 && last[0].Seen < v.Seen {
+			last = last[1:]
+		}
+		var was *Port
+		if len(last) > 0 && last[0].Seen == v.Seen {
+			was = last[0]
+		}
 		if was != nil && t.stored != nil && !t.stored[v.Index] {
 			next = append(next, was)
 		} else if p, ok := t.port(v); ok && was != nil && was.Same(&p) {
@@ -21,15 +27,8 @@ func (t *Table) Snapshot() []*Port {
 			next = append(next, &p)
 		}
 	}
-	t.stale, t.stored = false, map[int]bool{}
-	gone, came := changed.Between(t.ports, next)
-	for _, p := range gone {
-		delete(t.shared, p.Index)
-	}
-	for _, p := range came {
-		t.shared[p.Index] = p
-	}
-	if len(gone)+len(came) > 0 {
+	t.stored = map[int]bool{}
+	if !slices.Equal(t.ports, next) {
 		t.ports = next
 	}
 	return t.ports
@@ -37,10 +36,10 @@ func (t *Table) Snapshot() []*Port {
 
 // touch notes that a veth may be another one than in the last snapshot. The caller holds t.mu.
 func (t *Table) touch(index int) {
-	if t.stale = true; t.stored != nil {
+	if t.stored != nil {
 		t.stored[index] = true
 	}
 }
 
 // touchAll notes that any veth may be. The caller holds t.mu.
-func (t *Table) touchAll() { t.stale, t.stored = true, nil }
+func (t *Table) touchAll() { t.stored = nil }

@@ -1,7 +1,6 @@
 package observe
 
 import (
-	"maps"
 	"time"
 
 	"netguard/agent/docker"
@@ -32,7 +31,7 @@ func (s *Snapshot) Same(o *Snapshot) bool {
 	return s.Complete == o.Complete && s.Reads == o.Reads && s.Old == o.Old && sameError(s.Err, o.Err) &&
 		s.View.Version == o.View.Version && s.View.DataPort == o.View.DataPort &&
 		changed.Identical(s.View.Containers, o.View.Containers) && changed.Identical(s.View.Networks, o.View.Networks) &&
-		maps.Equal(s.Fresh, o.Fresh) && (changed.Identical(s.Sandboxes, o.Sandboxes) || maps.Equal(s.Sandboxes, o.Sandboxes))
+		changed.Same(s.Fresh, o.Fresh) && changed.Same(s.Sandboxes, o.Sandboxes)
 }
 
 func sameError(a, b error) bool {

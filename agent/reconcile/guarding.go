@@ -2,7 +2,6 @@ package reconcile
 
 import (
 	"log/slog"
-	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -168,7 +167,7 @@ func (g *guarding) closeUnknown(here desired.Site) {
 		return
 	}
 	_, came := changed.Between(g.known, here.Ports)
-	if !maps.EqualFunc(g.managed, here.Managed, func(a, b guard.Bridge) bool { return a.Index == b.Index }) {
+	if !g.managed.Same(here.Managed) {
 		came = here.Ports
 	}
 	g.known, g.managed = here.Ports, here.Managed

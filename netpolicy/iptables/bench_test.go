@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,12 +14,14 @@ import (
 	"netguard/netpolicy"
 )
 
-// shopOf is a host of n containers in three tiers.
-func shopOf(n int) netpolicy.World {
+// shopOf is a host of n containers in three tiers. More are ports of the last one that the
+// second may ask as well.
+func shopOf(n int, more ...string) netpolicy.World {
+	ports := strings.Join(append([]string{"tcp/5432"}, more...), ", ")
 	c := netpolicy.Load([]netpolicy.Source{{Name: "shop.yaml", Data: []byte(`
 name: db
 select: {service: db}
-ingress: [{from: [{service: api}], ports: [tcp/5432]}]
+ingress: [{from: [{service: api}], ports: [` + ports + `]}]
 egress: []
 ---
 name: api
@@ -167,6 +170,26 @@ func BenchmarkCut(b *testing.B) {
 					b.StartTimer()
 				}
 			}
+		})
+	}
+}
+
+// BenchmarkEdit is what it takes to change the rules of one policy of 51.
+func BenchmarkEdit(b *testing.B) {
+	for _, n := range []int{10, 1000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			namespace(b)
+			d := open(b)
+			was, is := wishOf(shopOf(n)), wishOf(shopOf(n, "tcp/5433"))
+			apply(b, d, was)
+			var forks int
+			defer measured(b)()
+			for b.Loop() {
+				for _, w := range []Wish{is, was} {
+					forks += apply(b, d, w).Forks
+				}
+			}
+			b.ReportMetric(float64(forks)/float64(b.N), "forks/op")
 		})
 	}
 }

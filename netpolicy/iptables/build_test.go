@@ -67,7 +67,7 @@ func TestEditWritesWhatChanged(t *testing.T) {
 			}
 			t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 			d := open(t)
-			before, after := wishOf(scaleWorld(10, "")), wishOf(scaleWorld(10, ", udp/8"))
+			before, after := wishOf(shopOf(10)), wishOf(shopOf(10, "tcp/5433"))
 			apply(t, d, before)
 			if err := os.Truncate(log, 0); err != nil {
 				t.Fatal(err)
