@@ -36,8 +36,7 @@ type Inputs struct {
 
 // Same tells whether the same state would be made of them, but for what time decides.
 func (i *Inputs) Same(o *Inputs) bool {
-	return i.Config == o.Config && i.Catalog == o.Catalog && i.Seen.Same(&o.Seen) && slices.Equal(i.Links.Devices, o.Links.Devices) &&
-		maps.Equal(i.Links.Bridges, o.Links.Bridges) && slices.Equal(i.Links.Ports, o.Links.Ports)
+	return i.Config == o.Config && i.Catalog == o.Catalog && i.Seen.Same(&o.Seen) && i.Links.Same(&o.Links)
 }
 
 // State is what everything should be.
@@ -81,6 +80,7 @@ type Builder struct {
 	decided  settled
 	compiler compiler
 	closed   closed
+	failed   bool // the last Decide
 }
 
 // NewBuilder gives a builder that has made nothing.
@@ -111,6 +111,21 @@ func (b *Builder) Look(in Inputs) (s *State, err error) {
 	return s, err
 }
 
+// Again gives the last state with the inputs of another that Look made, where Decide would come
+// to the same; nil where it may not.
+func (b *Builder) Again(last, s *State) *State {
+	if last == nil || b.failed || len(b.decided.copies)+len(s.Unlisted)+len(last.Unlisted) > 0 || last.Config != s.Config || last.Catalog != s.Catalog ||
+		!last.Seen.Complete || !s.Seen.Complete || (last.Seen.Err == nil) != (s.Seen.Err == nil) || last.Seen.Reads != s.Seen.Reads ||
+		last.Seen.Old != s.Seen.Old || swarmPort(last.View, last.Config) != swarmPort(s.View, s.Config) ||
+		!maps.EqualFunc(last.View.Networks, s.View.Networks, func(x, y docker.Network) bool { return x.Same(&y) }) ||
+		!last.Links.Same(&s.Links) || !slices.Equal(last.Joined, s.Joined) || !maps.Equal(last.Left, s.Left) {
+		return nil
+	}
+	again := *last
+	again.Inputs, again.View, again.Changed = s.Inputs, s.View, false
+	return &again
+}
+
 // Decide adds to a state which extra addresses count, and what policies come to. After an
 // error link-local addresses do not count.
 func (b *Builder) Decide(s *State) error {
@@ -118,6 +133,7 @@ func (b *Builder) Decide(s *State) error {
 	x := extraAddresses{s.Config.Claims, b.Route, s.Links.Bridges, s.Site.Own}
 	x.decide(s.Endpoints)
 	err := b.locals.decide(s.Endpoints, x, b.Earlier)
+	b.failed = err != nil
 	s.Changed = b.decided.settle(s.Endpoints)
 	byBridge := len(s.Config.Claims) > 0 || b.locals.ever
 	s.Ruling = b.compiler.compile(s.Catalog, s.Endpoints, byBridge, swarmPort(s.View, s.Config))

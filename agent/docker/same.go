@@ -10,7 +10,12 @@ import (
 // Same tells whether two containers are the same in all that is known of them. It is
 // quick where one was copied from the other.
 func (c *Container) Same(o *Container) bool {
-	return c.ID == o.ID && c.Name == o.Name && c.Image == o.Image && c.Unproven == o.Unproven && c.State == o.State &&
+	return c.State == o.State && c.SameDeclared(o)
+}
+
+// SameDeclared tells whether two containers are the same but for their state.
+func (c *Container) SameDeclared(o *Container) bool {
+	return c.ID == o.ID && c.Name == o.Name && c.Image == o.Image && c.Unproven == o.Unproven &&
 		c.NetworkMode == o.NetworkMode && c.SandboxOf == o.SandboxOf && c.Created == o.Created && c.asked == o.asked &&
 		c.image.imageKey == o.image.imageKey && changed.Same(c.Labels, o.Labels) && changed.Same(c.Inherited, o.Inherited) &&
 		slices.Equal(c.Ports, o.Ports) && slices.Equal(c.Networks, o.Networks) &&

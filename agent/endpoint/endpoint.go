@@ -27,8 +27,8 @@ type Key struct{ Container, Network string }
 // Endpoint is one container on one network, or something else that Docker lists there.
 type Endpoint struct {
 	Key
-	// Container is what is known of it. An endpoint of another kind has the name that
-	// Docker lists it by, as ID too, and no labels.
+	// Container is what is known of it; its state is that of some moment. An endpoint of
+	// another kind has the name that Docker lists it by, as ID too, and no labels.
 	Container docker.Container
 	// Sharers are the other containers that run in the same network
 	// namespace, by name.
@@ -155,8 +155,8 @@ func (o Observation) network(nid string, op Operator, bound Bindings) *network {
 // as tells whether an endpoint that is made of these would be as e is.
 func (e *Endpoint) as(c *docker.Container, sharers []docker.Container, n *docker.Network, a *docker.Attachment, p *link.Port, contested bool) bool {
 	return e.Contested == contested && (p == nil) == (e.Port == nil) && (p == nil || p.Same(e.Port)) &&
-		e.Container.Same(c) && e.Network.Same(n) && e.Attachment.Same(a) &&
-		slices.EqualFunc(e.Sharers, sharers, func(x, y docker.Container) bool { return x.Same(&y) })
+		e.Container.SameDeclared(c) && e.Network.Same(n) && e.Attachment.Same(a) &&
+		slices.EqualFunc(e.Sharers, sharers, func(x, y docker.Container) bool { return x.SameDeclared(&y) })
 }
 
 // provenFirst gives the keys of attachments: first those of containers whose namespaces

@@ -88,7 +88,7 @@ func (l *last) containers(v docker.View) (_ map[string]bool, gone bool) {
 		if !known {
 			came++
 		}
-		if !known || !was.Same(&c) {
+		if !known || !was.SameDeclared(&c) || c.SandboxOf != "" && was.Lives() != c.Lives() {
 			others[id], others[c.SandboxOf], others[was.SandboxOf] = true, true, true
 		}
 	}

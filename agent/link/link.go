@@ -33,6 +33,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -228,6 +229,11 @@ type View struct {
 	Ports   []*Port  // see Snapshot
 	Devices []Device // see Devices
 	Bridges map[string]int
+}
+
+// Same tells whether two views have the same links.
+func (v *View) Same(o *View) bool {
+	return slices.Equal(v.Devices, o.Devices) && maps.Equal(v.Bridges, o.Bridges) && slices.Equal(v.Ports, o.Ports)
 }
 
 // Take takes the hint, and then gives what there is.

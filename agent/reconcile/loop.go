@@ -205,10 +205,10 @@ func (l *Loop) turn(ctx context.Context) {
 		l.last = nil // somebody may be admitted
 	}
 	in := l.inputs()
-	now := l.now()
-	if l.last == nil || !in.Same(l.last) || !l.again.IsZero() && !now.Before(l.again) {
+	anew := l.last == nil || !l.again.IsZero() && !l.now().Before(l.again)
+	if anew || !in.Same(l.last) {
 		l.last, l.again = &in, time.Time{}
-		l.pass(ctx, in)
+		l.pass(ctx, in, anew)
 	} else if in.Seen.Complete {
 		l.keep(ctx)
 	}

@@ -19,14 +19,25 @@ import (
 	"netguard/agent/pace"
 )
 
-// pass makes the wanted state, and brings the kernel to it.
-func (l *Loop) pass(ctx context.Context, in desired.Inputs) {
+// pass makes the wanted state, and brings the kernel to it. Where the same is wanted as at the
+// last pass, it only looks at what is due, unless anew is said.
+func (l *Loop) pass(ctx context.Context, in desired.Inputs, anew bool) {
 	want, err := l.builder.Look(in)
 	if err != nil {
 		l.log.Error("it cannot be told which bridges an earlier agent guarded; taking all", "error", err)
 	}
 	l.observer.Contested(want.Joined)
 	l.observer.Lacking(l.endpointLog.unlisted(want))
+	if last := l.state.Load(); last != nil && !anew && err == nil && !l.handover.blind() {
+		if again := l.builder.Again(last.Want, want); again != nil {
+			s := *last
+			s.Want = again
+			l.state.Store(&s)
+			l.again = recheck(again)
+			l.keep(ctx)
+			return
+		}
+	}
 	s := &State{Want: want}
 	if in.Seen.Complete {
 		l.reconcile(ctx, s)
