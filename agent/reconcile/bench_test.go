@@ -32,6 +32,9 @@ func (idle) Verify(context.Context) (d iptables.Drift, _ error) { return }
 func (idle) Begin(context.Context, map[netip.Addr]bool, bool, func()) error {
 	return nil
 }
+func (idle) Vacant() (func(netip.Addr) bool, error) {
+	return func(netip.Addr) bool { return true }, nil
+}
 func (idle) Next(func(iptables.Flow) bool) (r iptables.CutReport, over bool, _ error) {
 	return r, true, nil
 }

@@ -98,6 +98,17 @@ func (c *cutting) next(left *handover, r *desired.Ruling, host host) bool {
 	return err == nil
 }
 
+// vacant gives which addresses of containers cannot have connections; none where that cannot be
+// told.
+func (c *cutting) vacant() func(netip.Addr) bool {
+	v, err := c.conns.Vacant()
+	if err != nil {
+		c.log.Error("it cannot be told which addresses have connections; listing them", "error", err)
+		return func(netip.Addr) bool { return false }
+	}
+	return v
+}
+
 // judge tells of a connection whether policies allow it. Most often nobody asks.
 func (c *cutting) judge(r *desired.Ruling, host host) func(iptables.Flow) bool {
 	var local map[netip.Addr]bool

@@ -46,6 +46,10 @@ type judged struct {
 	all   bool
 }
 
+func (j *judged) Vacant() (func(netip.Addr) bool, error) {
+	return func(netip.Addr) bool { return true }, nil
+}
+
 func (j *judged) Begin(_ context.Context, _ map[netip.Addr]bool, all bool, _ func()) error {
 	j.kept, j.all = nil, all
 	return nil

@@ -4,7 +4,9 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"sync"
 
+	"netguard/agent/config"
 	"netguard/agent/desired"
 	"netguard/internal/changed"
 )
@@ -21,33 +23,17 @@ type handover struct {
 	old, ending map[netip.Addr]bool
 }
 
-// look compares with the look before. standing gives the ports that an earlier agent
-// admitted, and is asked at the first look only: a container that came while no agent
-// ran has had no connection of its own, so what there is was somebody else's.
-func (h *handover) look(endpoints []*desired.Endpoint, standing func() (map[int]bool, error)) error {
-	if h.old == nil {
-		h.old = map[netip.Addr]bool{}
-	}
+// look compares with the look before. The connections of an address end when its owner changes.
+// They end as well when it gets its first owner, for there may have been one that the agent never
+// knew; but not where the owner may have connections of its own, because its port was open, and
+// not where there can be none.
+func (h *handover) look(endpoints []*desired.Endpoint, open func(*desired.Endpoint) bool, vacant func() func(netip.Addr) bool) {
 	if h.owners == nil {
-		stand, err := standing()
-		if err != nil {
-			return err
-		}
-		for _, d := range endpoints {
-			if stand == nil || d.Unmanaged != "" || d.Port != nil && stand[d.Port.Index] {
-				continue
-			}
-			for _, a := range d.Own() {
-				h.old[a] = true
-			}
-		}
-	}
-	if h.owners == nil {
-		h.owners = map[netip.Addr][]string{}
+		h.owners, h.old = map[netip.Addr][]string{}, map[netip.Addr]bool{}
 	}
 	gone, came := changed.Between(h.endpoints, endpoints)
-	before := map[netip.Addr][]string{}
-	each := func(all []*desired.Endpoint, change func(netip.Addr, string)) {
+	before, own := map[netip.Addr][]string{}, map[netip.Addr]bool{}
+	each := func(all []*desired.Endpoint, change func(netip.Addr, *desired.Endpoint)) {
 		for _, d := range all {
 			if d.Unmanaged != "" {
 				continue
@@ -56,19 +42,24 @@ func (h *handover) look(endpoints []*desired.Endpoint, standing func() (map[int]
 				if _, noted := before[a]; !noted {
 					before[a] = slices.Clone(h.owners[a])
 				}
-				change(a, d.Key.Container)
+				change(a, d)
 			}
 		}
 	}
-	each(gone, func(a netip.Addr, id string) {
-		if i := slices.Index(h.owners[a], id); i >= 0 {
+	each(gone, func(a netip.Addr, d *desired.Endpoint) {
+		if i := slices.Index(h.owners[a], d.Key.Container); i >= 0 {
 			h.owners[a] = slices.Delete(h.owners[a], i, i+1)
 		}
 	})
-	each(came, func(a netip.Addr, id string) { h.owners[a] = append(h.owners[a], id) })
+	each(came, func(a netip.Addr, d *desired.Endpoint) {
+		h.owners[a] = append(h.owners[a], d.Key.Container)
+		own[a] = own[a] || open(d)
+	})
+	ask := sync.OnceValue(vacant)
 	for a, was := range before {
 		slices.Sort(h.owners[a])
-		if len(was) > 0 && !slices.Equal(slices.Compact(was), slices.Compact(slices.Clone(h.owners[a]))) {
+		same := slices.Equal(slices.Compact(was), slices.Compact(slices.Clone(h.owners[a])))
+		if !same && (len(was) > 0 || !own[a] && !h.ending[a] && !ask()(a)) {
 			h.old[a] = true
 		}
 		if len(h.owners[a]) == 0 {
@@ -76,7 +67,6 @@ func (h *handover) look(endpoints []*desired.Endpoint, standing func() (map[int]
 		}
 	}
 	h.endpoints = endpoints
-	return nil
 }
 
 // blind says that it could not be told whom an earlier agent admitted.
@@ -99,16 +89,11 @@ func (h *handover) urgent(endpoints []*desired.Endpoint) bool {
 func (l *Loop) handOver(ctx context.Context, want *desired.State) {
 	cutting := &l.policing.cutting
 	if want.Changed || l.handover.blind() {
-		standing := func() (map[int]bool, error) {
-			if want.Config.AdmissionOpen { // who came unseen may have connections of its own
-				return nil, nil
-			}
-			e, err := l.guarding.plane.Earlier()
-			return e.Admitted, err
-		}
-		if err := l.handover.look(want.Endpoints, standing); err != nil {
+		if open, err := l.open(want.Config); err != nil {
 			l.log.Error("it cannot be told whom an earlier agent admitted; trying again", "error", err)
 			cutting.pace.Failed()
+		} else {
+			l.handover.look(want.Endpoints, open, l.policing.cutting.vacant)
 		}
 	}
 	switch {
@@ -118,6 +103,19 @@ func (l *Loop) handOver(ctx context.Context, want *desired.State) {
 	default:
 		cutting.pace.Wake()
 	}
+}
+
+// open gives which ports may have been open before the endpoint was known: at the first look, what
+// an earlier agent admitted.
+func (l *Loop) open(cfg *config.Config) (func(*desired.Endpoint) bool, error) {
+	if cfg.AdmissionOpen {
+		return func(*desired.Endpoint) bool { return true }, nil
+	}
+	if !l.handover.blind() {
+		return func(d *desired.Endpoint) bool { return d.Port != nil && l.admitted[d.Port.Seen] }, nil
+	}
+	e, err := l.Guard.Earlier()
+	return func(d *desired.Endpoint) bool { return e.Admitted == nil || d.Port != nil && e.Admitted[d.Port.Index] }, err
 }
 
 // list has connections listed, unless a list goes on. It tells what listed tells.

@@ -1,7 +1,6 @@
 package reconcile
 
 import (
-	"errors"
 	"maps"
 	"net/netip"
 	"slices"
@@ -22,39 +21,35 @@ func TestHandover(t *testing.T) {
 	free := on("free", "198.18.0.9", 9)
 	free.Unmanaged = "excluded"
 	const web, db = "198.18.0.2", "198.18.0.3"
-	none := func() (map[int]bool, error) { return nil, nil }
-	admitted := func(ports ...int) func() (map[int]bool, error) {
-		return func() (map[int]bool, error) {
-			out := map[int]bool{}
-			for _, p := range ports {
-				out[p] = true
-			}
-			return out, nil
-		}
+	all := func(*desired.Endpoint) bool { return true }
+	only := func(ports ...int) func(*desired.Endpoint) bool {
+		return func(d *desired.Endpoint) bool { return slices.Contains(ports, d.Port.Index) }
 	}
 	for name, c := range map[string]struct {
-		standing func() (map[int]bool, error)
-		looks    [][]*desired.Endpoint
-		old      []string
+		open  func(*desired.Endpoint) bool
+		looks [][]*desired.Endpoint
+		used  string // an address that may have connections
+		old   []string
 	}{
-		"nobody_guarded_before":                 {none, [][]*desired.Endpoint{{on("web", web, 2)}}, nil},
-		"an_earlier_agent_admitted_it":          {admitted(2), [][]*desired.Endpoint{{on("web", web, 2)}}, nil},
-		"it_came_while_no_agent_ran":            {admitted(2), [][]*desired.Endpoint{{on("web", web, 2), on("db", db, 3)}}, []string{db}},
-		"it_came_and_is_not_managed":            {admitted(2), [][]*desired.Endpoint{{free}}, nil},
-		"new_later":                             {none, [][]*desired.Endpoint{{}, {on("web", web, 2)}}, nil},
-		"gone":                                  {none, [][]*desired.Endpoint{{on("web", web, 2)}, {}}, []string{web}},
-		"another_has_it":                        {none, [][]*desired.Endpoint{{on("web", web, 2)}, {on("db", web, 3)}}, []string{web}},
-		"the_same_started_again":                {none, [][]*desired.Endpoint{{on("web", web, 2)}, {on("web", web, 3)}}, nil},
-		"one_of_two_is_gone":                    {none, [][]*desired.Endpoint{{on("web", web, 2), on("db", web, 3)}, {on("db", web, 3)}}, []string{web}},
-		"the_order_of_two_does_not_matter":      {none, [][]*desired.Endpoint{{on("web", web, 2), on("db", web, 3)}, {on("db", web, 3), on("web", web, 2)}}, nil},
-		"what_was_gone_stays_so_until_it_ended": {none, [][]*desired.Endpoint{{on("web", web, 2)}, {}, {on("db", web, 3)}}, []string{web}},
+		"nobody_guarded_before":                 {all, [][]*desired.Endpoint{{on("web", web, 2)}}, web, nil},
+		"an_earlier_agent_admitted_it":          {only(2), [][]*desired.Endpoint{{on("web", web, 2)}}, web, nil},
+		"it_came_while_no_agent_ran":            {only(2), [][]*desired.Endpoint{{on("web", web, 2), on("db", db, 3)}}, db, []string{db}},
+		"it_came_and_its_address_is_vacant":     {only(2), [][]*desired.Endpoint{{on("web", web, 2), on("db", db, 3)}}, web, nil},
+		"it_came_and_is_not_managed":            {only(2), [][]*desired.Endpoint{{free}}, web, nil},
+		"new_later":                             {all, [][]*desired.Endpoint{{}, {on("web", web, 2)}}, web, nil},
+		"new_later_and_somebody_was_before":     {only(2), [][]*desired.Endpoint{{}, {on("web", web, 3)}}, web, []string{web}},
+		"new_later_and_nobody_was":              {only(2), [][]*desired.Endpoint{{}, {on("web", web, 3)}}, db, nil},
+		"gone":                                  {all, [][]*desired.Endpoint{{on("web", web, 2)}, {}}, web, []string{web}},
+		"another_has_it":                        {all, [][]*desired.Endpoint{{on("web", web, 2)}, {on("db", web, 3)}}, web, []string{web}},
+		"the_same_started_again":                {all, [][]*desired.Endpoint{{on("web", web, 2)}, {on("web", web, 3)}}, web, nil},
+		"one_of_two_is_gone":                    {all, [][]*desired.Endpoint{{on("web", web, 2), on("db", web, 3)}, {on("db", web, 3)}}, web, []string{web}},
+		"the_order_of_two_does_not_matter":      {all, [][]*desired.Endpoint{{on("web", web, 2), on("db", web, 3)}, {on("db", web, 3), on("web", web, 2)}}, web, nil},
+		"what_was_gone_stays_so_until_it_ended": {all, [][]*desired.Endpoint{{on("web", web, 2)}, {}, {on("db", web, 3)}}, web, []string{web}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := &handover{}
 			for _, endpoints := range c.looks {
-				if err := h.look(endpoints, c.standing); err != nil {
-					t.Fatal(err)
-				}
+				h.look(endpoints, c.open, func() func(netip.Addr) bool { return func(a netip.Addr) bool { return a.String() != c.used } })
 			}
 			var old []string
 			for _, a := range slices.SortedFunc(maps.Keys(h.old), netip.Addr.Compare) {
@@ -69,15 +64,28 @@ func TestHandover(t *testing.T) {
 			}
 		})
 	}
-	t.Run("nobody_can_say_whom_an_earlier_agent_admitted", func(t *testing.T) {
-		h := &handover{}
-		if err := h.look(nil, func() (map[int]bool, error) { return nil, errors.New("no") }); err == nil || !h.blind() {
-			t.Errorf("%v, blind %v", err, h.blind())
+}
+
+// TestHandOverBlind: nobody new is admitted while it cannot be told whom an earlier agent admitted.
+func TestHandOverBlind(t *testing.T) {
+	w := newWorld(t)
+	w.come("front", nil)
+	w.run(2 * time.Second)
+	w.fails = func(at string, _ int) error {
+		if at == "guard read" {
+			return errInjected
 		}
-		if err := h.look(nil, admitted()); err != nil || h.blind() {
-			t.Errorf("the next time: %v, blind %v", err, h.blind())
-		}
-	})
+		return nil
+	}
+	w.start()
+	late := w.come("front", nil)
+	if w.run(5 * time.Second); w.guard.Sends(late.port.Index) || !w.loop.handover.blind() {
+		t.Errorf("it sends: %t; blind: %t", w.guard.Sends(late.port.Index), w.loop.handover.blind())
+	}
+	if w.settle(30 * time.Second); w.loop.handover.blind() {
+		t.Error("it cannot be told for good")
+	}
+	w.check()
 }
 
 // TestHandOverBesideTheLoop: while connections are listed, only who has an address of them waits.

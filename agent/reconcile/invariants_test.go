@@ -148,7 +148,7 @@ func TestFailureOfOne(t *testing.T) {
 // TestAnyWay lets anything happen in any order.
 func TestAnyWay(t *testing.T) {
 	t.Parallel()
-	first, n := uint64(0), uint64(20)
+	first, n := uint64(0), uint64(60)
 	if text := os.Getenv("NETGUARD_SEED"); text != "" { // to see one again
 		seed, err := strconv.ParseUint(text, 10, 64)
 		if err != nil {

@@ -58,6 +58,8 @@ type Connections interface {
 	// Next ends those in the list that are of old addresses, or that keep refuses. It waits for
 	// nothing, and tells whether the list is over.
 	Next(keep func(iptables.Flow) bool) (r iptables.CutReport, over bool, err error)
+	// Vacant tells which addresses of containers cannot have any, without a list.
+	Vacant() (func(netip.Addr) bool, error)
 }
 
 // Links tells of the host's links.

@@ -93,7 +93,7 @@ func (w *world) watch(at string) {
 		}
 		for _, f := range w.rules.Connections() {
 			if slices.Contains(e.Own(), f.Src.Addr()) && int64(f.Src.Port()) != e.Container.Created && !slices.Contains(w.known, f) {
-				w.t.Errorf("%s: %s sends, and has the connection %v of another", at, e.Container.Name, f)
+				w.t.Errorf("%s %v: %s sends, and has the connection %v of another", at, w.now.Sub(time.Unix(1e9, 0)), e.Container.Name, f)
 			}
 		}
 		if len(e.Wrong) > 0 {

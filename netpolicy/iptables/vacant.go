@@ -114,18 +114,29 @@ func (l *listing) occupy(e entry) {
 	}
 }
 
+// Vacant tells which addresses of containers cannot have connections: since all were listed
+// last, nobody sent to such an address or from it before it was in the rules, and no container
+// left it.
+func (d *Driver) Vacant() (func(netip.Addr) bool, error) {
+	v := d.vacancy
+	if !v.known {
+		return func(netip.Addr) bool { return false }, nil
+	}
+	n, err := d.vacantPackets()
+	return func(a netip.Addr) bool { return n == v.packets && d.denied.has(a) && d.subnets.cover(a) && !v.used[a] }, err
+}
+
 // skip leaves out the addresses that were vacant before a container came, if nobody can have
 // a connection with them.
 func (d *Driver) skip(t touched) (touched, error) {
-	if v := &d.vacancy; v.known && !t.all && len(t.came) > 0 {
-		n, err := d.vacantPackets()
-		if err != nil {
-			return t, err
-		}
-		if n == v.packets {
-			t.addrs = maps.Clone(t.addrs)
-			maps.DeleteFunc(t.addrs, func(a netip.Addr, _ bool) bool { return t.came[a] && d.subnets.cover(a) && !v.used[a] })
-		}
+	if t.all || len(t.came) == 0 {
+		return t, nil
 	}
+	vacant, err := d.Vacant()
+	if err != nil {
+		return t, err
+	}
+	t.addrs = maps.Clone(t.addrs)
+	maps.DeleteFunc(t.addrs, func(a netip.Addr, _ bool) bool { return t.came[a] && vacant(a) })
 	return t, nil
 }

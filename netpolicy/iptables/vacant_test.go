@@ -47,6 +47,16 @@ func (v *vacantLab) are(nodes ...*node) {
 	apply(v.T, v.Driver, w)
 }
 
+// vacant tells whether none of a node's addresses can have connections.
+func (v *vacantLab) vacant(n *node) bool {
+	v.Helper()
+	vacant, err := v.Vacant()
+	if err != nil {
+		v.Fatal(err)
+	}
+	return vacant(n.addrs[0]) && vacant(n.addrs[1])
+}
+
 func (v *vacantLab) look() CutReport {
 	v.Helper()
 	r, err := v.Cut(context.Background(), false, v.allows)
@@ -104,6 +114,9 @@ func TestVacant(t *testing.T) {
 		v.are(l.a)
 		for range 2 {
 			v.are(l.a, l.b, l.c)
+			if !v.vacant(l.b) || !v.vacant(l.c) {
+				t.Error("the addresses of containers that come are not vacant")
+			}
 			if v.look().Listed {
 				t.Error("connections are listed for a container that comes")
 			}
@@ -157,7 +170,9 @@ func TestVacant(t *testing.T) {
 					early.say(netip.AddrPortFrom(a, 53))
 					return late.heard.Load() > before
 				})
-				v.are(to)
+				if v.are(to); v.vacant(to) {
+					t.Errorf("%s is vacant", a)
+				}
 				if r := v.look(); !r.Listed || r.Cut == 0 {
 					t.Errorf("%s: report = %+v", a, r)
 				}

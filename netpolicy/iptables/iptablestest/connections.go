@@ -38,6 +38,15 @@ func (d *Driver) Begin(ctx context.Context, old map[netip.Addr]bool, all bool, w
 	return nil
 }
 
+// Vacant is iptables.Driver's.
+func (d *Driver) Vacant() (func(netip.Addr) bool, error) {
+	used := map[netip.Addr]bool{}
+	for _, f := range d.kernel.flows {
+		used[f.Src.Addr()], used[f.Dst.Addr()], used[f.Dialled.Addr()] = true, true, true
+	}
+	return func(a netip.Addr) bool { return d.wish != nil && d.isContainer(a) && !used[a] }, nil
+}
+
 func (l *listing) any() bool { return l.all || len(l.due)+len(l.old) > 0 }
 
 // Next is iptables.Driver's.
