@@ -187,11 +187,15 @@ func TestClient_with_a_strange_agent(t *testing.T) {
 		}, false, "larger than"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client := impostor(t, test.answer)
-			client.most = 1 << 20
-			_, err := client.Status(t.Context())
-			if err == nil || errors.Is(err, ErrUnreachable) != test.unreachable || !strings.Contains(err.Error(), test.want) {
-				t.Error(err)
+			for _, ask := range []func(*Client) error{
+				func(c *Client) error { _, err := c.Status(t.Context()); return err },
+				func(c *Client) error { _, err := c.StatusText(t.Context()); return err },
+			} {
+				client := impostor(t, test.answer)
+				client.most = 1 << 20
+				if err := ask(client); err == nil || errors.Is(err, ErrUnreachable) != test.unreachable || !strings.Contains(err.Error(), test.want) {
+					t.Error(err)
+				}
 			}
 		})
 	}

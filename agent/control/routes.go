@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"time"
 
 	"netguard/internal/plain"
@@ -129,6 +130,7 @@ func reply(answer func(*http.Request) (any, error), patience time.Duration) http
 		// A client that does not read is left alone with what fits its socket.
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience))
 		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", strconv.Itoa(text.Len()))
 		w.WriteHeader(code)
 		w.Write(text.Bytes())
 	})

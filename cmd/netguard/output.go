@@ -41,15 +41,10 @@ func writeAnswer(to io.Writer, output string, answer any, text func() string) er
 }
 
 func writeJSON(to io.Writer, what any, indent string) error {
-	var text bytes.Buffer
-	e := json.NewEncoder(&text)
+	e := json.NewEncoder(plain.Writer(to))
 	e.SetEscapeHTML(false)
 	e.SetIndent("", indent)
-	err := e.Encode(what)
-	if err == nil {
-		_, err = io.WriteString(to, plain.JSON(text.String()))
-	}
-	if err != nil {
+	if err := e.Encode(what); err != nil {
 		return fmt.Errorf("write output: %w", err)
 	}
 	return nil

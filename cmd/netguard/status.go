@@ -67,6 +67,13 @@ renamed. --watch shows rates in place of totals.`,
 				screen: to, stderr: cmd.ErrOrStderr()}
 			return w.run(cmd.Context())
 		}
+		if *output == "json" && len(names) == 0 {
+			text, err := client.StatusText(cmd.Context())
+			if err == nil {
+				_, err = plain.Writer(to).Write(text)
+			}
+			return err
+		}
 		s, err := ask(cmd.Context())
 		if err != nil {
 			return err
