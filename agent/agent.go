@@ -139,7 +139,7 @@ func Run(ctx context.Context, o Options) error {
 	tables := &nftNotices{}
 	loop := reconcile.NewLoop(reconcile.Parts{Log: log, Shape: driver, Guard: watcher, Policy: filter, Connections: filter, Links: links, Notices: tables,
 		BootCache: reconcile.OpenBootCache(reconcile.BootCachePath(), log), Config: s.config, Catalog: rules.now.Load, Monitor: o.monitors(), Clock: time.Now})
-	view := observe.New(engine, links, log, loop.Wake)
+	view := observe.New(engine, links, log, time.Now, loop.Wake)
 	loop.Observes(view)
 	refused := refusals.New(log, refusals.Source{State: loop.State, Addresses: links.Addresses, Guard: watcher}, has.samples, o.monitors())
 	loop.Alerted(refused.Alerts)
@@ -224,10 +224,10 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 		return p.links.Watch(ctx, func() {
 			once.Do(func() { close(listed) })
 			p.loop.Wake()
-			p.view.Wake()
+			p.view.Wakeup.Call()
 		})
 	})
-	start("watch docker", func(ctx context.Context) error { return p.engine.Watch(ctx, p.view.Wake) })
+	start("watch docker", func(ctx context.Context) error { return p.engine.Watch(ctx, p.view.Wakeup.Call) })
 	afterwards := func(task func(context.Context) error) func(context.Context) error {
 		return func(ctx context.Context) error {
 			select {

@@ -50,8 +50,8 @@ func BenchmarkDesired(b *testing.B) {
 			cfg := config.Config{}
 			b.ReportAllocs()
 			for b.Loop() {
-				es := endpoint.Join(endpoint.Observation{View: v, Ports: ports, Fresh: fresh, Now: time.Now()}, endpoint.Operator{}, bound)
-				ds := copies(m.desired(es, &cfg, shaper.Hashed))
+				es := endpoint.Join(endpoint.Observation{View: v, Ports: ports, Fresh: fresh, Now: time.Now()}, bound)
+				ds := copies(m.desired(es, endpoint.Operator{}, &cfg, shaper.Hashed))
 				x := extraAddresses{route: func(netip.Addr) (link.Route, error) { return link.Route{}, nil }, bridges: map[string]int{}}
 				x.decide(ds)
 				if len(ds) != n || ds[0].Port == nil {

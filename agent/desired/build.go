@@ -2,9 +2,10 @@
 // policies say of it, and which ports are netguard's to close.
 //
 // It is pure: it takes what was observed, the configuration and the policies as values, and
-// gives one value, the State. It reads no clock and no kernel; what it has to know of a
-// route or of an earlier agent it asks by functions that it is given. It keeps what it came
-// to, so that a change costs what it is about.
+// gives one value, the State. It reads no clock and no kernel. It asks two questions, about
+// routes and about an earlier agent, through functions that it is given: which addresses it
+// asks about depends on what it has decided until then. It keeps its last results, so that
+// the cost of a change does not grow with the host.
 package desired
 
 import (
@@ -25,8 +26,7 @@ import (
 
 // Inputs are what the wanted state is made of. Nobody changes what they point to.
 type Inputs struct {
-	Seen    observe.Snapshot // of Docker; taken before Links, which may only be newer
-	Links   link.View
+	Seen    observe.Snapshot
 	Config  *config.Config
 	Catalog *netpolicy.Catalog
 	// Before are the networks of before the boot, which count until Docker has answered.
@@ -36,18 +36,13 @@ type Inputs struct {
 
 // Same tells whether the same state would be made of them, but for what time decides.
 func (i *Inputs) Same(o *Inputs) bool {
-	return i.Config == o.Config && i.Catalog == o.Catalog && i.Seen.Same(&o.Seen) && i.Links.Same(&o.Links)
+	return i.Config == o.Config && i.Catalog == o.Catalog && i.Seen.Same(&o.Seen)
 }
 
 // State is what everything should be.
 type State struct {
 	Inputs
-	// View is Docker's, and what Docker does not list while the kernel has its port.
-	View docker.View
-	// Unlisted are the endpoints that Docker does not list, and since when.
-	Unlisted map[endpoint.Key]time.Time
-	// Joined are the endpoints, Desires what each should have, in the same order.
-	Joined    []*endpoint.Endpoint
+	// Endpoints are what each endpoint should have, in the order of Seen.Joined.
 	Endpoints []*Endpoint
 	// Changed says that an endpoint is another one than in the state before.
 	Changed bool
@@ -72,8 +67,6 @@ type Builder struct {
 	// Earlier tells what an earlier agent left in the kernel.
 	Earlier func() (guard.Earlier, error)
 
-	bound    endpoint.Bindings
-	unlisted unlisted
 	drafts   drafts
 	taking   taking
 	locals   linkLocals
@@ -84,18 +77,16 @@ type Builder struct {
 }
 
 // NewBuilder gives a builder that has made nothing.
-func NewBuilder() *Builder { return &Builder{bound: endpoint.NewBindings()} }
+func NewBuilder() *Builder { return &Builder{} }
 
-// Look finds whose the ports are, what labels say, and which bridges are netguard's. After
-// an error it is not known which bridges an earlier agent took, and all are taken.
+// Look finds what labels say, and which bridges are netguard's. After an error it is not known
+// which bridges an earlier agent took, and all are taken.
 func (b *Builder) Look(in Inputs) (s *State, err error) {
 	s = &State{Inputs: in}
-	s.View, s.Unlisted = b.unlisted.add(in.Seen.View, in.Links.Ports, in.Now)
-	s.View = trusting(s.View, in.Config.TrustImageLabels)
-	s.Site = Site{View: in.Links, Op: in.Config, watches: b.Monitor}
-	s.Site.Own = HostPorts(in.Links, in.Config.Uplinks)
+	s.Site = Site{View: in.Seen.Links, Op: in.Config, watches: b.Monitor}
+	s.Site.Own = HostPorts(in.Seen.Links, in.Config.Uplinks)
 	op := endpoint.Operator{Exclude: in.Config.Exclude, AllowOptOut: in.Config.AllowOptOut}
-	networks := s.View
+	networks := in.Seen.View
 	if !in.Seen.Complete {
 		networks = in.Before
 	}
@@ -103,26 +94,23 @@ func (b *Builder) Look(in Inputs) (s *State, err error) {
 		s.Left, err = b.taking.left(networks, op, s.Site, in.Seen.Sandboxes, b.Earlier)
 		op.Left = s.Left
 	}
-	s.Joined = endpoint.Join(endpoint.Observation{View: s.View, Ports: in.Links.Ports, Fresh: in.Seen.Fresh,
-		Sandboxes: in.Seen.Sandboxes, Now: in.Now}, op, b.bound)
-	b.unlisted.joined(s.Joined)
-	s.Endpoints = b.drafts.desired(s.Joined, in.Config, b.Leaf)
-	s.Site.Managed = managedBridges(networks, in.Links.Bridges, op)
+	s.Endpoints = b.drafts.desired(in.Seen.Joined, op, in.Config, b.Leaf)
+	s.Site.Managed = managedBridges(networks, in.Seen.Links.Bridges, op)
 	return s, err
 }
 
 // Again gives the last state with the inputs of another that Look made, where Decide would come
 // to the same; nil where it may not.
 func (b *Builder) Again(last, s *State) *State {
-	if last == nil || b.failed || len(b.decided.copies)+len(s.Unlisted)+len(last.Unlisted) > 0 || last.Config != s.Config || last.Catalog != s.Catalog ||
+	if last == nil || b.failed || len(b.decided.copies)+len(s.Seen.Unlisted)+len(last.Seen.Unlisted) > 0 || last.Config != s.Config || last.Catalog != s.Catalog ||
 		!last.Seen.Complete || !s.Seen.Complete || (last.Seen.Err == nil) != (s.Seen.Err == nil) || last.Seen.Reads != s.Seen.Reads ||
-		last.Seen.Old != s.Seen.Old || swarmPort(last.View, last.Config) != swarmPort(s.View, s.Config) ||
-		!maps.EqualFunc(last.View.Networks, s.View.Networks, func(x, y docker.Network) bool { return x.Same(&y) }) ||
-		!last.Links.Same(&s.Links) || !slices.Equal(last.Joined, s.Joined) || !maps.Equal(last.Left, s.Left) {
+		last.Seen.Old != s.Seen.Old || swarmPort(last.Seen.View, last.Config) != swarmPort(s.Seen.View, s.Config) ||
+		!maps.EqualFunc(last.Seen.View.Networks, s.Seen.View.Networks, func(x, y docker.Network) bool { return x.Same(&y) }) ||
+		!last.Seen.Links.Same(&s.Seen.Links) || !slices.Equal(last.Seen.Joined, s.Seen.Joined) || !maps.Equal(last.Left, s.Left) {
 		return nil
 	}
 	again := *last
-	again.Inputs, again.View, again.Changed = s.Inputs, s.View, false
+	again.Inputs, again.Changed = s.Inputs, false
 	return &again
 }
 
@@ -130,13 +118,13 @@ func (b *Builder) Again(last, s *State) *State {
 // error link-local addresses do not count.
 func (b *Builder) Decide(s *State) error {
 	s.Endpoints = copies(s.Endpoints)
-	x := extraAddresses{s.Config.Claims, b.Route, s.Links.Bridges, s.Site.Own}
+	x := extraAddresses{s.Config.Claims, b.Route, s.Seen.Links.Bridges, s.Site.Own}
 	x.decide(s.Endpoints)
 	err := b.locals.decide(s.Endpoints, x, b.Earlier)
 	b.failed = err != nil
 	s.Changed = b.decided.settle(s.Endpoints)
 	byBridge := len(s.Config.Claims) > 0 || b.locals.ever
-	s.Ruling = b.compiler.compile(s.Catalog, s.Endpoints, byBridge, swarmPort(s.View, s.Config))
+	s.Ruling = b.compiler.compile(s.Catalog, s.Endpoints, byBridge, swarmPort(s.Seen.View, s.Config))
 	s.Closed = b.closed.of(s.Ruling, s.Endpoints)
 	return err
 }

@@ -12,6 +12,7 @@ import (
 // drafts keeps what endpoints should have by their labels, so that each is worked out
 // once. What did not change is the same pointer as before. The zero value is ready.
 type drafts struct {
+	op   endpoint.Operator
 	cfg  *config.Config
 	leaf shaper.Leaf
 	in   []*endpoint.Endpoint // of the last call
@@ -21,9 +22,9 @@ type drafts struct {
 
 // desired gives what each endpoint should have, in the order of the endpoints. Nobody may
 // change what a pointer leads to, or the slice. It is pure, but for what it keeps.
-func (m *drafts) desired(endpoints []*endpoint.Endpoint, cfg *config.Config, leaf shaper.Leaf) []*Endpoint {
-	if m.of == nil || m.cfg != cfg || m.leaf != leaf {
-		*m = drafts{cfg: cfg, leaf: leaf, of: make(map[*endpoint.Endpoint]*Endpoint, len(endpoints))}
+func (m *drafts) desired(endpoints []*endpoint.Endpoint, op endpoint.Operator, cfg *config.Config, leaf shaper.Leaf) []*Endpoint {
+	if m.of == nil || !m.op.Same(op) || m.cfg != cfg || m.leaf != leaf {
+		*m = drafts{op: op, cfg: cfg, leaf: leaf, of: make(map[*endpoint.Endpoint]*Endpoint, len(endpoints))}
 	}
 	if slices.Equal(m.in, endpoints) {
 		return m.out
@@ -48,7 +49,7 @@ func (m *drafts) desired(endpoints []*endpoint.Endpoint, cfg *config.Config, lea
 		places[e.Key.Container]++
 	}
 	for _, e := range affected {
-		d := newEndpoint(e, cfg, leaf, on[e.Key.Container])
+		d := newEndpoint(e, op, cfg, leaf, on[e.Key.Container])
 		d.alone = places[e.Key.Container] == 1 && len(d.Allow.Prefixes) == 0 && len(e.Container.LocalAddrs) == 0 &&
 			(e.Port == nil || len(e.Port.LinkLocals) == 0)
 		m.of[e] = d

@@ -17,9 +17,9 @@ import (
 // worked out for the first time.
 func TestDrafts(t *testing.T) {
 	v, ports, fresh := crowd(20)
-	bound, m, cfg := endpoint.NewBindings(), drafts{}, &config.Config{}
+	bound, m, op, cfg := endpoint.NewBindings(), drafts{}, endpoint.Operator{}, &config.Config{}
 	look := func() []*Endpoint {
-		return m.desired(endpoint.Join(endpoint.Observation{View: v, Ports: ports, Fresh: fresh, Now: time.Now()}, endpoint.Operator{}, bound), cfg, shaper.Hashed)
+		return m.desired(endpoint.Join(endpoint.Observation{View: v, Ports: ports, Fresh: fresh, Now: time.Now()}, bound), op, cfg, shaper.Hashed)
 	}
 	change := func(do func()) { // what was handed out does not change
 		v.Containers, v.Networks = maps.Clone(v.Containers), maps.Clone(v.Networks)
@@ -66,7 +66,7 @@ func TestDrafts(t *testing.T) {
 			if was[d.Key] != d {
 				others++
 			}
-			want := new(drafts).desired(pointers(endpointsOf(now)...), cfg, shaper.Hashed)[i]
+			want := new(drafts).desired(pointers(endpointsOf(now)...), op, cfg, shaper.Hashed)[i]
 			if diff := cmp.Diff(want.Limits, d.Limits); diff != "" || want.alone != d.alone || len(want.notes) != len(d.notes) {
 				t.Errorf("%s: %s is not as if it were worked out for the first time:\n%s", step.name, d.Container.Name, diff)
 			}
@@ -78,6 +78,13 @@ func TestDrafts(t *testing.T) {
 	}
 	if cfg = (&config.Config{AllowOptOut: true}); look()[0] == before[0] {
 		t.Error("another configuration, and the same desire")
+	}
+	for _, op = range []endpoint.Operator{{AllowOptOut: true}, {Exclude: []string{"net*"}}, {Left: map[string]string{"br-0": "it holds an uplink"}}} {
+		before = look()
+		want := new(drafts).desired(pointers(endpointsOf(before)...), op, cfg, shaper.Hashed)[0]
+		if before[0].Unmanaged != want.Unmanaged || (want.Unmanaged == "") != op.AllowOptOut {
+			t.Errorf("%+v: it is unmanaged for %q, want %q", op, before[0].Unmanaged, want.Unmanaged)
+		}
 	}
 }
 

@@ -15,9 +15,11 @@ import (
 // Endpoint is what one endpoint should have.
 type Endpoint struct {
 	endpoint.Endpoint
-	Limits shaper.Limits
-	Wish   shaper.Wish
-	Allow  guard.Allow
+	// Unmanaged says why netguard leaves it alone, "" if it does not.
+	Unmanaged string
+	Limits    shaper.Limits
+	Wish      shaper.Wish
+	Allow     guard.Allow
 	// extra are those of allow's addresses that are of the container's network.
 	Extra []netip.Addr
 	// locals are those of allow's that no label names: see linkLocals.
@@ -55,14 +57,16 @@ func (d *Endpoint) Bridge() string {
 func (d *Endpoint) Faults() []string { return slices.Concat(d.Wrong, d.notes) }
 
 // newEndpoint works out what an endpoint should have, with all addresses that labels name:
-// which of them count is for extras to say. On are the networks of its container. It is
-// pure.
-func newEndpoint(e *endpoint.Endpoint, cfg *config.Config, leaf shaper.Leaf, on []string) *Endpoint {
-	d := &Endpoint{Endpoint: *e, notes: e.Faults, addrs: ownOf(e)}
-	if e.Beyond {
+// extraAddresses decides later which of them count. On are the networks of its container. It
+// is pure.
+func newEndpoint(e *endpoint.Endpoint, op endpoint.Operator, cfg *config.Config, leaf shaper.Leaf, on []string) *Endpoint {
+	d := &Endpoint{Endpoint: *e, addrs: ownOf(e)}
+	d.trust(cfg.TrustImageLabels)
+	d.Unmanaged, d.notes = op.Unmanaged(d.Network, d.Container)
+	if endpoint.Beyond(d.Network) {
 		d.inVain(on)
 	}
-	if e.Unmanaged != "" {
+	if d.Unmanaged != "" {
 		return d
 	}
 	if d.kind(cfg) {

@@ -1,6 +1,7 @@
 package desired
 
 import (
+	"cmp"
 	"strings"
 	"testing"
 
@@ -21,7 +22,10 @@ func container(labels ...string) docker.Container {
 
 // desired gives what every endpoint should have, worked out for the first time.
 func desired(endpoints []*endpoint.Endpoint, cfg *config.Config, leaf shaper.Leaf) []*Endpoint {
-	return new(drafts).desired(endpoints, cfg, leaf)
+	for _, e := range endpoints {
+		e.Network.Driver = cmp.Or(e.Network.Driver, "bridge")
+	}
+	return new(drafts).desired(endpoints, endpoint.Operator{Exclude: cfg.Exclude, AllowOptOut: cfg.AllowOptOut}, cfg, leaf)
 }
 
 // pointers is how Join gives endpoints.
@@ -51,8 +55,8 @@ func TestDesired(t *testing.T) {
 		}
 	})
 	t.Run("leaves_unmanaged_endpoints_alone", func(t *testing.T) {
-		d := one(endpoint.Endpoint{Port: port, Unmanaged: "excluded", Container: container("netguard.egress.rate", "10mbit")}, config.Config{})
-		if d.Wish != (shaper.Wish{}) {
+		d := one(endpoint.Endpoint{Port: port, Container: container("netguard.egress.rate", "10mbit")}, config.Config{Exclude: []string{"backend"}})
+		if d.Unmanaged == "" || d.Wish != (shaper.Wish{}) {
 			t.Errorf("%+v", d.Wish)
 		}
 	})

@@ -94,8 +94,7 @@ func TestExtraAddresses(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			all := []endpoint.Endpoint{joined("evil", front, "172.18.0.2", c.label), joined("evil", back, "172.19.0.2", c.label),
 				joined("web", front, "172.18.0.3", ""), joined("other", lan, "172.20.0.2", "172.20.0.10")}
-			all[3].Unmanaged = "the configuration excludes its network"
-			endpoints := desired(pointers(all...), &config.Config{}, shaper.Hashed)
+			endpoints := desired(pointers(all...), &config.Config{Exclude: []string{lan.Name}}, shaper.Hashed)
 			extraAddresses{subnets(c.permitted...), hostRoutes, map[string]int{"br-f": 2, "br-b": 3}, nil}.decide(endpoints)
 			d := endpoints[0]
 			if got := texts(d.Allow.Prefixes); got != c.want {

@@ -2,7 +2,6 @@ package desired
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 
 	"netguard/agent/config"
@@ -11,24 +10,25 @@ import (
 	"netguard/shaper"
 )
 
-// trusting gives a view in which labels count wherever they come from, for containers of
-// images that the operator trusts.
-func trusting(v docker.View, trusted config.Globs) docker.View {
-	if len(trusted) == 0 {
-		return v
+// trust makes all labels of an endpoint's containers count where the operator trusts the
+// container's image.
+func (d *Endpoint) trust(images config.Globs) {
+	if len(images) == 0 {
+		return
 	}
-	own := false
-	for id, c := range v.Containers {
-		if c.Unproven == "" && len(c.Inherited) == 0 || !trusted.MatchImage(c.Image) {
-			continue
-		}
-		if !own { // the view was handed out
-			v.Containers, own = maps.Clone(v.Containers), true
-		}
+	d.Container = trusting(d.Container, images)
+	d.Sharers = slices.Clone(d.Sharers)
+	for i, c := range d.Sharers {
+		d.Sharers[i] = trusting(c, images)
+	}
+}
+
+// trusting gives a container whose labels all count if the operator trusts its image.
+func trusting(c docker.Container, images config.Globs) docker.Container {
+	if images.MatchImage(c.Image) {
 		c.Inherited, c.Unproven = nil, ""
-		v.Containers[id] = c
 	}
-	return v
+	return c
 }
 
 // imageWhy says why labels of a container do not count where something opens.

@@ -23,14 +23,10 @@ func imaged(labels ...string) docker.Container {
 	return c
 }
 
-func viewOf(c docker.Container) docker.View {
-	return docker.View{Containers: map[string]docker.Container{c.ID: c}}
-}
-
 // TestLabelsOfImages: what an image says of itself may narrow, and gives nothing.
 func TestLabelsOfImages(t *testing.T) {
 	one := func(c docker.Container, cfg config.Config) *Endpoint {
-		e := endpoint.Endpoint{Port: &link.Port{MTU: 1500}, Container: trusting(viewOf(c), cfg.TrustImageLabels).Containers[c.ID]}
+		e := endpoint.Endpoint{Port: &link.Port{MTU: 1500}, Container: c}
 		return desired(pointers(e), &cfg, shaper.Hashed)[0]
 	}
 	trusted := config.Config{TrustImageLabels: config.Globs{"ev*"}}
@@ -100,12 +96,14 @@ func TestLabelsOfImages(t *testing.T) {
 			t.Errorf("%q", d.notes)
 		}
 	})
-	t.Run("trust_changes_no_view_that_was_handed_out", func(t *testing.T) {
-		v := viewOf(imaged("role", "backup"))
-		if got := trusting(v, trusted.TrustImageLabels); !got.Containers["id"].Counts("role") || v.Containers["id"].Counts("role") {
-			t.Errorf("%+v, %+v", got, v)
+	t.Run("trust_changes_nothing_that_was_handed_out", func(t *testing.T) {
+		c := imaged("role", "backup")
+		e := endpoint.Endpoint{Container: c, Sharers: []docker.Container{c}}
+		d := desired(pointers(e), &trusted, shaper.Hashed)[0]
+		if !d.Container.Counts("role") || !d.Sharers[0].Counts("role") || e.Container.Counts("role") || e.Sharers[0].Counts("role") {
+			t.Errorf("%+v, %+v", d, e)
 		}
-		if trusting(v, config.Globs{"evil"}).Containers["id"].Counts("role") {
+		if trusting(c, config.Globs{"evil"}).Counts("role") {
 			t.Error("a pattern that fits a part of the name is enough")
 		}
 	})

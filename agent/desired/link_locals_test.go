@@ -105,7 +105,7 @@ func TestLinkLocalsThatContainersSay(t *testing.T) {
 	}
 	one, two, other := lives("one", 2), lives("two", 3), lives("other", 4)
 	free := other
-	free.Unmanaged = "it opts out"
+	free.Container.Labels = map[string]string{endpoint.Label: "false"}
 	given := two
 	given.Container.LocalAddrs = map[string][]netip.Addr{"front": addrs(x)}
 	far := two
@@ -136,7 +136,7 @@ func TestLinkLocalsThatContainersSay(t *testing.T) {
 		{"though_it_came_later", []endpoint.Endpoint{has(one, 14, x), has(given, 15, x)}, "two " + x + "/128", "container two was given it"},
 		{"not_one_of_who_is_left_alone", []endpoint.Endpoint{has(one, 20, "fe80::f"), has(free, 16, "fe80::f")}, "", "container other had it first"},
 	} {
-		endpoints := desired(pointers(step.all...), &config.Config{}, shaper.Hashed)
+		endpoints := desired(pointers(step.all...), &config.Config{AllowOptOut: true}, shaper.Hashed)
 		must(t, l.decide(endpoints, localWords(nil), before))
 		var got, notes []string
 		for i := range endpoints {

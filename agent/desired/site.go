@@ -132,7 +132,7 @@ func (c *Ports) Unknown(s *State, now time.Time) []*link.Port {
 	}
 	c.own(s.Endpoints)
 	var out []*link.Port
-	for _, p := range s.Links.Ports {
+	for _, p := range s.Seen.Links.Ports {
 		if _, ok := s.Site.Managed[p.MasterName]; ok && c.owners[p.Index] == nil && !s.Site.isOwn(p) && now.Sub(p.Since) >= Patience {
 			out = append(out, p)
 		}

@@ -44,9 +44,10 @@ func TestPorts(t *testing.T) {
 				n := 10*step + 5
 				p := &link.Port{Index: n, Seen: uint64(n), Name: fmt.Sprint("veth", n), MasterName: []string{"br-a", "br-b"}[r.IntN(2)]}
 				here.Ports = append(here.Ports, p)
-				e := endpoint.Endpoint{Port: p, Attachment: docker.Attachment{MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(n)}}, Unmanaged: []string{"", "", "why"}[r.IntN(3)]}
+				e := endpoint.Endpoint{Port: p, Attachment: docker.Attachment{MAC: net.HardwareAddr{2, 0, 0, 0, 0, byte(n)}}}
+				unmanaged := []string{"", "", "why"}[r.IntN(3)]
 				if r.IntN(3) > 0 {
-					all = append(all, &Endpoint{Endpoint: e})
+					all = append(all, &Endpoint{Endpoint: e, Unmanaged: unmanaged})
 				}
 			case 3:
 				if i := len(all); i > 0 {

@@ -23,8 +23,8 @@ func TestLabelsInVain(t *testing.T) {
 		want   string
 	}{
 		"none":                         {labels: []string{"com.example", "x"}},
-		"a_limit":                      {labels: []string{"netguard.egress.rate", "1mbit"}, want: "label netguard.egress.rate has no effect: its driver"},
-		"a_policy_and_a_typing_error":  {labels: []string{"netguard.ingress", "[]", "netguard.igress", "[]"}, want: "labels netguard.igress, netguard.ingress have no effect: its driver"},
+		"a_limit":                      {labels: []string{"netguard.egress.rate", "1mbit"}, want: "label netguard.egress.rate has no effect: its network's driver"},
+		"a_policy_and_a_typing_error":  {labels: []string{"netguard.ingress", "[]", "netguard.igress", "[]"}, want: "labels netguard.igress, netguard.ingress have no effect: its network's driver"},
 		"who_shares_it":                {sharer: []string{"netguard.egress", "[]"}, want: "label netguard.egress has no effect"},
 		"one_that_wants_nothing":       {labels: []string{"netguard.enabled", "false"}},
 		"one_that_wants_to_be_managed": {labels: []string{"netguard.enabled", "true"}, want: "label netguard.enabled has no effect"},
@@ -35,11 +35,18 @@ func TestLabelsInVain(t *testing.T) {
 		"too_many":                     {labels: many, want: "and 3 more have no effect"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			on := func(network, unmanaged string) endpoint.Endpoint {
+			on := func(network, driver string) endpoint.Endpoint {
 				return endpoint.Endpoint{Key: endpoint.Key{Container: "c", Network: network}, Container: container(c.labels...), Sharers: []docker.Container{container(c.sharer...)},
-					Network: docker.Network{Name: network}, Unmanaged: unmanaged, Beyond: unmanaged != "" && !c.chosen}
+					Network: docker.Network{Name: network, Driver: driver}}
 			}
-			d := desired(pointers(on("lan", "its driver"), on("front", "")), &config.Config{}, shaper.Hashed)[0]
+			driver, cfg := "macvlan", &config.Config{}
+			if c.chosen {
+				driver, cfg.Exclude = "bridge", []string{"lan"}
+			}
+			d := desired(pointers(on("lan", driver), on("front", "bridge")), cfg, shaper.Hashed)[0]
+			if d.Unmanaged == "" {
+				t.Error("it is managed")
+			}
 			if got := strings.Join(d.notes, "\n"); len(d.notes) > 1 || !strings.Contains(got, c.want) || (got == "") != (c.want == "") || len(d.Wrong) > 0 {
 				t.Errorf("%q, want %q", d.Faults(), c.want)
 			}

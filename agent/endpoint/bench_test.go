@@ -45,7 +45,7 @@ func BenchmarkJoin(b *testing.B) {
 			more, bound := o, NewBindings()
 			b.ReportAllocs()
 			for b.Loop() {
-				if len(Join(less, Operator{}, bound)) != n || len(Join(more, Operator{}, bound)) != n+1 {
+				if len(Join(less, bound)) != n || len(Join(more, bound)) != n+1 {
 					b.Fatal("not joined")
 				}
 			}

@@ -37,16 +37,9 @@ type Endpoint struct {
 	Attachment docker.Attachment
 	// Port is the host's end, nil where there is none (yet).
 	Port *link.Port
-	// Unmanaged says why netguard leaves it alone, "" if it does not.
-	Unmanaged string
 	// Contested says that it has no port because a MAC does not tell which: several
 	// have it, or one that is not to be believed. Its Sandbox tells.
 	Contested bool
-	// Beyond says that it is because of the network's driver, and not because
-	// somebody wants it so.
-	Beyond bool
-	// Faults are what is wrong with how the endpoint was declared.
-	Faults []string
 }
 
 // Observation is what Join looks at.
@@ -75,9 +68,9 @@ type Sandbox struct {
 // Join gives all endpoints that the view names, ordered by container and
 // network name, and updates the bindings. What did not change is the same pointer as at
 // the last call. Nobody may change what a pointer leads to, or the slice.
-func Join(o Observation, op Operator, bound Bindings) []*Endpoint {
+func Join(o Observation, bound Bindings) []*Endpoint {
 	l := bound.last
-	affected, moved := l.compare(o, op)
+	affected, moved := l.compare(o)
 	if !moved && len(affected) == 0 {
 		return l.all
 	}
@@ -86,7 +79,7 @@ func Join(o Observation, op Operator, bound Bindings) []*Endpoint {
 	}
 	for _, nid := range affected {
 		was := l.networks[nid]
-		l.networks[nid] = o.network(nid, op, bound)
+		l.networks[nid] = o.network(nid, bound)
 		l.replace(was.all(), l.networks[nid].endpoints)
 	}
 	for nid, n := range l.networks {
@@ -104,7 +97,7 @@ func (e *Endpoint) order(o *Endpoint) int {
 }
 
 // network joins what there is of one network.
-func (o Observation) network(nid string, op Operator, bound Bindings) *network {
+func (o Observation) network(nid string, bound Bindings) *network {
 	n, l := o.View.Networks[nid], bound.last
 	ports := l.ports[n.Bridge]
 	owned := make(map[string]*link.Port, len(ports)) // by container
@@ -137,8 +130,6 @@ func (o Observation) network(nid string, op Operator, bound Bindings) *network {
 		if e == nil || !e.as(&c, l.sharers[cid], &n, &a, port, contested) {
 			e = &Endpoint{Key: key, Container: c, Sharers: l.sharers[cid], Network: n, Attachment: a, Port: port, Contested: contested}
 			e.Network.Endpoints = nil // it would keep what was attached once
-			e.Unmanaged, e.Faults = op.manages(n, c)
-			e.Beyond = beyond(n) != ""
 		}
 		is.by[cid] = e
 		is.endpoints = append(is.endpoints, e)

@@ -16,7 +16,7 @@ func running(t *testing.T) (Observation, []*Endpoint) {
 	o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA})
 	n := o.View.Networks["n"]
 	n.Endpoints["a"] = docker.Attachment{MAC: macA, IPv4: netip.MustParseAddr("198.18.0.2")}
-	es := Join(o, Operator{}, NewBindings())
+	es := Join(o, NewBindings())
 	if portOf(t, es, "a") != 1 {
 		t.Fatalf("%+v", es)
 	}
@@ -47,7 +47,7 @@ func TestHold(t *testing.T) {
 			bound.ports[1] = last[0].Key
 			again := o
 			again.View = v
-			es := Join(again, Operator{}, bound)
+			es := Join(again, bound)
 			if portOf(t, es, "a") != 1 || es[0].Attachment.IPv4 != last[0].Attachment.IPv4 || es[0].Network.Bridge != "br0" {
 				t.Errorf("%s: %+v", name, es)
 			}

@@ -11,7 +11,6 @@ import (
 // last is what Join looked at and came to last, so that a change costs what it is about
 // and not what there is.
 type last struct {
-	op        Operator
 	view      docker.View
 	all       []*Endpoint
 	networks  map[string]*network
@@ -48,8 +47,8 @@ func (n *network) endpoint(container string) *Endpoint {
 
 // compare gives the networks that have to be joined again, tells whether any port, container
 // or attachment may have come or gone, and keeps what it looked at.
-func (l *last) compare(o Observation, op Operator) (affected []string, moved bool) {
-	if l.networks == nil || !l.op.same(op) { // which endpoints are managed may be otherwise
+func (l *last) compare(o Observation) (affected []string, moved bool) {
+	if l.networks == nil {
 		l.networks, l.all, moved = map[string]*network{}, nil, true
 	}
 	all := !changed.Same(l.sandboxes, o.Sandboxes)
@@ -64,7 +63,7 @@ func (l *last) compare(o Observation, op Operator) (affected []string, moved boo
 			l.ports[p.MasterName] = append(l.ports[p.MasterName], p)
 		}
 	}
-	l.op, l.view, l.snapshot, l.sandboxes = op, o.View, o.Ports, o.Sandboxes
+	l.view, l.snapshot, l.sandboxes = o.View, o.Ports, o.Sandboxes
 	for nid, n := range o.View.Networks {
 		was := l.networks[nid]
 		same := was != nil && was.Network.SameEndpoints(&n)

@@ -22,13 +22,16 @@ type Operator struct {
 	Left map[string]string
 }
 
-// same tells whether an operator says the same.
-func (op *Operator) same(o Operator) bool {
+// Same tells whether an operator says the same.
+func (op Operator) Same(o Operator) bool {
 	return op.AllowOptOut == o.AllowOptOut && slices.Equal(op.Exclude, o.Exclude) && maps.Equal(op.Left, o.Left)
 }
 
 // Manages tells whether netguard manages a network.
 func (op Operator) Manages(n docker.Network) bool { return op.leaves(n) == "" }
+
+// Beyond tells whether netguard cannot manage a network because of its driver.
+func Beyond(n docker.Network) bool { return beyond(n) != "" }
 
 // beyond says why a network cannot be managed, "" if it can.
 func beyond(n docker.Network) string {
@@ -62,8 +65,9 @@ func (op Operator) leaves(n docker.Network) string {
 	return ""
 }
 
-// manages says why an endpoint is left alone, "" if it is not.
-func (op Operator) manages(n docker.Network, c docker.Container) (reason string, faults []string) {
+// Unmanaged says why an endpoint is left alone, "" if it is not, and what is wrong with the
+// label that asks for it.
+func (op Operator) Unmanaged(n docker.Network, c docker.Container) (reason string, faults []string) {
 	if reason := op.leaves(n); reason != "" {
 		return reason, nil
 	}

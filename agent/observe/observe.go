@@ -1,11 +1,16 @@
-// Package observe keeps what is known of the Docker engine up to date, and asks it about
-// what the kernel has and the engine does not list. What it hands out does not change.
+// Package observe joins what Docker lists with the ports that the kernel has, into a Snapshot.
+//
+// A goroutine of its own asks Docker, so that an engine that answers slowly delays nothing
+// else. It asks for what Docker's events name, and for what the last snapshot lacks: ports
+// that fit no endpoint, endpoints that Docker does not list, and the namespaces of containers
+// whose ports their MACs do not tell. A snapshot does not change after it was handed out.
 package observe
 
 import (
 	"context"
 	"log/slog"
 	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -19,8 +24,8 @@ const (
 	minRetry = 100 * time.Millisecond
 	maxRetry = time.Second
 	maxRest  = 3 * time.Second
-	// listEvery is how often everything is read, for what no event tells of. Where that
-	// takes long it is read less often: see listAfter.
+	// listEvery is how often everything is read, because no event tells of some changes.
+	// Where that takes long it is read less often: see listAfter.
 	listEvery  = 30 * time.Second
 	listRarely = 5 * time.Minute
 	listShare  = 500
@@ -28,14 +33,15 @@ const (
 	// listSoon is how long Docker's word of a new network may be behind the
 	// kernel's.
 	listSoon = 300 * time.Millisecond
-	// LackingFor is how long Docker may have forgotten a container whose port is there:
-	// while one stops it does so for a moment.
+	// LackingFor is how long Docker may not list a container whose port is there: while a
+	// container stops, Docker does not list it for a moment.
 	LackingFor = 2 * time.Second
-	// minAgain is how often everything is read at most for the sake of what Docker lacks.
+	// minAgain is the shortest time between two readings of everything that happen because
+	// Docker lacks something.
 	minAgain = time.Second
-	// askAgain is after what time it is asked again whose a port is.
+	// askAgain is the time between two questions about the namespace of one container.
 	askAgain = time.Second
-	// inspectors is how many containers' sandboxes are asked for at a time.
+	// inspectors is how many containers' namespaces are asked for at a time.
 	inspectors = 8
 )
 
@@ -46,209 +52,202 @@ func listAfter(took time.Duration) time.Duration {
 	return max(listEvery, min(listShare*took, listRarely), listMost*took)
 }
 
-// Observer keeps a view of the engine up to date, in a goroutine of its own, so
-// that an engine that is slow to answer holds up nothing else.
+// Engine is what the observer needs of Docker.
+type Engine interface {
+	// TakeHint takes what the events named since the last call.
+	TakeHint() docker.Hint
+	// Refresh reads what a hint names, and gives all that is known then.
+	Refresh(context.Context, docker.Hint) (docker.View, error)
+	// Sandbox gives the path of the network namespace of a container that runs.
+	Sandbox(ctx context.Context, container string) (string, error)
+}
+
+// Links is what the observer needs of the kernel.
+type Links interface {
+	// Take takes what changed since the last call, and gives what there is.
+	Take() (link.Hint, link.View)
+	// Snapshot gives the ports alone.
+	Snapshot() []*link.Port
+	// Seen is the highest number of a port (link.Port.Seen).
+	Seen() uint64
+	// NSIDOf gives this namespace's number for the namespace at a path.
+	NSIDOf(path string) (int, error)
+}
+
+// Observer gives snapshots. Run asks Docker; Take, in another goroutine, gives what is known.
 type Observer struct {
-	engine *docker.Engine
-	links  *link.Table
+	// Wakeup makes Run look for something to ask.
+	Wakeup pace.Wakeup
+
+	engine Engine
+	links  Links
 	log    *slog.Logger
-	wakeup pace.Wakeup
-	notify func() // tells the loop
+	clock  func() time.Time
+	notify func() // tells who calls Take
 
+	// What follows belongs to the goroutine of Run.
+	known     Snapshot
 	unmatched unmatched
+	retry     time.Duration
+	last      time.Time // that everything was read
+	list      time.Time // when everything is read again
+	settled   time.Time // when contested ports are asked about again
 
-	mu  sync.Mutex
+	joiner joiner // belongs to the goroutine of Take
+
+	mu  sync.Mutex // guards what follows
 	now Snapshot
-	// lacks is since when Docker does not list what the kernel has; zero if it
-	// does.
-	lacks time.Time
-	// contests are the containers whose ports their MACs do not tell.
-	contests map[string]bool
+	wanted
 }
 
-// Contested notes whose ports their MACs do not tell, and asks for their namespaces.
-func (o *Observer) Contested(endpoints []*endpoint.Endpoint) {
-	contests, news := map[string]bool{}, false
-	for _, e := range endpoints {
-		if e.Contested {
-			contests[e.Key.Container] = true
-		}
-	}
-	o.mu.Lock()
-	for id := range contests {
-		news = news || !o.contests[id]
-	}
-	o.contests = contests
-	o.mu.Unlock()
-	if news {
-		o.wakeup.Call()
-	}
+// New returns an observer. It calls notify, which must not block, when there is something to
+// act on.
+func New(engine Engine, links Links, log *slog.Logger, clock func() time.Time, notify func()) *Observer {
+	return &Observer{Wakeup: pace.NewWakeup(), engine: engine, links: links, log: log, clock: clock, notify: notify,
+		retry: minRetry, joiner: joiner{bound: endpoint.NewBindings()}}
 }
 
-// waiting names the contested containers that do not run as far as is known, each time
-// that it is due: only of one that runs the namespace may be asked for.
-func (o *Observer) waiting(v docker.View, now, due time.Time) docker.Hint {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	h := docker.Hint{Containers: map[string]struct{}{}}
-	for id := range o.contests {
-		if !now.Before(due) && !v.Containers[id].Running() {
-			h.Containers[id] = struct{}{}
-		}
-	}
-	return h
-}
-
-// settle asks for the namespaces of containers whose ports are contested, each time
-// that it is due, and tells when that is again.
-func (o *Observer) settle(ctx context.Context, known *Snapshot, due time.Time) time.Time {
-	o.mu.Lock()
-	contests := o.contests
-	o.mu.Unlock()
-	now := time.Now()
-	if len(contests) == 0 {
-		return time.Time{}
-	}
-	if now.Before(due) {
-		return due
-	}
-	seen := o.links.Seen() // before the engine is asked
-	known.Sandboxes = maps.Clone(known.Sandboxes)
-	if known.Sandboxes == nil {
-		known.Sandboxes = map[string]endpoint.Sandbox{}
-	}
-	maps.Copy(known.Sandboxes, o.findSandboxes(ctx, known.View, seen, func(id string) bool { return contests[id] }))
-	return time.Now().Add(askAgain)
-}
-
-// Lacking notes since when Docker does not list what the kernel has. Everything is
-// read again then: no event may tell.
-func (o *Observer) Lacking(since time.Time) {
-	o.mu.Lock()
-	was := o.lacks
-	o.lacks = since
-	o.mu.Unlock()
-	if was.IsZero() && !since.IsZero() {
-		o.wakeup.Call()
-	}
-}
-
-// relist is when everything should be read for the sake of what Docker lacks, if
-// it was last read then; zero if not. What lacks for long is asked for seldom.
-func (o *Observer) relist(last time.Time) time.Time {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.lacks.IsZero() {
-		return time.Time{}
-	}
-	at := o.lacks.Add(LackingFor)
-	if !last.Before(at) {
-		at = last.Add(max(minAgain, last.Sub(o.lacks)/2))
-	}
-	return at
-}
-
-// Current returns what is known.
+// Current returns what is known of Docker, without the ports.
 func (o *Observer) Current() Snapshot {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.now
 }
 
-// New returns an observer. Notify is called, and must not block, when there is something
-// to act on.
-func New(engine *docker.Engine, links *link.Table, log *slog.Logger, notify func()) *Observer {
-	return &Observer{engine: engine, links: links, log: log, wakeup: pace.NewWakeup(), notify: notify}
+// Take takes what the kernel told of links since the last call, and gives what is known. Run
+// asks Docker for what is still missing then. One goroutine may call it.
+func (o *Observer) Take() (link.Hint, Snapshot) {
+	s := o.Current() // before the ports: they may only be newer
+	var hint link.Hint
+	hint, s.Links = o.links.Take()
+	was, lacked := o.joiner.last, len(o.joiner.unlisted)
+	o.joiner.join(&s, o.clock())
+	if slices.Equal(was, s.Joined) && lacked+len(s.Unlisted) == 0 {
+		return hint, s
+	}
+	w := wants(&s)
+	o.mu.Lock()
+	news := w.news(o.wanted)
+	o.wanted = w
+	o.mu.Unlock()
+	if news {
+		o.Wakeup.Call()
+	}
+	return hint, s
 }
 
-// Wake has the observer look. It never blocks.
-func (o *Observer) Wake() { o.wakeup.Call() }
-
-// keep has others see it. The loop is told where it should act on it.
-func (o *Observer) keep(n Snapshot) {
+// keep makes a snapshot the current one.
+func (o *Observer) keep() {
 	o.mu.Lock()
-	o.now = n
+	o.now = o.known
 	o.mu.Unlock()
 }
 
-// Run reads what hints name until ctx ends. Links must have been listed.
+// Run asks Docker until ctx ends. Links must have been listed.
 func (o *Observer) Run(ctx context.Context) error {
-	known := Snapshot{Fresh: map[string]uint64{}, Old: o.links.Seen()}
-	o.keep(known)
-	retry := minRetry
-	last := time.Now() // that everything was read
-	list := last.Add(listEvery)
-	var settled time.Time
-	for {
-		hint := o.engine.TakeHint()
-		ports := o.links.Snapshot()
-		now := time.Now()
-		ask, next := o.unmatched.look(&known, ports, now)
-		hint.Merge(ask)
-		hint.Merge(o.waiting(known.View, now, settled))
-		list = pace.Soonest(list, o.relist(last))
-		if soon := now.Add(listSoon); unknown(known, ports) && soon.Before(list) {
-			list = soon
-		}
-		if !now.Before(list) {
-			hint.Merge(docker.Hint{Full: true})
-		}
-		wait := time.Until(pace.Soonest(list, next))
-		news := false
-		if !hint.Empty() {
-			began := time.Now()
-			known.Asking = began
-			o.keep(known)
-			read := o.read(ctx, known, hint)
-			switch {
-			case ctx.Err() != nil:
-				return ctx.Err()
-			case read.Err != nil:
-				if news = !sameError(known.Err, read.Err); known.Err == nil {
-					o.log.Warn("docker cannot be read; what is enforced stays enforced", "error", read.Err)
-				}
-				known.Err = read.Err
-				// What takes long to fail may take the processor's time.
-				wait = max(retry, min(time.Since(began), maxRest))
-				retry = min(2*retry, maxRetry)
-			default:
-				known, retry, news = read, minRetry, true
-				if hint.Full {
-					last = time.Now()
-					list = pace.Soonest(last.Add(listAfter(last.Sub(began))), o.relist(last))
-				}
-				wait = time.Until(pace.Soonest(list, next))
-			}
-			known.Asking = time.Time{}
-		}
-		sandboxes := known.Sandboxes
-		if settled = o.settle(ctx, &known, settled); !settled.IsZero() {
-			wait = min(wait, time.Until(settled))
-			news = news || !maps.Equal(sandboxes, known.Sandboxes)
-		}
-		if o.keep(known); news {
-			o.notify()
-		}
-		timer := time.NewTimer(wait)
+	for ctx.Err() == nil {
+		timer := time.NewTimer(o.Turn(ctx).Sub(o.clock()))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-o.wakeup:
-			timer.Stop()
+		case <-o.Wakeup:
 		case <-timer.C:
 		}
+		timer.Stop()
 	}
+	return ctx.Err()
 }
 
-func (o *Observer) read(ctx context.Context, known Snapshot, hint docker.Hint) Snapshot {
-	seen, ports, began := o.links.Seen(), o.links.Snapshot(), time.Now() // before the engine is asked
+// Turn asks for what hints name and for what is due, and says when the next turn is due. It
+// belongs to Run; a test calls it instead of Run.
+func (o *Observer) Turn(ctx context.Context) time.Time {
+	known, now := &o.known, o.clock()
+	if known.Fresh == nil { // the first turn
+		known.Fresh, known.Old = map[string]uint64{}, o.links.Seen()
+		o.last, o.list = now, now.Add(listEvery)
+		o.keep()
+	}
+	hint := o.engine.TakeHint()
+	ports := o.links.Snapshot()
+	o.mu.Lock()
+	wanted := o.wanted
+	o.mu.Unlock()
+	ask, next := o.unmatched.look(known, ports, now)
+	hint.Merge(ask)
+	if !now.Before(o.settled) {
+		hint.Merge(wanted.waiting(known.View))
+	}
+	o.list = pace.Soonest(o.list, wanted.relist(o.last))
+	if soon := now.Add(listSoon); unknown(*known, ports) && soon.Before(o.list) {
+		o.list = soon
+	}
+	if !now.Before(o.list) {
+		hint.Merge(docker.Hint{Full: true})
+	}
+	news, sandboxes := false, known.Sandboxes
+	if hint.Empty() {
+		next = pace.Soonest(o.list, next)
+	} else {
+		known.Asking = now
+		o.keep()
+		read := o.read(ctx, hint)
+		took := o.clock().Sub(now)
+		switch {
+		case ctx.Err() != nil:
+			return now
+		case read.Err != nil:
+			if news = !sameError(known.Err, read.Err); known.Err == nil {
+				o.log.Warn("docker cannot be read; what is enforced stays enforced", "error", read.Err)
+			}
+			known.Err = read.Err
+			// What takes long to fail may take the processor's time.
+			next = o.clock().Add(max(o.retry, min(took, maxRest)))
+			o.retry = min(2*o.retry, maxRetry)
+		default:
+			*known, o.retry, news = read, minRetry, true
+			if hint.Full {
+				o.last = now.Add(took)
+				o.list = pace.Soonest(o.last.Add(listAfter(took)), wanted.relist(o.last))
+			}
+			next = pace.Soonest(o.list, next)
+		}
+		known.Asking = time.Time{}
+	}
+	o.settle(ctx, wanted.contested)
+	news = news || !maps.Equal(sandboxes, known.Sandboxes)
+	if o.keep(); news {
+		o.notify()
+	}
+	return pace.Soonest(next, o.settled)
+}
+
+// settle asks for the namespaces of containers whose ports are contested, each time that it
+// is due.
+func (o *Observer) settle(ctx context.Context, contested map[string]bool) {
+	if len(contested) == 0 {
+		o.settled = time.Time{}
+		return
+	}
+	if o.clock().Before(o.settled) {
+		return
+	}
+	seen := o.links.Seen() // before the engine is asked
+	sandboxes := maps.Clone(o.known.Sandboxes)
+	if sandboxes == nil {
+		sandboxes = map[string]endpoint.Sandbox{}
+	}
+	maps.Copy(sandboxes, o.findSandboxes(ctx, o.known.View, seen, func(id string) bool { return contested[id] }))
+	o.known.Sandboxes, o.settled = sandboxes, o.clock().Add(askAgain)
+}
+
+// read gives what is known after what a hint names was read.
+func (o *Observer) read(ctx context.Context, hint docker.Hint) Snapshot {
+	known, seen, ports := &o.known, o.links.Seen(), o.links.Snapshot() // before the engine is asked
 	view, err := o.engine.Refresh(ctx, hint)
 	if err != nil {
 		return Snapshot{Err: err}
 	}
 	next := Snapshot{View: view, Old: known.Old, Sandboxes: known.Sandboxes, Complete: known.Complete || hint.Full, Reads: known.Reads,
-		At: began, others: known.others}
+		At: known.Asking, others: known.others}
 	if hint.Full {
 		next.others = others(view, ports)
 	}

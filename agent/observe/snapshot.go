@@ -1,16 +1,27 @@
 package observe
 
 import (
+	"slices"
 	"time"
 
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
+	"netguard/agent/link"
 	"netguard/internal/changed"
 )
 
-// Snapshot is what is known of the engine. It does not change after it was handed out.
+// Snapshot is what is known of Docker and of the kernel's links. It does not change after it
+// was handed out. What Current returns has no Links, Joined and Unlisted.
 type Snapshot struct {
-	View      docker.View
+	// View is what Docker lists, and endpoints that it does not list while their ports are
+	// there.
+	View  docker.View
+	Links link.View
+	// Joined are the endpoints, with their ports. What did not change is the same pointer as
+	// in the snapshot before.
+	Joined []*endpoint.Endpoint
+	// Unlisted are the endpoints that Docker does not list, and since when.
+	Unlisted  map[endpoint.Key]time.Time
 	Fresh     map[string]uint64 // see endpoint.Observation
 	Sandboxes map[string]endpoint.Sandbox
 	// Old is how far ports had been seen (link.Port.Seen) before the first reading.
@@ -26,14 +37,26 @@ type Snapshot struct {
 	others map[int]bool
 }
 
-// Same tells whether whoever acts on one snapshot would do the same on the other.
+// Same tells whether both snapshots lead to the same wanted state.
 func (s *Snapshot) Same(o *Snapshot) bool {
 	return s.Complete == o.Complete && s.Reads == o.Reads && s.Old == o.Old && sameError(s.Err, o.Err) &&
 		s.View.Version == o.View.Version && s.View.DataPort == o.View.DataPort &&
 		changed.Identical(s.View.Containers, o.View.Containers) && changed.Identical(s.View.Networks, o.View.Networks) &&
-		changed.Same(s.Fresh, o.Fresh) && changed.Same(s.Sandboxes, o.Sandboxes)
+		changed.Same(s.Fresh, o.Fresh) && changed.Same(s.Sandboxes, o.Sandboxes) && slices.Equal(s.Joined, o.Joined) &&
+		s.Links.Same(&o.Links)
 }
 
 func sameError(a, b error) bool {
 	return (a == nil) == (b == nil) && (a == nil || a.Error() == b.Error())
+}
+
+// MissingLong counts the endpoints that Docker has not listed for longer than a container
+// takes to stop.
+func (s *Snapshot) MissingLong(now time.Time) (n int) {
+	for _, since := range s.Unlisted {
+		if now.Sub(since) >= LackingFor {
+			n++
+		}
+	}
+	return n
 }

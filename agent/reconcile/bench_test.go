@@ -53,13 +53,15 @@ func (idleRules) Apply(context.Context, iptables.Wish) (iptables.Report, error) 
 
 // crowd is a host with n containers on four networks.
 type crowd struct {
-	loop    *Loop
-	links   fakeLinks
-	docker  fakeDocker
-	catalog netpolicy.Catalog
-	tc      *tctest.Kernel
-	index   map[int]int // of ports
-	now     time.Time
+	loop     *Loop
+	links    fakeLinks
+	view     docker.View // what Docker lists
+	told     docker.Hint // what its events named
+	observer *observe.Observer
+	catalog  netpolicy.Catalog
+	tc       *tctest.Kernel
+	index    map[int]int // of ports
+	now      time.Time
 }
 
 func newCrowd(b *testing.B, n int) *crowd {
@@ -71,33 +73,45 @@ func newCrowd(b *testing.B, n int) *crowd {
 	}
 	c.catalog = netpolicy.Load([]netpolicy.Source{{Name: "p.yaml", Data: []byte(policies)}})
 	c.links.view.Bridges = map[string]int{}
-	v := docker.View{Version: "28", Firewall: "iptables", Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}
-	fresh := map[string]uint64{}
+	c.view = docker.View{Version: "28", Firewall: "iptables", Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}
 	for i := range 4 {
 		id := fmt.Sprintf("%064x", i)
 		name := fmt.Sprintf("br-%d", i)
 		c.links.view.Bridges[name] = c.tc.Add(name)
-		v.Networks[id] = docker.Network{ID: id, Name: fmt.Sprintf("net%d", i), Driver: "bridge", Bridge: name, Endpoints: map[string]docker.Attachment{},
+		c.view.Networks[id] = docker.Network{ID: id, Name: fmt.Sprintf("net%d", i), Driver: "bridge", Bridge: name, Endpoints: map[string]docker.Attachment{},
 			Subnets:  []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 16)},
 			Gateways: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i), 0, 1})}}
-		fresh[id] = 1 << 40
 	}
-	c.docker.snapshot = observe.Snapshot{View: v, Fresh: fresh, Complete: true, Reads: 1, At: c.now}
 	for i := range n {
 		c.plug(i)
 		c.name(i, "running")
 		c.attach(i, true)
 	}
+	c.told = docker.Hint{Full: true}
 	cfg := &config.Config{Storm: guard.DefaultStorm}
 	c.loop = NewLoop(Parts{Log: slog.New(slog.DiscardHandler), Shape: c.tc, Guard: idleGuard{}, Policy: idleRules{}, Connections: idle{}, Links: &c.links,
 		Notices: &fakeNotices{}, BootCache: OpenBootCache("", slog.New(slog.DiscardHandler)), Config: func() *config.Config { return cfg },
 		Catalog: func() *netpolicy.Catalog { return &c.catalog }, Clock: func() time.Time { return c.now }})
-	c.loop.Observes(&c.docker)
+	c.observer = observe.New(c, &c.links, slog.New(slog.DiscardHandler), func() time.Time { return c.now }, func() {})
+	c.observer.Turn(b.Context())
+	c.loop.Observes(c.observer)
 	c.loop.Alerted(noAlerts{})
 	c.loop.Shapes(shaper.Hashed)
 	c.turn(b)
 	return c
 }
+
+// crowd is Docker too.
+
+func (c *crowd) TakeHint() docker.Hint {
+	h := c.told
+	c.told = docker.Hint{}
+	return h
+}
+
+func (c *crowd) Refresh(context.Context, docker.Hint) (docker.View, error) { return c.view, nil }
+
+func (c *crowd) Sandbox(context.Context, string) (string, error) { return "", docker.ErrNoSandbox }
 
 func (c *crowd) turn(b *testing.B) {
 	c.loop.turn(b.Context())
@@ -117,21 +131,21 @@ func (c *crowd) plug(i int) {
 	p := &link.Port{Index: c.index[i], Name: name, Master: c.links.view.Bridges[fmt.Sprintf("br-%d", i%4)], MasterName: fmt.Sprintf("br-%d", i%4), MTU: 1500, PeerIndex: 2, NSID: i,
 		PeerMAC: mac, Pinned: true, Up: true, Seen: c.links.seen, Since: c.now}
 	c.links.view.Ports = append(slices.Clip(c.links.view.Ports), p)
-	c.told(p.Index)
+	c.tell(p.Index)
 }
 
 func (c *crowd) unplug(i int) {
 	c.links.view.Ports = slices.DeleteFunc(slices.Clone(c.links.view.Ports), func(p *link.Port) bool { return p.Index == c.index[i] })
 	c.tc.Remove(c.index[i])
-	c.told(c.index[i])
+	c.tell(c.index[i])
 }
 
-func (c *crowd) told(index int) { c.links.hint = link.Hint{Links: map[int]struct{}{index: {}}} }
+func (c *crowd) tell(index int) { c.links.hint = link.Hint{Links: map[int]struct{}{index: {}}} }
 
 // name has Docker list a container in a state, or not at all.
 func (c *crowd) name(i int, state string) {
 	id, network, _, _ := crowded(i)
-	containers := maps.Clone(c.docker.snapshot.View.Containers)
+	containers := maps.Clone(c.view.Containers)
 	if delete(containers, id); state != "" {
 		labels := map[string]string{"com.docker.compose.project": "shop", "com.docker.compose.service": fmt.Sprintf("svc%d", i%50)}
 		for n := range 8 {
@@ -141,22 +155,24 @@ func (c *crowd) name(i int, state string) {
 			labels["netguard.ingress.rate"], labels["netguard.egress.rate"] = "20mbit", "10mbit"
 		}
 		containers[id] = docker.Container{ID: id, Name: fmt.Sprintf("shop-svc%d-%d", i%50, i), State: state, NetworkMode: "net0",
-			Networks: []string{c.docker.snapshot.View.Networks[network].Name}, Created: int64(i), Labels: labels}
+			Networks: []string{c.view.Networks[network].Name}, Created: int64(i), Labels: labels}
 	}
-	c.docker.snapshot.View.Containers = containers
+	c.view.Containers = containers
+	c.told.Merge(docker.Hint{Containers: map[string]struct{}{id: {}}})
 }
 
 // attach has Docker list a container's endpoint, or not.
 func (c *crowd) attach(i int, is bool) {
 	id, network, mac, addr := crowded(i)
-	networks := maps.Clone(c.docker.snapshot.View.Networks)
+	networks := maps.Clone(c.view.Networks)
 	n := networks[network]
 	n.Endpoints = maps.Clone(n.Endpoints)
 	if delete(n.Endpoints, id); is {
 		n.Endpoints[id] = docker.Attachment{MAC: mac, IPv4: addr}
 	}
 	networks[network] = n
-	c.docker.snapshot.View.Networks = networks
+	c.view.Networks = networks
+	c.told.Merge(docker.Hint{Networks: map[string]struct{}{network: {}}})
 }
 
 // BenchmarkTurns is what the loop itself costs for one container that starts and ends, in
@@ -170,7 +186,7 @@ func BenchmarkTurns(b *testing.B) {
 				for _, step := range []func(){
 					func() { c.plug(n) },
 					func() { c.name(n, "created"); c.attach(n, true) },
-					func() { c.told(c.index[n]) },
+					func() { c.tell(c.index[n]) },
 					func() { c.name(n, "running") },
 					func() { c.name(n, "exited") },
 					func() { c.unplug(n) },
@@ -179,6 +195,7 @@ func BenchmarkTurns(b *testing.B) {
 				} {
 					b.StopTimer()
 					step()
+					c.observer.Turn(b.Context())
 					b.StartTimer()
 					c.turn(b)
 				}

@@ -4,12 +4,9 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
-	"time"
 
 	"netguard/agent/desired"
 	"netguard/agent/endpoint"
-	"netguard/agent/observe"
-	"netguard/agent/pace"
 	"netguard/internal/changed"
 	"netguard/shaper"
 )
@@ -25,6 +22,7 @@ type endpointLog struct {
 
 // pass logs what a pass came to.
 func (t *endpointLog) pass(s *State) {
+	t.unlisted(s.Want)
 	for _, f := range s.Bridges {
 		if !slices.Contains(t.bridges, f) {
 			t.log.Warn("ports of bridges", "finding", f)
@@ -60,16 +58,11 @@ func (t *endpointLog) pass(s *State) {
 	}
 }
 
-// unlisted logs that Docker does not list endpoints for long, and gives since when it does
-// not list the first one; zero where it lists all.
-func (t *endpointLog) unlisted(want *desired.State) (first time.Time) {
-	for _, since := range want.Unlisted {
-		first = pace.Soonest(since, first)
+// unlisted logs, once, that Docker does not list endpoints for long.
+func (t *endpointLog) unlisted(want *desired.State) {
+	n := want.Seen.MissingLong(want.Now)
+	if n > 0 && !t.missing {
+		t.log.Warn("docker does not list endpoints whose ports are there; what is enforced for them stays", "endpoints", n)
 	}
-	long := !first.IsZero() && want.Now.Sub(first) >= observe.LackingFor
-	if long && !t.missing {
-		t.log.Warn("docker does not list endpoints whose ports are there; what is enforced for them stays", "endpoints", desired.MissingLong(want.Unlisted, want.Now))
-	}
-	t.missing = long
-	return first
+	t.missing = n > 0
 }

@@ -3,11 +3,12 @@ package reconcile
 import (
 	"context"
 	"net/netip"
+	"reflect"
+	"strconv"
 	"time"
 
-	"netguard/agent/endpoint"
+	"netguard/agent/docker"
 	"netguard/agent/link"
-	"netguard/agent/observe"
 	"netguard/netpolicy/iptables"
 	"netguard/netpolicy/iptables/iptablestest"
 	"netguard/shaper"
@@ -42,31 +43,65 @@ func (f *fakeLinks) Resolve(index int) (link.Port, error) {
 	return link.Port{}, link.ErrNotFound
 }
 
+// Snapshot gives the ports alone.
+func (f *fakeLinks) Snapshot() []*link.Port { return f.view.Ports }
+
+func (f *fakeLinks) Seen() uint64 { return f.seen }
+
+// NSIDOf: the path of a namespace is its number.
+func (f *fakeLinks) NSIDOf(path string) (int, error) { return strconv.Atoi(path) }
+
 // fakeDocker is an engine that may be slow, fail or lie.
 type fakeDocker struct {
-	snapshot observe.Snapshot
-	due      time.Time // of the next answer; zero for none
-	slow     time.Duration
-	fails    error
-	hides    string          // a container that it does not list
-	named    map[uint64]bool // the ports whose containers it listed, by link.Port.Seen
-	// contests are the containers whose namespaces are asked for; lacks has it list again.
-	contests map[string]bool
-	lacks    bool
+	w     *world
+	told  docker.Hint // what its events named
+	due   time.Time   // when it answers
+	slow  time.Duration
+	fails error
+	hides string          // a container that it does not list
+	named map[uint64]bool // the ports whose containers it listed, by link.Port.Seen
 }
 
-func (f *fakeDocker) Current() observe.Snapshot { return f.snapshot }
+func (f *fakeDocker) TakeHint() docker.Hint {
+	h := f.told
+	f.told = docker.Hint{}
+	return h
+}
 
-func (f *fakeDocker) Contested(all []*endpoint.Endpoint) {
-	f.contests = map[string]bool{}
-	for _, e := range all {
-		if e.Contested {
-			f.contests[e.Key.Container] = true
+// Refresh lists all that runs, whatever the hint names. As the engine does, it gives the same
+// maps again where nothing changed.
+func (f *fakeDocker) Refresh(_ context.Context, h docker.Hint) (docker.View, error) {
+	if f.fails != nil {
+		f.told.Merge(h)
+		return docker.View{}, f.fails
+	}
+	v := docker.View{Version: "28", Firewall: "iptables", Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}
+	for i, name := range []string{"front", "back"} {
+		v.Networks[name] = docker.Network{ID: name, Name: name, Driver: "bridge", Bridge: "br-" + name, Endpoints: map[string]docker.Attachment{},
+			Subnets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 18, byte(i), 0}), 24)}}
+	}
+	for _, c := range f.w.containers {
+		if c.ID != f.hides {
+			v.Containers[c.ID], f.named[c.port.Seen] = c.Container, true
+			v.Networks[c.network].Endpoints[c.ID] = docker.Attachment{MAC: c.port.PeerMAC, IPv4: c.addr}
 		}
 	}
+	was := f.w.observer.Current().View
+	if reflect.DeepEqual(v, was) {
+		return was, nil
+	}
+	return v, nil
 }
 
-func (f *fakeDocker) Lacking(since time.Time) { f.lacks = !since.IsZero() }
+// Sandbox gives the number of the namespace for its path.
+func (f *fakeDocker) Sandbox(_ context.Context, id string) (string, error) {
+	for _, c := range f.w.containers {
+		if c.ID == id {
+			return strconv.Itoa(c.port.NSID), nil
+		}
+	}
+	return "", docker.ErrNoSandbox
+}
 
 type fakeNotices struct {
 	rules, guard bool

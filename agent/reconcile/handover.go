@@ -128,6 +128,6 @@ func (l *Loop) list(ctx context.Context, want *desired.State) bool {
 // somebody waited for that.
 func (l *Loop) listed(want *desired.State) bool {
 	waited := l.handover.urgent(want.Endpoints)
-	over := l.policing.cutting.next(&l.handover, l.policing.ruling, host{l.Links.Addresses, l.routes.to, want.Links.Bridges})
+	over := l.policing.cutting.next(&l.handover, l.policing.ruling, host{l.Links.Addresses, l.routes.to, want.Seen.Links.Bridges})
 	return over && waited
 }

@@ -220,11 +220,10 @@ func (l *Loop) turn(ctx context.Context) {
 // inputs takes what is known of Docker and of the kernel. It passes on what the kernel
 // reported.
 func (l *Loop) inputs() desired.Inputs {
-	seen := l.observer.Current() // before the ports: they may only be newer
-	hint, view := l.Links.Take()
+	hint, seen := l.observer.Take()
 	l.guarding.hear(hint)
 	l.shaping.hear(hint)
-	for name, index := range view.Bridges {
+	for name, index := range seen.Links.Bridges {
 		if _, named := hint.Links[index]; named || hint.Full {
 			l.policing.bridges.touched(name)
 		}
@@ -237,5 +236,5 @@ func (l *Loop) inputs() desired.Inputs {
 	if l.Notices.Guard() {
 		l.guarding.hints.Wake()
 	}
-	return desired.Inputs{Seen: seen, Links: view, Config: l.Config(), Catalog: l.Catalog(), Before: l.BootCache.view, Now: l.now()}
+	return desired.Inputs{Seen: seen, Config: l.Config(), Catalog: l.Catalog(), Before: l.BootCache.view, Now: l.now()}
 }

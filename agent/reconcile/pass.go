@@ -26,8 +26,6 @@ func (l *Loop) pass(ctx context.Context, in desired.Inputs, anew bool) {
 	if err != nil {
 		l.log.Error("it cannot be told which bridges an earlier agent guarded; taking all", "error", err)
 	}
-	l.observer.Contested(want.Joined)
-	l.observer.Lacking(l.endpointLog.unlisted(want))
 	if last := l.state.Load(); last != nil && !anew && err == nil && !l.handover.blind() {
 		if again := l.builder.Again(last.Want, want); again != nil {
 			s := *last
@@ -56,7 +54,7 @@ func (l *Loop) pass(ctx context.Context, in desired.Inputs, anew bool) {
 // the kernel, and until then its port is closed.
 func (l *Loop) reconcile(ctx context.Context, s *State) {
 	want := s.Want
-	l.BootCache.keep(want.View, want.Seen.Reads)
+	l.BootCache.keep(want.Seen.View, want.Seen.Reads)
 
 	// 1. Close ports that nobody knows yet, before anything that takes long.
 	l.guarding.closeUnknown(want.Site)
@@ -67,14 +65,14 @@ func (l *Loop) reconcile(ctx context.Context, s *State) {
 	}
 	l.guarding.policed = l.guarding.policed || want.Ruling.Any()
 	l.guarding.isolate(want.Site, want.Closed)
-	l.policing.want(want.Ruling, networksIn(want.View))
+	l.policing.want(want.Ruling, networksIn(want.Seen.View))
 	l.policing.apply(ctx)
 	l.handOver(ctx, want)
 	s.Policies = l.policing.state()
 	want.Narrow(l.policing.known)
 
 	// 3. Limits.
-	l.shaping.apply(want.Endpoints, want.Links.Ports, want.Seen.Old)
+	l.shaping.apply(want.Endpoints, want.Seen.Links.Ports, want.Seen.Old)
 
 	// 4. Admission of those for whom all of that holds.
 	l.admitAll(want, s.Policies)
@@ -95,7 +93,7 @@ func (l *Loop) admitAll(want *desired.State, p *PolicyState) {
 	}, l.guarding.isolated(want.Closed, l.policing.holds))
 	l.guarding.apply(want.Site, ports, desired.Unmanaged(want.Endpoints))
 	if l.guarding.err == nil {
-		l.remember(admitted, want.Links.Ports)
+		l.remember(admitted, want.Seen.Links.Ports)
 	}
 }
 
@@ -154,7 +152,7 @@ func (l *Loop) keep(ctx context.Context) {
 	}
 	s := *l.state.Load()
 	before := l.shaping.version
-	l.shaping.verify(s.Want.Links.Ports, l.shaping.wanted)
+	l.shaping.verify(s.Want.Seen.Links.Ports, l.shaping.wanted)
 	l.guarding.keep()
 	l.look(ctx, s.Want)
 	if l.shaping.version != before {
@@ -180,11 +178,11 @@ func (l *Loop) rerun() {
 // recheck is when a pass is due because time alone decides something: what Docker
 // lacks, and ports that are nobody's yet.
 func recheck(want *desired.State) time.Time {
-	if len(want.Unlisted) > 0 {
+	if len(want.Seen.Unlisted) > 0 {
 		return want.Now.Add(observe.LackingFor / 2)
 	}
 	var at time.Time
-	for _, p := range slices.Backward(want.Links.Ports) { // the youngest are the last
+	for _, p := range slices.Backward(want.Seen.Links.Ports) { // the youngest are the last
 		ripe := p.Since.Add(desired.Patience)
 		if !want.Now.Before(ripe) {
 			break

@@ -3,9 +3,7 @@ package reconcile
 import (
 	"context"
 	"net/netip"
-	"time"
 
-	"netguard/agent/endpoint"
 	"netguard/agent/link"
 	"netguard/agent/observe"
 	"netguard/netpolicy/guard"
@@ -64,8 +62,6 @@ type Connections interface {
 
 // Links tells of the host's links.
 type Links interface {
-	// Take takes what changed since the last call, and gives what there is.
-	Take() (link.Hint, link.View)
 	// RouteTo tells how the host reaches an address.
 	RouteTo(netip.Addr) (link.Route, error)
 	// Addresses gives the host's own.
@@ -74,13 +70,10 @@ type Links interface {
 	Resolve(index int) (link.Port, error)
 }
 
-// Observer tells what is known of Docker.
+// Observer tells what is known of Docker and of the kernel's links.
 type Observer interface {
-	Current() observe.Snapshot
-	// Contested has it ask whose the ports are that MACs do not tell.
-	Contested([]*endpoint.Endpoint)
-	// Lacking has it ask for what Docker has not listed since then; zero for nothing.
-	Lacking(since time.Time)
+	// Take takes what changed at links since the last call, and gives what is known.
+	Take() (link.Hint, observe.Snapshot)
 }
 
 // Notices tells what the kernel said about tables of nftables.

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"netguard/agent/desired"
+	"netguard/agent/endpoint"
 	"netguard/agent/link"
 	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
@@ -22,7 +23,10 @@ func (w *world) wanted() *desired.State {
 		}
 		return guard.Earlier{Bridges: taken}, nil
 	}
-	s, err := b.Look(desired.Inputs{Seen: w.docker.snapshot, Links: w.links.view, Config: w.cfg, Catalog: w.catalog, Now: w.now})
+	seen := w.observer.Current()
+	seen.Links = w.links.view
+	seen.Joined = endpoint.Join(endpoint.Observation{View: seen.View, Ports: seen.Links.Ports, Fresh: seen.Fresh, Sandboxes: seen.Sandboxes, Now: w.now}, endpoint.NewBindings())
+	s, err := b.Look(desired.Inputs{Seen: seen, Config: w.cfg, Catalog: w.catalog, Now: w.now})
 	if err == nil {
 		err = b.Decide(s)
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -13,7 +12,6 @@ import (
 
 	"netguard/agent/config"
 	"netguard/agent/docker"
-	"netguard/agent/endpoint"
 	"netguard/agent/link"
 	"netguard/agent/observe"
 	"netguard/netpolicy"
@@ -43,7 +41,9 @@ type world struct {
 	woken   bool
 	links   fakeLinks
 	docker  fakeDocker
-	notices fakeNotices
+	// observer is the agent's own, with the fake Docker and the fake links behind it.
+	observer *observe.Observer
+	notices  fakeNotices
 
 	containers []*box
 	serial     int
@@ -80,7 +80,7 @@ func (w *world) failing(at string, port int) error {
 func newWorld(t *testing.T) *world {
 	w := &world{t: t, now: time.Unix(1e9, 0), guard: guardtest.New(), rules: iptablestest.New(), tc: tctest.New(),
 		veths: map[int]int{}, cfg: &config.Config{Storm: guard.DefaultStorm}, listTakes: 13 * time.Millisecond, sends: map[int]bool{}, was: map[int]bool{}, hurt: map[int]bool{}}
-	w.links.view.Bridges, w.docker.named = map[string]int{}, map[uint64]bool{}
+	w.links.view.Bridges, w.docker = map[string]int{}, fakeDocker{w: w, named: map[uint64]bool{}}
 	for _, name := range []string{"br-front", "br-back"} {
 		w.links.view.Bridges[name] = w.guard.AddBridge()
 		w.rules.AddBridge(name, false)
@@ -136,62 +136,32 @@ func (w *world) told(index int) {
 // start starts the agent, and with it what it knows of links and of Docker.
 func (w *world) start() {
 	cfg := func() *config.Config { return w.cfg }
-	catalog := func() *netpolicy.Catalog { return w.catalog }
+	catalog, clock := func() *netpolicy.Catalog { return w.catalog }, func() time.Time { return w.now }
 	rules := w.rules.Open()
 	log := slog.New(slog.NewTextHandler(w.t.Output(), &slog.HandlerOptions{Level: slog.LevelError + 1}))
 	w.loop = NewLoop(Parts{Log: log, Shape: limits{w}, Guard: w.guard.Open(), Policy: looked{rules, w}, Connections: rules, Links: &w.links, Notices: &w.notices,
-		BootCache: OpenBootCache("", log), Config: cfg, Catalog: catalog, Clock: func() time.Time { return w.now }})
-	w.loop.Observes(&w.docker)
+		BootCache: OpenBootCache("", log), Config: cfg, Catalog: catalog, Clock: clock})
+	w.observer = observe.New(&w.docker, &w.links, log, clock, func() { w.woken = true })
+	w.loop.Observes(w.observer)
 	w.loop.Alerted(noAlerts{})
 	w.loop.Shapes(shaper.Hashed)
-	w.docker.snapshot = observe.Snapshot{Old: w.links.seen}
 	w.links.hint, w.woken = link.Hint{Full: true}, true
 	w.known = w.rules.Connections()
+	w.docker.due = time.Time{}
 	w.ask()
 }
 
-// ask has Docker asked: it answers after a while.
+// ask makes Docker tell that something changed. It answers after a while.
 func (w *world) ask() {
-	if w.docker.due.IsZero() {
-		w.docker.due = w.now.Add(time.Millisecond + w.docker.slow)
-	}
+	w.docker.told = docker.Hint{Full: true}
+	w.wake()
 }
 
-// answer is what Docker says now.
-func (w *world) answer() {
-	w.docker.due = time.Time{}
-	was := w.docker.snapshot
-	if was.Err = w.docker.fails; was.Err != nil {
-		w.docker.snapshot = was
-		w.docker.due = w.now.Add(time.Second)
-		w.woken = true
-		return
+// wake makes the observer look after a while.
+func (w *world) wake() {
+	if soon := w.now.Add(time.Millisecond + w.docker.slow); w.docker.due.IsZero() || soon.Before(w.docker.due) {
+		w.docker.due = soon
 	}
-	s := observe.Snapshot{Old: was.Old, Complete: true, Reads: was.Reads, At: w.now, Sandboxes: was.Sandboxes, Fresh: map[string]uint64{}}
-	s.View = docker.View{Version: "28", Firewall: "iptables", Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}
-	for i, name := range []string{"front", "back"} {
-		s.View.Networks[name] = docker.Network{ID: name, Name: name, Driver: "bridge", Bridge: "br-" + name, Endpoints: map[string]docker.Attachment{},
-			Subnets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 18, byte(i), 0}), 24)}}
-		s.Fresh[name] = w.links.seen
-	}
-	if !was.Complete {
-		s.Reads, s.Sandboxes = s.Reads+1, map[string]endpoint.Sandbox{}
-	}
-	for _, c := range w.containers {
-		if c.ID == w.docker.hides {
-			continue
-		}
-		s.View.Containers[c.ID], w.docker.named[c.port.Seen] = c.Container, true
-		s.View.Networks[c.network].Endpoints[c.ID] = docker.Attachment{MAC: c.port.PeerMAC, IPv4: c.addr}
-		switch {
-		case !was.Complete && c.port.Seen <= was.Old:
-			s.Sandboxes[c.ID] = endpoint.Sandbox{NSID: c.port.NSID, Seen: was.Old}
-		case w.docker.contests[c.ID]:
-			s.Sandboxes = maps.Clone(s.Sandboxes)
-			s.Sandboxes[c.ID] = endpoint.Sandbox{NSID: c.port.NSID, Seen: w.links.seen}
-		}
-	}
-	w.docker.snapshot, w.woken = s, true
 }
 
 // run lets time pass: the agent works whenever there is something to do.
@@ -202,11 +172,13 @@ func (w *world) run(d time.Duration) {
 		if turns > 20*(int(d/time.Second)+60) {
 			w.t.Fatalf("%d turns in %v, and more to do", turns, d)
 		}
-		if w.docker.due.IsZero() && (w.docker.lacks || len(w.docker.contests) > 0) {
-			w.docker.due = w.now.Add(time.Second + w.docker.slow)
+		select {
+		case <-w.observer.Wakeup:
+			w.wake()
+		default:
 		}
-		if !w.docker.due.IsZero() && !w.now.Before(w.docker.due) {
-			w.answer()
+		if !w.now.Before(w.docker.due) {
+			w.docker.due = w.observer.Turn(w.t.Context())
 		}
 		if len(w.lists) > 0 && !w.now.Before(w.listed) {
 			for _, end := range w.lists {
@@ -231,7 +203,7 @@ func (w *world) run(d time.Duration) {
 			}
 			continue
 		}
-		if !w.docker.due.IsZero() && w.docker.due.Before(next) {
+		if w.docker.due.Before(next) {
 			next = w.docker.due
 		}
 		if len(w.lists) > 0 && w.listed.Before(next) {

@@ -234,7 +234,7 @@ func (r *Reader) guarding(ctx context.Context, s *reconcile.State) (guard.Report
 
 // unlistedFinding says how many endpoints Docker does not list, "" if none for long.
 func unlistedFinding(want *desired.State, now time.Time) string {
-	n := desired.MissingLong(want.Unlisted, now)
+	n := want.Seen.MissingLong(now)
 	if n == 0 {
 		return ""
 	}

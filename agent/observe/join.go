@@ -1,0 +1,108 @@
+package observe
+
+import (
+	"slices"
+	"time"
+
+	"netguard/agent/docker"
+	"netguard/agent/endpoint"
+	"netguard/agent/link"
+	"netguard/agent/pace"
+	"netguard/internal/changed"
+)
+
+// joiner joins what Docker lists with the ports that the kernel has. It belongs to the
+// goroutine that calls Take.
+type joiner struct {
+	bound endpoint.Bindings
+	last  []*endpoint.Endpoint // of the last snapshot
+	// listed is the view that Docker gave last, view the same with the endpoints that Docker
+	// does not list although their ports are there; unlisted says since when.
+	listed, view docker.View
+	ports        []*link.Port
+	unlisted     map[endpoint.Key]time.Time
+}
+
+// join completes a snapshot that has the view that Docker gave, and the links.
+func (j *joiner) join(s *Snapshot, now time.Time) {
+	j.hold(s.View, s.Links.Ports, now)
+	s.View.Containers, s.View.Networks, s.Unlisted = j.view.Containers, j.view.Networks, j.unlisted
+	s.Joined = endpoint.Join(endpoint.Observation{View: s.View, Ports: s.Links.Ports, Fresh: s.Fresh, Sandboxes: s.Sandboxes, Now: now}, j.bound)
+	j.last = s.Joined
+}
+
+// hold finds the endpoints that Docker does not list.
+func (j *joiner) hold(v docker.View, ports []*link.Port, now time.Time) {
+	same := changed.Identical(j.listed.Containers, v.Containers) && changed.Identical(j.listed.Networks, v.Networks)
+	if same && (len(j.unlisted) == 0 || slices.Equal(j.ports, ports)) {
+		return
+	}
+	was := j.unlisted
+	var keys []endpoint.Key
+	j.view, keys = endpoint.Hold(v, j.view, j.last, ports)
+	j.listed, j.ports, j.unlisted = v, ports, make(map[endpoint.Key]time.Time, len(keys))
+	for _, key := range keys {
+		since, known := was[key]
+		if !known {
+			since = now
+		}
+		j.unlisted[key] = since
+	}
+}
+
+// wanted is what the engine has to be asked for the sake of the last snapshot.
+type wanted struct {
+	// contested are the containers whose ports their MACs do not tell.
+	contested map[string]bool
+	// lacks is since when Docker does not list what the kernel has; zero if it lists all.
+	lacks time.Time
+}
+
+// wants gives what has to be asked after a snapshot.
+func wants(s *Snapshot) wanted {
+	w := wanted{contested: map[string]bool{}}
+	for _, e := range s.Joined {
+		if e.Contested {
+			w.contested[e.Key.Container] = true
+		}
+	}
+	for _, since := range s.Unlisted {
+		w.lacks = pace.Soonest(since, w.lacks)
+	}
+	return w
+}
+
+// news tells whether more has to be asked than before.
+func (w wanted) news(before wanted) bool {
+	for id := range w.contested {
+		if !before.contested[id] {
+			return true
+		}
+	}
+	return before.lacks.IsZero() && !w.lacks.IsZero()
+}
+
+// waiting names the contested containers that do not run as far as is known: only of one
+// that runs the namespace may be asked for.
+func (w wanted) waiting(v docker.View) docker.Hint {
+	h := docker.Hint{Containers: map[string]struct{}{}}
+	for id := range w.contested {
+		if !v.Containers[id].Running() {
+			h.Containers[id] = struct{}{}
+		}
+	}
+	return h
+}
+
+// relist is when everything should be read for the sake of what Docker lacks, if it was last
+// read then; zero if not. What lacks for long is asked for seldom.
+func (w wanted) relist(last time.Time) time.Time {
+	if w.lacks.IsZero() {
+		return time.Time{}
+	}
+	at := w.lacks.Add(LackingFor)
+	if !last.Before(at) {
+		at = last.Add(max(minAgain, last.Sub(w.lacks)/2))
+	}
+	return at
+}
