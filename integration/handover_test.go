@@ -58,7 +58,7 @@ func TestAddressOfAnother(t *testing.T) {
 		return string(b[:n]), from
 	}
 	// reached tells whether the peer of a container reaches the next one with its address.
-	reached := func(t *testing.T, between func(then func() *Container) *Container) bool {
+	reached := func(t *testing.T, between func(remove func(), run func() *Container) *Container) bool {
 		t.Helper()
 		peer, other := listen(t, e.Outside.Netns, OutsideIPv4.String(), 6000), listen(t, e.Outside.Netns, OutsideIPv4.String(), 6001)
 		defer peer.Close()
@@ -70,10 +70,7 @@ func TestAddressOfAnother(t *testing.T) {
 		send(t, peer, "answer", mapped)
 		hear(t, c)
 		c.Close()
-		heir := between(func() *Container {
-			first.Remove()
-			return e.Run("heir", On("back", addr))
-		})
+		heir := between(first.Remove, func() *Container { return e.Run("heir", On("back", addr)) })
 		defer heir.Remove()
 		c = listen(t, heir.Inside(), "", port)
 		defer c.Close()
@@ -87,7 +84,7 @@ func TestAddressOfAnother(t *testing.T) {
 	}
 
 	t.Run("control", func(t *testing.T) {
-		if !reached(t, func(then func() *Container) *Container { return then() }) {
+		if !reached(t, func(remove func(), run func() *Container) *Container { remove(); return run() }) {
 			t.Fatal("no connection outlived the container: nothing is shown")
 		}
 	})
@@ -97,19 +94,31 @@ func TestAddressOfAnother(t *testing.T) {
 		a.AwaitEndpoint(c, "back", control.Admitted)
 		return c
 	}
-	for name, between := range map[string]func(then func() *Container) *Container{
-		"while_the_agent_runs": func(then func() *Container) *Container { return admitted(then()) },
-		"while_the_agent_is_stuck": func(then func() *Container) *Container {
+	for name, between := range map[string]func(remove func(), run func() *Container) *Container{
+		"while_the_agent_runs": func(remove func(), run func() *Container) *Container {
+			remove()
+			return admitted(run())
+		},
+		"while_the_agent_is_stuck": func(remove func(), run func() *Container) *Container {
 			a.Process().Signal(syscall.SIGSTOP)
-			c := then()
+			remove()
+			c := run()
 			a.Process().Signal(syscall.SIGCONT)
 			return admitted(c)
 		},
-		"while_no_agent_runs": func(then func() *Container) *Container {
+		"while_no_agent_runs": func(remove func(), run func() *Container) *Container {
 			a.Kill()
-			c := then()
+			remove()
+			c := run()
 			a.Start()
 			return admitted(c)
+		},
+		"of_one_that_ended_while_no_agent_ran": func(remove func(), run func() *Container) *Container {
+			a.Kill()
+			remove()
+			a.Start()
+			a.AwaitStatus("it is at work again", func(s control.Status) bool { return s.InSync })
+			return admitted(run())
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
