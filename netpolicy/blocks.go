@@ -56,12 +56,16 @@ func (b *builder) parted(code string, s Stage, head, rules, last []Rule) []Chain
 	return append(p.chains, Chain{chainName(code, all), all})
 }
 
+// fill gives a chain of rules, which are its own to add to.
 func (p *parter) fill(head, rules []Rule, levels int) []Rule {
 	var led []Rule
 	if levels > 0 && len(rules) > p.block {
 		if s, ok := p.pick(rules); ok {
 			led = p.lead(s, rules, levels-1)
 		}
+	}
+	if len(head)+len(led) == 0 {
+		return append(rules, p.last...) // there is room
 	}
 	return slices.Concat(head, led, rules, p.last)
 }
@@ -168,9 +172,9 @@ func (p *parter) lead(s parts, rules []Rule, levels int) []Rule {
 		blocks[len(blocks)-1] = append(blocks[len(blocks)-1], set)
 		n += set.rules
 	}
-	rest, each := make([]Rule, 0, others), make([][]Rule, len(blocks))
+	rest, each := make([]Rule, 0, others+len(p.last)), make([][]Rule, len(blocks))
 	for i, block := range blocks {
-		n := others
+		n := others + len(p.last)
 		for _, set := range block {
 			n += set.rules
 		}

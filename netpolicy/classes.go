@@ -230,7 +230,7 @@ func (p *planner) world(ipv6 bool) []class {
 	}
 	taken := holders{}
 	for _, e := range p.endpoints {
-		taken.add(&subject{Endpoint: cleaned(e)})
+		taken.add(&subject{inspected: &inspected{Endpoint: cleaned(e)}})
 	}
 	for i, a := range bounds {
 		for len(taken[a].by()) > 0 && a.Next().IsValid() {

@@ -40,7 +40,7 @@ type spec struct {
 // build makes all of a family.
 func (f *frame) build(family, block int) frameFamily {
 	n := len(f.groups)
-	b := builder{frame: f, family: family, ipv6: family == 1, block: block, names: map[string]string{}, sets: map[string]*spec{},
+	b := builder{frame: f, family: family, ipv6: family == 1, block: block, names: map[string]string{}, sets: make(map[string]*spec, 3*n),
 		made: frameFamily{allow: make([]*spec, n), deny: make([]*spec, n)}}
 	b.made.Family = Family{IPv6: b.ipv6}
 	b.made.Chains, b.made.Entry = b.chains()

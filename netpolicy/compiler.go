@@ -74,7 +74,7 @@ func (c *Compiler) Compile(w World) *RuleSet {
 	effective := contest(subjects, c.effective, states, w.Held)
 
 	f := c.frame
-	rs := &RuleSet{Generation: f.generation, States: states, bounded: f.bounded, allows: f.allows, index: f.index()}
+	rs := &RuleSet{Generation: f.generation, States: states, policies: f.policies, guarded: len(f.denies) > 0, index: [2]*familyIndex{&f.families[0].index, &f.families[1].index}}
 	gone, came := changes(c.effective, effective)
 	if fresh {
 		gone, came = c.effective, effective

@@ -22,6 +22,7 @@ func (d *decoder) convert(r rawPolicy) Policy {
 	}
 	p.sel = d.toSelector(r.sel, "")
 	d.selectedEntity(r.sel, &p.sel)
+	p.sel.text = p.sel.String()
 	home := p.sel.project
 	if r.rules[Ingress].at.Line+r.rules[Egress].at.Line+r.denyAt.Line == 0 && !r.stray {
 		d.Fault(r.at, "policy %s does nothing: add ingress, egress or deny", quoted(p.name))
@@ -135,6 +136,7 @@ func (d *decoder) toRule(r rawRule, home string) rule {
 		specs = append(specs, s)
 	}
 	out.ports = newPorts(specs)
+	out.text, out.matches = out.ports.String(), [2][]portMatch{out.ports.matches(false), out.ports.matches(true)}
 	d.toExcept(r, &out)
 	return out
 }
@@ -182,7 +184,9 @@ func (d *decoder) toPeer(r rawPeer, home string) peer {
 	case r.cidr.Set():
 		return d.toCIDR(r)
 	}
-	return peer{kind: peerContainers, sel: d.toSelector(r.rawSelector, home)}
+	s := d.toSelector(r.rawSelector, home)
+	s.text = s.String()
+	return peer{kind: peerContainers, sel: s}
 }
 
 // entityBuild names the steps of builds.

@@ -17,37 +17,37 @@ func (b *builder) ends(r route, s Stage, d Direction, g *group, p *readyPeer, of
 	if r == toPublished {
 		return b.publishedEnds(s, d, g, p, of)
 	}
-	var sets []SetMatch
+	sets, ok := make([]SetMatch, 1, 3), true
 	if r == toContainer {
-		var ok bool
-		if sets, ok = b.peerMatch(p, theirs, denies); !ok {
+		if sets, ok = b.peerMatch(sets, p, theirs, denies); !ok {
 			return nil, false
 		}
 	} else if p.kind != peerHost && p.kind != peerAny { // the other end is the host
 		if p.kind != peerNet || p.nets.ipv6() != b.ipv6 {
 			return nil, false
 		}
-		sets = []SetMatch{{Set: b.netSet(p.nets), Side: theirs}}
+		sets = append(sets, SetMatch{Set: b.netSet(p.nets), Side: theirs})
 	}
-	return slices.Concat([]SetMatch{{Set: b.groupSet(g, denies), Side: mine}}, sets), true
+	sets[0] = SetMatch{Set: b.groupSet(g, denies), Side: mine}
+	return sets, true
 }
 
-// peerMatch gives what to ask of an end that is a container or outside.
-func (b *builder) peerMatch(p *readyPeer, side Side, denies bool) ([]SetMatch, bool) {
+// peerMatch adds what to ask of an end that is a container or outside.
+func (b *builder) peerMatch(sets []SetMatch, p *readyPeer, side Side, denies bool) ([]SetMatch, bool) {
 	switch p.kind {
 	case peerAny:
-		return nil, true
+		return sets, true
 	case peerExternal:
-		sets := []SetMatch{{Set: b.containersSet(denies), Side: side, Not: true}}
+		sets = append(sets, SetMatch{Set: b.containersSet(denies), Side: side, Not: true})
 		if b.places {
 			sets = append(sets, SetMatch{Set: b.awaySet(denies), Side: side, Not: true})
 		}
 		return sets, true
 	case peerContainers:
-		return []SetMatch{{Set: b.groupSet(p.group, denies), Side: side}}, true
+		return append(sets, SetMatch{Set: b.groupSet(p.group, denies), Side: side}), true
 	case peerNet:
 		if p.nets.ipv6() == b.ipv6 {
-			return []SetMatch{{Set: b.netSet(p.nets), Side: side}}, true
+			return append(sets, SetMatch{Set: b.netSet(p.nets), Side: side}), true
 		}
 	}
 	return nil, false
@@ -58,11 +58,12 @@ func (b *builder) peerMatch(p *readyPeer, side Side, denies bool) ([]SetMatch, b
 func (b *builder) publishedEnds(s Stage, d Direction, g *group, p *readyPeer, of *readyRule) ([]SetMatch, bool) {
 	denies := s == Guardrail
 	if d == Ingress {
-		theirs, ok := b.peerMatch(p, Src, denies)
+		sets, ok := b.peerMatch(make([]SetMatch, 1, 3), p, Src, denies)
 		if !ok {
 			return nil, false
 		}
-		return slices.Concat([]SetMatch{{Set: b.targetSet(g.key, g.about, targetsOf(g, denies), of, denies, s), Side: Dst}}, theirs), true
+		sets[0] = SetMatch{Set: b.targetSet(g.key, g.about, targetsOf(g, denies), of, denies, s), Side: Dst}
+		return sets, true
 	}
 	is, ok := b.targets(p, denies)
 	if !ok {
@@ -70,7 +71,7 @@ func (b *builder) publishedEnds(s Stage, d Direction, g *group, p *readyPeer, of
 	}
 	return []SetMatch{
 		{Set: b.groupSet(g, denies), Side: Src},
-		{Set: b.targetSet("peer "+p.canonical, p.String(), is, of, denies, s), Side: Dst},
+		{Set: b.targetSet("peer "+p.canonical(), p.String(), is, of, denies, s), Side: Dst},
 	}, true
 }
 

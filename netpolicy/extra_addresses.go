@@ -71,11 +71,11 @@ func contest(subjects, before []*subject, states []State, held map[Holding]bool)
 			subjects[i] = s
 			continue
 		}
-		s := *subjects[i]
+		s, own := *subjects[i], *subjects[i].inspected
 		keeps := func(p netip.Prefix) bool {
 			return !slices.ContainsFunc(all, func(c Contested) bool { return c.Prefix == p })
 		}
-		s.base, s.lost = subjects[i], all
+		s.inspected, s.base, s.lost = &own, subjects[i], all
 		s.Extra = filter(s.Extra, func(a netip.Addr) bool { return keeps(netip.PrefixFrom(a, a.BitLen())) })
 		s.Away = filter(s.Away, keeps)
 		subjects[i] = &s

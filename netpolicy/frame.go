@@ -28,8 +28,6 @@ type frame struct {
 	scopes     [stages]string // see scope
 	generation string
 	families   [2]frameFamily
-	bounded    []bounded // for explanations
-	allows     []allowed
 }
 
 // frameFamily is the frame of a family, with the sets by what they are made of.
@@ -52,7 +50,7 @@ type group struct {
 	number     int
 	key, about string
 	// Of selectors: the policies that it selects for, and those that allow it something.
-	sel      Selector
+	sel      *Selector
 	policies []int
 	mentions []mention
 	names    [2][2]string // of the sets, by family, in an allow and in a deny
@@ -73,19 +71,15 @@ type stageDeny struct {
 	index     int
 }
 
-// readyRule is a rule with all that its routes and families need of it.
+// readyRule is a rule with the groups of its peers.
 type readyRule struct {
-	peers   []readyPeer
-	ports   ports
-	except  ports
-	text    string         // of the ports
-	matches [2][]portMatch // by family
+	*rule
+	peers []readyPeer
 }
 
 type readyPeer struct {
-	peer
-	group     *group // of containers
-	canonical string
+	*peer
+	group *group // of containers
 }
 
 // fileStage and labelStage give the stages of a direction.
@@ -103,9 +97,8 @@ func (f *frame) fits(w World, l labels) bool {
 
 // newFrame makes the rules.
 func newFrame(w World, l labels, block int) *frame {
-	f := &frame{policies: slices.Clone(w.Policies), broken: slices.Clone(w.Broken), places: w.Places, labels: l,
-		bounded: boundedPeers(w.Policies), allows: allowedOf(w.Policies)}
-	known := map[string]*group{}
+	f := &frame{policies: slices.Clone(w.Policies), broken: slices.Clone(w.Broken), places: w.Places, labels: l}
+	known := make(map[string]*group, 2*len(f.policies))
 	for i := range f.policies {
 		f.addPolicy(i, known)
 	}
@@ -123,29 +116,31 @@ func newFrame(w World, l labels, block int) *frame {
 
 func (f *frame) addPolicy(i int, known map[string]*group) {
 	p := &f.policies[i]
-	g := f.selector(p.sel, known)
+	g := f.selector(&p.sel, known)
 	g.policies = append(g.policies, i)
 	f.selected = append(f.selected, g.number)
 	for _, d := range Directions {
 		narrowed := g
 		if p.isolates[d] {
-			if len(p.sel.named()) > 0 { // see narrow
+			if p.sel.labelled() { // see isolate
 				narrowed = f.group(g.key+" "+d.String(), g.about, known)
 			}
-			f.rules[fileStage(d)] = append(f.rules[fileStage(d)], stageRules{narrowed, p.name, f.ready(p.rules[d], known)})
-		}
-		f.narrowed[d] = append(f.narrowed[d], narrowed.number)
-		for j, r := range p.rules[d] {
-			for k, s := range r.selectors() {
-				if len(s.named()) > 0 {
-					peer := f.selector(s, known)
-					peer.mentions = append(peer.mentions, mention{order: ((i*2+int(d))*maxRules+j)*maxPeers + k, sel: s, policy: p.name})
+			ready := f.ready(p.rules[d], known)
+			f.rules[fileStage(d)] = append(f.rules[fileStage(d)], stageRules{narrowed, p.name, ready})
+			for j, r := range ready {
+				for k, peer := range r.peers {
+					if peer.group != nil && peer.sel.labelled() {
+						order := ((i*2+int(d))*maxRules+j)*maxPeers + k
+						peer.group.mentions = append(peer.group.mentions, mention{order, &peer.sel, p.name})
+					}
 				}
 			}
 		}
+		f.narrowed[d] = append(f.narrowed[d], narrowed.number)
 	}
-	for _, d := range p.deny {
-		f.denies = append(f.denies, stageDeny{g, p.name, f.ready([]rule{d.rule}, known)[0], d.direction, d.index})
+	for j := range p.deny {
+		d := &p.deny[j]
+		f.denies = append(f.denies, stageDeny{g, p.name, f.readyRule(&d.rule, known), d.direction, d.index})
 	}
 }
 
@@ -161,32 +156,37 @@ func (f *frame) group(key, about string, known map[string]*group) *group {
 }
 
 // selector gives the group of the managed endpoints that a selector fits.
-func (f *frame) selector(s Selector, known map[string]*group) *group {
+func (f *frame) selector(s *Selector, known map[string]*group) *group {
 	text := s.String()
-	key := "selector " + text
-	if g := known[key]; g != nil {
+	if g := known[text]; g != nil {
 		return g
 	}
 	about := "containers with " + text
-	if text == (Selector{}).String() {
+	if text == everyContainer {
 		about = text
 	}
-	g := f.group(key, about, known)
-	g.sel = s
-	f.selectors.add(s, g.number)
+	g := &group{number: len(f.groups), key: "selector " + text, about: about, sel: s}
+	known[text] = g
+	f.groups = append(f.groups, g)
+	f.selectors.add(g)
 	return g
 }
 
 func (f *frame) ready(rules []rule, known map[string]*group) []readyRule {
 	out := make([]readyRule, len(rules))
-	for i, r := range rules {
-		out[i] = readyRule{ports: r.ports, except: r.except, text: r.ports.String(), matches: [2][]portMatch{r.ports.matches(false), r.ports.matches(true)}}
-		for _, p := range r.everyone() {
-			ready := readyPeer{peer: p, canonical: p.canonical()}
-			if p.kind == peerContainers {
-				ready.group = f.selector(p.sel, known)
-			}
-			out[i].peers = append(out[i].peers, ready)
+	for i := range rules {
+		out[i] = f.readyRule(&rules[i], known)
+	}
+	return out
+}
+
+func (f *frame) readyRule(r *rule, known map[string]*group) readyRule {
+	all := r.everyone()
+	out := readyRule{r, make([]readyPeer, len(all))}
+	for i := range all {
+		out.peers[i].peer = &all[i]
+		if all[i].kind == peerContainers {
+			out.peers[i].group = f.selector(&all[i].sel, known)
 		}
 	}
 	return out
@@ -231,8 +231,4 @@ func (f *frame) scope() {
 		slices.Sort(parts)
 		f.scopes[s] = digest(generationLen, slices.Compact(parts)...)
 	}
-}
-
-func (f *frame) index() [2]*familyIndex {
-	return [2]*familyIndex{&f.families[0].index, &f.families[1].index}
 }

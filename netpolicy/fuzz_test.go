@@ -120,7 +120,7 @@ func FuzzLabel(f *testing.F) {
 			d = Ingress
 		}
 		w := Workload{ID: "1", Name: "fuzz", Project: project, Labels: map[string]string{policyLabels[d]: text}}
-		faults := LabelFaults(w)
+		faults := labelFaults(w)
 		readable(t, faults)
 		rs := Compile(World{Endpoints: []Endpoint{{Workload: w, Network: "n", Managed: true}}})
 		s := rs.States[0]

@@ -30,7 +30,7 @@ const maxUncounted = 20
 // mention is a selector in what a policy of a file allows.
 type mention struct {
 	order  int
-	sel    Selector
+	sel    *Selector
 	policy string
 }
 
@@ -73,7 +73,7 @@ func (f *frame) noteLabels(subjects []*subject, states []State) {
 			var found []func(*State)
 			for _, rule := range r.rules {
 				for _, p := range rule.peers {
-					if p.kind != peerContainers || len(p.sel.named()) == 0 {
+					if p.kind != peerContainers || !p.sel.labelled() {
 						continue
 					}
 					for _, s := range withheld {
@@ -184,9 +184,15 @@ type allowed struct {
 	rules     []rule
 }
 
-func allowedOf(policies []Policy) []allowed {
+// allowed gives what the policies of a hit's stage allow: those of files, or what the label of
+// an endpoint says.
+func (e *explainer) allowed(h Hit, of *Endpoint) []allowed {
+	if h.Stage == labelStage(h.Direction) {
+		label, _ := new(labelReader).endpoint(of)
+		return []allowed{{"label " + policyLabels[h.Direction], h.Direction, Selector{}, label.rules[h.Direction]}}
+	}
 	var all []allowed
-	for _, p := range policies {
+	for _, p := range e.rs.policies {
 		for _, d := range Directions {
 			if p.isolates[d] && len(p.rules[d]) > 0 {
 				all = append(all, allowed{p.name, d, p.sel, p.rules[d]})
@@ -199,11 +205,7 @@ func allowedOf(policies []Policy) []allowed {
 // inherited tells of rules that would allow a packet if labels of images counted, ""
 // if there are none.
 func (e *explainer) inherited(p pair, h Hit, of *Endpoint, s *Service) string {
-	all := e.rs.allows
-	if h.Stage == labelStage(h.Direction) {
-		label, _ := new(labelReader).endpoint(of)
-		all = []allowed{{"label " + policyLabels[h.Direction], h.Direction, Selector{}, label.rules[h.Direction]}}
-	}
+	all := e.allowed(h, of)
 	other := p.other(of)
 	if behind := e.behind(p, s); behind != nil {
 		s = nil // its port is another one

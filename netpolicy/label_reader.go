@@ -32,7 +32,7 @@ type readLabel struct {
 
 // subject reads the labels of an endpoint.
 func (r *labelReader) subject(e Endpoint) *subject {
-	s := &subject{source: e, Endpoint: cleaned(e)}
+	s := &subject{inspected: &inspected{source: e, Endpoint: cleaned(e)}}
 	if s.Managed {
 		s.label, s.faults = r.endpoint(&s.Endpoint)
 	}

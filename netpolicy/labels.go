@@ -2,7 +2,6 @@ package netpolicy
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -38,17 +37,18 @@ func claimed(key string) bool {
 // letter or two away from one that restricts. A container that has one is not
 // as safe as its owner thinks.
 func Strays(labels map[string]string) Faults {
+	var names []string
+	for name := range labels {
+		owner := ownerOf(name)
+		if n := len(owner) - len("netguard"); n >= -2 && n <= 2 && len(name) <= maxLabelKey && !claimed(name) && distance(owner, "netguard") <= 2 {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
 	var faults Faults
-	for _, name := range slices.Sorted(maps.Keys(labels)) {
-		if len(name) > maxLabelKey || claimed(name) {
-			continue
-		}
-		owner, _, _ := strings.Cut(strings.ToLower(name), ".")
-		if n := len(owner) - len("netguard"); n < -2 || n > 2 || distance(owner, "netguard") > 2 {
-			continue
-		}
+	for _, name := range names {
 		near := Nearest(name, knownLabels)
-		if owner != "netguard" && (near == "" || distance(strings.ToLower(name), near) > 2) {
+		if ownerOf(name) != "netguard" && (near == "" || distance(strings.ToLower(name), near) > 2) {
 			continue
 		}
 		text := "there is no such label: the labels are " + strings.Join(knownLabels, ", ")
@@ -63,11 +63,10 @@ func Strays(labels map[string]string) Faults {
 	return faults
 }
 
-// LabelFaults finds what is wrong with the policies in a container's labels, and
-// labels that were meant to be some. A container with a fault is closed.
-func LabelFaults(w Workload) Faults {
-	_, faults := new(labelReader).workload(&w)
-	return faults
+// ownerOf gives what stands before the first dot of a label.
+func ownerOf(name string) string {
+	owner, _, _ := strings.Cut(name, ".")
+	return strings.ToLower(owner)
 }
 
 // parseLabel reads the list of rules in a label's value.

@@ -80,7 +80,7 @@ func TestLabelFaults(t *testing.T) {
 		"misspelt":            {"netguard.ingres", "[]", "did you mean netguard.ingress?"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			faults := LabelFaults(Workload{Name: "c", Labels: map[string]string{test.label: test.value}})
+			faults := labelFaults(Workload{Name: "c", Labels: map[string]string{test.label: test.value}})
 			if got := faults.Error(); test.want == "" && got != "" || !strings.Contains(got, test.want) {
 				t.Errorf("%q", got)
 			}

@@ -76,7 +76,7 @@ func (f *frameFamily) blocks(all []at, begin int) []at {
 		member Member
 		block  int
 	}
-	var places []place
+	places := make([]place, 0, 8) // on the stack
 	end := len(all)
 	for i := begin; i < end; i++ {
 		x := all[i]

@@ -36,6 +36,9 @@ func (p Policy) Isolates(d Direction) bool { return p.isolates[d] }
 type rule struct {
 	peers []peer // nil: everyone
 	ports ports  // nil: every port of every protocol
+	// text is the ports as a text, and matches by family what they become in rules.
+	text    string
+	matches [2][]portMatch
 	// except are ports that a deny leaves out, nil for none. Then it is about the host
 	// and every protocol.
 	except ports
@@ -49,12 +52,14 @@ type deny struct {
 }
 
 // everyone gives the peers, a rule without any being about anyone.
-func (r rule) everyone() []peer {
+func (r *rule) everyone() []peer {
 	if r.peers == nil {
-		return []peer{{kind: peerAny}}
+		return anyone
 	}
 	return r.peers
 }
+
+var anyone = []peer{{kind: peerAny}}
 
 // canonical is a text that two lists of rules share only if they mean the same.
 func canonical(rules []rule) string {
@@ -64,7 +69,7 @@ func canonical(rules []rule) string {
 		for _, p := range r.everyone() {
 			b.WriteString(strconv.Quote(p.canonical()) + "\n")
 		}
-		b.WriteString(strconv.Quote(r.ports.String()) + "\n")
+		b.WriteString(strconv.Quote(r.text) + "\n")
 	}
 	return b.String()
 }
@@ -74,7 +79,7 @@ func canonical(rules []rule) string {
 func cost(rules []rule) int {
 	n := 0
 	for _, r := range rules {
-		n += len(r.everyone()) * max(len(r.ports.matches(false)), len(r.ports.matches(true)))
+		n += len(r.everyone()) * max(len(r.matches[0]), len(r.matches[1]))
 	}
 	return n
 }

@@ -45,9 +45,9 @@ type RuleSet struct {
 	// States tells for each endpoint what holds it, in the order of the input.
 	States []State
 
-	bounded []bounded // for explanations
-	allows  []allowed
-	index   [2]*familyIndex
+	policies []Policy // for explanations
+	guarded  bool     // policies deny something
+	index    [2]*familyIndex
 }
 
 // Families lists both, to range over.

@@ -233,7 +233,7 @@ func TestStates(t *testing.T) {
 	})
 	want := []State{
 		{Container: "a", ID: "id-a", Network: "n", Policies: [2][]string{{"one", "two", "label netguard.ingress"}, {"two"}}},
-		{Container: "b", ID: "id-b", Network: "n", Policies: [2][]string{{"one"}, nil}, Locked: []string{LabelFaults(b.Workload)[0].Error(), "policy bad in bad.yaml has a fault"}},
+		{Container: "b", ID: "id-b", Network: "n", Policies: [2][]string{{"one"}, nil}, Locked: []string{labelFaults(b.Workload)[0].Error(), "policy bad in bad.yaml has a fault"}},
 		{Container: "c", ID: "id-c", Network: "n"},
 	}
 	if diff := cmp.Diff(want, rs.States); diff != "" {

@@ -15,6 +15,7 @@ type Selector struct {
 	network          string
 	labels           []labelMatch // sorted by key
 	build            bool         // nothing but builds
+	text             string       // String, if it was worked out already
 }
 
 type labelMatch struct {
@@ -45,6 +46,9 @@ func (s Selector) matches(e *Endpoint, fits func(*Workload) bool) bool {
 func (s Selector) fitsOwn(w *Workload) bool {
 	return s.fits(w) && !slices.ContainsFunc(s.named(), func(label string) bool { return !w.counts(label) })
 }
+
+// labelled tells whether the selector asks for labels.
+func (s *Selector) labelled() bool { return s.project != "" || s.service != "" || len(s.labels) > 0 }
 
 // named gives the labels that the selector asks for.
 func (s Selector) named() []string {
@@ -79,11 +83,17 @@ func (s Selector) fits(w *Workload) bool {
 	return true
 }
 
+// everyContainer is the zero Selector as a text.
+const everyContainer = "every container"
+
 func (s Selector) equal(o Selector) bool { return s.String() == o.String() }
 
 // String is the selector as it stands in a file, and differs for any two that
 // are not the same: "service=api project=shop", "every container" for {}.
 func (s Selector) String() string {
+	if s.text != "" {
+		return s.text
+	}
 	var words []string
 	for _, w := range [...]struct{ key, value string }{
 		{"project", s.project}, {"service", s.service}, {"container", s.container}, {"network", s.network},
@@ -103,7 +113,7 @@ func (s Selector) String() string {
 		}
 	}
 	if len(words) == 0 {
-		return "every container"
+		return everyContainer
 	}
 	return strings.Join(words, " ")
 }

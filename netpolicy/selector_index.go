@@ -4,46 +4,41 @@ import "slices"
 
 // selectorIndex finds the selectors that may fit an endpoint without asking all of them.
 type selectorIndex struct {
-	byName  map[[2]string][]numbered // by project and service, one of which may be ""
-	byLabel map[string][]numbered    // of those that name neither: by one label's key and value
-	rest    []numbered
+	byName  map[[2]string][]*group // by project and service, one of which may be ""
+	byLabel map[string][]*group    // of those that name neither: by one label's key and value
+	rest    []*group
 }
 
-type numbered struct {
-	number int
-	sel    Selector
-}
-
-func (x *selectorIndex) add(s Selector, number int) {
-	n := numbered{number, s}
+func (x *selectorIndex) add(g *group) {
+	s := g.sel
 	switch {
 	case s.project != "" || s.service != "":
 		if x.byName == nil {
-			x.byName = map[[2]string][]numbered{}
+			x.byName = map[[2]string][]*group{}
 		}
 		key := [2]string{s.project, s.service}
-		x.byName[key] = append(x.byName[key], n)
+		x.byName[key] = append(x.byName[key], g)
 	case slices.ContainsFunc(s.labels, func(l labelMatch) bool { return !l.present }):
 		l := s.labels[slices.IndexFunc(s.labels, func(l labelMatch) bool { return !l.present })]
 		if x.byLabel == nil {
-			x.byLabel = map[string][]numbered{}
+			x.byLabel = map[string][]*group{}
 		}
-		x.byLabel[l.key+"\x00"+l.value] = append(x.byLabel[l.key+"\x00"+l.value], n)
+		x.byLabel[l.key+"\x00"+l.value] = append(x.byLabel[l.key+"\x00"+l.value], g)
 	default:
-		x.rest = append(x.rest, n)
+		x.rest = append(x.rest, g)
 	}
 }
 
-// each calls f for each selector that fits an endpoint, once.
-func (x *selectorIndex) each(e *Endpoint, f func(number int)) {
-	var found []int
-	ask := func(all []numbered) {
-		for i := range all {
-			if n := &all[i]; n.sel.Matches(e) && (len(e.Shared) == 0 || !slices.Contains(found, n.number)) {
+// each calls f for the group of each selector that fits an endpoint, once.
+func (x *selectorIndex) each(e *Endpoint, f func(*group)) {
+	var found []*group
+	ask := func(all []*group) {
+		for _, g := range all {
+			if g.sel.Matches(e) && (len(e.Shared) == 0 || !slices.Contains(found, g)) {
 				if len(e.Shared) > 0 {
-					found = append(found, n.number)
+					found = append(found, g)
 				}
-				f(n.number)
+				f(g)
 			}
 		}
 	}

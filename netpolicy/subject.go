@@ -7,11 +7,7 @@ import (
 
 // subject is an endpoint as rules see it. It does not change.
 type subject struct {
-	Endpoint          // with usable addresses only, and extra ones that are its own
-	source   Endpoint // as it came
-
-	label  labelPolicy
-	faults []string // of labels; it is closed then
+	*inspected
 
 	// What follows from the rules of a frame.
 	frame *frame
@@ -28,6 +24,14 @@ type subject struct {
 	base *subject    // itself before it lost them
 }
 
+// inspected is an endpoint with what its labels say.
+type inspected struct {
+	Endpoint          // with usable addresses only, and extra ones that are its own
+	source   Endpoint // as it came
+	label    labelPolicy
+	faults   []string // of labels; it is closed then
+}
+
 const none = -1
 
 func (s *subject) in(groups []int, g int) bool {
@@ -37,19 +41,19 @@ func (s *subject) in(groups []int, g int) bool {
 
 // judge gives a subject by the rules of the frame.
 func (f *frame) judge(old *subject) *subject {
-	s := &subject{Endpoint: old.Endpoint, source: old.source, label: old.label, faults: old.faults, frame: f, labels: [2]int{none, none}}
+	s := &subject{inspected: old.inspected, frame: f, labels: [2]int{none, none}}
 	s.state = State{Container: s.Name, ID: s.ID, Network: s.Network}
 	if !s.Managed {
 		return s
 	}
 	var selected []int // policies, in their order
-	f.selectors.each(&s.Endpoint, func(g int) {
-		s.has = append(s.has, g)
-		selected = append(selected, f.groups[g].policies...)
-		if f.groups[g].sel.Opens(&s.Endpoint) {
-			s.opens = append(s.opens, g)
+	f.selectors.each(&s.Endpoint, func(g *group) {
+		s.has = append(s.has, g.number)
+		selected = append(selected, g.policies...)
+		if g.sel.Opens(&s.Endpoint) {
+			s.opens = append(s.opens, g.number)
 		} else {
-			s.withheld = append(s.withheld, g)
+			s.withheld = append(s.withheld, g.number)
 		}
 	})
 	for _, list := range [][]int{s.has, s.opens, s.withheld, selected} {

@@ -13,21 +13,21 @@ func (r *RuleSet) Within(endpoints []Endpoint) []bool {
 	for i, s := range r.States {
 		within[i] = s.Isolated(Ingress) || s.Isolated(Egress)
 	}
+	if !r.guarded {
+		return within
+	}
 	judge := NewJudge(r)
-	for i, f := range r.Families() {
+	for i := range judge.families {
+		f := &judge.families[i]
 		for _, rule := range f.guardrails() {
-			judge.families[i].between(&rule, endpoints, within)
+			f.between(&rule, endpoints, within)
 		}
 	}
 	return within
 }
 
 // guardrails gives the rules of policies' deny that a forwarded packet may meet.
-func (f *Family) guardrails() []Rule {
-	chains := map[string][]Rule{}
-	for _, c := range f.Chains {
-		chains[c.Name] = c.Rules
-	}
+func (f *judgeFamily) guardrails() []Rule {
 	var all []Rule
 	seen := map[string]bool{}
 	todo := []string{f.Entry[Forward]}
@@ -38,7 +38,7 @@ func (f *Family) guardrails() []Rule {
 			continue
 		}
 		seen[name] = true
-		for _, r := range chains[name] {
+		for _, r := range f.chains[name] {
 			if r.Verdict == Goto {
 				todo = append(todo, r.Goto)
 			}

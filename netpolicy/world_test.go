@@ -239,3 +239,9 @@ func drawConn(t *rapid.T) Service {
 }
 
 func prefixOf(text string) netip.Prefix { return netip.MustParsePrefix(text) }
+
+// labelFaults finds what is wrong with the labels of a container.
+func labelFaults(w Workload) Faults {
+	_, faults := new(labelReader).workload(&w)
+	return faults
+}

@@ -71,7 +71,7 @@ func TestDocs(t *testing.T) {
 				}
 			}
 		}
-		if faults := netpolicy.LabelFaults(w); len(faults) > 0 || w.Labels["netguard.ingress"] == "" {
+		if faults := labelFaults(w.Labels); len(faults) > 0 || w.Labels["netguard.ingress"] == "" {
 			t.Error(faults, w.Labels)
 		}
 		given := regexp.MustCompile(`--label '(netguard\.\w+)=([^']*)'`).FindAllStringSubmatch(strings.Join(blocks(t, "labels.md", ""), ""), -1)
@@ -79,7 +79,7 @@ func TestDocs(t *testing.T) {
 			t.Error("no labels on a command line")
 		}
 		for _, g := range given {
-			if faults := netpolicy.LabelFaults(netpolicy.Workload{Labels: map[string]string{g[1]: g[2]}}); len(faults) > 0 {
+			if faults := labelFaults(map[string]string{g[1]: g[2]}); len(faults) > 0 {
 				t.Error(faults)
 			}
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -51,10 +52,16 @@ func bandwidth(key, value string) error {
 }
 
 func policy(key, value string) error {
-	if faults := netpolicy.LabelFaults(netpolicy.Workload{Labels: map[string]string{key: value}}); len(faults) > 0 {
-		return faults
+	if faults := labelFaults(map[string]string{key: value}); len(faults) > 0 {
+		return errors.New(faults[0])
 	}
 	return nil
+}
+
+// labelFaults are the faults for which a container with the labels is closed.
+func labelFaults(labels map[string]string) []string {
+	e := netpolicy.Endpoint{Workload: netpolicy.Workload{Labels: labels}, Managed: true}
+	return netpolicy.Compile(netpolicy.World{Endpoints: []netpolicy.Endpoint{e}}).States[0].Locked
 }
 
 // TestExamplesOfLabels: the example of each label is one that its reader takes, alone and
