@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -53,39 +52,46 @@ func parseBridge(data []byte) (b bridgeDevice, err error) {
 		return b, errShort
 	}
 	b.index = int(int32(binary.NativeEndian.Uint32(data[4:])))
-	ad, err := netlink.NewAttributeDecoder(data[unix.SizeofIfInfomsg:])
-	if err != nil {
-		return b, err
-	}
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.IFLA_ADDRESS:
-			if m := ad.Bytes(); len(m) == len(b.mac) {
-				b.mac = MAC(m)
-			}
-		case unix.IFLA_LINKINFO:
-			ad.Nested(b.info)
-		case unix.IFLA_AF_SPEC:
-			ad.Nested(func(families *netlink.AttributeDecoder) error {
-				for families.Next() {
-					if families.Type() == unix.AF_INET6 {
-						families.Nested(b.inet6)
-					}
+	kind := ""
+	return b, attributes(data[unix.SizeofIfInfomsg:], func(typ uint16, value []byte) error {
+		switch {
+		case typ == unix.IFLA_ADDRESS && len(value) == len(b.mac):
+			b.mac = MAC(value)
+		case typ == unix.IFLA_LINKINFO:
+			return attributes(value, func(typ uint16, value []byte) error {
+				switch {
+				case typ == unix.IFLA_INFO_KIND:
+					kind = cut(value)
+				case typ == unix.IFLA_INFO_DATA && kind == "bridge":
+					return attributes(value, b.learns)
 				}
-				return families.Err()
+				return nil
+			})
+		case typ == unix.IFLA_AF_SPEC:
+			return attributes(value, func(typ uint16, value []byte) error {
+				if typ != unix.AF_INET6 {
+					return nil
+				}
+				return attributes(value, b.inet6)
 			})
 		}
-	}
-	return b, ad.Err()
+		return nil
+	})
 }
 
-func (b *bridgeDevice) inet6(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		if conf := ad.Bytes(); ad.Type() == inet6Conf && len(conf) >= 4*(disableIPv6+1) {
-			b.ip6 = binary.NativeEndian.Uint32(conf[4*disableIPv6:]) == 0
-		}
+func (b *bridgeDevice) inet6(typ uint16, conf []byte) error {
+	if typ == inet6Conf && len(conf) >= 4*(disableIPv6+1) {
+		b.ip6 = binary.NativeEndian.Uint32(conf[4*disableIPv6:]) == 0
 	}
-	return ad.Err()
+	return nil
+}
+
+// learns reads what only bridges have.
+func (b *bridgeDevice) learns(typ uint16, value []byte) error {
+	if typ == unix.IFLA_BR_FDB_MAX_LEARNED {
+		b.learned, b.limits = uintOf(value), true
+	}
+	return nil
 }
 
 // addresses lists the addresses of one device. A kernel that does not filter (before Linux
@@ -118,17 +124,14 @@ func parseAddress(data []byte) (index int, addr netip.Addr, err error) {
 		return 0, addr, errShort
 	}
 	index = int(int32(binary.NativeEndian.Uint32(data[4:])))
-	ad, err := netlink.NewAttributeDecoder(data[unix.SizeofIfAddrmsg:])
-	if err != nil {
-		return index, addr, err
-	}
-	for ad.Next() {
-		// Where there are both, this is the other end of a point-to-point link.
-		if ad.Type() == unix.IFA_ADDRESS && !addr.IsValid() || ad.Type() == unix.IFA_LOCAL {
-			addr, _ = netip.AddrFromSlice(ad.Bytes())
+	err = attributes(data[unix.SizeofIfAddrmsg:], func(typ uint16, b []byte) error {
+		// Where there are both, IFA_ADDRESS is the other end of a point-to-point link.
+		if typ == unix.IFA_ADDRESS && !addr.IsValid() || typ == unix.IFA_LOCAL {
+			addr, _ = netip.AddrFromSlice(b)
 		}
-	}
-	return index, addr, ad.Err()
+		return nil
+	})
+	return index, addr, err
 }
 
 // observeBridges reads the MACs and addresses of bridges that are not known or that the look

@@ -180,37 +180,26 @@ func chainContents(rules []rule, head func(chain string) []string) map[string]st
 
 // contents reads the rules of all chains of the table.
 func (f *filter) contents() (map[string][]string, error) {
-	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{{Type: unix.NFTA_RULE_TABLE, Data: []byte(f.name + "\x00")}})
-	if err != nil {
-		return nil, err
-	}
-	answers, err := f.dump.ask(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE, Flags: netlink.Request | netlink.Dump},
-		Data:   append([]byte{byte(f.family), unix.NFNETLINK_V0, 0, 0}, attrs...),
-	})
-	if err != nil {
-		return nil, fmt.Errorf("list rules: %w", err)
-	}
 	out := map[string][]string{}
-	for _, a := range answers {
-		table, chain, text, err := parseRule(a.Data)
-		if err != nil {
-			return nil, fmt.Errorf("list rules: %w", err)
-		}
+	err := f.ask(unix.NFT_MSG_GETRULE, netlink.Dump, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_RULE_TABLE, f.name)
+	}, func(data []byte) error {
+		table, chain, text, err := parseRule(data)
 		if table == f.name { // kernels before 4.10 list all tables
 			out[chain] = append(out[chain], text)
 		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list rules: %w", err)
 	}
 	return out, nil
 }
 
 // parseRule reads one message of a dump.
 func parseRule(data []byte) (table, chain, text string, err error) {
-	if len(data) < 4 {
-		return "", "", "", errShort
-	}
 	var comment string
-	err = attributes(data[4:], func(typ uint16, b []byte) (err error) {
+	err = attributes(data, func(typ uint16, b []byte) (err error) {
 		switch typ {
 		case unix.NFTA_RULE_TABLE:
 			table = cut(b)

@@ -119,7 +119,7 @@ func TestReplacedMeanwhile(t *testing.T) {
 }
 
 func FuzzParseRule(f *testing.F) {
-	f.Add(append([]byte{7, 0, 0, 0, 6, 0, 7, 0, 0, 9, 0, 0}, 5, 0, 2, 0, 'a', 0, 0, 0, 12, 0, 4, 0, 8, 0, 1, 0, 4, 0, 1, 0))
+	f.Add(append([]byte{6, 0, 7, 0, 0, 9, 0, 0}, 5, 0, 2, 0, 'a', 0, 0, 0, 12, 0, 4, 0, 8, 0, 1, 0, 4, 0, 1, 0))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		_, _, text, err := parseRule(data)
 		if err == nil && len(text) > 8*len(data)+16 {

@@ -27,51 +27,48 @@ var errShort = errors.New("attribute is cut off")
 // elements lists a set. It is done here and not with the library, which takes some
 // four times as long; with 1,000 containers that is what reading all costs.
 func (f *filter) elements(set string, each func(dumped)) error {
-	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_SET_ELEM_LIST_TABLE, Data: []byte(f.name + "\x00")},
-		{Type: unix.NFTA_SET_ELEM_LIST_SET, Data: []byte(set + "\x00")},
-	})
-	if err != nil {
-		return err
-	}
-	answers, err := f.dump.ask(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request | netlink.Dump},
-		Data:   append([]byte{byte(f.family), unix.NFNETLINK_V0, 0, 0}, attrs...),
-	})
+	err := f.ask(unix.NFT_MSG_GETSETELEM, netlink.Dump, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, f.name)
+		ae.String(unix.NFTA_SET_ELEM_LIST_SET, set)
+	}, func(data []byte) error { return parseElements(data, each) })
 	if err != nil {
 		return fmt.Errorf("list set %s: %w", set, err)
-	}
-	for _, a := range answers {
-		if err := parseElements(a.Data, each); err != nil {
-			return fmt.Errorf("list set %s: %w", set, err)
-		}
 	}
 	return nil
 }
 
+// ask asks nftables a question, and reads each answer, which begins with an attribute.
+func (f *filter) ask(question uint16, flags netlink.HeaderFlags, attrs func(*netlink.AttributeEncoder), read func(data []byte) error) error {
+	ae := netlink.NewAttributeEncoder()
+	attrs(ae)
+	body, err := ae.Encode()
+	if err != nil {
+		return err
+	}
+	answers, err := f.dump.ask(netlink.Message{
+		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | question), Flags: netlink.Request | flags},
+		Data:   append([]byte{byte(f.family), unix.NFNETLINK_V0, 0, 0}, body...),
+	})
+	for _, a := range answers {
+		switch {
+		case err != nil:
+		case len(a.Data) < 4:
+			err = errShort
+		default:
+			err = read(a.Data[4:])
+		}
+	}
+	return err
+}
+
 // holds asks for one element of a set.
 func (f *filter) holds(set string, e element) (bool, error) {
-	ae := netlink.NewAttributeEncoder()
-	ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, f.name)
-	ae.String(unix.NFTA_SET_ELEM_LIST_SET, set)
-	ae.Nested(unix.NFTA_SET_ELEM_LIST_ELEMENTS, func(ae *netlink.AttributeEncoder) error {
-		ae.Nested(unix.NFTA_LIST_ELEM, func(ae *netlink.AttributeEncoder) error {
-			ae.Nested(unix.NFTA_SET_ELEM_KEY, func(ae *netlink.AttributeEncoder) error {
-				ae.Bytes(unix.NFTA_DATA_VALUE, []byte(e.key))
-				return nil
-			})
-			return nil
-		})
-		return nil
-	})
-	attrs, err := ae.Encode()
-	if err != nil {
-		return false, err
-	}
-	_, err = f.dump.ask(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETSETELEM, Flags: netlink.Request},
-		Data:   append([]byte{byte(f.family), unix.NFNETLINK_V0, 0, 0}, attrs...),
-	})
+	err := f.ask(unix.NFT_MSG_GETSETELEM, 0, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_SET_ELEM_LIST_TABLE, f.name)
+		ae.String(unix.NFTA_SET_ELEM_LIST_SET, set)
+		nest(ae, func(ae *netlink.AttributeEncoder) { ae.Bytes(unix.NFTA_DATA_VALUE, []byte(e.key)) },
+			unix.NFTA_SET_ELEM_LIST_ELEMENTS, unix.NFTA_LIST_ELEM, unix.NFTA_SET_ELEM_KEY)
+	}, func([]byte) error { return nil })
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}
@@ -110,12 +107,19 @@ func (f *filter) countersOf(ports map[int]bool) ([]counted, error) {
 // few ports are looked up one by one.
 const few = 8
 
+// nest puts attributes into one of a type, that into one of another, and so on; the outermost
+// is the first.
+func nest(ae *netlink.AttributeEncoder, attrs func(*netlink.AttributeEncoder), types ...uint16) {
+	if len(types) == 0 {
+		attrs(ae)
+		return
+	}
+	ae.Nested(types[0], func(ae *netlink.AttributeEncoder) error { nest(ae, attrs, types[1:]...); return nil })
+}
+
 // parseElements reads one message of a dump.
 func parseElements(data []byte, each func(dumped)) error {
-	if len(data) < 4 {
-		return errShort
-	}
-	return attributes(data[4:], func(typ uint16, list []byte) error {
+	return attributes(data, func(typ uint16, list []byte) error {
 		if typ != unix.NFTA_SET_ELEM_LIST_ELEMENTS {
 			return nil
 		}
@@ -186,22 +190,10 @@ func (e *dumped) expression(typ uint16, b []byte) error {
 // counter reads the counter in the rules of a chain, 0 where there is none. It is asked for more
 // than once a second, so it is read without the library, which takes all rules apart.
 func (f *filter) counter(chain string) (packets uint64, err error) {
-	attrs, err := netlink.MarshalAttributes([]netlink.Attribute{
-		{Type: unix.NFTA_RULE_TABLE, Data: []byte(f.name + "\x00")},
-		{Type: unix.NFTA_RULE_CHAIN, Data: []byte(chain + "\x00")},
-	})
-	if err != nil {
-		return 0, err
-	}
-	answers, err := f.dump.ask(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETRULE, Flags: netlink.Request | netlink.Dump},
-		Data:   append([]byte{byte(f.family), unix.NFNETLINK_V0, 0, 0}, attrs...),
-	})
-	for _, a := range answers {
-		if err == nil {
-			packets, err = counterOf(a.Data, packets)
-		}
-	}
+	err = f.ask(unix.NFT_MSG_GETRULE, netlink.Dump, func(ae *netlink.AttributeEncoder) {
+		ae.String(unix.NFTA_RULE_TABLE, f.name)
+		ae.String(unix.NFTA_RULE_CHAIN, chain)
+	}, func(data []byte) error { return addCounters(data, &packets) })
 	if errors.Is(err, unix.ENOENT) {
 		return 0, nil
 	}
@@ -211,12 +203,9 @@ func (f *filter) counter(chain string) (packets uint64, err error) {
 	return packets, nil
 }
 
-// counterOf adds the counters of a rule.
-func counterOf(rule []byte, packets uint64) (uint64, error) {
-	if len(rule) < 4 {
-		return packets, errShort
-	}
-	err := attributes(rule[4:], func(typ uint16, list []byte) error {
+// addCounters adds the counters of a rule.
+func addCounters(rule []byte, packets *uint64) error {
+	return attributes(rule, func(typ uint16, list []byte) error {
 		if typ != unix.NFTA_RULE_EXPRESSIONS {
 			return nil
 		}
@@ -230,11 +219,24 @@ func counterOf(rule []byte, packets uint64) (uint64, error) {
 				}
 				return nil
 			})
-			packets += e.packets
+			*packets += e.packets
 			return err
 		})
 	})
-	return packets, err
+}
+
+// uintOf is the value of an attribute that holds a number of this machine's order, 0 of
+// another length than it can have.
+func uintOf(b []byte) uint32 {
+	switch len(b) {
+	case 1:
+		return uint32(b[0])
+	case 2:
+		return uint32(binary.NativeEndian.Uint16(b))
+	case 4:
+		return binary.NativeEndian.Uint32(b)
+	}
+	return 0
 }
 
 // attributes walks through netlink attributes.

@@ -83,29 +83,27 @@ func (f *filter) title() string {
 // generation numbers the rule sets of the namespace: each change by anybody has a
 // new number.
 func (f *filter) generation() (uint32, error) {
-	answers, err := f.dump.ask(netlink.Message{
-		Header: netlink.Header{Type: unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_GETGEN, Flags: netlink.Request},
-		Data:   make([]byte, 4),
+	var n uint32
+	err := f.ask(unix.NFT_MSG_GETGEN, 0, func(*netlink.AttributeEncoder) {}, func(data []byte) error {
+		return attributes(data, readGeneration(&n))
 	})
+	if err == nil && n == 0 {
+		err = errors.New("no answer")
+	}
 	if err != nil {
 		return 0, fmt.Errorf("get generation of nftables: %w", err)
 	}
-	for _, a := range answers {
-		if len(a.Data) < 4 {
-			break
+	return n, nil
+}
+
+// readGeneration reads the attribute with a generation.
+func readGeneration(into *uint32) func(typ uint16, value []byte) error {
+	return func(typ uint16, value []byte) error {
+		if typ == unix.NFTA_GEN_ID && len(value) == 4 {
+			*into = binary.BigEndian.Uint32(value)
 		}
-		ad, err := netlink.NewAttributeDecoder(a.Data[4:])
-		if err != nil {
-			return 0, fmt.Errorf("parse generation of nftables: %w", err)
-		}
-		ad.ByteOrder = binary.BigEndian
-		for ad.Next() {
-			if ad.Type() == unix.NFTA_GEN_ID {
-				return ad.Uint32(), nil
-			}
-		}
+		return nil
 	}
-	return 0, errors.New("get generation of nftables: no answer")
 }
 
 // tableState is what the kernel has of the table.

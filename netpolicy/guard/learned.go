@@ -60,14 +60,10 @@ func (d *Driver) bound(s step) error {
 // learn sets how many MACs a bridge learns.
 func (r rtnl) learn(bridge int, n uint32) error {
 	err := r.write("bridge settings", unix.RTM_NEWLINK, 0, ifinfomsg(unix.AF_UNSPEC, bridge), func(ae *netlink.AttributeEncoder) {
-		ae.Nested(unix.IFLA_LINKINFO, func(ae *netlink.AttributeEncoder) error {
+		nest(ae, func(ae *netlink.AttributeEncoder) {
 			ae.String(unix.IFLA_INFO_KIND, "bridge")
-			ae.Nested(unix.IFLA_INFO_DATA, func(ae *netlink.AttributeEncoder) error {
-				ae.Uint32(unix.IFLA_BR_FDB_MAX_LEARNED, n)
-				return nil
-			})
-			return nil
-		})
+			nest(ae, func(ae *netlink.AttributeEncoder) { ae.Uint32(unix.IFLA_BR_FDB_MAX_LEARNED, n) }, unix.IFLA_INFO_DATA)
+		}, unix.IFLA_LINKINFO)
 	})
 	if err != nil {
 		return fmt.Errorf("limit what bridge %d learns to %d: %w", bridge, n, err)
@@ -91,10 +87,7 @@ func (r rtnl) learned() (map[int]uint32, error) {
 // bridges lists the bridges of the host.
 func (r rtnl) bridges() ([]bridgeDevice, error) {
 	answers, err := r.dump(unix.RTM_GETLINK, ifinfomsg(unix.AF_UNSPEC, 0), func(ae *netlink.AttributeEncoder) {
-		ae.Nested(unix.IFLA_LINKINFO, func(ae *netlink.AttributeEncoder) error {
-			ae.String(unix.IFLA_INFO_KIND, "bridge")
-			return nil
-		})
+		nest(ae, func(ae *netlink.AttributeEncoder) { ae.String(unix.IFLA_INFO_KIND, "bridge") }, unix.IFLA_LINKINFO)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("list bridges: %w", err)
@@ -108,26 +101,4 @@ func (r rtnl) bridges() ([]bridgeDevice, error) {
 		out = append(out, b)
 	}
 	return out, nil
-}
-
-// info reads what only bridges have.
-func (b *bridgeDevice) info(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.IFLA_INFO_KIND:
-			if ad.String() != "bridge" {
-				return nil
-			}
-		case unix.IFLA_INFO_DATA:
-			ad.Nested(func(data *netlink.AttributeDecoder) error {
-				for data.Next() {
-					if data.Type() == unix.IFLA_BR_FDB_MAX_LEARNED {
-						b.learned, b.limits = data.Uint32(), true
-					}
-				}
-				return data.Err()
-			})
-		}
-	}
-	return ad.Err()
 }

@@ -78,26 +78,21 @@ func parseNeighbour(data []byte, into map[Neighbour]MAC) error {
 	if binary.NativeEndian.Uint16(data[8:])&unix.NUD_PERMANENT == 0 {
 		return nil
 	}
-	ad, err := netlink.NewAttributeDecoder(data[sizeofNdMsg:])
-	if err != nil {
-		return fmt.Errorf("parse neighbour: %w", err)
-	}
 	key := Neighbour{Bridge: int(int32(binary.NativeEndian.Uint32(data[4:])))}
 	var mac MAC
 	ours := false
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.NDA_DST:
-			key.Addr, _ = netip.AddrFromSlice(ad.Bytes())
-		case unix.NDA_LLADDR:
-			if b := ad.Bytes(); len(b) == len(mac) {
-				mac = MAC(b)
-			}
-		case ndaProtocol:
-			ours = ad.Uint8() == neighbourProtocol
+	err := attributes(data[sizeofNdMsg:], func(typ uint16, b []byte) error {
+		switch {
+		case typ == unix.NDA_DST:
+			key.Addr, _ = netip.AddrFromSlice(b)
+		case typ == unix.NDA_LLADDR && len(b) == len(mac):
+			mac = MAC(b)
+		case typ == ndaProtocol:
+			ours = uintOf(b) == neighbourProtocol
 		}
-	}
-	if err := ad.Err(); err != nil {
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("parse neighbour: %w", err)
 	}
 	if ours && key.Addr.IsValid() {

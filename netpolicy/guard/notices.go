@@ -1,7 +1,6 @@
 package guard
 
 import (
-	"encoding/binary"
 	"slices"
 	"time"
 
@@ -101,12 +100,7 @@ func (n *notices) message(m netlink.Message) {
 		return
 	}
 	if m.Header.Type&0xff == unix.NFT_MSG_NEWGEN {
-		_ = attributes(m.Data[4:], func(typ uint16, b []byte) error {
-			if typ == unix.NFTA_GEN_ID && len(b) == 4 {
-				n.generation = binary.BigEndian.Uint32(b)
-			}
-			return nil
-		})
+		_ = attributes(m.Data[4:], readGeneration(&n.generation))
 		if n.pending {
 			n.touched, n.pending = n.generation, false
 		}

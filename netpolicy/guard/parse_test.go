@@ -122,10 +122,10 @@ func FuzzParseNeighbour(f *testing.F) {
 }
 
 func FuzzParseElements(f *testing.F) {
-	one := []byte{7, 0, 0, 0, 20, 0, 3, 0x80, 16, 0, 1, 0x80, 12, 0, 1, 0x80, 8, 0, 1, 0, 1, 2, 3, 4}
+	one := []byte{20, 0, 3, 0x80, 16, 0, 1, 0x80, 12, 0, 1, 0x80, 8, 0, 1, 0, 1, 2, 3, 4}
 	f.Add(one)
 	f.Add(one[:len(one)-1])
-	f.Add([]byte{7, 0, 0, 0, 3, 0, 3, 0x80})
+	f.Add([]byte{3, 0, 3, 0x80})
 	f.Fuzz(func(t *testing.T, data []byte) {
 		n := 0
 		_ = parseElements(data, func(e dumped) {

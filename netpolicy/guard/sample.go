@@ -36,33 +36,6 @@ func SampleKind(prefix string) (string, bool) {
 	return k, ok && slices.Contains(Kinds, k)
 }
 
-// Of gives the count of a kind, 0 for one that is none.
-func (v Violations) Of(kind string) uint64 {
-	switch kind {
-	case "mac":
-		return v.MAC
-	case "arp":
-		return v.ARP
-	case "ip":
-		return v.IP
-	case "nd":
-		return v.ND
-	case "dhcp":
-		return v.DHCP
-	case "ethertype":
-		return v.Ethertype
-	case "storm":
-		return v.Storm
-	case "connections":
-		return v.Connections
-	case "checksum":
-		return v.Checksum
-	case "fragments":
-		return v.Fragments
-	}
-	return 0
-}
-
 // sample hands the beginning of a frame over, if there were not too many of its
 // port and kind. Where nobody listens the kernel looks for a listener and is done.
 func sample(k kind) match {

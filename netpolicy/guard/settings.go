@@ -182,62 +182,50 @@ func parsePort(data []byte) (index int, p bridgePort, ok bool, err error) {
 		return 0, p, false, fmt.Errorf("parse link: %d bytes are too few", len(data))
 	}
 	index = int(int32(binary.NativeEndian.Uint32(data[4:])))
-	ad, err := netlink.NewAttributeDecoder(data[unix.SizeofIfInfomsg:])
-	if err != nil {
-		return index, p, false, fmt.Errorf("parse link %d: %w", index, err)
-	}
-	for ad.Next() {
-		switch ad.Type() {
-		case unix.IFLA_MASTER:
-			p.bridge = int(ad.Uint32())
-		case unix.IFLA_PROTINFO:
-			// A link's own answer has the IPv6 settings here, by family.
-			if data[0] == unix.AF_BRIDGE {
-				ad.Nested(p.settings.decode)
-				ok = true
-			}
-		case unix.IFLA_LINKINFO:
-			ad.Nested(func(info *netlink.AttributeDecoder) error {
-				bridge := false
-				for info.Next() {
-					switch info.Type() {
-					case unix.IFLA_INFO_SLAVE_KIND:
-						bridge = info.String() == "bridge"
-					case unix.IFLA_INFO_SLAVE_DATA:
-						if bridge {
-							info.Nested(p.settings.decode)
-							ok = true
-						}
-					}
+	slave := ""
+	err = attributes(data[unix.SizeofIfInfomsg:], func(typ uint16, b []byte) error {
+		switch {
+		case typ == unix.IFLA_MASTER:
+			p.bridge = int(uintOf(b))
+		// A link's own answer has the IPv6 settings here, by family.
+		case typ == unix.IFLA_PROTINFO && data[0] == unix.AF_BRIDGE:
+			ok = true
+			return attributes(b, p.settings.decode)
+		case typ == unix.IFLA_LINKINFO:
+			return attributes(b, func(typ uint16, b []byte) error {
+				switch {
+				case typ == unix.IFLA_INFO_SLAVE_KIND:
+					slave = cut(b)
+				case typ == unix.IFLA_INFO_SLAVE_DATA && slave == "bridge":
+					ok = true
+					return attributes(b, p.settings.decode)
 				}
-				return info.Err()
+				return nil
 			})
 		}
-	}
-	if err := ad.Err(); err != nil {
+		return nil
+	})
+	if err != nil {
 		return index, p, false, fmt.Errorf("parse link %d: %w", index, err)
 	}
 	// The bridge answers about its own device as well, which has no settings.
 	return index, p, ok && p.bridge != 0, nil
 }
 
-func (s *settings) decode(ad *netlink.AttributeDecoder) error {
-	for ad.Next() {
-		if ad.Type() == unix.IFLA_BRPORT_GROUP_FWD_MASK {
-			s.group = ad.Uint16()
-			continue
-		}
-		if ad.Type() == unix.IFLA_BRPORT_MCAST_MAX_GROUPS {
-			s.groups = ad.Uint32()
-			continue
-		}
-		for _, w := range switchNames {
-			if ad.Type() == w.attr && ad.Uint8() != 0 {
-				s.on |= w.bit
-			}
+// decode reads one attribute.
+func (s *settings) decode(typ uint16, b []byte) error {
+	switch typ {
+	case unix.IFLA_BRPORT_GROUP_FWD_MASK:
+		s.group = uint16(uintOf(b))
+	case unix.IFLA_BRPORT_MCAST_MAX_GROUPS:
+		s.groups = uintOf(b)
+	}
+	for _, w := range switchNames {
+		if typ == w.attr && uintOf(b) != 0 {
+			s.on |= w.bit
 		}
 	}
-	return ad.Err()
+	return nil
 }
 
 // set switches a port over in one message. Where the port is locked by it, what

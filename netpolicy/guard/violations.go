@@ -3,6 +3,7 @@ package guard
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Violations reads the counters alone, by ifindex of the ports of the last Apply
@@ -77,29 +78,43 @@ func (d *Driver) readCounts() error {
 	return nil
 }
 
-func (v *Violations) add(k kind, n uint64) {
-	switch k {
-	case kindMAC:
-		v.MAC += n
-	case kindARP:
-		v.ARP += n
-	case kindIP:
-		v.IP += n
-	case kindND:
-		v.ND += n
-	case kindDHCP:
-		v.DHCP += n
-	case kindEthertype:
-		v.Ethertype += n
-	case kindStorm:
-		v.Storm += n
-	case kindChecksum:
-		v.Checksum += n
-	case kindFragments:
-		v.Fragments += n
-	case kindQuarantine:
-		v.Quarantine += n
-	case kindWithheld:
-		v.Withheld += n
+func (v *Violations) add(k kind, n uint64) { *v.of(k.String()) += n }
+
+// Of gives the count of a kind of violation, 0 for a name that is none.
+func (v Violations) Of(kind string) uint64 {
+	if !slices.Contains(Kinds, kind) {
+		return 0
 	}
+	return *v.of(kind)
+}
+
+// of gives the counter of a kind, by the kind's name.
+func (v *Violations) of(kind string) *uint64 {
+	switch kind {
+	case "mac":
+		return &v.MAC
+	case "arp":
+		return &v.ARP
+	case "ip":
+		return &v.IP
+	case "nd":
+		return &v.ND
+	case "dhcp":
+		return &v.DHCP
+	case "ethertype":
+		return &v.Ethertype
+	case "storm":
+		return &v.Storm
+	case "connections":
+		return &v.Connections
+	case "checksum":
+		return &v.Checksum
+	case "fragments":
+		return &v.Fragments
+	case "quarantine":
+		return &v.Quarantine
+	case "withheld":
+		return &v.Withheld
+	}
+	return new(uint64) // a table of another version may have more kinds
 }
