@@ -10,7 +10,8 @@ package netpolicy
 //
 // A container's connection to a published port that reaches the host itself is
 // taken on by docker-proxy, and arrives as the host's own: P therefore asks what
-// F would have asked, had it gone straight to the container.
+// F would have asked, had it gone straight to the container. Where no port is published there is
+// no P (World.Unpublished).
 //
 // A stage of many rules, or guardrails that are many, are chains more: see parted.
 
@@ -50,6 +51,9 @@ func (s Stage) direction() Direction {
 func (b *builder) chains() (all []Chain, entry [3]string) {
 	first := map[route]string{}
 	for _, r := range []route{toContainer, toHost, toPublished, fromHost} {
+		if r == toPublished && b.unpublished {
+			continue
+		}
 		next := "" // return
 		for _, s := range r.stages() {
 			all = append(all, b.stage(r, s, next)...)
@@ -57,14 +61,18 @@ func (b *builder) chains() (all []Chain, entry [3]string) {
 		}
 		first[r] = next
 	}
-	published := goOn(first[toPublished], Guardrail)
-	published.Sets = []SetMatch{{Set: b.publishedSet(), Side: Dst}}
+	input, onward := b.guardrails(toHost), []Rule{goOn(first[toHost], Guardrail)}
+	if !b.unpublished {
+		published := goOn(first[toPublished], Guardrail)
+		published.Sets = []SetMatch{{Set: b.publishedSet(), Side: Dst}}
+		input, onward = append(input, b.guardrails(toPublished)...), []Rule{published, onward[0]}
+	}
 	enter := func(path Path, code string, rules []Rule, last ...Rule) {
 		all = append(all, b.parted(code, Guardrail, nil, rules, last)...)
 		entry[path] = all[len(all)-1].Name
 	}
 	enter(Forward, codeForward, b.guardrails(toContainer), goOn(first[toContainer], Guardrail))
-	enter(Input, codeInput, append(b.guardrails(toHost), b.guardrails(toPublished)...), published, goOn(first[toHost], Guardrail))
+	enter(Input, codeInput, input, onward...)
 	enter(Output, codeOutput, b.guardrails(fromHost), goOn(first[fromHost], Guardrail))
 	return all, entry
 }

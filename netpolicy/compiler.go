@@ -19,6 +19,9 @@ type World struct {
 	// which costs a little more. Without, by its address alone, and what is Away of
 	// endpoints does not count: nobody may use it then.
 	Places bool
+	// Unpublished leaves out the rules about published ports, and their sets, which are
+	// several for each rule of a policy. It counts only while no endpoint publishes a port.
+	Unpublished bool
 	// Held are the extra addresses that endpoints had before; see RuleSet.Held.
 	Held map[Holding]bool
 }
@@ -54,6 +57,7 @@ func (c *Compiler) Compile(w World) *RuleSet {
 	if c.block == 0 {
 		c.block = blockRules
 	}
+	w.Unpublished = w.Unpublished && !slices.ContainsFunc(w.Endpoints, Endpoint.Publishes)
 	subjects := c.look(w.Endpoints)
 	labels := labelsOf(subjects)
 	fresh := !c.frame.fits(w, labels)

@@ -14,6 +14,8 @@ type frame struct {
 	broken   []Broken
 	places   bool
 	labels   labels
+	// unpublished is as in World.
+	unpublished bool
 
 	groups    []*group
 	selectors selectorIndex
@@ -89,7 +91,7 @@ func labelStage(d Direction) Stage { return [...]Stage{Ingress: LabelIngress, Eg
 
 // fits tells whether the rules of a world are those of the frame.
 func (f *frame) fits(w World, l labels) bool {
-	return f != nil && f.places == w.Places && slices.EqualFunc(f.policies, w.Policies, samePolicy) && f.labels.same(l) &&
+	return f != nil && f.places == w.Places && f.unpublished == w.Unpublished && slices.EqualFunc(f.policies, w.Policies, samePolicy) && f.labels.same(l) &&
 		slices.EqualFunc(f.broken, w.Broken, func(a, b Broken) bool {
 			return a.Policy == b.Policy && a.File == b.File && a.Select.equal(b.Select)
 		})
@@ -97,7 +99,7 @@ func (f *frame) fits(w World, l labels) bool {
 
 // newFrame makes the rules.
 func newFrame(w World, l labels, block int) *frame {
-	f := &frame{policies: slices.Clone(w.Policies), broken: slices.Clone(w.Broken), places: w.Places, labels: l}
+	f := &frame{policies: slices.Clone(w.Policies), broken: slices.Clone(w.Broken), places: w.Places, unpublished: w.Unpublished, labels: l}
 	known := make(map[string]*group, 2*len(f.policies))
 	for i := range f.policies {
 		f.addPolicy(i, known)

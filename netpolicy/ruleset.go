@@ -20,8 +20,8 @@ import "net/netip"
 // # Membership and rules
 //
 // A container that comes or goes changes the members of sets and nothing else,
-// unless its label brings a policy that no other container has: names of sets
-// and chains stay, rules stay, Generation stays. A policy that comes, goes or
+// unless its label brings a policy that no other container has, or it is the first
+// that publishes a port (see World.Unpublished): names of sets and chains stay, rules stay, Generation stays. A policy that comes, goes or
 // changes gives another Generation, which is a hash of the rules of both
 // families. Two rule sets with one Generation have the same chains, and sets with
 // the same names and kinds; DiffMembers gives what to do for each.

@@ -215,6 +215,11 @@ func drawWorld(t *rapid.T) (World, reference) {
 		t.Fatalf("%v\n%s", faults, text)
 	}
 	w := World{Endpoints: drawEndpoints(t), Policies: c.Policies()}
+	if w.Unpublished = sometimes(t, "unpublished", 3); w.Unpublished {
+		for i := range w.Endpoints {
+			w.Endpoints[i].Published = nil
+		}
+	}
 	ref := reference{policies: policies}
 	if sometimes(t, "broken", 10) {
 		s := drawSelector(t, false)

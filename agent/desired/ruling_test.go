@@ -39,6 +39,15 @@ func TestCompile(t *testing.T) {
 			t.Errorf("homes %v", w.Homes)
 		}
 	})
+	t.Run("the_first_published_port_makes_rules_about_ports_and_they_stay", func(t *testing.T) {
+		web := one("n1", "br-1")
+		web[0].Container.Ports = []docker.Published{{ContainerPort: 80, HostPort: 8080, Proto: "tcp"}}
+		with := p.compile(catalog, web, false, 0).Rules
+		after := p.compile(catalog, one("n1", "br-1"), false, 0).Rules
+		if with.Generation == first.Rules.Generation || after.Generation != with.Generation || len(after.V4.Sets) <= len(first.Rules.V4.Sets) {
+			t.Errorf("%s, then %s, then %s", first.Rules.Generation, with.Generation, after.Generation)
+		}
+	})
 	t.Run("a_network_made_anew_with_the_same_name_and_addresses_is_another", func(t *testing.T) {
 		if p.compile(catalog, one("n2", "br-2"), false, 0) == first {
 			t.Error("the bridge of before counts")

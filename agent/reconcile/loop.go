@@ -126,6 +126,7 @@ func (l *Loop) Stop() { l.over = true }
 // Anew has everything compared with the kernel and written, as at the start, but that who
 // was admitted stays so.
 func (l *Loop) Anew() {
+	l.last = nil
 	l.policing.anew()
 	l.guarding.anew()
 	l.shaping.anew()
@@ -149,7 +150,6 @@ func (l *Loop) Run(ctx context.Context) error {
 		case f := <-l.asks:
 			timer.Stop()
 			f()
-			l.last = nil // it may have changed anything
 		case <-timer.C:
 		}
 	}
@@ -164,14 +164,14 @@ func (l *Loop) breathe(ctx context.Context) {
 			return
 		case f := <-l.asks:
 			f()
-			l.last = nil
 		case <-enough:
 			return
 		}
 	}
 }
 
-// Ask runs f in the loop's goroutine, which owns the drivers.
+// Ask runs f in the loop's goroutine, which owns the drivers. Where f writes to the kernel, it
+// calls Stop or Anew.
 func (l *Loop) Ask(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	select {
