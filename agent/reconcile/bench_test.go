@@ -115,7 +115,7 @@ func (c *crowd) Sandbox(context.Context, string) (string, error) { return "", do
 
 func (c *crowd) turn(b *testing.B) {
 	c.loop.turn(b.Context())
-	c.now = c.now.Add(time.Second)
+	c.now = c.now.Add(100 * time.Millisecond)
 }
 
 func crowded(i int) (id string, network string, mac net.HardwareAddr, addr netip.Addr) {
