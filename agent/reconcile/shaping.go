@@ -9,6 +9,7 @@ import (
 	"netguard/agent/desired"
 	"netguard/agent/link"
 	"netguard/agent/pace"
+	"netguard/internal/changed"
 	"netguard/shaper"
 )
 
@@ -75,7 +76,7 @@ func newShaping(log *slog.Logger, plane ShapePlane, gone func(int) bool, now fun
 // anew forgets all that is known.
 func (s *shaping) anew() {
 	s.ports, s.contested, s.ifbs, s.all = map[uint64]*shaped{}, map[uint64]bool{}, map[int]int{}, true
-	s.due, s.orphans, s.endpoints, s.links, s.wanted = map[int]struct{}{}, map[int]struct{}{}, nil, nil, nil
+	s.due, s.orphans, s.endpoints, s.links, s.wanted = map[int]struct{}{}, map[int]struct{}{}, nil, nil, map[uint64]*desired.Endpoint{}
 	s.look.Now()
 }
 
@@ -150,13 +151,14 @@ func (s *shaping) apply(endpoints []*desired.Endpoint, ports []*link.Port, old u
 		s.verify(ports, s.wanted) // whatever else there is to do is due by then
 		return
 	}
+	gone, came := changed.Between(s.endpoints, endpoints)
+	left, arrived := changed.Between(s.links, ports)
 	s.begun, s.endpoints, s.links = true, endpoints, ports
-	wanted := make(map[uint64]*desired.Endpoint, len(endpoints))
-	for _, d := range endpoints {
+	for _, d := range came {
 		if d.Port == nil || d.Unmanaged != "" {
 			continue
 		}
-		wanted[d.Port.Seen] = d
+		s.wanted[d.Port.Seen] = d
 		r, want := s.ports[d.Port.Seen], d.Form()
 		known := r != nil && r.known
 		switch {
@@ -170,28 +172,30 @@ func (s *shaping) apply(endpoints []*desired.Endpoint, ports []*link.Port, old u
 			s.look.Now()
 		}
 	}
-	here := make(map[uint64]struct{}, len(ports))
-	for _, p := range ports {
-		here[p.Seen] = struct{}{}
-		if r := s.ports[p.Seen]; r != nil && r.known && !r.form.Empty() && wanted[p.Seen] == nil {
-			s.mark(p.Index)
-			s.look.Now()
-		}
-	}
-	for seen, r := range s.ports {
-		if _, ok := here[seen]; ok {
+	for _, p := range left {
+		r := s.ports[p.Seen]
+		if r == nil || slices.ContainsFunc(arrived, func(q *link.Port) bool { return q.Seen == p.Seen }) {
 			continue
 		}
-		delete(s.ports, seen)
-		delete(s.contested, seen)
+		delete(s.ports, p.Seen)
+		delete(s.contested, p.Seen)
 		delete(s.ifbs, r.ifb)
 		if r.leads {
 			s.orphans[r.index] = struct{}{}
 			s.look.Wake()
 		}
 	}
-	s.wanted = wanted
-	s.verify(ports, wanted)
+	for _, d := range gone {
+		if d.Port == nil || s.wanted[d.Port.Seen] != d {
+			continue
+		}
+		delete(s.wanted, d.Port.Seen)
+		if r := s.ports[d.Port.Seen]; r != nil && r.known && !r.form.Empty() { // the port stays
+			s.mark(d.Port.Index)
+			s.look.Now()
+		}
+	}
+	s.verify(ports, s.wanted)
 }
 
 // quick shapes a port that has nothing yet.
