@@ -197,11 +197,17 @@ func (f *frame) readyRule(r *rule, known map[string]*group) readyRule {
 // make makes the chains and sets.
 func (f *frame) make(block int) {
 	f.scope()
-	v6 := make(chan frameFamily)
-	go func() { v6 <- f.build(1, block) }()
-	f.families = [2]frameFamily{f.build(0, block), <-v6}
+	bothFamilies(func(i int) { f.families[i] = f.build(i, block) })
 	// The name of an entry is a hash of all that it leads to.
 	f.generation = digest(generationLen, slices.Concat(f.families[0].Entry[:], f.families[1].Entry[:])...)
+}
+
+// bothFamilies does something for both families, at once.
+func bothFamilies(do func(family int)) {
+	done := make(chan struct{})
+	go func() { do(1); close(done) }()
+	do(0)
+	<-done
 }
 
 // scope works out what the members of the scoped sets depend on beside endpoints: whom

@@ -114,17 +114,14 @@ func (m *membership) build(f *frame, subjects []*subject, rs *RuleSet) {
 		addrs[index(a.Is6())] = append(addrs[index(a.Is6())], a)
 	}
 	m.away = f.places && slices.ContainsFunc(subjects, func(s *subject) bool { return s.leaves() })
-	for i, family := range rs.Families() {
+	bothFamilies(func(i int) {
+		family, ff := rs.Families()[i], &f.families[i]
 		slices.SortFunc(addrs[i], netip.Addr.Compare)
-		ff := &f.families[i]
-		lists := make([][]Member, len(ff.specs))
-		var all []at
+		all := make([]at, 0, 8*len(addrs[i]))
 		for _, a := range addrs[i] {
-			all = ff.at(all[:0], a, m.holders[a].by())
-			for _, x := range all {
-				lists[x.set.number] = append(lists[x.set.number], x.member)
-			}
+			all = ff.at(all, a, m.holders[a].by())
 		}
+		lists := listsOf(all, len(ff.specs))
 		if m.away {
 			m.addAway(ff, lists, subjects)
 		}
@@ -137,7 +134,24 @@ func (m *membership) build(f *frame, subjects []*subject, rs *RuleSet) {
 			}
 		}
 		ff.fillPorts(family.Sets, subjects)
+	})
+}
+
+// listsOf gives the members of each of n sets, in the order of all.
+func listsOf(all []at, n int) [][]Member {
+	counts := make([]int, n)
+	for i := range all {
+		counts[all[i].set.number]++
 	}
+	lists := make([][]Member, n)
+	for i := range all {
+		n := all[i].set.number
+		if lists[n] == nil {
+			lists[n] = make([]Member, 0, counts[n])
+		}
+		lists[n] = append(lists[n], all[i].member)
+	}
+	return lists
 }
 
 // fillPorts makes the members of the sets of published ports.

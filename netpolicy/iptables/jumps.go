@@ -133,17 +133,18 @@ func (a anchoring) String() string {
 
 // anchorings compares the anchors of a table with where they should be.
 func (t *table) anchorings() []anchoring {
+	foreign := slices.DeleteFunc(slices.Clone(t.chains), ownsChain)
 	var all []anchoring
 	for path := range anchors {
 		a := anchoring{path: netpolicy.Path(path), chain: t.place(netpolicy.Path(path))}
 		spec := join(anchors[path]...)
 		a.insert = a.chain != "" && !first(a.path, t.rules[a.chain])
-		for _, name := range t.chains {
+		for _, name := range foreign {
 			kept := a.insert // if none is to be inserted, one stays
 			for _, r := range t.rules[name] {
 				of, ok := anchorOf(r)
 				switch {
-				case !ok || of != a.path || ownsChain(name):
+				case !ok || of != a.path:
 				case name != a.chain && name == dockerUser && r == spec:
 					// It stays: Docker leads packets there again in a moment.
 				case name != a.chain || r != spec:
