@@ -57,13 +57,14 @@ var watched = []events.Action{
 	events.ActionDestroy, events.ActionRemove, events.ActionConnect, events.ActionDisconnect,
 }
 
-// note adds what an event is about. The view tells where a container that
-// stopped was attached.
+// note adds what an event is about. Docker reports a container that stops to each of its
+// networks (disconnect): they are read then, once. The view tells where a container was attached
+// whose network did not report that.
 func (h *Hint) note(m events.Message, v View) {
 	switch m.Type {
 	case events.ContainerEventType:
 		switch m.Action {
-		case events.ActionStop, events.ActionDie, events.ActionDestroy, events.ActionRestart:
+		case events.ActionStop, events.ActionDestroy, events.ActionRestart:
 			for _, id := range v.attached(m.Actor.ID) {
 				h.network(id)
 			}

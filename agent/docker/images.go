@@ -79,7 +79,7 @@ func imageOf(s container.Summary) imageRef {
 // images are the labels of the images that containers are of.
 type images = asker[imageKey, map[string]string]
 
-// hurry has containers read again.
+// hurry adds containers to the hint: they are read again.
 func (e *Engine) hurry(containers map[string]struct{}) {
 	if len(containers) == 0 {
 		return
@@ -95,9 +95,8 @@ func (e *Engine) hurry(containers map[string]struct{}) {
 	}
 }
 
-// prove finds out which labels containers have of their images. It waits for images
-// that nobody has asked for before, and no longer than it may: when an answer comes
-// later, the containers are read again.
+// prove finds out which labels containers have from their images. It waits for the answers
+// about new images, up to patience. When an answer comes later, the containers are read again.
 func (e *Engine) prove(ctx context.Context, r *reader, patience time.Duration) {
 	var waiting []*answer[map[string]string]
 	for id := range r.listed {

@@ -103,8 +103,8 @@ type reader struct {
 	listed           map[string]struct{} // the containers that were just read, or are others by that
 }
 
-// keep has what was read again, and is what it was, share what it is made of with the view
-// before: whoever compares the two is quick then.
+// keep takes from the view before all that was read again and did not change. To compare the
+// two views is quick then.
 func (r *reader) keep() {
 	others := len(r.Containers) != len(r.before.Containers)
 	for id := range r.listed {

@@ -11,12 +11,12 @@ import (
 	"netguard/internal/netlinkattr"
 )
 
-// A container with NET_ADMIN can have the kernel say thousands of times a second that
-// the carrier of its port, and of its bridge, went and came. So a message counts only if
-// something else in it is not as in the message before. All that is compared is what
-// the host alone sets, and where the peer is.
+// A container with NET_ADMIN can make the kernel report thousands of times a second that the
+// carrier of its port, and of its bridge, went and came. So a message counts only if something
+// else in it changed since the last message. Only two things are compared: what the host alone
+// sets, and where the peer is.
 
-// essence is what counts of the last messages about a link.
+// essence is a hash of the parts that count of the last messages about a link.
 type essence struct{ link, port uint64 } // of the device, and as a port of a bridge
 
 var seed = maphash.MakeSeed()
@@ -38,8 +38,8 @@ var (
 // IFLA_BR_FDB_N_LEARNED (6.7).
 const querierState, learned = 46, 47
 
-// same tells whether a link message says nothing new, and notes what it says. The first
-// one of a link is always new. The caller holds t.refresh.
+// same tells whether a link message says nothing new, and keeps what it says. The first
+// message about a link is always new. The caller holds t.refresh.
 func (t *Table) same(m syscall.NetlinkMessage, index int) bool {
 	var h maphash.Hash
 	h.SetSeed(seed)

@@ -8,21 +8,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A container with NET_ADMIN can have the kernel say ten thousand times a second that
-// its port changed. To read these costs more than to find that they say nothing new, so
-// the kernel keeps to itself what is beyond heardMost in a window. At the end of the
-// window the link is read, and compared with what was heard last: whatever happened to
-// it meanwhile is found then. What is not a container's to cause is never muted: links
-// that go, queues, FDB and neighbour entries.
+// A container with NET_ADMIN can make the kernel report ten thousand times a second that its
+// port changed. To read such messages costs more than to find that they say nothing new. So a
+// link is muted when it has more than heardMost messages in a window: the kernel sends no more
+// of them. At the end of the window the link is read, and compared with the last message about
+// it. That finds every change in between. Messages that a container cannot cause are never
+// muted: about links that go, queues, FDB and neighbour entries.
 const (
 	// heardMost is more than it takes to set up a port.
 	heardMost = 100
 	window    = time.Second
-	// A container may be on many networks. When idleMost messages of all links said
-	// nothing new, a link that says nothing new is muted after a few.
+	// A container may be on many networks. After idleMost messages that said nothing new,
+	// about all links together, a link is muted after a few of them.
 	idleMost, few = 400, 3
-	// mutedMost is how many links the filter names. Where net.core.optmem_max has room for
-	// fewer, it is fewer.
+	// mutedMost is how many links the filter names at most. A small net.core.optmem_max
+	// allows fewer.
 	mutedMost = 500
 )
 
@@ -39,8 +39,8 @@ func newFlood() flood {
 	return flood{counts: map[int]int{}, muted: map[int]struct{}{}, most: mutedMost}
 }
 
-// heard notes a message about a link, and says whether no more of these are to be heard
-// until the window ends.
+// heard counts a message about a link, and tells whether to mute the link until the window
+// ends.
 func (f *flood) heard(index int, news bool, now time.Time) bool {
 	if len(f.muted) == 0 && !now.Before(f.end) {
 		clear(f.counts)
@@ -57,7 +57,7 @@ func (f *flood) heard(index int, news bool, now time.Time) bool {
 	return !muted && f.counts[index] >= most && len(f.muted) < f.most
 }
 
-// due is when muted links are to be looked at; zero if there are none.
+// due is when muted links are read; zero if there are none.
 func (f *flood) due() time.Time {
 	if len(f.muted) == 0 {
 		return time.Time{}
@@ -75,7 +75,7 @@ func (f *flood) take(now time.Time) map[int]struct{} {
 	return muted
 }
 
-// mute has the kernel keep to itself what it says of a link, if it has room for that.
+// mute stops the kernel's messages about a link, if the filter has room for it.
 func (t *Table) mute(index int) {
 	t.flood.muted[index] = struct{}{}
 	if !t.listen() {
@@ -95,7 +95,7 @@ func (t *Table) unmuteGone(index int) {
 	}
 }
 
-// listen has the kernel know which links are muted. Where it refuses, it is as before.
+// listen tells the kernel which links are muted. If the kernel refuses, nothing changes.
 func (t *Table) listen() bool {
 	err := filter(t.events, t.flood.muted, t.own)
 	if err != nil {
@@ -104,8 +104,8 @@ func (t *Table) listen() bool {
 	return err == nil
 }
 
-// Ignore has the table hear nothing of the queues, classes and filters that a socket of
-// this program reads or writes: who uses it knows of that.
+// Ignore ends the messages about queues, classes and filters that a socket of this program
+// causes: the owner of the socket knows what it did.
 func (t *Table) Ignore(socket uint32) {
 	t.refresh.Lock()
 	defer t.refresh.Unlock()
@@ -113,7 +113,7 @@ func (t *Table) Ignore(socket uint32) {
 	t.listen()
 }
 
-// unmute hears of muted links again, looks at each, and says whether the hint grew.
+// unmute listens to muted links again, reads each, and tells whether the hint grew.
 func (t *Table) unmute(now time.Time) bool {
 	muted := t.flood.take(now)
 	if len(muted) == 0 {
@@ -130,7 +130,7 @@ func (t *Table) unmute(now time.Time) bool {
 	return grew
 }
 
-// lookAgain asks for a link, takes the answer for a message, and says whether the hint
+// lookAgain asks for a link, handles the answer as a message, and tells whether the hint
 // grew.
 func (t *Table) lookAgain(index int) bool {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)

@@ -13,14 +13,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The link-local addresses of IPv6 that a container has are asked for in its namespace
-// without going there, as its MAC is. They are what the container says of itself: who
-// holds NET_ADMIN has any. What one of them is worth is for others to judge.
+// This file reads the link-local addresses of IPv6 that a container has in its namespace. As
+// with its MAC, nobody enters the namespace. A container with NET_ADMIN can give itself any
+// address: package desired decides which of them count.
 //
-// The kernel tells of changes in the namespaces that it knows here by a number
-// (NETLINK_LISTEN_ALL_NSID, Linux 4.2), to who holds CAP_NET_BROADCAST. Without it they
-// are looked for now and then. A container can make such changes all the time. So the
-// messages are few at a time and a port is asked about in proportion to what that costs.
+// The kernel reports changes in all namespaces that have a number here
+// (NETLINK_LISTEN_ALL_NSID, Linux 4.2), if the agent holds CAP_NET_BROADCAST. Without it, all
+// ports are asked now and then. A container can make such changes all the time. So only a few
+// messages are read at a time, and the time that one port costs is limited.
 
 const (
 	// MaxLinkLocals is how many count of a port, those that it has had for longest.
@@ -31,14 +31,14 @@ const (
 	localsRest = 50 * time.Millisecond
 	// localsHandful is how many that is.
 	localsHandful = 50
-	// localsShare keeps asking about a port, or about all, below this part of the time.
+	// localsShare limits the time for questions about one port, and for all, to this part.
 	localsShare = 100
-	// localsEvery is how often all ports are asked about if nobody tells of changes, and
-	// localsSoon how often at most when messages were lost.
+	// localsEvery is how often all ports are asked if the kernel reports no changes.
+	// localsSoon is the shortest time between two such rounds after lost messages.
 	localsEvery = 5 * time.Second
 	localsSoon  = 2 * time.Second
-	// localsCalm is after what time a change is forgotten, localsSlow how long a port
-	// waits at most that makes many.
+	// localsCalm is how long a change counts against a port. localsSlow is the longest
+	// wait of a port that makes many changes.
 	localsCalm = 30 * time.Second
 	localsSlow = 5 * time.Second
 
@@ -53,8 +53,8 @@ const (
 // LinkLocal is a link-local address that a port's peer has.
 type LinkLocal struct {
 	Addr netip.Addr
-	// Since orders the addresses of all ports by when they were first seen. Those of
-	// one number were found together: nobody knows which was first.
+	// Since orders the addresses of all ports by when they were first seen. Addresses
+	// with the same number were found together: nobody knows which was first.
 	Since uint64
 }
 
@@ -65,7 +65,7 @@ type locals struct {
 	found  uint64
 	paces  map[int]localsPace
 	due    map[int]struct{} // ports that are to be asked about
-	// all says that all ports are to be asked about, not before allNext.
+	// all says that all ports must be asked, not before allNext.
 	all     bool
 	allNext time.Time
 	news    bool // the hint grew
@@ -77,7 +77,7 @@ type localsPace struct {
 	pause         time.Duration
 }
 
-// openLocals opens the sockets. What the kernel does not have is left out.
+// openLocals opens the sockets that the kernel supports.
 func (t *Table) openLocals() {
 	l := &t.locals
 	l.paces, l.due = map[int]localsPace{}, map[int]struct{}{}
@@ -113,7 +113,7 @@ func (t *Table) closeLocals() {
 	}
 }
 
-// filterLocals lets messages about link-local addresses alone in.
+// filterLocals drops all messages but those about link-local addresses.
 func filterLocals(fd int) error {
 	return attach(fd, []bpf.Instruction{
 		bpf.LoadAbsolute{Off: unix.SizeofNlMsghdr + 3, Size: 1}, // ifaddrmsg.ifa_scope
@@ -153,8 +153,8 @@ func (t *Table) watchLocals(ctx context.Context, wake func()) {
 	}
 }
 
-// hearLocals takes the messages that wait, or waits a while for one, and tells how long to
-// rest then.
+// hearLocals reads the messages that are there, or waits a while for one. It gives how long
+// to rest afterwards.
 func (t *Table) hearLocals(over int) time.Duration {
 	l := &t.locals
 	if l.events == nil {
@@ -187,7 +187,7 @@ func (t *Table) hearLocals(over int) time.Duration {
 	return localsRest
 }
 
-// heardLocal notes which port a message is about.
+// heardLocal finds the port that a message is about, and asks about it.
 func (t *Table) heardLocal(message, oob []byte) {
 	if len(message) < unix.SizeofNlMsghdr+sizeofNetlinkAddr {
 		return
@@ -217,7 +217,7 @@ func (t *Table) heardLocal(message, oob []byte) {
 	}
 }
 
-// askDue asks about the ports whose turn it is, and tells whether the hint grew.
+// askDue asks about the ports that are due, and tells whether the hint grew.
 func (t *Table) askDue(now time.Time) bool {
 	t.refresh.Lock()
 	defer t.refresh.Unlock()
@@ -251,7 +251,7 @@ func (t *Table) indexes() []int {
 	return out
 }
 
-// askNow asks about ports of which something was heard, if they were not just asked about.
+// askNow asks about the ports of which a message came, unless they were asked a moment ago.
 // The caller holds t.refresh.
 func (t *Table) askNow(now time.Time) {
 	l := &t.locals
@@ -263,7 +263,7 @@ func (t *Table) askNow(now time.Time) {
 		delete(l.due, index)
 		l.found++
 		changed := t.askLocals(index, l.found)
-		// Who changes its addresses all the time is asked about ever more seldom.
+		// A port whose addresses change all the time is asked less and less often.
 		switch {
 		case now.Sub(p.changed) > localsCalm:
 			p.pause = 0

@@ -28,13 +28,13 @@ const (
 	ndaProtocol = 12
 )
 
-// followNeighbours adds what the kernel says of FDB and neighbour entries and of
-// addresses to a subscription.
+// followNeighbours adds messages about FDB and neighbour entries, and about addresses, to a
+// subscription.
 //
-// A container can make a bridge learn half a million MACs a second, and a host
-// has its own neighbours come and go all the time. A filter in the kernel leaves
-// out both: of a bridge's FDB passes what somebody put there by hand, of neighbours
-// what says who put it there.
+// A container can make a bridge learn half a million MACs a second, and the host's own
+// neighbours come and go all the time. A filter in the kernel drops the messages about both.
+// It lets pass FDB entries that somebody added by hand, and neighbour entries that say which
+// program added them.
 func followNeighbours(s *nl.NetlinkSocket) error {
 	if err := filter(s, nil, nil); err != nil {
 		return err
@@ -47,8 +47,8 @@ func followNeighbours(s *nl.NetlinkSocket) error {
 	return nil
 }
 
-// filter has the kernel leave out what is not of interest, RTM_NEWLINK of links that
-// are muted, and what is said of the queues that own sockets read or write.
+// filter makes the kernel drop messages that nobody needs: those that ofInterest leaves out,
+// RTM_NEWLINK of muted links, and messages about queues that this program's own sockets cause.
 func filter(s *nl.NetlinkSocket, muted map[int]struct{}, own []uint32) error {
 	return attach(s.GetFd(), slices.Concat(silence(muted), ignore(own), ofInterest()))
 }
@@ -57,7 +57,7 @@ func filter(s *nl.NetlinkSocket, muted map[int]struct{}, own []uint32) error {
 var queueMessages = []uint16{unix.RTM_NEWQDISC, unix.RTM_DELQDISC, unix.RTM_NEWTCLASS, unix.RTM_DELTCLASS,
 	unix.RTM_NEWTFILTER, unix.RTM_DELTFILTER}
 
-// ignore is the part of the filter that is about own sockets.
+// ignore is the part of the filter that drops messages which own sockets cause.
 func ignore(own []uint32) []bpf.Instruction {
 	if len(own) == 0 {
 		return nil
@@ -96,7 +96,7 @@ func attach(fd int, filter []bpf.Instruction) error {
 	return nil
 }
 
-// silence is the part of the filter that is about muted links.
+// silence is the part of the filter that drops messages about muted links.
 func silence(muted map[int]struct{}) []bpf.Instruction {
 	if len(muted) == 0 {
 		return nil
@@ -139,7 +139,7 @@ func swapped(v uint16) uint32 {
 	return uint32(binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, v)))
 }
 
-// neighbour notes an FDB or neighbour entry that changed, and says whether the
+// neighbour adds an FDB or neighbour entry that changed to the hint, and tells whether the
 // hint grew.
 func (t *Table) neighbour(m syscall.NetlinkMessage) bool {
 	if len(m.Data) < sizeofNdMsg {
@@ -170,7 +170,7 @@ func (t *Table) neighbour(m syscall.NetlinkMessage) bool {
 	return false
 }
 
-// address notes that a bridge's addresses changed.
+// address adds a bridge whose addresses changed to the hint.
 func (t *Table) address(m syscall.NetlinkMessage) bool {
 	if len(m.Data) < sizeofIfa {
 		return false

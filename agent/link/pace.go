@@ -7,28 +7,28 @@ import (
 )
 
 const (
-	// atOnce is how many messages about a port that say something new are acted on at
-	// once: more than it takes to set one up. After these it is one each pacing, as
-	// many as there are: a container that moves its end between namespaces of its own
-	// can make any number.
+	// atOnce is how many messages about one port are handled without a pause: more than
+	// it takes to set up a port. After these, the port is read once in each pacing,
+	// however many messages come. A container can cause any number: it moves its end
+	// between namespaces of its own.
 	atOnce = 20
 	pacing = time.Second
 )
 
-// pace bounds how often links are looked at.
+// pace limits how often a link is read.
 type pace struct {
 	rooms map[int]room
-	late  map[int]struct{} // those that were put off
-	due   time.Time        // when these are looked at; zero if there are none
+	late  map[int]struct{} // links that wait
+	due   time.Time        // when these are read; zero if there are none
 }
 
-// room is how many times a link may be looked at, as of a moment.
+// room is how many times a link may still be read, at a moment.
 type room struct {
 	left int
 	at   time.Time
 }
 
-// now tells whether a link is to be looked at now; otherwise it is put off.
+// now tells whether a link may be read now. Otherwise the link waits.
 func (p *pace) now(index int, now time.Time) bool {
 	r := p.room(index, now)
 	_, waits := p.late[index]
@@ -46,7 +46,7 @@ func (p *pace) now(index int, now time.Time) bool {
 	return may
 }
 
-// room is that of a link now.
+// room gives the room that a link has now.
 func (p *pace) room(index int, now time.Time) room {
 	r, ok := p.rooms[index]
 	if !ok {
@@ -58,7 +58,7 @@ func (p *pace) room(index int, now time.Time) room {
 	return r
 }
 
-// take gives the links that were put off until now.
+// take gives the links that have waited long enough.
 func (p *pace) take(now time.Time) map[int]struct{} {
 	if p.due.IsZero() || now.Before(p.due) {
 		return nil
@@ -88,7 +88,7 @@ func (p *pace) keep(here map[int]struct{}) {
 	}
 }
 
-// patience has the next read end when links that were put off or muted are due.
+// patience ends the next read of the socket when links that wait, or are muted, are due.
 func (t *Table) patience(now time.Time) {
 	t.refresh.Lock()
 	defer t.refresh.Unlock()
@@ -103,7 +103,7 @@ func (t *Table) patience(now time.Time) {
 	_ = t.events.SetReceiveTimeout(&tv) // it only notes it
 }
 
-// catchUp looks at links that were put off or muted, and says whether the hint grew.
+// catchUp reads the links that waited or were muted, and tells whether the hint grew.
 func (t *Table) catchUp(now time.Time) bool {
 	t.refresh.Lock()
 	defer t.refresh.Unlock()

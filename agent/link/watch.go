@@ -123,7 +123,7 @@ func (t *Table) list(ctx context.Context) error {
 	return nil
 }
 
-// message applies one message and says whether the hint grew.
+// message handles one message, and tells whether the hint grew.
 func (t *Table) message(m syscall.NetlinkMessage) bool {
 	t.refresh.Lock()
 	defer t.refresh.Unlock()
@@ -187,10 +187,9 @@ func (t *Table) linkMessage(m syscall.NetlinkMessage) bool {
 	return t.mark(index)
 }
 
-// removed takes a link out, unless another one has its index by now. When it
-// was the other end of a port, it moved to another namespace, which the kernel
-// tells in no message about the port before the carrier comes up; so the port
-// is read again.
+// removed takes a link out, unless another link has its index by now. If the link was the
+// other end of a port, it moved to another namespace. The kernel sends no message about the
+// port then, until the carrier comes up. So the port is read again.
 func (t *Table) removed(index int) bool {
 	t.mu.Lock()
 	port, isPeer := t.peers[index]
@@ -204,9 +203,8 @@ func (t *Table) removed(index int) bool {
 	return was
 }
 
-// reread asks for a link and stores the answer. A message is no more than the
-// reason to ask: after a list the messages of the time before it still arrive,
-// and would put back what was.
+// reread asks for a link and stores the answer. A message is only a reason to ask: messages
+// from before a list arrive after it, and their content is old.
 func (t *Table) reread(index int) error {
 	l, err := t.ask.LinkByIndex(index)
 	var gone netlink.LinkNotFoundError
@@ -222,8 +220,8 @@ func (t *Table) reread(index int) error {
 	return nil
 }
 
-// follow is reread for messages. What could not be read is left to the next
-// message, and to the consumer, who is told to look at everything.
+// follow is reread for messages. If the link cannot be read, the hint says that everything must
+// be looked at; the next message tries again.
 func (t *Table) follow(index int) {
 	if err := t.reread(index); err != nil {
 		t.log.Warn("link cannot be read", "ifindex", index, "error", err)

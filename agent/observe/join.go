@@ -50,7 +50,7 @@ func (j *joiner) hold(v docker.View, ports []*link.Port, now time.Time) {
 	}
 }
 
-// wanted is what the engine has to be asked for the sake of the last snapshot.
+// wanted is what the last snapshot lacks: the engine is asked for it.
 type wanted struct {
 	// contested are the containers whose ports their MACs do not tell.
 	contested map[string]bool
@@ -94,8 +94,8 @@ func (w wanted) waiting(v docker.View) docker.Hint {
 	return h
 }
 
-// relist is when everything should be read for the sake of what Docker lacks, if it was last
-// read then; zero if not. What lacks for long is asked for seldom.
+// relist is when everything should be read again because Docker lacks something; zero if it
+// lacks nothing. Last is when everything was read. The longer it lacks, the longer the pause.
 func (w wanted) relist(last time.Time) time.Time {
 	if w.lacks.IsZero() {
 		return time.Time{}

@@ -45,11 +45,10 @@ type matched struct {
 	later   bool // a port came after the network was read
 }
 
-// look names the networks that should be read for the sake of a port: netlink
-// often knows before Docker tells, and Docker may never. Those on whose bridge a
-// port came up after they were read, at once; those that did not fit their bridge's
-// ports then, again and again. The time is when there is more to ask, zero for
-// never.
+// look names the networks to read: the kernel often reports a port before Docker reports its
+// endpoint, and Docker may never do so. A network is read at once if a port came to its bridge
+// after the last reading. A network whose endpoints do not fit the ports is read again and
+// again, with growing pauses. The time is when there is more to ask, zero for never.
 func (u *unmatched) look(known *Snapshot, ports []*link.Port, now time.Time) (docker.Hint, time.Time) {
 	h := docker.Hint{Networks: map[string]struct{}{}}
 	if u.byBridge == nil || !slices.Equal(ports, u.ports) {

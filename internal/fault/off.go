@@ -2,7 +2,7 @@
 
 package fault
 
-// Write makes a write. What names it, for those who count.
+// Write makes a write. What is the name under which tests count it.
 func Write(_ string, write func() error) error { return write() }
 
 // Begin is Write for a write that goes on while something else is done.

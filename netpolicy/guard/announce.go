@@ -119,8 +119,8 @@ func gratuitous(from, mac MAC, a netip.Addr) []byte {
 	return frame
 }
 
-// correct has the host forget where an address was before. Of a guarded port the host
-// has a permanent entry anyway.
+// correct tells the host's own neighbour table the MAC of a port that is not guarded. For a
+// guarded port the host has a permanent entry.
 func (d *Driver) correct(pp *portPlan) {
 	if pp.state != Trusted {
 		return

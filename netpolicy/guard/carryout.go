@@ -12,9 +12,9 @@ import (
 	"netguard/netpolicy/guard/checksum"
 )
 
-// carryOut does what is to be done, in order. It stops when the transaction that
-// admits fails: then nothing is taken away. What fails for one port is noted, and
-// the port's records stay.
+// carryOut does all of the work, in order. It stops if the transaction that admits fails:
+// nothing is taken away then. A failure of one port is noted, and the records of that port
+// stay.
 func (d *Driver) carryOut(w work) error {
 	for _, s := range w.additions {
 		d.note(s.port, d.step(s))
@@ -67,7 +67,7 @@ func (d *Driver) note(port int, err error) {
 	}
 }
 
-// step carries out one step. What is about a device that went meanwhile is done.
+// step carries out one step. If the device is gone meanwhile, that is no error.
 func (d *Driver) step(s step) error {
 	switch s.op {
 	case opPin:
@@ -132,8 +132,8 @@ func (d *Driver) limit(c change) error {
 	return nil
 }
 
-// commitTo sends a transaction and brings what is known of the table up to date: as long
-// as only this changed elements of it, nothing need be read again.
+// commitTo sends a transaction, and brings what is known of the table up to date. If nobody
+// else changed the table, and only elements changed, nothing is read again.
 func (d *Driver) commitTo(f *filter, s *tableState, c change, sets []setSpec) error {
 	if c.empty() {
 		return nil

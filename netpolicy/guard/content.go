@@ -15,23 +15,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A rule is compared with what the kernel holds by all that it does, and by its
-// comment. The kernel gives expressions back in other words than they were written
-// in: attributes in another order, some left out that say nothing, some added that
-// say what is so anyway, registers by their older names. Both are therefore put into
-// words of netguard's own. A kernel that changes more than that is learned from: see
-// filter.learn.
+// A rule of the plan is compared with a rule of the kernel by its expressions and its comment.
+// The kernel does not give expressions back as they were written: it changes the order of
+// attributes, leaves out or adds attributes that have no effect, and calls registers by older
+// names. So both rules are put into one form, a text, and the texts are compared. A kernel may
+// change more than that: see filter.learn.
 
-// shape is what is to be known of the attributes of a kind of expression.
+// shape says how the attributes of a kind of expression are put into the text.
 type shape struct {
 	registers []uint16
 	values    []uint16 // data: bytes, or a verdict
-	silent    []uint16 // what says nothing about what a rule does
+	silent    []uint16 // attributes that do not matter
 	flags     uint16   // those of a dynset
 	inner     uint16   // an expression in it
 }
 
-// dynsetExprs is NFT_DYNSET_F_EXPR: how the inner expressions are told.
+// dynsetExprs is NFT_DYNSET_F_EXPR. It says in which attribute the inner expressions are.
 const dynsetExprs = 1 << 1
 
 var shapes = map[string]shape{
@@ -51,7 +50,7 @@ var shapes = map[string]shape{
 	"counter": {silent: []uint16{unix.NFTA_COUNTER_BYTES, unix.NFTA_COUNTER_PACKETS}},
 }
 
-// worded puts a list of expressions into words.
+// worded gives the text of a list of expressions.
 func worded(list []byte) (string, error) {
 	var all []string
 	err := attributes(list, func(_ uint16, one []byte) error {
@@ -88,7 +87,7 @@ func wordExpression(one []byte) (string, error) {
 	return strings.Join(append([]string{name}, words...), " "), err
 }
 
-// word gives an attribute's value; none is as good as zero.
+// word gives the text of an attribute's value. A value of zero has none, as a missing one.
 func (s shape) word(typ uint16, b []byte) (string, error) {
 	switch {
 	case slices.Contains(s.silent, typ):
@@ -98,7 +97,7 @@ func (s shape) word(typ uint16, b []byte) (string, error) {
 	case s.inner != 0 && typ == s.inner:
 		text, err := wordExpression(b)
 		if text == "counter" {
-			text = "" // where the set says so itself, not every kernel repeats it
+			text = "" // not every kernel repeats what the set itself says
 		}
 		return text, err
 	case len(b) == 4 && slices.Contains(s.registers, typ):
@@ -121,7 +120,7 @@ func registerOf(n uint32) uint32 {
 	return n
 }
 
-// wordValue words data. Zeros count there.
+// wordValue gives the text of data, where zeros count.
 func wordValue(b []byte) (string, error) {
 	var words []string
 	err := attributes(b, func(typ uint16, b []byte) error {
@@ -145,8 +144,8 @@ func wordValue(b []byte) (string, error) {
 // cut takes the end off a string.
 func cut(b []byte) string { return string(bytes.TrimRight(b, "\x00")) }
 
-// content is what a rule is compared by. Where it cannot be told the kernel holds
-// nothing like it; writing it then says why.
+// content is the text of a rule. If it cannot be made, the text is no rule's in the kernel: the
+// rule is written then, and the write gives the error.
 func (r rule) content() string {
 	words := make([]string, len(r.exprs))
 	for i, e := range r.exprs {
@@ -229,9 +228,9 @@ func commentOf(b []byte) string {
 // maxLearned bounds what is learned.
 const maxLearned = 1024
 
-// learn takes what the kernel gives back of chains for what was written into them.
-// It is called when nobody can have changed them since. Without it, rules that a
-// kernel words in an unknown way would be written again for ever.
+// learn remembers how the kernel gives back the chains that were just written. The caller knows
+// that nobody changed them since. Without this, netguard would write a rule again and again if
+// the kernel gives it back in an unknown form.
 func (f *filter) learn(wrote map[string]string, s *tableState) {
 	for chain, want := range wrote {
 		if got, ok := s.rules[chain]; ok && got != want {
@@ -244,7 +243,7 @@ func (f *filter) learn(wrote map[string]string, s *tableState) {
 	}
 }
 
-// known gives a chain in the words in which it was written, if they are known.
+// known gives the text with which a chain was written, if learn has seen the kernel's.
 func (f *filter) known(chain, got string) string {
 	if want, ok := f.learned[[2]string{chain, got}]; ok {
 		return want

@@ -91,9 +91,8 @@ func (s step) String() string {
 	return fmt.Sprintf("delete neighbour %s", s.neighbour.Addr)
 }
 
-// work is all that is to be done, in the order of its fields: what is added comes
-// before what is taken away, and what a port was set to before is forgotten
-// last.
+// work is all that has to be written, in the order of its fields: additions come before
+// deletions. The record of what a port was set to before is deleted last.
 type work struct {
 	limits    change
 	arp       change
@@ -108,7 +107,7 @@ func (w work) count() int {
 	return w.limits.count() + w.arp.count() + w.admit.count() + w.release.count() + len(w.additions) + len(w.settings) + len(w.deletions)
 }
 
-// about lists what is to be done about each port.
+// about lists the work by port, in words.
 func (w work) about() map[int][]string {
 	out := map[int][]string{}
 	for _, s := range slices.Concat(w.additions, w.settings, w.deletions) {

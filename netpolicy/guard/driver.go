@@ -8,6 +8,8 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/google/nftables"
+
 	"netguard/netpolicy/guard/checksum"
 )
 
@@ -38,21 +40,21 @@ type Driver struct {
 	carried map[counted]uint64
 	last    map[int]PortReport // at the last report
 	counts  *counts            // nil where they are to be read
-	// settled says that the last Apply left nothing to be done, so that what is
-	// to be done now was changed by somebody else.
+	// settled says that the last Apply left no work: a difference now was made by
+	// somebody else.
 	settled bool
-	// unsure says that what was read since may differ from the plan: the next Apply
-	// compares everything.
+	// unsure says that the kernel may differ from the plan: the next Apply compares
+	// everything.
 	unsure bool
 	round  int // of the looks at a part of all ports
 	// twice says that the last wish named a port twice.
 	twice bool
 	// failed are the errors of the last Apply, by port; 0 is no port's.
 	failed map[int][]error
-	// newcomers are the ports, by ifindex, that are to be introduced.
+	// newcomers are the ports, by ifindex, that are introduced when they are admitted.
 	newcomers map[int]struct{}
-	// announced are the link-local addresses of ports that neighbours were told of; nil
-	// before the first Apply.
+	// announced are the link-local addresses of ports that were announced to neighbours;
+	// nil before the first Apply.
 	announced map[int][]netip.Addr
 
 	// program is what ports have at their entrance; nil where the kernel cannot.
@@ -78,17 +80,11 @@ func Open(features Features, log *slog.Logger) (*Driver, error) {
 	if d.links, err = openRtnl(); err != nil {
 		return nil, err
 	}
-	if d.filter, err = openFilter(bridgeFamily, TableName); err != nil {
-		d.Close()
-		return nil, err
-	}
-	if d.limiter, err = openFilter(limitFamily, TableName); err != nil {
-		d.Close()
-		return nil, err
-	}
-	if d.arp, err = openFilter(arpFamily, TableName); err != nil {
-		d.Close()
-		return nil, err
+	for family, table := range map[nftables.TableFamily]**filter{bridgeFamily: &d.filter, limitFamily: &d.limiter, arpFamily: &d.arp} {
+		if *table, err = openFilter(family, TableName); err != nil {
+			d.Close()
+			return nil, err
+		}
 	}
 	d.notices = openNotices(d.filter, d.limiter, d.arp)
 	return d, nil
@@ -98,14 +94,10 @@ func Open(features Features, log *slog.Logger) (*Driver, error) {
 func (d *Driver) Close() {
 	d.links.close()
 	d.notices.close()
-	if d.filter != nil {
-		d.filter.close()
-	}
-	if d.limiter != nil {
-		d.limiter.close()
-	}
-	if d.arp != nil {
-		d.arp.close()
+	for _, f := range []*filter{d.filter, d.limiter, d.arp} {
+		if f != nil {
+			f.close()
+		}
 	}
 	if d.program != nil {
 		_ = d.program.Close()
@@ -136,8 +128,8 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	return r, err
 }
 
-// apply does what Apply does, and tells whether it compared everything. What was found
-// changed already is in drift.
+// apply does what Apply does, and tells whether it compared everything. It adds to drift what
+// it finds changed.
 func (d *Driver) apply(w Wish, look Look, drift []string) (r Report, whole bool, err error) {
 	d.failed = map[int][]error{}
 	changed, some := d.changed(w)
@@ -148,7 +140,7 @@ func (d *Driver) apply(w Wish, look Look, drift []string) (r Report, whole bool,
 	if d.settled {
 		drift = append(drift, sentences(d.diff(seen))...)
 	}
-	d.settled = false // what an error leaves undone is nobody else's doing
+	d.settled = false // after an error, a difference is nobody else's doing
 	first := d.plan == nil
 	s, err := d.replan(w, changed, some, seen)
 	if err != nil {
@@ -182,7 +174,7 @@ func (d *Driver) apply(w Wish, look Look, drift []string) (r Report, whole bool,
 	return r, whole, nil
 }
 
-// write does what is to be done, reads it back, and gives what is left to be done then.
+// write does the work, reads the kernel back, and gives the work that is left.
 func (d *Driver) write(w Wish, s scope, todo work) (scope, work, error) {
 	table := d.kernel.table
 	// Both before anybody is admitted whom they are for.

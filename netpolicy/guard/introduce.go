@@ -9,12 +9,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxIntroduced bounds of how many addresses a container is told when it is admitted.
+// maxIntroduced is how many addresses a container is told at most when it is admitted.
 const maxIntroduced = 512
 
-// expect notes who is not admitted yet: those are introduced when they are, however
-// many attempts at that fail. At the first Apply an earlier run may have admitted the
-// others; the table tells.
+// expect notes the ports that are not admitted yet: they are introduced when they are, however
+// many attempts fail before. At the first Apply, the table tells which ports an earlier agent
+// admitted.
 func (d *Driver) expect(s scope, first bool) {
 	ports := s.ports
 	if s.all {

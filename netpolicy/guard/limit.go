@@ -183,7 +183,7 @@ type limitPlan struct {
 	lowered bool
 }
 
-// limited tells whether a port has a limit.
+// limited tells whether a limit is in force for a port.
 func (pp *portPlan) limited() bool { return pp.state == Admitted && pp.Connections > 0 }
 
 // limits works out the limits of the ports that are admitted.

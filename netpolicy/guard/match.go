@@ -8,10 +8,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// match is a part of a rule: expressions that all must hold. One that cannot be
-// carried out, since the frame is too short for it or has no such header, does not
-// hold either; so only what is found to be right may let a frame pass, and each
-// chain ends with a refusal.
+// match is a part of a rule: expressions that must all hold. If an expression cannot be
+// carried out, because the frame is too short or has no such header, it does not hold. So a
+// frame passes only by a rule that holds, and each chain ends with a refusal.
 type match []expr.Any
 
 // field is something that can be read from a frame.

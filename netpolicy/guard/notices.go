@@ -17,15 +17,15 @@ import (
 // end which generation it made. It tells when messages were lost.
 type notices struct {
 	conn *netlink.Conn
-	// mine are the tables of the driver: what comes by their sockets is its own doing.
+	// mine are the tables of the driver: changes by their sockets are its own.
 	mine []*filter
-	// generation is the last one that was told of.
+	// generation is the last one that the kernel reported.
 	generation uint32
-	// touched is the last one that is somebody else's and changed a table of netguard's.
+	// touched is the last generation in which another program changed a table of netguard's.
 	touched uint32
-	// pending: the transaction whose messages are arriving does so.
+	// pending: the transaction whose messages are arriving changes such a table.
 	pending bool
-	// lost: messages were lost, so that only reading the tables tells.
+	// lost: messages were lost, so that the tables must be read.
 	lost bool
 }
 

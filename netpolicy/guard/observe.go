@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// observe brings what is known of the kernel up to date. It reads the tables when somebody
-// else changed them, what the look names, and each port of which it does not know yet what
-// the wish needs: one of the changed ports or, without some, any. It gives what may be
-// another than it was.
+// observe brings what is known of the kernel up to date. It reads three things: the tables, if
+// somebody else changed them; what the look names; and ports that it does not know as the wish
+// needs them. With some it looks for such ports only among the changed ones. It gives a scope
+// with what may have changed.
 func (d *Driver) observe(w Wish, changed map[int]*Port, some bool, look Look) (seen scope, err error) {
 	defer func() { d.unsure = d.unsure || err != nil }()
 	k := &d.kernel
@@ -125,8 +125,7 @@ func (d *Driver) observeAll() (map[int][]MAC, error) {
 	return pins, nil
 }
 
-// records takes from the table what ports were set to before, of ports that are long gone
-// too.
+// records takes from the table the settings that ports had before, also of ports that are gone.
 func (d *Driver) records() {
 	for e, comment := range d.kernel.table.sets[setPorts] {
 		if before, ok := parseRecord(comment); ok {
@@ -284,8 +283,7 @@ func (d *Driver) observeLink(index int) error {
 	return nil
 }
 
-// sameLayer2 tells whether what was asked of the bridge is still all there is to
-// ask.
+// sameLayer2 tells whether two wishes for a port need the same answers from the bridge.
 func sameLayer2(a, b Port) bool {
 	return a.Guarded == b.Guarded && a.Bridge == b.Bridge && a.MAC == b.MAC && slices.Equal(a.Allow.MACs, b.Allow.MACs)
 }

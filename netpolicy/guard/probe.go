@@ -20,13 +20,13 @@ type Features struct {
 	Groups   bool // a port may join so many multicast groups and no more
 	Filter   bool // nftables of the bridge family, with the guard's rules
 	Prefixes bool // sets of prefixes, for the label netguard.guard.allow
-	Samples  bool // refused frames can be handed to whoever listens
+	Samples  bool // refused frames can be handed to a listener
 	// BridgeNames: rules see which bridge a port is on. Without, the guard does
 	// what it does for a container all the same; see unknown_port_rules.go.
 	BridgeNames bool
 	Limits      bool // connections can be counted by container
 	ARP         bool // nftables of the ARP family
-	// Checksum: frames that are written to after they are judged can be told.
+	// Checksum: a program can mark frames that the kernel writes to after it judged them.
 	Checksum bool
 	// NoChecksum says why not.
 	NoChecksum string
@@ -50,8 +50,8 @@ func (f Features) able(s settings) settings {
 // of it is there when Probe returns.
 func Probe() (Features, error) { return probe(apart.Run) }
 
-// probe tries the parts at the same time, each by in, and here those for which in makes no
-// namespace.
+// probe tries the parts at the same time, each by in. If in cannot make a namespace, the part
+// runs here.
 func probe(in func(func() error) error) (Features, error) {
 	var f, filter, tables Features
 	parts := []func() error{f.probeLinks,
@@ -63,7 +63,7 @@ func probe(in func(func() error) error) (Features, error) {
 		all.Go(func() { faults[i] = in(part) })
 	}
 	all.Wait()
-	for i, part := range parts { // one by one: they have the same names
+	for i, part := range parts { // one by one: they use the same names
 		if errors.Is(faults[i], apart.ErrNoNamespace) {
 			faults[i] = part()
 		}

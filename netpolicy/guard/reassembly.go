@@ -62,8 +62,8 @@ const sysctls = "/proc/sys/net/"
 
 func (k knob) String() string { return "net." + strings.ReplaceAll(k.path, "/", ".") }
 
-// better gives the value that netguard writes, and false where the present value is as good:
-// the operator may have set a better one.
+// better gives the value that netguard writes, and false if the present value is as good or
+// better: the operator may have set it.
 func (k knob) better(now string, memory uint64) (string, bool) {
 	n, err := strconv.ParseUint(now, 10, 64)
 	switch {
@@ -98,8 +98,8 @@ func (k *reassembly) comment(i int) string {
 	return record + k.now[i]
 }
 
-// here names the network namespace of this thread; the files below /proc/sys/net are
-// those of whoever opens them.
+// here names the network namespace of this thread: the files below /proc/sys/net are those of
+// the thread that opens them.
 func here() (uint64, error) {
 	var s unix.Stat_t
 	err := unix.Stat("/proc/thread-self/ns/net", &s)

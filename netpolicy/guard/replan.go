@@ -6,12 +6,12 @@ import (
 	"slices"
 )
 
-// A plan is worked out anew as a whole, or a later wish is worked into it. The second costs
-// what the ports cost that the wish is about. Both come to the same plan, so replan leaves
-// to newPlan what could concern any number of ports.
+// There are two ways to a plan. newPlan makes the whole plan. replan works some changed ports
+// into the last plan, and its cost does not depend on the other ports. Both come to the same
+// plan: where a change could concern any number of ports, replan leaves it to newPlan.
 
-// asset is what at most one port of a scope has: a MAC of a bridge, or an address. Only
-// ports that ask for the same asset have to do with each other.
+// asset is what only one port can have: a MAC on a bridge, or an address. Ports depend on each
+// other only if they ask for the same asset.
 type asset struct {
 	bridge int
 	mac    MAC
@@ -118,8 +118,8 @@ func (p *plan) remove(w want) {
 	}
 }
 
-// exchange makes a set, of which no port has a share, what it is to be, and notes what
-// came or went.
+// exchange gives a set, in which no port has a share, its new elements, and notes which came
+// and went.
 func (p *plan) exchange(set string, now elements, news map[want]struct{}) {
 	p.news = news
 	defer func() { p.news = nil }()
@@ -135,9 +135,9 @@ func (p *plan) exchange(set string, now elements, news map[want]struct{}) {
 	}
 }
 
-// replan works ports into a plan, as they are wished for now, nil for those that are not
-// any more. It gives false where that would concern others than those and whoever asks for
-// the same. The plan is of no use then.
+// replan works ports into the plan as the wish has them now, nil for ports that the wish no
+// longer has. It gives false where other ports are concerned than these and those that ask for
+// the same assets. The plan is unusable then.
 func (p *plan) replan(ports map[int]*Port, f Features) (scope, bool) {
 	out := newScope()
 	if p.scarce || p.connections.lowered {
@@ -182,13 +182,13 @@ func (p *plan) replan(ports map[int]*Port, f Features) (scope, bool) {
 	return out, !p.scarce
 }
 
-// particular tells whether a port's plan depends on more than the other ports': on what
+// particular tells whether the plan of a port depends on more than the other ports: on what
 // the kernel has, or on containers that have no port here.
 func (p *plan) particular(port *Port) bool {
 	return port.Standing || p.elsewhere[port.IPv4.Unmap()] || p.elsewhere[port.IPv6.Unmap()]
 }
 
-// concerned gives ports, and all that ask for what they ask for.
+// concerned gives ports, and all ports that ask for the same assets.
 func (p *plan) concerned(ports map[int]*Port) map[int]*Port {
 	out := map[int]*Port{}
 	var queue []int

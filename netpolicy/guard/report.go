@@ -36,8 +36,8 @@ func (d *Driver) count(r *Report) error {
 	return nil
 }
 
-// report says what is true, given what is left to be done. What the scope does not name is
-// as it was at the last report.
+// report says what is true of each port, given the work that is left. Ports that the scope does
+// not name are as at the last report.
 func (d *Driver) report(s scope, left work) Report {
 	if s.all {
 		s, d.last = everything(d.plan, &d.kernel), map[int]PortReport{}
@@ -81,7 +81,7 @@ func (d *Driver) portReport(pp *portPlan, left []string) PortReport {
 	return p
 }
 
-// sentences lists what is to be done, or was found undone, in words.
+// sentences lists the work in words.
 func sentences(w work) []string {
 	if w.admit.create { // all of its sets are new as well
 		return w.admit.describe("bridge " + TableName)

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SampleGroup is the group of nfnetlink_log to which a few of the refused frames
-// go, for whoever listens there. Nobody has to.
+// SampleGroup is the group of nfnetlink_log to which a few of the refused frames go. Without a
+// listener they are lost.
 const SampleGroup = 0x4e47
 
 const (

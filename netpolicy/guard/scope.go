@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Most wishes differ from the last one in a port or two. So a scope goes through each
-// Apply: observe puts in what it read, replan puts in what the plan has otherwise, and
-// diff compares that much. A scope may also be everything.
+// Most wishes differ from the last one in a port or two. So each Apply has a scope: observe
+// adds what it read, replan adds what changed in the plan, and diff compares only that. A
+// scope may also be everything.
 
 // scope is what may differ between the plan and the kernel.
 type scope struct {
@@ -44,14 +44,14 @@ func everything(p *plan, k *kernelState) scope {
 	return s
 }
 
-// add adds what observe read.
+// add adds the ports and neighbours that observe read.
 func (s *scope) add(seen scope) {
 	maps.Copy(s.ports, seen.ports)
 	maps.Copy(s.neighbours, seen.neighbours)
 }
 
-// changed gives the ports that the wish has otherwise than the last one, nil for those
-// that it no longer names. It gives false where all ports are to be compared.
+// changed gives the ports that differ from the last wish, nil for ports that the wish no
+// longer has. It gives false where all ports must be compared.
 func (d *Driver) changed(w Wish) (map[int]*Port, bool) {
 	if d.plan == nil || !d.settled || d.unsure || d.twice || !d.wish.equalHost(w) {
 		return nil, false
@@ -88,8 +88,8 @@ func (d *Driver) changed(w Wish) (map[int]*Port, bool) {
 	return out, true
 }
 
-// replan brings the plan to the wish, and adds to the scope what the plan has otherwise.
-// It works the changed ports into the plan where only some ports are concerned.
+// replan brings the plan to the wish, and gives a scope with what was seen and what changed in
+// the plan. It works the changed ports into the plan where only some ports are concerned.
 func (d *Driver) replan(w Wish, changed map[int]*Port, some bool, seen scope) (scope, error) {
 	if some && !seen.all {
 		for _, p := range changed {

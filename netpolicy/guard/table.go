@@ -75,7 +75,7 @@ const (
 	meterLife = time.Minute
 )
 
-// setSpec is a set as it is to be.
+// setSpec describes a set.
 type setSpec struct {
 	name     string
 	key      []nftables.SetDatatype
@@ -159,7 +159,7 @@ func (f *filter) addSet(s setSpec) (*nftables.Set, error) {
 	return set, nil
 }
 
-// rule is one rule, with a comment for those who list the table.
+// rule is one rule. nft(8) shows its comment.
 type rule struct {
 	chain   string
 	comment string

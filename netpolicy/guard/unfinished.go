@@ -10,11 +10,10 @@ import (
 	"netguard/netpolicy/guard/checksum"
 )
 
-// An unfinished frame is one that the kernel still writes into, or cuts up, after it is
-// judged: see package checksum, whose program stands at each guarded port and marks it.
-// The rules here count it and refuse it. Where the kernel has no such program, what comes
-// near is Options.Fragments: of what is judged whole and written to later, the most
-// harmful comes in fragments.
+// An unfinished frame is one that the kernel still writes into, or cuts up, after the rules
+// judged it. The program of package checksum is attached to each guarded port, and marks such
+// frames. The rules here count them and refuse them. Some kernels cannot run the program.
+// There, Options.Fragments is the next best: the most harmful of these frames are fragments.
 
 var (
 	frameMark  = meta(expr.MetaKeyMARK, 4)
@@ -25,8 +24,8 @@ var (
 	}
 )
 
-// unfinished refuses frames that the program marked and left as they are, which the fast
-// path would take. Those that it spoilt are not for the fast path.
+// unfinished refuses the marked frames that the program left as they are: the fast path would
+// let them pass. The program spoils the others, so that the fast path does not take them.
 func (b *builder) unfinished(o Options, f Features) {
 	if o.Mode == Monitor && f.Checksum {
 		b.refuse("prerouting", "written to after it is judged", kindChecksum, frameMark.is(spoiltMark...))
@@ -58,8 +57,8 @@ type attached struct {
 	does checksum.Fingerprint
 }
 
-// element is what records it, in the table: only who has CAP_SYS_ADMIN can ask the kernel
-// about a program that another process loaded.
+// element records the program in the table. To ask the kernel about a program that another
+// process loaded needs CAP_SYS_ADMIN.
 func (a attached) element() element {
 	return element{key: string(binaryutil.NativeEndian.PutUint32(uint32(a.id))) + string(binaryutil.NativeEndian.PutUint32(uint32(a.does)))}
 }
@@ -77,7 +76,7 @@ func (s *tableState) recorded() map[checksum.ID]attached {
 	return out
 }
 
-// programFor has the program ready that a mode needs.
+// programFor makes the program that a mode needs.
 func (d *Driver) programFor(m Mode) error {
 	if !d.features.Checksum || d.program != nil && d.programMode == m {
 		return nil
@@ -129,8 +128,8 @@ func (d *Driver) ours(device int) ([]attached, error) {
 	return out, err
 }
 
-// observeStrayPrograms looks at devices that are in no bridge any more, and at all of them
-// where this process could not attach any.
+// observeStrayPrograms reads the programs of all devices, also of those that are in no bridge
+// any more.
 func (d *Driver) observeStrayPrograms() error {
 	devices, err := d.links.devices()
 	if err != nil {
@@ -150,8 +149,8 @@ func (d *Driver) observeStrayPrograms() error {
 	return nil
 }
 
-// programs works out which programs shall be on record: the one of this process, and those
-// of earlier ones that do the same and stay where they are.
+// programs plans which programs are on record: that of this process, and those of earlier
+// processes that do the same and stay attached.
 func (p *plan) programs(mine *checksum.Program, k *kernelState, news map[want]struct{}) {
 	if mine == nil {
 		return
@@ -202,9 +201,9 @@ func (p *plan) keeps(all []attached) int {
 	return slices.IndexFunc(all, func(a attached) bool { return a.does == p.program })
 }
 
-// watchPorts attaches the program before any port is admitted, and keeps those from being
-// admitted where that fails. The program is recorded first, where there is a table: an
-// agent that is killed leaves none that the next one does not know.
+// watchPorts attaches the program before any port is admitted. A port where that fails is not
+// admitted. If there is a table, the program is recorded first: the next agent then knows the
+// programs of an agent that was killed.
 func (d *Driver) watchPorts(w Wish, todo work, l layout) (Wish, bool, error) {
 	todo.additions = slices.DeleteFunc(slices.Clone(todo.additions), func(s step) bool { return s.op != opAttach })
 	if len(todo.additions) == 0 {

@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// wholeIn is in how many looks at what nobody tells of everything else is looked at as
-// well, and so how often messages of the kernel that got lost unseen are made up for.
+// The kernel does not report everything, and its messages may get lost unseen. So each look at
+// what it does not report also reads one part of all the rest: in wholeIn looks, everything.
 const wholeIn = 30
 
-// widen adds a part of the ports to a look, another part each time. It tells whether the
-// tables are to be read as well, at the end of each round.
+// widen adds a part of the ports to a look, another part each time. It tells whether this is
+// the end of a round: the tables are read then as well.
 func (d *Driver) widen(look Look) (Look, bool) {
 	links, neighbours := map[int]struct{}{}, map[Neighbour]struct{}{}
 	maps.Copy(links, look.Links)

@@ -47,7 +47,7 @@ func New(spoil bool) (*Program, error) {
 	return p, nil
 }
 
-// Load has the kernel check and keep the program. Doing it twice is doing it once.
+// Load loads the program into the kernel, which checks it. A second call does nothing.
 func (p *Program) Load() error {
 	if p.loaded != nil {
 		return nil
