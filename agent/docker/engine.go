@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -46,11 +47,11 @@ type Engine struct {
 	hint   Hint
 	wake   func() // tells who reads that the hint grew; nil if nobody wants to know
 	view   View
+
 	// watching says that a stream of events is being read.
-	watching bool
-	// told says that the engine has said which one it is since it was last
-	// connected to.
-	told bool
+	watching atomic.Bool
+	// told says that the engine has said which one it is since the last connect.
+	told atomic.Bool
 }
 
 // New returns an observer of the engine at host, such as
@@ -126,31 +127,7 @@ func (e *Engine) View() View {
 }
 
 // Watching tells whether the engine's events are being followed.
-func (e *Engine) Watching() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.watching
-}
-
-// isTold tells whether the engine has said which one it is since it was last
-// connected to.
-func (e *Engine) isTold() bool {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.told
-}
-
-func (e *Engine) setTold() {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.told = true
-}
-
-func (e *Engine) setWatching(yes bool) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.watching = yes
-}
+func (e *Engine) Watching() bool { return e.watching.Load() }
 
 // TakeHint returns what the events named since the last call, and forgets it.
 func (e *Engine) TakeHint() Hint {
@@ -216,7 +193,8 @@ func (e *Engine) connect(ctx context.Context) (*caller, error) {
 	c.NegotiateAPIVersionPing(ping)
 	e.mu.Lock()
 	old := e.client
-	e.client, e.told = c, false
+	e.client = c
+	e.told.Store(false)
 	e.mu.Unlock()
 	if old != nil {
 		return c, old.Close() // its idle connections

@@ -67,12 +67,12 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 		r.keep()
 		return r.View, nil
 	}
-	if !e.isTold() || v.InSwarm() && v.DataPort == 0 { // once a connection, and in a Swarm: /info asks storage drivers
+	if !e.told.Load() || v.InSwarm() && v.DataPort == 0 { // once a connection, and in a Swarm: /info asks storage drivers
 		if err := r.about(ctx); err != nil {
 			// Status only: no reason to be blind.
 			e.log.Warn("docker engine does not tell its version and firewall", "error", err)
 		} else {
-			e.setTold()
+			e.told.Store(true)
 		}
 	}
 	if err := r.all(ctx); err != nil {

@@ -99,8 +99,8 @@ func (e *Engine) stream(ctx context.Context, wake, began func()) error {
 		return e.broken(ctx, errSilent)
 	}
 	began()
-	e.setWatching(true)
-	defer e.setWatching(false)
+	e.watching.Store(true)
+	defer e.watching.Store(false)
 	e.note(func(h *Hint, _ View) { h.all() })
 	wake()
 	pinger.Go(func() { e.ping(ctx, c, cancel) })

@@ -39,13 +39,7 @@ func openSocket() (*nl.NetlinkSocket, error) {
 // (RTM_GETLINK with IFLA_TARGET_NETNSID, Linux 4.19), without going there. It
 // takes 30 to 130 us.
 func (t *Table) peer(port, index, nsid int) (mac net.HardwareAddr, up bool, err error) {
-	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: t.raw}
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(index)
-	req.AddData(msg)
-	req.AddData(nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(nsid))))
-	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	answers, err := t.getLink(index, nl.NewRtAttr(unix.IFLA_TARGET_NETNSID, nl.Uint32Attr(uint32(nsid))))
 	if err != nil {
 		return nil, false, fmt.Errorf("ask for peer %d in namespace %d: %w", index, nsid, err)
 	}
@@ -61,6 +55,19 @@ func (t *Table) peer(port, index, nsid int) (mac net.HardwareAddr, up bool, err 
 		}
 	}
 	return nil, false, fmt.Errorf("ask for peer %d in namespace %d: %w", index, nsid, errOther)
+}
+
+// getLink asks for a link.
+func (t *Table) getLink(index int, attrs ...*nl.RtAttr) ([][]byte, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: t.raw}
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	for _, a := range attrs {
+		req.AddData(a)
+	}
+	return req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
 }
 
 // Resolve asks the kernel for one port and its peer now, instead of waiting for

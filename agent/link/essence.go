@@ -81,10 +81,10 @@ func linkInfo(h *maphash.Hash, info []byte) {
 	walk(info, func(typ uint16, raw, value []byte) {
 		switch typ {
 		case unix.IFLA_INFO_KIND:
-			kind = text(value)
+			kind = unix.ByteSliceToString(value)
 			h.Write(raw)
 		case unix.IFLA_INFO_SLAVE_KIND:
-			slave = text(value)
+			slave = unix.ByteSliceToString(value)
 			h.Write(raw)
 		case unix.IFLA_INFO_DATA:
 			if kind == "bridge" {
@@ -96,13 +96,6 @@ func linkInfo(h *maphash.Hash, info []byte) {
 			}
 		}
 	})
-}
-
-func text(value []byte) string {
-	if n := len(value); n > 0 && value[n-1] == 0 {
-		value = value[:n-1]
-	}
-	return string(value)
 }
 
 func without(h *maphash.Hash, attrs []byte, leave *[64]bool) {

@@ -4,7 +4,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -133,12 +132,7 @@ func (t *Table) unmute(now time.Time) bool {
 // lookAgain asks for a link, handles the answer as a message, and tells whether the hint
 // grew.
 func (t *Table) lookAgain(index int) bool {
-	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: t.raw}
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(index)
-	req.AddData(msg)
-	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	answers, err := t.getLink(index)
 	if err != nil || len(answers) == 0 {
 		known := t.known(index)
 		t.follow(index)

@@ -4,8 +4,10 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -244,11 +246,7 @@ func (t *Table) askDue(now time.Time) bool {
 func (t *Table) indexes() []int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make([]int, 0, len(t.veths))
-	for index := range t.veths {
-		out = append(out, index)
-	}
-	return out
+	return slices.Collect(maps.Keys(t.veths))
 }
 
 // askNow asks about the ports of which a message came, unless they were asked a moment ago.

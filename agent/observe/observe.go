@@ -251,7 +251,7 @@ func (o *Observer) read(ctx context.Context, hint docker.Hint) Snapshot {
 	if hint.Full {
 		next.others = others(view, ports)
 	}
-	if hint.Full || !sameNetworks(known.View, view) {
+	if hint.Full || !maps.EqualFunc(known.View.Networks, view.Networks, func(_, _ docker.Network) bool { return true }) { // one came or went
 		next.Reads++
 	}
 	next.Fresh = make(map[string]uint64, len(view.Networks))
@@ -266,17 +266,4 @@ func (o *Observer) read(ctx context.Context, hint docker.Hint) Snapshot {
 	}
 	next.Sandboxes = running(next.Sandboxes, view)
 	return next
-}
-
-// sameNetworks tells whether no network came or went.
-func sameNetworks(a, b docker.View) bool {
-	if len(a.Networks) != len(b.Networks) {
-		return false
-	}
-	for id := range a.Networks {
-		if _, ok := b.Networks[id]; !ok {
-			return false
-		}
-	}
-	return true
 }
