@@ -79,7 +79,7 @@ func (c *Compiler) Compile(w World) *RuleSet {
 
 	f := c.frame
 	rs := &RuleSet{Generation: f.generation, States: states, policies: f.policies, guarded: len(f.denies) > 0, index: [2]*familyIndex{&f.families[0].index, &f.families[1].index}}
-	gone, came := changes(c.effective, effective)
+	gone, came := changed.Between(c.effective, effective)
 	if fresh {
 		gone, came = c.effective, effective
 	}
@@ -125,33 +125,6 @@ func (c *Compiler) look(endpoints []Endpoint) []*subject {
 		}
 	}
 	return subjects
-}
-
-// changes gives the subjects that are in one list and not in the other.
-func changes(before, after []*subject) (gone, came []*subject) {
-	head, tail := 0, 0
-	for head < min(len(before), len(after)) && before[head] == after[head] {
-		head++
-	}
-	for tail < min(len(before), len(after))-head && before[len(before)-1-tail] == after[len(after)-1-tail] {
-		tail++
-	}
-	count := map[*subject]int{}
-	for _, s := range before[head : len(before)-tail] {
-		count[s]--
-	}
-	for _, s := range after[head : len(after)-tail] {
-		count[s]++
-	}
-	for s, n := range count {
-		for ; n < 0; n++ {
-			gone = append(gone, s)
-		}
-		for ; n > 0; n-- {
-			came = append(came, s)
-		}
-	}
-	return gone, came
 }
 
 // share has sets use the members of the sets before that have the same.

@@ -11,8 +11,8 @@ import (
 // user's text. ipset allows 31 bytes for a set's name, iptables 28 for a
 // chain's.
 const (
-	SetPrefix4  = "ng4-"
-	SetPrefix6  = "ng6-"
+	setPrefix4  = "ng4-"
+	setPrefix6  = "ng6-"
 	ChainPrefix = "NG-"
 
 	generationLen = 12 // 60 bits
@@ -64,22 +64,23 @@ func encoded(length int, sum [sha256.Size]byte) string {
 	return string(text[:length])
 }
 
-func setPrefix(ipv6 bool) string {
+// SetPrefix begins the name of each set of a family.
+func SetPrefix(ipv6 bool) string {
 	if ipv6 {
-		return SetPrefix6
+		return setPrefix6
 	}
-	return SetPrefix4
+	return setPrefix4
 }
 
 // contentSet names a set by what it is about: the same for every policy and
 // every generation that means the same.
 func contentSet(ipv6 bool, letter string, content ...string) string {
-	return setPrefix(ipv6) + letter + "-" + digest(setHashLen, content...)
+	return SetPrefix(ipv6) + letter + "-" + digest(setHashLen, content...)
 }
 
 // scopedSet names a set of a stage by whom the stage closes.
 func scopedSet(ipv6 bool, letter string, s Stage, scope string) string {
-	return setPrefix(ipv6) + letter + stageCode(s) + "-" + scope
+	return SetPrefix(ipv6) + letter + stageCode(s) + "-" + scope
 }
 
 // chainName names a chain by what it says. The chains that it leads to are part of that.
@@ -100,7 +101,7 @@ func chainCode(name string) string {
 
 // OwnsSet tells whether a set of this name can only be one of a rule set's.
 func OwnsSet(name string) bool {
-	for _, prefix := range []string{SetPrefix4, SetPrefix6} {
+	for _, prefix := range []string{setPrefix4, setPrefix6} {
 		rest, ok := strings.CutPrefix(name, prefix)
 		if !ok {
 			continue

@@ -22,11 +22,11 @@ type Home struct {
 // the rules ask only about those. Neither has link-local addresses of IPv6, which are never
 // routed.
 func homesSet(ipv6 bool) setSpec {
-	return setSpec{name: setPrefix(ipv6) + "homes", typ: hashNetIface, ipv6: ipv6}
+	return setSpec{name: netpolicy.SetPrefix(ipv6) + "homes", typ: hashNetIface, ipv6: ipv6}
 }
 
 func homedSet(ipv6 bool) setSpec {
-	return setSpec{name: setPrefix(ipv6) + "homed", typ: hashIP, ipv6: ipv6}
+	return setSpec{name: netpolicy.SetPrefix(ipv6) + "homed", typ: hashIP, ipv6: ipv6}
 }
 
 // chainStray refuses packets on the wrong device.

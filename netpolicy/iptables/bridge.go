@@ -21,7 +21,7 @@ import (
 // nf_call_ip6tables on. A set of the kernel is in the same network namespace as the bridge,
 // outlives the agent, and is gone after a reboot, as the flag is. No rule uses the set.
 func bridgeSet(ipv6 bool) setSpec {
-	return setSpec{name: setPrefix(ipv6) + "bridges", typ: hashNetIface, ipv6: ipv6}
+	return setSpec{name: netpolicy.SetPrefix(ipv6) + "bridges", typ: hashNetIface, ipv6: ipv6}
 }
 
 // nfCall are the flags that make a bridge hand its frames to iptables.

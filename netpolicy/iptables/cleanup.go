@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 )
 
@@ -26,7 +27,7 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 	}
 	_, err = d.Bridges(nil)
 	faults = append(faults, err)
-	for _, name := range sortedKeys(k.sets) {
+	for _, name := range slices.Sorted(maps.Keys(k.sets)) {
 		faults = append(faults, d.release(ctx, name))
 	}
 	if err := errors.Join(faults...); err != nil {

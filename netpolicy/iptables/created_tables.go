@@ -3,6 +3,7 @@ package iptables
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -84,8 +85,8 @@ func unmake(i int, t *table) error {
 		return err
 	}
 	foreign := func(c string) bool { return !slices.Contains(baseChains, c) && !slices.Contains(marks, c) }
-	if t.has(madeMark) && t.empty() && !slices.ContainsFunc(sortedKeys(there), foreign) {
-		err := fault.Write("nft delete table", func() error { return remove(i, sortedKeys(there), true) })
+	if t.has(madeMark) && t.empty() && !slices.ContainsFunc(slices.Collect(maps.Keys(there)), foreign) {
+		err := fault.Write("nft delete table", func() error { return remove(i, slices.Sorted(maps.Keys(there)), true) })
 		if err == nil {
 			return nil
 		}

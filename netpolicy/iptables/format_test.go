@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"netguard/netpolicy"
 )
 
 // cmds are the programs of both families.
@@ -106,7 +108,7 @@ func TestFormat(t *testing.T) {
 func older(t *testing.T, cmds [2]string, l *lab) {
 	t.Helper()
 	for i, cmd := range cmds {
-		set := setPrefix(i == 1) + "old-aaaaaaaaaaaa"
+		set := netpolicy.SetPrefix(i == 1) + "old-aaaaaaaaaaaa"
 		run(t, "ipset", "create", set, "hash:net", "family", [2]string{"inet", "inet6"}[i])
 		for _, n := range []*node{l.b, l.c} {
 			run(t, "ipset", "add", set, n.addrs[i].String())

@@ -47,7 +47,7 @@ const beganFor = 60
 
 // beganSet has the containers that were on a bridge when it began, with the bridge.
 func beganSet(ipv6 bool) setSpec {
-	return setSpec{name: setPrefix(ipv6) + "began", typ: hashNetIface, ipv6: ipv6, timeout: beganFor}
+	return setSpec{name: netpolicy.SetPrefix(ipv6) + "began", typ: hashNetIface, ipv6: ipv6, timeout: beganFor}
 }
 
 // begin notes the containers on a bridge that is about to hand over its frames.

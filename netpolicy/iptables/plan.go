@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"regexp"
 	"slices"
@@ -140,7 +141,7 @@ func (p *plan) planSets(k *kernel, f *netpolicy.Family, own []netpolicy.Set, oth
 			specs[s.Name] = specOf(s, f.IPv6)
 		}
 	}
-	for _, name := range sortedKeys(specs) {
+	for _, name := range slices.Sorted(maps.Keys(specs)) {
 		wanted[name] = true
 		if err := k.checkSpec(specs[name]); err != nil {
 			return err

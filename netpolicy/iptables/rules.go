@@ -19,21 +19,14 @@ const (
 // staticChains are the chains that the anchors lead to, by path.
 var staticChains = [3]string{netpolicy.Forward: chainForward, netpolicy.Input: chainInput, netpolicy.Output: chainOutput}
 
-func setPrefix(ipv6 bool) string {
-	if ipv6 {
-		return netpolicy.SetPrefix6
-	}
-	return netpolicy.SetPrefix4
-}
-
 // deniedSet counts denied packets by container.
 func deniedSet(ipv6 bool) setSpec {
-	return setSpec{name: setPrefix(ipv6) + "denied", typ: hashIP, ipv6: ipv6, counters: true}
+	return setSpec{name: netpolicy.SetPrefix(ipv6) + "denied", typ: hashIP, ipv6: ipv6, counters: true}
 }
 
 // cutSet has the connections that were cut: client, port of the server, server.
 func cutSet(ipv6 bool, seconds uint32) setSpec {
-	return setSpec{name: setPrefix(ipv6) + "cut", typ: hashIPPortIP, ipv6: ipv6, timeout: seconds}
+	return setSpec{name: netpolicy.SetPrefix(ipv6) + "cut", typ: hashIPPortIP, ipv6: ipv6, timeout: seconds}
 }
 
 // chain is a chain with its rules, each as iptables-save prints it.
@@ -53,7 +46,7 @@ type layout struct {
 func lay(f *netpolicy.Family, o Options) (*layout, error) {
 	known := map[string]*netpolicy.Set{}
 	for i, s := range f.Sets {
-		if !netpolicy.OwnsSet(s.Name) || !strings.HasPrefix(s.Name, setPrefix(f.IPv6)) {
+		if !netpolicy.OwnsSet(s.Name) || !strings.HasPrefix(s.Name, netpolicy.SetPrefix(f.IPv6)) {
 			return nil, fmt.Errorf("name set %q: %w", s.Name, ErrInvalid)
 		}
 		known[s.Name] = &f.Sets[i]

@@ -43,9 +43,9 @@ func (s small) wish() Wish {
 
 func (s small) name(ipv6 bool, letter string, scoped bool) string {
 	if scoped {
-		return setPrefix(ipv6) + letter + "-" + s.id()
+		return netpolicy.SetPrefix(ipv6) + letter + "-" + s.id()
 	}
-	return setPrefix(ipv6) + letter + "-" + setTail
+	return netpolicy.SetPrefix(ipv6) + letter + "-" + setTail
 }
 
 func members(ipv6 bool, addrs ...[]netip.Addr) []netpolicy.Member {

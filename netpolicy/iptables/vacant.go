@@ -30,7 +30,7 @@ const maxUsed = 4096
 
 // subnetsSet has the subnets of the networks that have containers.
 func subnetsSet(ipv6 bool) setSpec {
-	return setSpec{name: setPrefix(ipv6) + "subnets", typ: hashNet, ipv6: ipv6, counters: true}
+	return setSpec{name: netpolicy.SetPrefix(ipv6) + "subnets", typ: hashNet, ipv6: ipv6, counters: true}
 }
 
 // vacant counts packets with vacant addresses. It stands after the rule for existing

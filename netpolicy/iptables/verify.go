@@ -3,6 +3,8 @@ package iptables
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 )
 
 // Drift is what Verify found.
@@ -68,7 +70,7 @@ func (d *Driver) plan(k *kernel, rules bool) (*plan, error) {
 			d.agreed[i] = k.tables[i]
 		}
 	}
-	for _, name := range sortedKeys(k.sets) {
+	for _, name := range slices.Sorted(maps.Keys(k.sets)) {
 		if !wanted[name] {
 			p.destroy = append(p.destroy, name)
 		}
