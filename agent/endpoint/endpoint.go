@@ -13,6 +13,7 @@
 package endpoint
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -93,7 +94,8 @@ func Join(o Observation, bound Bindings) []*Endpoint {
 
 // order is that of Join's result.
 func (e *Endpoint) order(o *Endpoint) int {
-	return compare(e.Container.Name, o.Container.Name, e.Network.Name, o.Network.Name, e.Key.Container, o.Key.Container, e.Key.Network, o.Key.Network)
+	return cmp.Or(strings.Compare(e.Container.Name, o.Container.Name), strings.Compare(e.Network.Name, o.Network.Name),
+		strings.Compare(e.Key.Container, o.Key.Container), strings.Compare(e.Key.Network, o.Key.Network))
 }
 
 // network joins what there is of one network.
@@ -171,13 +173,4 @@ func (o Observation) provenFirst(all map[string]docker.Attachment) []string {
 		slices.Sort(keys)
 	}
 	return slices.Concat(ranks[:]...)
-}
-
-func compare(pairs ...string) int {
-	for i := 0; i < len(pairs); i += 2 {
-		if c := strings.Compare(pairs[i], pairs[i+1]); c != 0 {
-			return c
-		}
-	}
-	return 0
 }

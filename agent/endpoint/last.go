@@ -1,7 +1,9 @@
 package endpoint
 
 import (
+	"cmp"
 	"slices"
+	"strings"
 
 	"netguard/agent/docker"
 	"netguard/agent/link"
@@ -123,7 +125,9 @@ func sharers(v docker.View) map[string][]docker.Container {
 		}
 	}
 	for _, cs := range out {
-		slices.SortFunc(cs, func(a, b docker.Container) int { return compare(a.Name, b.Name, a.ID, b.ID) })
+		slices.SortFunc(cs, func(a, b docker.Container) int {
+			return cmp.Or(strings.Compare(a.Name, b.Name), strings.Compare(a.ID, b.ID))
+		})
 	}
 	return out
 }
