@@ -79,10 +79,10 @@ func takeEnd(s string, width int) string {
 func Wrap(s string, width int, indent string) string {
 	var b strings.Builder
 	at := 0
-	for _, word := range strings.Fields(s) {
+	for i, word := range strings.Fields(s) {
 		n := Columns(word)
 		switch {
-		case at == 0:
+		case i == 0:
 		case at+1+n > width:
 			b.WriteString("\n" + indent)
 			at = Columns(indent)

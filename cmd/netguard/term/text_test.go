@@ -46,7 +46,7 @@ func TestCut(t *testing.T) {
 }
 
 func FuzzPrintable(f *testing.F) {
-	for _, s := range []string{"plain", "\x1b[2J", "\u202e", "\xff\x9b", "\u009b", "网络", "a\u0301", "\U0001f600", "\ufffd"} {
+	for _, s := range []string{"plain", "\x1b[2J", "\u202e", "\xff\x9b", "\u009b", "网络", "a\u0301", "\U0001f600", "\ufffd", "\u0311 0"} {
 		f.Add(s, 10)
 	}
 	f.Fuzz(func(t *testing.T, s string, width int) {
