@@ -25,14 +25,19 @@ type handover struct {
 
 // look compares with the look before. The connections of an address end when its owner changes.
 // They end as well when it gets its first owner, for there may have been one that the agent never
-// knew; but not where the owner may have connections of its own, because its port was open, and
-// not where there can be none.
+// knew; but not where the owner may have connections of its own, because its port was open or it was
+// not managed until now, and not where there can be none.
 func (h *handover) look(endpoints []*desired.Endpoint, open func(*desired.Endpoint) bool, vacant func() func(netip.Addr) bool) {
 	if h.owners == nil {
 		h.owners, h.old = map[netip.Addr][]string{}, map[netip.Addr]bool{}
 	}
 	gone, came := changed.Between(h.endpoints, endpoints)
-	before, own := map[netip.Addr][]string{}, map[netip.Addr]bool{}
+	before, own, free := map[netip.Addr][]string{}, map[netip.Addr]bool{}, map[uint64]bool{}
+	for _, d := range gone {
+		if d.Unmanaged != "" && d.Port != nil {
+			free[d.Port.Seen] = true
+		}
+	}
 	each := func(all []*desired.Endpoint, change func(netip.Addr, *desired.Endpoint)) {
 		for _, d := range all {
 			if d.Unmanaged != "" {
@@ -53,7 +58,7 @@ func (h *handover) look(endpoints []*desired.Endpoint, open func(*desired.Endpoi
 	})
 	each(came, func(a netip.Addr, d *desired.Endpoint) {
 		h.owners[a] = append(h.owners[a], d.Key.Container)
-		own[a] = own[a] || open(d)
+		own[a] = own[a] || open(d) || d.Port != nil && free[d.Port.Seen]
 	})
 	ask := sync.OnceValue(vacant)
 	for a, was := range before {

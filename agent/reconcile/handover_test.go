@@ -7,19 +7,24 @@ import (
 	"testing"
 	"time"
 
+	"netguard/agent/config"
 	"netguard/agent/desired"
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
+	"netguard/netpolicy"
+	"netguard/netpolicy/guard"
+	"netguard/netpolicy/iptables"
 )
 
 func TestHandover(t *testing.T) {
 	on := func(container, addr string, port int) *desired.Endpoint {
 		return &desired.Endpoint{Endpoint: endpoint.Endpoint{Key: endpoint.Key{Container: container, Network: "n"},
-			Attachment: docker.Attachment{IPv4: netip.MustParseAddr(addr)}, Port: &link.Port{Index: port}}}
+			Attachment: docker.Attachment{IPv4: netip.MustParseAddr(addr)}, Port: &link.Port{Index: port, Seen: uint64(port)}}}
 	}
 	free := on("free", "198.18.0.9", 9)
 	free.Unmanaged = "excluded"
+	later, heir := on("free", "198.18.0.9", 9), on("heir", "198.18.0.9", 10)
 	const web, db = "198.18.0.2", "198.18.0.3"
 	all := func(*desired.Endpoint) bool { return true }
 	only := func(ports ...int) func(*desired.Endpoint) bool {
@@ -36,6 +41,8 @@ func TestHandover(t *testing.T) {
 		"it_came_while_no_agent_ran":            {only(2), [][]*desired.Endpoint{{on("web", web, 2), on("db", db, 3)}}, db, []string{db}},
 		"it_came_and_its_address_is_vacant":     {only(2), [][]*desired.Endpoint{{on("web", web, 2), on("db", db, 3)}}, web, nil},
 		"it_came_and_is_not_managed":            {only(2), [][]*desired.Endpoint{{free}}, web, nil},
+		"it_becomes_managed":                    {only(2), [][]*desired.Endpoint{{free}, {later}}, "198.18.0.9", nil},
+		"another_has_what_was_not_managed":      {only(2), [][]*desired.Endpoint{{free}, {heir}}, "198.18.0.9", []string{"198.18.0.9"}},
 		"new_later":                             {all, [][]*desired.Endpoint{{}, {on("web", web, 2)}}, web, nil},
 		"new_later_and_somebody_was_before":     {only(2), [][]*desired.Endpoint{{}, {on("web", web, 3)}}, web, []string{web}},
 		"new_later_and_nobody_was":              {only(2), [][]*desired.Endpoint{{}, {on("web", web, 3)}}, db, nil},
@@ -64,6 +71,24 @@ func TestHandover(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestHandOverOfTheUnmanaged: a container that the configuration no longer excludes keeps its own
+// connections.
+func TestHandOverOfTheUnmanaged(t *testing.T) {
+	w := newWorld(t)
+	w.cfg = &config.Config{Storm: guard.DefaultStorm, Exclude: []string{"back"}}
+	c := w.come("back", nil)
+	w.come("front", nil)
+	w.run(2 * time.Second)
+	w.rules.Connect(iptables.Flow{Src: netip.AddrPortFrom(c.addr, uint16(c.Created)), Dst: netip.MustParseAddrPort("192.0.2.9:443"),
+		Dialled: netip.MustParseAddrPort("192.0.2.9:443"), Proto: netpolicy.TCP})
+	w.cfg, w.woken = &config.Config{Storm: guard.DefaultStorm}, true
+	if w.run(5 * time.Second); len(w.rules.Connections()) != 1 {
+		t.Errorf("connections: %v", w.rules.Connections())
+	}
+	w.settle(30 * time.Second)
+	w.check()
 }
 
 // TestHandOverBlind: nobody new is admitted while it cannot be told whom an earlier agent admitted.
