@@ -11,9 +11,7 @@ import (
 	"testing"
 	"time"
 
-	"netguard/agent/config"
 	"netguard/agent/link"
-	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
 	"netguard/shaper"
 )
@@ -221,7 +219,7 @@ func (w *world) anything(r *rand.Rand) {
 	if len(w.containers) > 0 {
 		c = w.containers[r.IntN(len(w.containers))]
 	}
-	switch what := r.IntN(16); {
+	switch what := r.IntN(19); {
 	case what < 3 || c == nil:
 		labels := service(r.IntN(3))
 		for _, label := range []string{"netguard.egress.rate", "netguard.ingress.rate"} {
@@ -246,10 +244,10 @@ func (w *world) anything(r *rand.Rand) {
 		note("policies %d", which)
 		w.policies(which)
 	case what == 6:
-		cfg := &config.Config{Storm: guard.DefaultStorm}
+		cfg := *w.cfg
 		cfg.Limits.Default[shaper.Egress] = shaper.Rate(r.IntN(3)) * shaper.Mbit
 		note("default limit %v", cfg.Limits.Default[shaper.Egress])
-		w.cfg, w.woken = cfg, true
+		w.cfg, w.woken = &cfg, true
 	case what == 7:
 		note("the agent is started again")
 		w.start()
@@ -278,6 +276,20 @@ func (w *world) anything(r *rand.Rand) {
 			}
 			return fmt.Errorf("%s: %w", at, errInjected)
 		}
+	case what == 12:
+		c.State = []string{"running", "paused", "restarting", "exited"}[r.IntN(4)]
+		note("%s is %s", c.ID, c.State)
+		w.ask()
+	case what == 13:
+		cfg := *w.cfg
+		if cfg.Exclude = nil; r.IntN(2) == 0 {
+			cfg.Exclude = []string{[]string{"front", "back"}[r.IntN(2)]}
+		}
+		note("excluded are %v", cfg.Exclude)
+		if len(w.cfg.Exclude) > 0 { // nobody knows whose they were
+			w.known = append(w.known, w.rules.Connections()...)
+		}
+		w.cfg, w.woken = &cfg, true
 	default:
 		note("damage: %s", w.harm(r, c))
 	}

@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"netguard/agent/desired"
@@ -80,6 +81,9 @@ func (w *world) watch(at string) {
 			want = w.wanted()
 		}
 		i := slices.IndexFunc(want.Endpoints, func(e *desired.Endpoint) bool { return e.Port != nil && e.Port.Index == p.Index })
+		if i < 0 && slices.Contains(w.cfg.Exclude, strings.TrimPrefix(p.MasterName, "br-")) {
+			continue
+		}
 		if i < 0 && w.docker.named[p.Seen] {
 			continue // Docker does not list it for now, and its port is there
 		}
@@ -88,6 +92,9 @@ func (w *world) watch(at string) {
 			continue
 		}
 		e := want.Endpoints[i]
+		if e.Unmanaged != "" {
+			continue
+		}
 		w.was[p.Index] = true
 		if steps := w.limited(e); len(steps) > 0 && !w.hurt[p.Index] {
 			w.t.Errorf("%s: %s sends, and its limits lack %v", at, e.Container.Name, steps)
@@ -110,6 +117,9 @@ func (w *world) watch(at string) {
 func (w *world) intact() bool {
 	want := w.wanted()
 	for _, e := range want.Endpoints {
+		if e.Unmanaged != "" {
+			continue
+		}
 		if !w.handedOver(e, want.Ruling) {
 			return false
 		}
@@ -133,7 +143,7 @@ func (w *world) damaged() {
 		w.sends[p.Index] = w.guard.Sends(p.Index)
 	}
 	for _, e := range w.wanted().Endpoints {
-		if e.Port != nil && len(w.limited(e)) > 0 {
+		if e.Port != nil && e.Unmanaged == "" && len(w.limited(e)) > 0 {
 			w.hurt[e.Port.Index] = true
 		}
 	}
@@ -144,6 +154,9 @@ func (w *world) damaged() {
 func (w *world) settle(long time.Duration) {
 	w.t.Helper()
 	w.fails, w.docker.slow, w.docker.fails, w.docker.hides = nil, 0, nil, ""
+	for _, c := range w.containers {
+		c.State = "running"
+	}
 	w.ask()
 	w.run(long)
 }
@@ -157,6 +170,12 @@ func (w *world) check() {
 	}
 	leads := 0
 	for _, e := range want.Endpoints {
+		if e.Unmanaged != "" {
+			if e.Port != nil && !w.guard.Sends(e.Port.Index) {
+				w.t.Errorf("%s is not managed and does not send", e.Container.Name)
+			}
+			continue
+		}
 		if e.Port == nil {
 			w.t.Errorf("%s has no port", e.Container.Name)
 			continue

@@ -265,6 +265,7 @@ func (w *world) come(network string, labels map[string]string) *box {
 
 // plug gives a container a port.
 func (w *world) plug(c *box) {
+	c.State = "running"
 	w.links.seen++
 	bridge := w.links.view.Bridges["br-"+c.network]
 	index := w.guard.AddPort(bridge)
