@@ -7,10 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"netguard/agent/config"
 	"netguard/agent/desired"
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
+	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
 )
 
@@ -64,4 +66,30 @@ func TestAdmit(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAdmitAfterExclusion: a container that was admitted and then excluded is admitted again when
+// all that it should have is in the kernel, as anybody else.
+func TestAdmitAfterExclusion(t *testing.T) {
+	w := newWorld(t)
+	c := w.come("back", map[string]string{"netguard.egress.rate": "10mbit"})
+	w.come("front", nil)
+	w.run(2 * time.Second)
+	managed := w.cfg
+	w.cfg, w.woken = &config.Config{Storm: guard.DefaultStorm, Exclude: []string{"back"}}, true
+	if w.run(2 * time.Second); !w.guard.Sends(c.port.Index) {
+		t.Fatal("it is excluded and does not send")
+	}
+	w.fails = func(at string, _ int) error {
+		if at == "rules write" {
+			return errInjected
+		}
+		return nil
+	}
+	w.cfg, w.woken = managed, true
+	if w.run(5 * time.Second); w.guard.Sends(c.port.Index) {
+		t.Error("it sends, and its rules are not in the kernel")
+	}
+	w.settle(90 * time.Second)
+	w.check()
 }

@@ -83,6 +83,11 @@ func (l *Loop) reconcile(ctx context.Context, s *State) {
 
 // admitAll has the guard let in whoever has all that it should have.
 func (l *Loop) admitAll(want *desired.State, p *PolicyState) {
+	for _, d := range want.Endpoints {
+		if d.Unmanaged != "" && d.Port != nil {
+			delete(l.admitted, d.Port.Seen) // its rules and limits are taken away
+		}
+	}
 	var admitted []uint64
 	ports := l.guarding.ports.Of(want.Endpoints, want.Site, func(d *desired.Endpoint) desired.Verdict {
 		verdict := l.admit(d, p)
