@@ -75,10 +75,17 @@ func (c *Client) StatusText(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := bytes.NewBuffer(make([]byte, 0, 2*len(text)))
-	if err := json.Indent(out, text, "", "  "); err != nil {
+	var status struct {
+		Endpoints []json.RawMessage `json:"endpoints"`
+	}
+	if err := json.Unmarshal(text, &status); err != nil {
 		return nil, c.garbled(err)
 	}
+	out := bytes.NewBuffer(make([]byte, 0, 2*len(text)))
+	if err := json.Indent(out, bytes.TrimSpace(text), "", "  "); err != nil {
+		return nil, c.garbled(err)
+	}
+	out.WriteByte('\n')
 	return out.Bytes(), nil
 }
 

@@ -172,6 +172,8 @@ func TestClient_with_a_strange_agent(t *testing.T) {
 	}{
 		"that_hangs_up":          {say(""), true, "closed the connection"},
 		"that_hangs_up_half_way": {say(body(200, `{"mode": "enf`)[:50]), true, "closed the connection"},
+		"that_lists_something":   {say(body(200, `["x"]`)), false, "is it a netguard agent?"},
+		"that_counts_endpoints":  {say(body(200, `{"endpoints":3}`)), false, "is it a netguard agent?"},
 		"that_speaks_HTML":       {say(body(200, "<html>")), false, "is it a netguard agent?"},
 		"that_refuses_in_HTML":   {say(body(403, "<html>")), false, "is it a netguard agent?"},
 		"that_is_older":          {say(body(404, `{"code": "unknown_request", "error": "the agent does not know the request"}`)), false, "restart it"},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -69,10 +70,13 @@ renamed. --watch shows rates in place of totals.`,
 		}
 		if *output == "json" && len(names) == 0 {
 			text, err := client.StatusText(cmd.Context())
-			if err == nil {
-				_, err = plain.Writer(to).Write(text)
+			if err != nil {
+				return err
 			}
-			return err
+			if _, err := plain.Writer(to).Write(text); err != nil {
+				return fmt.Errorf("write output: %w", err)
+			}
+			return nil
 		}
 		s, err := ask(cmd.Context())
 		if err != nil {
