@@ -11,7 +11,6 @@ package desired
 import (
 	"maps"
 	"net/netip"
-	"slices"
 	"time"
 
 	"netguard/agent/config"
@@ -102,11 +101,10 @@ func (b *Builder) Look(in Inputs) (s *State, err error) {
 // Again gives the last state with the inputs of another that Look made, where Decide would come
 // to the same; nil where it may not.
 func (b *Builder) Again(last, s *State) *State {
-	if last == nil || b.failed || len(b.decided.copies)+len(s.Seen.Unlisted)+len(last.Seen.Unlisted) > 0 || last.Config != s.Config || last.Catalog != s.Catalog ||
-		!last.Seen.Complete || !s.Seen.Complete || (last.Seen.Err == nil) != (s.Seen.Err == nil) || last.Seen.Reads != s.Seen.Reads ||
-		last.Seen.Old != s.Seen.Old || swarmPort(last.Seen.View, last.Config) != swarmPort(s.Seen.View, s.Config) ||
-		!maps.EqualFunc(last.Seen.View.Networks, s.Seen.View.Networks, func(x, y docker.Network) bool { return x.Same(&y) }) ||
-		!last.Seen.Links.Same(&s.Seen.Links) || !slices.Equal(last.Seen.Joined, s.Seen.Joined) || !maps.Equal(last.Left, s.Left) {
+	routed := len(b.decided.copies) > 0 // by what may have changed meanwhile
+	lacks := len(s.Seen.Unlisted)+len(last.Seen.Unlisted) > 0
+	if b.failed || routed || lacks || !s.Seen.Complete || last.Config != s.Config || last.Catalog != s.Catalog ||
+		!last.Seen.SameEndpoints(&s.Seen) || swarmPort(last.Seen.View, last.Config) != swarmPort(s.Seen.View, s.Config) || !maps.Equal(last.Left, s.Left) {
 		return nil
 	}
 	again := *last

@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"maps"
 	"slices"
 	"time"
 
@@ -39,11 +40,17 @@ type Snapshot struct {
 
 // Same tells whether both snapshots lead to the same wanted state.
 func (s *Snapshot) Same(o *Snapshot) bool {
+	return s.SameEndpoints(o) && changed.Identical(s.View.Containers, o.View.Containers) && changed.Identical(s.View.Networks, o.View.Networks) &&
+		changed.Same(s.Fresh, o.Fresh) && changed.Same(s.Sandboxes, o.Sandboxes)
+}
+
+// SameEndpoints tells whether both have the same endpoints, links and networks. They may differ
+// in what decides nothing but whose the ports are, and in the states of containers.
+func (s *Snapshot) SameEndpoints(o *Snapshot) bool {
 	return s.Complete == o.Complete && s.Reads == o.Reads && s.Old == o.Old && sameError(s.Err, o.Err) &&
 		s.View.Version == o.View.Version && s.View.DataPort == o.View.DataPort &&
-		changed.Identical(s.View.Containers, o.View.Containers) && changed.Identical(s.View.Networks, o.View.Networks) &&
-		changed.Same(s.Fresh, o.Fresh) && changed.Same(s.Sandboxes, o.Sandboxes) && slices.Equal(s.Joined, o.Joined) &&
-		s.Links.Same(&o.Links)
+		slices.Equal(s.Joined, o.Joined) && s.Links.Same(&o.Links) &&
+		maps.EqualFunc(s.View.Networks, o.View.Networks, func(x, y docker.Network) bool { return x.Same(&y) })
 }
 
 func sameError(a, b error) bool {
