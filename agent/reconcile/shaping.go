@@ -34,6 +34,7 @@ type shaping struct {
 	links     []*link.Port                 // likewise
 	wanted    map[uint64]*desired.Endpoint // of these, by link.Port.Seen too
 	version   int                          // counts what may let somebody in
+	changes   int                          // counts what may change fault or unread
 	ifbs      map[int]int                  // the veths behind IFBs, by their ifindexes
 	all       bool                         // every port is to be compared with the kernel
 	contested map[uint64]bool              // ports about which there is contention, by link.Port.Seen
@@ -77,6 +78,7 @@ func newShaping(log *slog.Logger, plane ShapePlane, gone func(int) bool, now fun
 func (s *shaping) anew() {
 	s.ports, s.contested, s.ifbs, s.all = map[uint64]*shaped{}, map[uint64]bool{}, map[int]int{}, true
 	s.due, s.orphans, s.endpoints, s.links, s.wanted = map[int]struct{}{}, map[int]struct{}{}, nil, nil, map[uint64]*desired.Endpoint{}
+	s.changes++
 	s.look.Now()
 }
 
@@ -93,6 +95,7 @@ func (s *shaping) hear(h link.Hint) {
 	if !h.Full && len(h.Links) == 0 {
 		return
 	}
+	s.changes++
 	s.all = s.all || h.Full
 	for index := range h.Links {
 		s.mark(index)
@@ -151,6 +154,7 @@ func (s *shaping) apply(endpoints []*desired.Endpoint, ports []*link.Port, old u
 		s.verify(ports, s.wanted) // whatever else there is to do is due by then
 		return
 	}
+	s.changes++
 	gone, came := changed.Between(s.endpoints, endpoints)
 	left, arrived := changed.Between(s.links, ports)
 	s.begun, s.endpoints, s.links = true, endpoints, ports

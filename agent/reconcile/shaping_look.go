@@ -15,6 +15,7 @@ func (s *shaping) verify(ports []*link.Port, wanted map[uint64]*desired.Endpoint
 	if !looks && !rounds {
 		return
 	}
+	s.changes++
 	all, due, orphans := s.all && looks, s.due, s.orphans
 	if looks {
 		s.look.Begin()

@@ -4,6 +4,7 @@ import (
 	"netguard/agent/desired"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
+	"netguard/netpolicy"
 	"netguard/netpolicy/guard"
 )
 
@@ -12,6 +13,7 @@ type State struct {
 	Want     *desired.State
 	Faults   map[endpoint.Key]error // why the kernel could not be brought to it
 	Unread   map[endpoint.Key]bool  // limits that were changed since they were read
+	changes  int                    // of shaping, that Faults and Unread are of
 	Policies *PolicyState           // nil while Docker has not answered
 	Guard    guard.Report
 	GuardErr error
@@ -26,18 +28,12 @@ type State struct {
 
 // publish adds what is known of the kernel, and hands the state to whoever reads it.
 func (l *Loop) publish(s *State) {
-	s.Faults, s.Unread = map[endpoint.Key]error{}, map[endpoint.Key]bool{}
-	for _, d := range s.Want.Endpoints {
-		if d.Port == nil || d.Unmanaged != "" {
-			continue
-		}
-		if err := l.shaping.fault(d.Port.Seen); err != nil {
-			s.Faults[d.Key] = err
-		}
-		if l.shaping.unread(d.Port) {
-			s.Unread[d.Key] = true
-		}
+	if last := l.state.Load(); last != nil && last.changes == l.shaping.changes && netpolicy.Shared(last.Want.Endpoints, s.Want.Endpoints) {
+		s.Faults, s.Unread = last.Faults, last.Unread
+	} else {
+		s.Faults, s.Unread = l.shaping.faults(s.Want.Endpoints)
 	}
+	s.changes = l.shaping.changes
 	s.Guard, s.GuardErr, s.Keeping, s.Admission = l.guarding.report, l.guarding.err, l.guarding.keeping(), l.guarding.admission
 	s.Contentions = nil
 	for _, c := range l.contentions() {
@@ -46,6 +42,23 @@ func (l *Loop) publish(s *State) {
 		}
 	}
 	l.state.Store(s)
+}
+
+// faults gives why limits are not in the kernel, and which were changed since they were read.
+func (s *shaping) faults(endpoints []*desired.Endpoint) (faults map[endpoint.Key]error, unread map[endpoint.Key]bool) {
+	faults, unread = map[endpoint.Key]error{}, map[endpoint.Key]bool{}
+	for _, d := range endpoints {
+		if d.Port == nil || d.Unmanaged != "" {
+			continue
+		}
+		if err := s.fault(d.Port.Seen); err != nil {
+			faults[d.Key] = err
+		}
+		if s.unread(d.Port) {
+			unread[d.Key] = true
+		}
+	}
+	return faults, unread
 }
 
 // maxFindings bounds the findings about contention: one is enough to look for who it is.

@@ -1,6 +1,7 @@
 package reconcile
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -70,6 +71,12 @@ func (w *world) ruled(e *desired.Endpoint, r *desired.Ruling) string {
 func (w *world) watch(at string) {
 	w.t.Helper()
 	w.damage = w.damage && !(at == "turn" && w.intact())
+	if s := w.loop.State(); s != nil && s.changes == w.loop.shaping.changes {
+		faults, unread := w.loop.shaping.faults(s.Want.Endpoints)
+		if !maps.Equal(s.Faults, faults) || !maps.Equal(s.Unread, unread) {
+			w.t.Errorf("%s: published limits are old: %v, %v; want %v, %v", at, s.Faults, s.Unread, faults, unread)
+		}
+	}
 	var want *desired.State
 	for _, p := range w.links.view.Ports {
 		before := w.sends[p.Index]

@@ -123,6 +123,9 @@ func (a *alerts) pass(now time.Time, endpoints []*desired.Endpoint, unadmitted f
 	}
 	// After the counters: what is counted was handed over before.
 	taken := a.claims.take()
+	if len(counts)+len(taken)+len(a.ports)+len(a.withheld.ports) == 0 {
+		return // nobody was refused anything
+	}
 	claimed, here := map[int]bool{}, map[int]*alerting{}
 	for key := range taken {
 		claimed[key.port] = true
