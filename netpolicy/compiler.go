@@ -1,6 +1,7 @@
 package netpolicy
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -24,6 +25,10 @@ type World struct {
 	Unpublished bool
 	// Held are the extra addresses that endpoints had before; see RuleSet.Held.
 	Held map[Holding]bool
+	// Apart are selectors of policies that fitted an endpoint before only by labels of its
+	// image; see RuleSet.Apart. They keep sets of their own, so that the rules are not
+	// written again for each such container that comes and goes.
+	Apart map[string]bool
 }
 
 // Compile makes the rule set. It cannot fail: what could not be read closes the
@@ -33,8 +38,8 @@ func Compile(w World) *RuleSet { return new(Compiler).Compile(w) }
 // Compiler compiles one world after the other. It makes the same rule sets as Compile, and
 // works in proportion to what differs from the world before:
 //
-//   - the rules follow from policies and from what labels say. They are made again when
-//     one of these changes (see frame).
+//   - the rules follow from policies, from what labels say, and from Apart. They are made
+//     again when one of these changes (see frame).
 //   - who an endpoint is to the rules follows from the endpoint and the rules (see subject).
 //   - the members of sets change where endpoints changed (see membership).
 //
@@ -60,16 +65,8 @@ func (c *Compiler) Compile(w World) *RuleSet {
 	w.Unpublished = w.Unpublished && !slices.ContainsFunc(w.Endpoints, Endpoint.Publishes)
 	subjects := c.look(w.Endpoints)
 	labels := labelsOf(subjects)
-	fresh := !c.frame.fits(w, labels)
-	if fresh {
-		c.frame = newFrame(w, labels, c.block)
-	}
 	c.read.forget(subjects)
-	for i, s := range subjects {
-		if s.frame != c.frame {
-			subjects[i] = c.frame.judge(s)
-		}
-	}
+	fresh := c.judge(w, labels, subjects)
 	states := make([]State, len(subjects))
 	for i, s := range subjects {
 		states[i] = s.state
@@ -78,7 +75,7 @@ func (c *Compiler) Compile(w World) *RuleSet {
 	effective := contest(subjects, c.effective, states, w.Held)
 
 	f := c.frame
-	rs := &RuleSet{Generation: f.generation, States: states, policies: f.policies, guarded: len(f.denies) > 0, index: [2]*familyIndex{&f.families[0].index, &f.families[1].index}}
+	rs := &RuleSet{Generation: f.generation, Apart: f.apart, States: states, policies: f.policies, guarded: len(f.denies) > 0, index: [2]*familyIndex{&f.families[0].index, &f.families[1].index}}
 	gone, came := changed.Between(c.effective, effective)
 	if fresh {
 		gone, came = c.effective, effective
@@ -94,6 +91,28 @@ func (c *Compiler) Compile(w World) *RuleSet {
 	}
 	c.subjects, c.effective, c.last = subjects, effective, rs
 	return rs
+}
+
+// judge has the frame judge all subjects. It tells whether the rules are others than those of the
+// last world.
+func (c *Compiler) judge(w World, l labels, subjects []*subject) (fresh bool) {
+	for apart := w.Apart; ; {
+		if !c.frame.fits(w, l) || !maps.Equal(apart, c.frame.apart) {
+			c.frame, fresh = newFrame(w, l, apart), true
+		}
+		for i, s := range subjects {
+			if s.frame != c.frame {
+				subjects[i] = c.frame.judge(s)
+			}
+		}
+		if apart = c.frame.apartOf(subjects, w.Apart); maps.Equal(apart, c.frame.apart) {
+			break
+		}
+	}
+	if fresh {
+		c.frame.make(c.block)
+	}
+	return fresh
 }
 
 // look gives the endpoints as subjects. Those that were in the last world are what they

@@ -132,7 +132,7 @@ func TestCompilerRemembers(t *testing.T) {
 				cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 				t.Fatal(diff)
 			}
-			w.Held = got.Held(w.Endpoints)
+			w.Held, w.Apart = got.Held(w.Endpoints), got.Apart
 		}
 	})
 }

@@ -19,8 +19,10 @@ type frame struct {
 
 	groups    []*group
 	selectors selectorIndex
+	// apart are selectors of policies; see World.Apart.
+	apart map[string]bool
 	// selected is the group of whom a policy is about; narrowed, by direction, that of
-	// whom its rules may allow something.
+	// whom its rules may allow something: another one where its selector is apart.
 	selected []int
 	narrowed [2][]int
 	labelled [2]map[string]int // groups by the text of a label
@@ -97,9 +99,9 @@ func (f *frame) fits(w World, l labels) bool {
 		})
 }
 
-// newFrame makes the rules.
-func newFrame(w World, l labels, block int) *frame {
-	f := &frame{policies: slices.Clone(w.Policies), broken: slices.Clone(w.Broken), places: w.Places, unpublished: w.Unpublished, labels: l}
+// newFrame gives a frame that can judge endpoints. Its rules are yet to be made.
+func newFrame(w World, l labels, apart map[string]bool) *frame {
+	f := &frame{policies: slices.Clone(w.Policies), broken: slices.Clone(w.Broken), places: w.Places, unpublished: w.Unpublished, labels: l, apart: apart}
 	known := make(map[string]*group, 2*len(f.policies))
 	for i := range f.policies {
 		f.addPolicy(i, known)
@@ -112,7 +114,6 @@ func newFrame(w World, l labels, block int) *frame {
 			f.rules[labelStage(d)] = append(f.rules[labelStage(d)], stageRules{g, "label " + policyLabels[d], f.ready(l.rules[d][text], known)})
 		}
 	}
-	f.make(block)
 	return f
 }
 
@@ -124,7 +125,7 @@ func (f *frame) addPolicy(i int, known map[string]*group) {
 	for _, d := range Directions {
 		narrowed := g
 		if p.isolates[d] {
-			if p.sel.labelled() { // see isolate
+			if f.apart[g.key] { // see isolate
 				narrowed = f.group(g.key+" "+d.String(), g.about, known)
 			}
 			ready := f.ready(p.rules[d], known)
@@ -194,6 +195,24 @@ func (f *frame) readyRule(r *rule, known map[string]*group) readyRule {
 	return out
 }
 
+// apartOf gives the selectors of policies that fit some of the subjects only by labels of images,
+// beside those that are known.
+func (f *frame) apartOf(subjects []*subject, known map[string]bool) map[string]bool {
+	apart := known
+	for _, s := range subjects {
+		for _, g := range s.withheld {
+			if g := f.groups[g]; len(g.policies) > 0 && !apart[g.key] {
+				if len(apart) == len(known) {
+					apart = make(map[string]bool, len(known)+1)
+					maps.Copy(apart, known)
+				}
+				apart[g.key] = true
+			}
+		}
+	}
+	return apart
+}
+
 // make makes the chains and sets.
 func (f *frame) make(block int) {
 	f.scope()
@@ -222,8 +241,10 @@ func (f *frame) scope() {
 		for _, d := range Directions {
 			switch Stage(s) {
 			case fileStage(d):
-				for _, r := range f.rules[s] {
-					parts = append(parts, r.key)
+				for i, p := range f.policies {
+					if p.isolates[d] {
+						parts = append(parts, f.groups[f.selected[i]].key)
+					}
 				}
 			case labelStage(d):
 				for _, b := range f.broken { // it closes both ways, as what is over does

@@ -96,6 +96,44 @@ func TestLabelsOfImages(t *testing.T) {
 	}
 }
 
+// The first container that a policy selects only by labels of its image changes the rules. No
+// further one does, nor one that goes.
+func TestApart(t *testing.T) {
+	const two = "{name: api, select: {service: api}, ingress: [{from: [{service: db}]}], egress: []}\n---\n" +
+		"{name: db, select: {service: db}, ingress: [{from: [{service: api}]}], egress: []}\n"
+	api := copycat("api", 4)
+	api.Inherited = nil
+	var c Compiler
+	w := World{Endpoints: []Endpoint{shopDB(), api}, Policies: mustLoad(t, two)}
+	next := func(more ...Endpoint) *RuleSet {
+		w.Endpoints = slices.Concat(w.Endpoints[:2], more)
+		rs := c.Compile(w)
+		w.Apart = rs.Apart
+		return rs
+	}
+	selectors := func(rs *RuleSet) (n int) {
+		for _, s := range rs.V4.Sets {
+			if strings.HasPrefix(s.Name, "ng4-s-") {
+				n++
+			}
+		}
+		return n
+	}
+	none := next()
+	if n := selectors(none); n != 2 {
+		t.Errorf("%d sets for two selectors that are peers and select", n)
+	}
+	first := next(copycat("tool", 3))
+	if n := selectors(first); n != 3 || first.Generation == none.Generation { // api has one as a peer, and one as who receives
+		t.Errorf("with the first one: %d sets for selectors, want 3", n)
+	}
+	for _, more := range [][]Endpoint{{copycat("tool", 3), copycat("other", 5)}, {copycat("other", 5)}, {}} {
+		if rs := next(more...); rs.Generation != first.Generation {
+			t.Errorf("with %d containers more the rules are others", len(more))
+		}
+	}
+}
+
 // With the labels of images nobody reaches anybody whom he does not reach without.
 func TestLabelsOfImagesOpenNothing(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -19,11 +19,12 @@ import "net/netip"
 //
 // # Membership and rules
 //
-// A container that comes or goes changes the members of sets and nothing else,
-// unless its label brings a policy that no other container has, or it is the first
-// that publishes a port (see World.Unpublished): names of sets and chains stay, rules stay, Generation stays. A policy that comes, goes or
-// changes gives another Generation, which is a hash of the rules of both
-// families. Two rule sets with one Generation have the same chains, and sets with
+// A container that comes or goes changes the members of sets and nothing else: names of
+// sets and chains stay, rules stay, Generation stays. There are three exceptions: a
+// container whose label brings a policy that no other container has, the first that
+// publishes a port (see World.Unpublished), and the first that a policy selects only by
+// labels of its image (see Apart). A policy that comes, goes or changes gives another
+// Generation, which is a hash of the rules of both families. Two rule sets with one Generation have the same chains, and sets with
 // the same names and kinds; DiffMembers gives what to do for each.
 //
 // The name of a chain is a hash of its rules, and so of all chains that it leads to.
@@ -44,6 +45,11 @@ type RuleSet struct {
 	V4, V6     Family
 	// States tells for each endpoint what holds it, in the order of the input.
 	States []State
+	// Apart are the selectors of policies, as texts, that fit an endpoint only by labels of
+	// its image, and World.Apart. Such a policy allows something to others than those who
+	// count as its peers (see inherited.go), and needs sets more. The next World is to be
+	// told.
+	Apart map[string]bool
 
 	policies []Policy // for explanations
 	guarded  bool     // policies deny something

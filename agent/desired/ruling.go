@@ -44,10 +44,10 @@ func (d *Endpoint) place() place { return place{d.Key, d.Network.Bridge} }
 
 // rule compiles. Where the operator lets labels name addresses of other networks, a
 // container is told by its bridge as well. It is pure.
-func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, endpoints []*Endpoint, ps []netpolicy.Endpoint, byBridge, published bool, held map[netpolicy.Holding]bool, builtIn ...netpolicy.Policy) *Ruling {
+func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, endpoints []*Endpoint, ps []netpolicy.Endpoint, byBridge, published bool, held map[netpolicy.Holding]bool, apart map[string]bool, builtIn ...netpolicy.Policy) *Ruling {
 	r := &Ruling{catalog: catalog, BuiltIn: builtIn, Endpoints: ps, ByBridge: byBridge, States: make(map[endpoint.Key]netpolicy.State, len(ps)),
 		Within: map[endpoint.Key]bool{}, Bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}, named: map[endpoint.Key][]netip.Prefix{}}
-	r.Rules = compiler.Compile(netpolicy.World{Endpoints: ps, Policies: append(slices.Clip(catalog.Policies()), builtIn...), Broken: catalog.Broken(), Places: byBridge, Unpublished: !published, Held: held})
+	r.Rules = compiler.Compile(netpolicy.World{Endpoints: ps, Policies: append(slices.Clip(catalog.Policies()), builtIn...), Broken: catalog.Broken(), Places: byBridge, Unpublished: !published, Held: held, Apart: apart})
 	r.Held, r.places = r.Rules.Held(ps), make([]place, 0, len(ps))
 	within, widened := r.Rules.Within(ps), r.Rules.Widened(ps)
 	for i, s := range r.Rules.States {
@@ -100,12 +100,13 @@ func (c *compiler) compile(catalog *netpolicy.Catalog, endpoints []*Endpoint, by
 		return c.last
 	}
 	var held map[netpolicy.Holding]bool
+	var apart map[string]bool
 	if c.last != nil {
-		held = c.last.Held
+		held, apart = c.last.Held, c.last.Rules.Apart
 	}
 	c.swarm = swarm
 	c.published = c.published || slices.ContainsFunc(ps, netpolicy.Endpoint.Publishes)
-	c.last = rule(&c.policies, catalog, endpoints, ps, byBridge, c.published, held, builtIn(swarm)...)
+	c.last = rule(&c.policies, catalog, endpoints, ps, byBridge, c.published, held, apart, builtIn(swarm)...)
 	return c.last
 }
 

@@ -89,7 +89,7 @@ func (r *Policies) Plan(_ context.Context, sources []netpolicy.Source) (netpolic
 	if err != nil {
 		return netpolicy.Delta{}, err
 	}
-	after := netpolicy.Compile(netpolicy.World{Endpoints: now.Endpoints, Policies: append(slices.Clip(c.Policies()), now.BuiltIn...), Places: now.ByBridge, Held: now.Held})
+	after := netpolicy.Compile(netpolicy.World{Endpoints: now.Endpoints, Policies: append(slices.Clip(c.Policies()), now.BuiltIn...), Places: now.ByBridge, Held: now.Held, Apart: now.Rules.Apart})
 	return netpolicy.Plan(now.Rules, after, now.Endpoints, reachable(local)), nil
 }
 
