@@ -9,6 +9,7 @@ import (
 
 	"netguard/agent/config"
 	"netguard/agent/docker"
+	"netguard/agent/docker/dockertest"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
 	"netguard/shaper"
@@ -16,25 +17,24 @@ import (
 
 // crowd is a host of n containers on bridges of 250 each.
 func crowd(n int) (docker.View, []*link.Port, map[string]uint64) {
-	v := docker.View{Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}
+	v := docker.View{Networks: map[string]docker.Network{}}
 	var ports []*link.Port
 	fresh := map[string]uint64{}
 	for i := range n {
 		nid := fmt.Sprintf("%064d", i/250)
 		if _, ok := v.Networks[nid]; !ok {
 			v.Networks[nid] = docker.Network{ID: nid, Name: fmt.Sprintf("net%d", i/250), Driver: "bridge", Bridge: fmt.Sprintf("br-%d", i/250),
-				Subnets:   []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/16", i/250))},
-				Gateways:  []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i / 250), 0, 1})},
-				Endpoints: map[string]docker.Attachment{}}
+				Subnets:  []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.%d.0.0/16", i/250))},
+				Gateways: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i / 250), 0, 1})}}
 			fresh[nid] = 1 << 40
 		}
 		id := fmt.Sprintf("%064x", i+1)
 		mac := net.HardwareAddr{2, 66, 10, byte(i / 250), byte(i >> 8), byte(i)}
-		v.Containers[id] = docker.Container{ID: id, Name: fmt.Sprintf("app-web-%d", i), State: "running", Image: "app", NetworkMode: "net0",
+		dockertest.Put(&v, docker.Container{ID: id, Name: fmt.Sprintf("app-web-%d", i), State: "running", Image: "app", NetworkMode: "net0",
 			Networks: []string{v.Networks[nid].Name}, Created: int64(i),
 			Labels: map[string]string{"com.docker.compose.project": "app", "com.docker.compose.service": fmt.Sprintf("s%d", i%50),
-				"com.docker.compose.config-hash": "x", "com.docker.compose.container-number": "1", "netguard.egress.rate": "10mbit", "role": "web"}}
-		v.Networks[nid].Endpoints[id] = docker.Attachment{MAC: mac, IPv4: netip.AddrFrom4([4]byte{10, byte(i / 250), byte(1 + i>>8), byte(i)})}
+				"com.docker.compose.config-hash": "x", "com.docker.compose.container-number": "1", "netguard.egress.rate": "10mbit", "role": "web"}})
+		dockertest.Attach(&v, nid, docker.Attachment{ID: id, MAC: mac, IPv4: netip.AddrFrom4([4]byte{10, byte(i / 250), byte(1 + i>>8), byte(i)})})
 		ports = append(ports, &link.Port{Index: 100 + i, Name: fmt.Sprintf("veth%07x", i), Master: 10 + i/250, MasterName: v.Networks[nid].Bridge,
 			MTU: 1500, Seen: uint64(i + 1), NSID: i, PeerMAC: mac, PeerIndex: 2, Up: true, Pinned: true, Since: time.Now()})
 	}

@@ -2,6 +2,7 @@ package desired
 
 import (
 	"maps"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	"netguard/agent/config"
 	"netguard/agent/docker"
+	"netguard/agent/docker/dockertest"
 	"netguard/agent/endpoint"
 	"netguard/shaper"
 )
@@ -22,15 +24,10 @@ func TestDrafts(t *testing.T) {
 		return m.desired(endpoint.Join(endpoint.Observation{View: v, Ports: ports, Fresh: fresh, Now: time.Now()}, bound), op, cfg, shaper.Hashed)
 	}
 	change := func(do func()) { // what was handed out does not change
-		v.Containers, v.Networks = maps.Clone(v.Containers), maps.Clone(v.Networks)
+		v.Networks = maps.Clone(v.Networks)
 		do()
 	}
-	some := func() string {
-		for id := range v.Containers {
-			return id
-		}
-		return ""
-	}
+	some := func() string { return v.Containers[rand.IntN(len(v.Containers))].ID }
 	before := look()
 	for _, step := range []struct {
 		name  string
@@ -39,20 +36,21 @@ func TestDrafts(t *testing.T) {
 	}{
 		{"nothing", func() {}, 0},
 		{"a_label", func() {
-			c := v.Containers[some()]
+			c := *v.Container(some())
 			c.Labels = map[string]string{"netguard.egress.rate": "7mbit"}
-			v.Containers[c.ID] = c
+			dockertest.Put(&v, c)
 		}, 1},
-		{"one_goes", func() { delete(v.Containers, some()) }, 0},
+		{"one_goes", func() { dockertest.Drop(&v, some()) }, 0},
 		{"the_same_read_again", func() {
-			for id, c := range v.Containers {
+			for _, was := range v.Containers {
+				c := *was
 				c.Labels = maps.Clone(c.Labels)
-				v.Containers[id] = c
+				dockertest.Put(&v, c)
 			}
 		}, 0},
 		{"a_second_network", func() {
 			id := some()
-			v.Networks["second"] = docker.Network{ID: "second", Name: "second", Driver: "bridge", Endpoints: map[string]docker.Attachment{id: {}}}
+			v.Networks["second"] = docker.Network{ID: "second", Name: "second", Driver: "bridge", Endpoints: []*docker.Attachment{{ID: id}}}
 		}, 2},
 	} {
 		change(step.do)

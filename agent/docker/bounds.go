@@ -59,6 +59,9 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 		body.most, body.left, body.over, body.lines = maxEvent, maxEvent, errLargeEvent, true
 	}
 	response.Body = body
+	if err := cut(r, response); err != nil {
+		return nil, errors.Join(err, body.Close())
+	}
 	return response, nil
 }
 

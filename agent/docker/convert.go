@@ -26,8 +26,8 @@ const (
 	maxValue = 64 << 10
 )
 
-func newContainer(s container.Summary) Container {
-	c := Container{
+func newContainer(s container.Summary) *Container {
+	c := &Container{
 		ID:          s.ID,
 		Labels:      s.Labels,
 		State:       string(s.State),
@@ -78,12 +78,11 @@ func clip(name string) string {
 
 func newNetwork(i network.Inspect) Network {
 	n := Network{
-		ID:        i.ID,
-		Name:      clip(i.Name),
-		Driver:    i.Driver,
-		Scope:     i.Scope,
-		IPv6:      i.EnableIPv6,
-		Endpoints: make(map[string]Attachment, len(i.Containers)),
+		ID:     i.ID,
+		Name:   clip(i.Name),
+		Driver: i.Driver,
+		Scope:  i.Scope,
+		IPv6:   i.EnableIPv6,
 	}
 	if n.Driver == network.NetworkBridge {
 		n.Bridge = bridgeOf(i)
@@ -93,15 +92,11 @@ func newNetwork(i network.Inspect) Network {
 		}
 	}
 	for id, r := range i.Containers {
-		if strings.HasPrefix(id, unjoined) {
-			continue
+		if a := newAttachment(n.Name, id, r); a != nil {
+			n.Endpoints = append(n.Endpoints, a)
 		}
-		a := newAttachment(r)
-		if a.Kind = kindOf(n.Name, id, r); a.Kind != KindContainer {
-			id = clip(id)
-		}
-		n.Endpoints[id] = a
 	}
+	n.Endpoints = sorted(n.Endpoints)
 	for _, c := range i.IPAM.Config {
 		if a := parseAddr(c.Gateway); a.IsValid() {
 			n.Gateways = append(n.Gateways, a)
@@ -131,12 +126,25 @@ func bridgeOf(i network.Inspect) string {
 	return "br-" + i.ID[:12]
 }
 
-func newAttachment(r network.EndpointResource) Attachment {
-	a := Attachment{IPv4: parseAddr(r.IPv4Address), IPv6: parseAddr(r.IPv6Address)}
+// newAttachment gives what a network lists under a key; nil for what is in no namespace yet.
+func newAttachment(network, key string, r network.EndpointResource) *Attachment {
+	if strings.HasPrefix(key, unjoined) {
+		return nil
+	}
+	a := &Attachment{ID: key, Kind: kindOf(network, key, r), IPv4: parseAddr(r.IPv4Address), IPv6: parseAddr(r.IPv6Address)}
 	if m, err := net.ParseMAC(r.MacAddress); err == nil {
 		a.MAC = m
 	}
+	if a.Kind != KindContainer {
+		a.ID = clip(key)
+	}
 	return a
+}
+
+// sorted sorts attachments by ID, each once.
+func sorted(all []*Attachment) []*Attachment {
+	slices.SortFunc(all, func(a, b *Attachment) int { return strings.Compare(a.ID, b.ID) })
+	return slices.CompactFunc(all, func(a, b *Attachment) bool { return a.ID == b.ID })
 }
 
 // parseAddr takes an address with or without a prefix length: Docker writes
@@ -145,31 +153,4 @@ func parseAddr(s string) netip.Addr {
 	host, _, _ := strings.Cut(s, "/")
 	a, _ := netip.ParseAddr(host)
 	return a
-}
-
-// shared returns the container whose network namespace c shares, by the ID,
-// name or start of the ID that its mode gives.
-func (v View) shared(c Container) string {
-	ref, ok := strings.CutPrefix(c.NetworkMode, sharedMode)
-	if !ok || ref == "" {
-		return ""
-	}
-	if _, ok := v.Containers[ref]; ok {
-		return ref
-	}
-	byPrefix := ""
-	ambiguous := false
-	for id, o := range v.Containers {
-		if o.Name == ref {
-			return id
-		}
-		if strings.HasPrefix(id, ref) {
-			ambiguous = byPrefix != ""
-			byPrefix = id
-		}
-	}
-	if ambiguous {
-		return ""
-	}
-	return byPrefix
 }

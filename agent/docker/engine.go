@@ -41,6 +41,7 @@ type Engine struct {
 	reading sync.Mutex // one Refresh at a time
 	images  images
 	locals  asker[string, locals]
+	members map[string]*members // by network; of Refresh
 
 	mu     sync.Mutex // guards what follows
 	client *caller
@@ -63,8 +64,8 @@ func New(host string, log *slog.Logger) (*Engine, error) {
 	}
 	e := &Engine{
 		host: host, log: log, most: maxAnswer,
-		pingEvery: 5 * time.Second, pingTimeout: 5 * time.Second, images: newAsker[imageKey, map[string]string](), locals: newAsker[string, locals](),
-		view: View{Containers: map[string]Container{}, Networks: map[string]Network{}, Firewall: defaultFirewall},
+		pingEvery: 5 * time.Second, pingTimeout: 5 * time.Second, images: newAsker[imageKey, map[string]string](), locals: newAsker[string, locals](), members: map[string]*members{},
+		view: View{Networks: map[string]Network{}, Firewall: defaultFirewall},
 	}
 	c, err := e.newClient()
 	if err != nil {

@@ -87,7 +87,7 @@ const listedAfter = 500 * time.Millisecond
 // any other event: it may have got link-local addresses there.
 func connected(m events.Message, v View) string {
 	id := m.Actor.Attributes["container"]
-	if m.Type == events.NetworkEventType && m.Action == events.ActionConnect && v.Containers[id].Running() {
+	if m.Type == events.NetworkEventType && m.Action == events.ActionConnect && v.Container(id).Running() {
 		return id
 	}
 	return ""

@@ -99,8 +99,11 @@ func (e *Engine) hurry(containers map[string]struct{}) {
 // about new images, up to patience. When an answer comes later, the containers are read again.
 func (e *Engine) prove(ctx context.Context, r *reader, patience time.Duration) {
 	var waiting []*answer[map[string]string]
-	for id := range r.listed {
-		ref := r.Containers[id].image
+	for _, c := range r.read {
+		if c == nil {
+			continue
+		}
+		ref := c.image
 		k := e.images.ask(ctx, ref.imageKey, "", func(ctx context.Context) (map[string]string, error) {
 			return r.client.imageLabels(ctx, ref)
 		}, func(k *answer[map[string]string], _ map[string]string) {
@@ -113,10 +116,9 @@ func (e *Engine) prove(ctx context.Context, r *reader, patience time.Duration) {
 	await(ctx, waiting, patience)
 	e.images.mu.Lock()
 	defer e.images.mu.Unlock()
-	for id := range r.listed {
-		if c, ok := r.Containers[id]; ok {
-			judge(&c, e.images.known[c.image.imageKey])
-			r.Containers[id] = c
+	for _, c := range r.read {
+		if c != nil {
+			judge(c, e.images.known[c.image.imageKey])
 		}
 	}
 }

@@ -75,10 +75,10 @@ func TestImages(t *testing.T) {
 		s.image, s.reference, s.imaged = id, "evil:1", pairs("role=backup")
 		return s, s.open(t)
 	}
-	one := func(t *testing.T, s *shop, v View) Container {
+	one := func(t *testing.T, s *shop, v View) *Container {
 		t.Helper()
-		c, ok := v.Containers[s.ids[0]]
-		if !ok {
+		c := v.Container(s.ids[0])
+		if c == nil {
 			t.Fatalf("it is not in the view: %+v", v)
 		}
 		return c
@@ -197,7 +197,7 @@ func TestImagePlatforms(t *testing.T) {
 				_ = json.NewEncoder(w).Encode(map[string]any{"Id": test.id, "Os": "linux", "Architecture": test.arch, "Config": map[string]any{"Labels": s.imaged}})
 			}
 			v, err := s.open(t).Refresh(t.Context(), Hint{Full: true})
-			c := v.Containers[s.ids[0]]
+			c := v.Container(s.ids[0])
 			if err != nil || c.Inherited["role"] != test.inherits || (c.Unproven != "") != test.unproven || c.Counts("role") {
 				t.Errorf("%+v, %v", c, err)
 			}

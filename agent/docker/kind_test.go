@@ -24,7 +24,7 @@ func TestKinds(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := newNetwork(network.Inspect{Name: c.network, Driver: "bridge", ID: id, Containers: map[string]network.EndpointResource{c.key: {Name: c.endpoint}}})
-			if got, ok := n.Endpoints[c.key]; !ok || got.Kind != c.want {
+			if got := n.Attachment(c.key); got == nil || got.Kind != c.want {
 				t.Errorf("%+v, want %q", n.Endpoints, c.want)
 			}
 		})

@@ -57,12 +57,11 @@ func localsOf(s container.Summary) string {
 // known.
 func (e *Engine) locate(ctx context.Context, r *reader, patience time.Duration) {
 	var waiting []*answer[locals]
-	for id := range r.listed {
-		asked := r.Containers[id].asked
-		if asked == "" {
+	for id, c := range r.read {
+		if c == nil || c.asked == "" {
 			continue
 		}
-		k := e.locals.ask(ctx, id, asked, func(ctx context.Context) (locals, error) {
+		k := e.locals.ask(ctx, id, c.asked, func(ctx context.Context) (locals, error) {
 			return r.client.linkLocals(ctx, id)
 		}, func(k *answer[locals], before locals) {
 			if !maps.EqualFunc(k.value, before, slices.Equal) {
@@ -74,16 +73,12 @@ func (e *Engine) locate(ctx context.Context, r *reader, patience time.Duration) 
 		}
 	}
 	await(ctx, waiting, patience)
-	e.locals.keep(func(id string) bool { return r.Containers[id].asked != "" })
+	e.locals.keep(func(id string) bool { c := r.now(id); return c != nil && c.asked != "" })
 	e.locals.mu.Lock()
 	defer e.locals.mu.Unlock()
-	for id := range r.listed {
-		if c, ok := r.Containers[id]; ok {
-			c.LocalAddrs = nil
-			if k := e.locals.known[id]; k != nil {
-				c.LocalAddrs = k.value
-			}
-			r.Containers[id] = c
+	for id, c := range r.read {
+		if k := e.locals.known[id]; c != nil && k != nil {
+			c.LocalAddrs = k.value
 		}
 	}
 }

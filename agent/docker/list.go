@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/filters"
 	"golang.org/x/sync/errgroup"
+
+	"netguard/internal/changed"
 )
 
 const (
@@ -22,8 +23,7 @@ const (
 	firstPage, smallestPage = 1024, 1
 )
 
-// containers lists containers, all for nil, and puts them in the view; those
-// that are not in the answer are taken out.
+// containers lists containers, all for nil. Those that are not in the answer are taken out.
 func (r *reader) containers(ctx context.Context, ids map[string]struct{}) error {
 	full := ids == nil || len(ids) > maxByID
 	o := container.ListOptions{All: true}
@@ -40,34 +40,28 @@ func (r *reader) containers(ctx context.Context, ids map[string]struct{}) error 
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
 	}
-	before := r.Containers
-	switch {
-	case full:
-		r.Containers, r.ownCons = make(map[string]Container, len(list)), true
-	case !r.ownCons:
-		r.Containers, r.ownCons = maps.Clone(before), true
+	if full {
+		r.read = make(map[string]*Container, len(list))
+		for _, c := range r.before.Containers {
+			r.read[c.ID] = nil
+		}
 	}
-	changed := make(map[string]Container, len(list)) // as they were
 	for id := range ids {
-		delete(r.Containers, id)
+		r.read[id] = nil
 	}
 	for _, c := range list {
-		old := before[c.ID]
-		if c.Image == c.image.id && old.Image != "" {
-			c.Image = old.Image // its tag has moved on: that it was given does not change
+		if was := r.before.Container(c.ID); was != nil && was.Image != "" && c.Image == c.image.id {
+			c.Image = was.Image // its tag has moved on: that it was given does not change
 		}
-		r.listed[c.ID] = struct{}{}
-		changed[c.ID] = old
-		r.Containers[c.ID] = c
+		r.read[c.ID] = c
 	}
-	r.share(changed)
 	return nil
 }
 
 // pages lists containers so many at a time.
-func (r *reader) pages(ctx context.Context, o container.ListOptions, size int) ([]Container, error) {
+func (r *reader) pages(ctx context.Context, o container.ListOptions, size int) ([]*Container, error) {
 	o.Limit = size
-	var all []Container
+	var all []*Container
 	among, last := o.Filters, ""
 	for {
 		page, err := r.page(ctx, o)
@@ -87,14 +81,14 @@ func (r *reader) pages(ctx context.Context, o container.ListOptions, size int) (
 	}
 }
 
-func (r *reader) page(ctx context.Context, o container.ListOptions) ([]Container, error) {
+func (r *reader) page(ctx context.Context, o container.ListOptions) ([]*Container, error) {
 	ctx, cancel := context.WithTimeout(ctx, callTimeout)
 	defer cancel()
 	list, err := r.client.ContainerList(ctx, o)
 	if err != nil {
 		return nil, err
 	}
-	out := make([]Container, len(list))
+	out := make([]*Container, len(list))
 	for i, s := range list {
 		if !isID(s.ID) {
 			return nil, fmt.Errorf("%w: one has the ID %.70q", errWrongAnswer, s.ID)
@@ -109,8 +103,8 @@ func (r *reader) page(ctx context.Context, o container.ListOptions) ([]Container
 func (r *reader) gone(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(inspectors)
-	for id := range r.before.Containers {
-		if _, is := r.Containers[id]; is {
+	for id, is := range r.read {
+		if is != nil || r.before.Container(id) == nil {
 			continue
 		}
 		if ctx.Err() != nil {
@@ -135,20 +129,46 @@ func (r *reader) gone(ctx context.Context) error {
 // share resolves whose namespace containers share. While a container runs that
 // stays as it was when it started, also when the other one gets a new name, so
 // it is resolved when it is listed and did not run before.
-func (r *reader) share(was map[string]Container) {
-	for id, c := range r.Containers {
-		if !strings.HasPrefix(c.NetworkMode, sharedMode) {
+func (r *reader) share() {
+	for _, was := range r.before.sharing {
+		if _, read := r.read[was.ID]; !read && was.SandboxOf == "" {
+			c := *was
+			r.read[c.ID] = &c
+		}
+	}
+	for id, c := range r.read {
+		if c == nil || !c.shares() {
 			continue
 		}
-		old, listed := was[id]
-		switch _, exists := r.Containers[old.SandboxOf]; {
-		case !listed && c.SandboxOf != "":
-			continue
-		case listed && exists && old.Running() && c.Running():
-			c.SandboxOf = old.SandboxOf
-		default:
+		was := r.before.Container(id)
+		if was.Running() && c.Running() && r.now(was.SandboxOf) != nil {
+			c.SandboxOf = was.SandboxOf
+		} else {
 			c.SandboxOf = r.shared(c)
 		}
-		r.Containers[id], r.listed[id] = c, struct{}{}
 	}
+}
+
+// shared returns the container whose network namespace c shares, by the ID,
+// name or start of the ID that its mode gives.
+func (r *reader) shared(c *Container) string {
+	ref := strings.TrimPrefix(c.NetworkMode, sharedMode)
+	if ref == "" || r.now(ref) != nil {
+		return ref
+	}
+	byPrefix := ""
+	ambiguous := false
+	for _, o := range changed.With(r.before.Containers, r.read) {
+		if o.Name == ref {
+			return o.ID
+		}
+		if strings.HasPrefix(o.ID, ref) {
+			ambiguous = byPrefix != ""
+			byPrefix = o.ID
+		}
+	}
+	if ambiguous {
+		return ""
+	}
+	return byPrefix
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/docker/docker/api/types/swarm"
 	"github.com/docker/docker/api/types/system"
 	"golang.org/x/sync/errgroup"
+
+	"netguard/internal/changed"
 )
 
 const (
@@ -57,7 +59,7 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 	if err != nil {
 		return v, err
 	}
-	r := reader{client: c, View: v, before: v, listed: map[string]struct{}{}}
+	r := reader{client: c, View: v, before: v, read: map[string]*Container{}, members: e.members}
 	if !h.Full {
 		if err := r.named(ctx, h); err != nil {
 			return r.View, err
@@ -85,44 +87,53 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 	e.prove(ctx, &r, patience)
 	e.locate(ctx, &r, forLocals)
 	used := map[imageKey]bool{}
-	for _, c := range r.Containers {
-		used[c.image.imageKey] = true
+	for _, c := range r.read {
+		if c != nil {
+			used[c.image.imageKey] = true
+		}
 	}
 	e.images.keep(func(k imageKey) bool { return used[k] })
 	r.keep()
 	return r.View, nil
 }
 
-// reader makes one view out of another. It clones a map before it writes to it,
-// since the old view has been handed out.
+// reader makes one view out of another, which has been handed out and does not change.
 type reader struct {
 	View
-	before           View
-	client           *caller
-	ownCons, ownNets bool
-	listed           map[string]struct{} // the containers that were just read, or are others by that
+	before  View
+	client  *caller
+	members map[string]*members // by network
+	ownNets bool                // Networks is a map of its own
+	// read are the containers that were read, or are others by that. Those that the engine
+	// does not list are nil.
+	read map[string]*Container
+}
+
+// now gives a container as it was read last; nil if there is none.
+func (r *reader) now(id string) *Container {
+	if c, read := r.read[id]; read {
+		return c
+	}
+	return r.before.Container(id)
 }
 
 // keep takes from the view before all that was read again and did not change. To compare the
 // two views is quick then.
 func (r *reader) keep() {
-	others := len(r.Containers) != len(r.before.Containers)
-	for id := range r.listed {
-		c, there := r.Containers[id]
-		was, known := r.before.Containers[id]
-		if there && known && was.Same(&c) {
-			r.Containers[id] = was
-		} else {
-			others = others || there || known
+	sharing := make(map[string]*Container, len(r.read))
+	for id, c := range r.read {
+		if was := r.before.Container(id); was != nil && c != nil && was.Same(c) {
+			r.read[id] = was
+		}
+		if sharing[id] = nil; c != nil && c.shares() {
+			sharing[id] = r.read[id]
 		}
 	}
-	if !others {
-		r.Containers = r.before.Containers
-	}
+	r.Containers, r.sharing = changed.With(r.before.Containers, r.read), changed.With(r.before.sharing, sharing)
 	if !r.ownNets {
 		return
 	}
-	others = len(r.Networks) != len(r.before.Networks)
+	others := len(r.Networks) != len(r.before.Networks)
 	for id, n := range r.Networks {
 		if was, known := r.before.Networks[id]; known && was.Same(&n) && was.SameEndpoints(&n) {
 			r.Networks[id] = was
@@ -216,6 +227,7 @@ func (r *reader) all(ctx context.Context) error {
 	if err := r.strangers(ctx, ids, nil); err != nil {
 		return err
 	}
+	r.share()
 	return r.gone(ctx)
 }
 
@@ -233,6 +245,7 @@ func (r *reader) named(ctx context.Context, h Hint) error {
 	if err := r.strangers(ctx, h.Networks, h.Containers); err != nil {
 		return err
 	}
+	r.share()
 	return r.gone(ctx)
 }
 
@@ -249,21 +262,24 @@ func (r *reader) networks(ctx context.Context, ids map[string]struct{}) error {
 	g.SetLimit(inspectors)
 	for id := range ids {
 		g.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, callTimeout)
-			defer cancel()
-			i, err := r.client.NetworkInspect(ctx, id, network.InspectOptions{})
-			if err != nil && !errdefs.IsNotFound(err) {
-				return fmt.Errorf("inspect network %s: %w", id, err)
+			mu.Lock()
+			m := r.members[id]
+			if m == nil {
+				m = &members{}
+				r.members[id] = m
 			}
-			if err == nil && i.ID != id {
-				return fmt.Errorf("inspect network %s: %w: it is about %.70q", id, errWrongAnswer, i.ID)
-			}
+			mu.Unlock()
+			n, err := r.client.network(ctx, id, m)
 			mu.Lock()
 			defer mu.Unlock()
-			if err != nil {
+			switch {
+			case errdefs.IsNotFound(err):
 				delete(r.Networks, id)
-			} else {
-				r.Networks[id] = newNetwork(i)
+				delete(r.members, id)
+			case err != nil:
+				return fmt.Errorf("inspect network %s: %w", id, err)
+			default:
+				r.Networks[id] = n
 			}
 			return nil
 		})
@@ -276,11 +292,9 @@ func (r *reader) networks(ctx context.Context, ids map[string]struct{}) error {
 func (r *reader) strangers(ctx context.Context, networks, asked map[string]struct{}) error {
 	ids := map[string]struct{}{}
 	for n := range networks {
-		for id := range r.Networks[n].Endpoints {
-			_, known := r.Containers[id]
-			_, was := asked[id]
-			if !known && !was && isID(id) {
-				ids[id] = struct{}{}
+		for _, a := range r.Networks[n].Endpoints {
+			if _, was := asked[a.ID]; !was && isID(a.ID) && r.now(a.ID) == nil {
+				ids[a.ID] = struct{}{}
 			}
 		}
 	}

@@ -10,12 +10,12 @@ import (
 // Same tells whether two containers are the same in all that is known of them. It is
 // quick where one was copied from the other.
 func (c *Container) Same(o *Container) bool {
-	return c.State == o.State && c.SameDeclared(o)
+	return c == o || c.State == o.State && c.SameDeclared(o)
 }
 
 // SameDeclared tells whether two containers are the same but for their state.
 func (c *Container) SameDeclared(o *Container) bool {
-	return c.ID == o.ID && c.Name == o.Name && c.Image == o.Image && c.Unproven == o.Unproven &&
+	return c == o || c.ID == o.ID && c.Name == o.Name && c.Image == o.Image && c.Unproven == o.Unproven &&
 		c.NetworkMode == o.NetworkMode && c.SandboxOf == o.SandboxOf && c.Created == o.Created && c.asked == o.asked &&
 		c.image.imageKey == o.image.imageKey && changed.Same(c.Labels, o.Labels) && changed.Same(c.Inherited, o.Inherited) &&
 		slices.Equal(c.Ports, o.Ports) && slices.Equal(c.Networks, o.Networks) &&
@@ -32,10 +32,10 @@ func (n *Network) Same(o *Network) bool {
 
 // SameEndpoints tells whether the same are attached to two networks.
 func (n *Network) SameEndpoints(o *Network) bool {
-	return changed.Identical(n.Endpoints, o.Endpoints) || maps.EqualFunc(n.Endpoints, o.Endpoints, func(a, b Attachment) bool { return a.Same(&b) })
+	return slices.EqualFunc(n.Endpoints, o.Endpoints, (*Attachment).Same)
 }
 
 // Same tells whether two attachments are the same.
 func (a *Attachment) Same(o *Attachment) bool {
-	return a.IPv4 == o.IPv4 && a.IPv6 == o.IPv6 && a.Kind == o.Kind && slices.Equal(a.MAC, o.MAC)
+	return a == o || a.ID == o.ID && a.IPv4 == o.IPv4 && a.IPv6 == o.IPv6 && a.Kind == o.Kind && slices.Equal(a.MAC, o.MAC)
 }

@@ -12,6 +12,9 @@ package docker
 import (
 	"net"
 	"net/netip"
+	"strings"
+
+	"netguard/internal/changed"
 )
 
 // View is what an engine has, as it was read last.
@@ -21,8 +24,10 @@ type View struct {
 	// DataPort is the UDP port of Swarm's VXLAN, 0 if the host is in no Swarm as far as
 	// was read.
 	DataPort   uint16
-	Containers map[string]Container // by ID
-	Networks   map[string]Network   // by ID
+	Containers []*Container       // sorted by ID
+	Networks   map[string]Network // by ID
+
+	sharing []*Container // of the containers, those that were created in the namespace of another
 }
 
 // Container is a container that exists, running or not.
@@ -82,15 +87,16 @@ type Network struct {
 	Subnets  []netip.Prefix
 	// Routed tells by family, IPv4 first, whether others reach its containers by their
 	// own addresses, and not by published ports alone.
-	Routed   [2]bool
-	Reserved []netip.Addr // addresses that the engine gives to no container (--aux-address)
-	// Endpoints are the attachments by container ID. Those that belong to no
-	// container have a Kind, and are under the name that the engine lists them by.
-	Endpoints map[string]Attachment
+	Routed    [2]bool
+	Reserved  []netip.Addr  // addresses that the engine gives to no container (--aux-address)
+	Endpoints []*Attachment // sorted by ID
 }
 
 // Attachment is a container's endpoint on a network, as the engine declares it.
 type Attachment struct {
+	// ID is the container's. What belongs to no container has a Kind, and the name that the
+	// engine lists it by.
+	ID         string
 	MAC        net.HardwareAddr // nil if the network gives none
 	IPv4, IPv6 netip.Addr       // invalid where there is none
 	Kind       Kind
@@ -110,12 +116,29 @@ func (v View) InSwarm() bool {
 func (v View) attached(container string) []string {
 	var ids []string
 	for id, n := range v.Networks {
-		if _, ok := n.Endpoints[container]; ok {
+		if n.Attachment(container) != nil {
 			ids = append(ids, id)
 		}
 	}
 	return ids
 }
+
+// Container gives the container with an ID; nil if there is none.
+func (v View) Container(id string) *Container { return changed.Find(v.Containers, id) }
+
+// Attachment gives the endpoint of a container on a network; nil if there is none.
+func (n Network) Attachment(container string) *Attachment {
+	return changed.Find(n.Endpoints, container)
+}
+
+// Key is the ID.
+func (c *Container) Key() string { return c.ID }
+
+// shares tells whether a container was created in the namespace of another.
+func (c *Container) shares() bool { return strings.HasPrefix(c.NetworkMode, sharedMode) }
+
+// Key is the ID.
+func (a *Attachment) Key() string { return a.ID }
 
 // Bridges are the names of the devices of all networks that have one.
 func (v View) Bridges() map[string]bool {
@@ -130,9 +153,9 @@ func (v View) Bridges() map[string]bool {
 
 // Lives tells whether the container runs, or may at any moment without anybody
 // asking for it: it was just created, or is restarted.
-func (c Container) Lives() bool {
-	return c.Running() || c.State == "created" || c.State == "restarting"
+func (c *Container) Lives() bool {
+	return c.Running() || c != nil && (c.State == "created" || c.State == "restarting")
 }
 
 // Running tells whether the container's processes exist.
-func (c Container) Running() bool { return c.State == "running" || c.State == "paused" }
+func (c *Container) Running() bool { return c != nil && (c.State == "running" || c.State == "paused") }

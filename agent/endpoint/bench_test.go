@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"netguard/agent/docker"
+	"netguard/agent/docker/dockertest"
 	"netguard/agent/link"
 )
 
@@ -17,7 +18,7 @@ import (
 func BenchmarkJoin(b *testing.B) {
 	for _, n := range []int{10, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			o := Observation{View: docker.View{Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}, Fresh: map[string]uint64{}}
+			o := Observation{View: docker.View{Networks: map[string]docker.Network{}}, Fresh: map[string]uint64{}}
 			add := func(i int) {
 				nid, cid := fmt.Sprintf("%064d", i%4), fmt.Sprintf("%064x", i)
 				nets := maps.Clone(o.View.Networks)
@@ -26,12 +27,10 @@ func BenchmarkJoin(b *testing.B) {
 					network = docker.Network{ID: nid, Name: nid[60:], Driver: "bridge", Bridge: "br-" + nid[60:]}
 				}
 				mac := net.HardwareAddr{2, 66, 10, 0, byte(i >> 8), byte(i)}
-				network.Endpoints = own(network.Endpoints)
-				network.Endpoints[cid] = docker.Attachment{MAC: mac, IPv4: netip.AddrFrom4([4]byte{10, byte(i % 4), byte(i >> 8), byte(i)})}
 				nets[nid] = network
-				containers := maps.Clone(o.View.Containers)
-				containers[cid] = docker.Container{ID: cid, Name: fmt.Sprintf("shop-svc%d-%d", i%50, i), State: "running", Labels: map[string]string{"role": "web"}}
-				o.View.Networks, o.View.Containers = nets, containers
+				o.View.Networks = nets
+				dockertest.Attach(&o.View, nid, docker.Attachment{ID: cid, MAC: mac, IPv4: netip.AddrFrom4([4]byte{10, byte(i % 4), byte(i >> 8), byte(i)})})
+				dockertest.Put(&o.View, docker.Container{ID: cid, Name: fmt.Sprintf("shop-svc%d-%d", i%50, i), State: "running", Labels: map[string]string{"role": "web"}})
 				o.Ports = append(slices.Clone(o.Ports), &link.Port{Index: 100 + i, Name: fmt.Sprint("veth", i), Master: 10 + i%4, MasterName: network.Bridge,
 					Seen: uint64(i + 1), NSID: i, PeerMAC: mac, Up: true, Pinned: true, Since: o.Now})
 				o.Fresh[nid] = 1 << 40

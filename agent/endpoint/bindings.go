@@ -36,23 +36,21 @@ func (b Bindings) clean(o Observation) {
 		here[p.Seen] = true
 	}
 	for seen, key := range b.ports {
-		_, attached := o.View.Networks[key.Network].Endpoints[key.Container]
-		if !here[seen] || !attached && key != (Key{}) {
+		if !here[seen] || key != (Key{}) && o.View.Networks[key.Network].Attachment(key.Container) == nil {
 			delete(b.ports, seen)
 		}
 	}
 	for key := range b.beside {
-		_, there := o.View.Containers[key.Container]
 		n, known := o.View.Networks[key.Network]
-		there = there || n.Endpoints[key.Container].Kind != docker.KindContainer
-		if !there || !known {
+		a := n.Attachment(key.Container)
+		if !known || o.View.Container(key.Container) == nil && (a == nil || a.Kind == docker.KindContainer) {
 			delete(b.beside, key)
 		}
 	}
 }
 
 // port finds an endpoint's port among those of its bridge, and binds it.
-func (o Observation) port(of Key, a docker.Attachment, ports []*link.Port, bound Bindings) (_ *link.Port, contested bool) {
+func (o Observation) port(of Key, a *docker.Attachment, ports []*link.Port, bound Bindings) (_ *link.Port, contested bool) {
 	var found []*link.Port
 	later := false // a port that the view may not know has the MAC too
 	for _, p := range ports {
@@ -101,7 +99,9 @@ func (o Observation) disbelieve(network string, ports []*link.Port, bound Bindin
 		// As Docker has it: a proven port may itself have a MAC that is a lie.
 		if key := bound.ports[p.Seen]; key.Network == network {
 			bound.beside[key] = last
-			claimed[string(o.View.Networks[network].Endpoints[key.Container].MAC)] = true
+			if a := o.View.Networks[network].Attachment(key.Container); a != nil {
+				claimed[string(a.MAC)] = true
+			}
 		}
 	}
 	for _, p := range ports {

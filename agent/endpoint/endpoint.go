@@ -110,15 +110,14 @@ func (o Observation) network(nid string, bound Bindings) *network {
 	}
 	was := l.networks[nid]
 	is := &network{Network: n, ports: ports, by: make(map[string]*Endpoint, len(n.Endpoints)), settled: true}
-	for _, cid := range o.provenFirst(n.Endpoints) {
-		a := n.Endpoints[cid]
-		c, known := o.View.Containers[cid]
+	for _, a := range o.provenFirst(n.Endpoints) {
+		cid, c := a.ID, o.View.Container(a.ID)
 		switch {
 		case a.Kind != docker.KindContainer && n.Bridge == "":
 			continue // a swarm's own
 		case a.Kind != docker.KindContainer:
-			c = docker.Container{ID: cid, Name: cid, State: "running"}
-		case !known:
+			c = &docker.Container{ID: cid, Name: cid, State: "running"}
+		case c == nil:
 			is.settled = false
 			continue // listed in a moment
 		}
@@ -129,8 +128,8 @@ func (o Observation) network(nid string, bound Bindings) *network {
 			is.settled = is.settled && port != nil
 		}
 		e := was.endpoint(cid)
-		if e == nil || !e.as(&c, l.sharers[cid], &n, &a, port, contested) {
-			e = &Endpoint{Key: key, Container: c, Sharers: l.sharers[cid], Network: n, Attachment: a, Port: port, Contested: contested}
+		if e == nil || !e.as(c, l.sharers[cid], &n, a, port, contested) {
+			e = &Endpoint{Key: key, Container: *c, Sharers: l.sharers[cid], Network: n, Attachment: *a, Port: port, Contested: contested}
 			e.Network.Endpoints = nil // it would keep what was attached once
 		}
 		is.by[cid] = e
@@ -152,25 +151,21 @@ func (e *Endpoint) as(c *docker.Container, sharers []docker.Container, n *docker
 		slices.EqualFunc(e.Sharers, sharers, func(x, y docker.Container) bool { return x.SameDeclared(&y) })
 }
 
-// provenFirst gives the keys of attachments: first those of containers whose namespaces
-// were asked for, last those of no container. A namespace tells a port for certain, a MAC
-// may be a lie, and of what is no container there is only the MAC. The order is always
-// the same.
-func (o Observation) provenFirst(all map[string]docker.Attachment) []string {
-	var ranks [3][]string
-	for key, a := range all {
-		_, asked := o.Sandboxes[key]
+// provenFirst orders attachments: first those of containers whose namespaces were asked for,
+// last those of no container. A namespace tells a port for certain, a MAC may be a lie, and of
+// what is no container there is only the MAC. The order is always the same.
+func (o Observation) provenFirst(all []*docker.Attachment) []*docker.Attachment {
+	var ranks [3][]*docker.Attachment
+	for _, a := range all {
+		_, asked := o.Sandboxes[a.ID]
 		switch {
 		case a.Kind != docker.KindContainer:
-			ranks[2] = append(ranks[2], key)
+			ranks[2] = append(ranks[2], a)
 		case asked:
-			ranks[0] = append(ranks[0], key)
+			ranks[0] = append(ranks[0], a)
 		default:
-			ranks[1] = append(ranks[1], key)
+			ranks[1] = append(ranks[1], a)
 		}
-	}
-	for _, keys := range ranks {
-		slices.Sort(keys)
 	}
 	return slices.Concat(ranks[:]...)
 }

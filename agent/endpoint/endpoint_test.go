@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"netguard/agent/docker"
+	"netguard/agent/docker/dockertest"
 	"netguard/agent/link"
 )
 
@@ -15,13 +16,11 @@ var macA, macB = net.HardwareAddr{2, 66, 0, 0, 0, 1}, net.HardwareAddr{2, 66, 0,
 
 // scene is a bridge network "n" with the given containers attached, all running.
 func scene(macs map[string]net.HardwareAddr, ports ...link.Port) Observation {
-	v := docker.View{Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}
-	n := docker.Network{ID: "n", Name: "backend", Driver: "bridge", Bridge: "br0", Endpoints: map[string]docker.Attachment{}}
+	v := docker.View{Networks: map[string]docker.Network{"n": {ID: "n", Name: "backend", Driver: "bridge", Bridge: "br0"}}}
 	for id, mac := range macs {
-		v.Containers[id] = docker.Container{ID: id, Name: id, State: "running"}
-		n.Endpoints[id] = docker.Attachment{MAC: mac}
+		dockertest.Put(&v, docker.Container{ID: id, Name: id, State: "running"})
+		dockertest.Attach(&v, "n", docker.Attachment{ID: id, MAC: mac})
 	}
-	v.Networks["n"] = n
 	o := Observation{View: v, Fresh: map[string]uint64{"n": 100}}
 	for _, p := range ports {
 		p.MasterName = "br0"
@@ -73,18 +72,18 @@ func TestJoin(t *testing.T) {
 	t.Run("what_is_no_container_has_a_port_by_its_MAC_and_takes_none_that_is_proven", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA},
 			link.Port{Seen: 7, NSID: 1, PeerMAC: macB}, link.Port{Seen: 8, NSID: 2, PeerMAC: macB}) // a has taken the step's MAC
-		o.View.Networks["n"].Endpoints["step"] = docker.Attachment{MAC: macB, Kind: docker.KindBuild}
+		dockertest.Attach(&o.View, "n", docker.Attachment{ID: "step", MAC: macB, Kind: docker.KindBuild})
 		o.Sandboxes = map[string]Sandbox{"a": {NSID: 1, Seen: 8}}
 		bound := NewBindings()
 		es := Join(o, bound)
 		if a, step := portOf(t, es, "a"), portOf(t, es, "step"); a != 7 || step != 8 {
 			t.Errorf("a has port %d, the step %d; want 7 and 8", a, step)
 		}
-		delete(o.View.Networks["n"].Endpoints, "step")
+		dockertest.Detach(&o.View, "n", "step")
 		if _, held := Hold(o.View, docker.View{}, es, o.Ports); len(held) > 0 {
 			t.Errorf("a step that is over is held: %v", held)
 		}
-		o.View.Networks["n"] = docker.Network{ID: "n", Driver: "overlay", Endpoints: map[string]docker.Attachment{"lb-x": {MAC: macB, Kind: docker.KindUnknown}}}
+		o.View.Networks["n"] = docker.Network{ID: "n", Driver: "overlay", Endpoints: []*docker.Attachment{{ID: "lb-x", MAC: macB, Kind: docker.KindUnknown}}}
 		if es := Join(o, bound); len(es) != 0 {
 			t.Errorf("an overlay's own has a row: %v", es)
 		}
@@ -208,7 +207,7 @@ func TestJoin(t *testing.T) {
 		bound := NewBindings()
 		Join(o, bound)
 		stopped := scene(nil, *o.Ports[1])
-		stopped.View.Containers["a"] = docker.Container{ID: "a", Name: "a", State: "exited"}
+		dockertest.Put(&stopped.View, docker.Container{ID: "a", Name: "a", State: "exited"})
 		Join(stopped, bound)
 		o.Ports = []*link.Port{&liar, {Seen: 3, NSID: -1, MasterName: "br0"}} // a starts; its port is on the way
 		if p := portOf(t, Join(o, bound), "a"); p != 0 {
@@ -279,9 +278,9 @@ func TestJoin(t *testing.T) {
 	})
 	t.Run("lets_a_label_opt_out_only_where_the_operator_permits", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA})
-		c := o.View.Containers["a"]
+		c := *o.View.Container("a")
 		c.Labels = map[string]string{Label: "false"}
-		o.View.Containers["a"] = c
+		dockertest.Put(&o.View, c)
 		unmanaged := func(op Operator) (string, []string) {
 			e := Join(o, NewBindings())[0]
 			return op.Unmanaged(e.Network, e.Container)
@@ -295,7 +294,7 @@ func TestJoin(t *testing.T) {
 		unread := c
 		c.Inherited, unread.Unproven = map[string]bool{Label: true}, "the labels of its image cannot be read"
 		for _, c := range []docker.Container{c, unread} {
-			o.View.Containers["a"] = c
+			dockertest.Put(&o.View, c)
 			if why, faults := unmanaged(Operator{AllowOptOut: true}); why != "" || len(faults) != 1 {
 				t.Errorf("by a label that may be the image's: unmanaged %q, faults %v", why, faults)
 			}
@@ -303,9 +302,9 @@ func TestJoin(t *testing.T) {
 	})
 	t.Run("names_those_who_share_a_namespace_or_are_about_to", func(t *testing.T) {
 		o := scene(map[string]net.HardwareAddr{"a": macA})
-		o.View.Containers["n"] = docker.Container{ID: "n", Name: "new", State: "created", SandboxOf: "a"}
-		o.View.Containers["s"] = docker.Container{ID: "s", Name: "sidecar", State: "running", SandboxOf: "a"}
-		o.View.Containers["x"] = docker.Container{ID: "x", Name: "stopped", State: "exited", SandboxOf: "a"}
+		dockertest.Put(&o.View, docker.Container{ID: "n", Name: "new", State: "created", SandboxOf: "a"})
+		dockertest.Put(&o.View, docker.Container{ID: "s", Name: "sidecar", State: "running", SandboxOf: "a"})
+		dockertest.Put(&o.View, docker.Container{ID: "x", Name: "stopped", State: "exited", SandboxOf: "a"})
 		if e := Join(o, NewBindings())[0]; len(e.Sharers) != 2 || e.Sharers[0].Name != "new" || e.Sharers[1].Name != "sidecar" {
 			t.Errorf("sharers %v", e.Sharers)
 		}

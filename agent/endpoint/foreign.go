@@ -19,11 +19,11 @@ func Foreign(p *link.Port, v docker.View, sandboxes map[string]Sandbox) bool {
 		if n.Bridge != p.MasterName {
 			continue
 		}
-		for container, a := range v.Networks[id].Endpoints {
+		for _, a := range v.Networks[id].Endpoints {
 			if a.MAC != nil && slices.Equal(a.MAC, p.PeerMAC) {
 				return false
 			}
-			if ns, asked := sandboxes[container]; asked && p.NSID >= 0 && ns.NSID == p.NSID {
+			if ns, asked := sandboxes[a.ID]; asked && p.NSID >= 0 && ns.NSID == p.NSID {
 				return false
 			}
 		}

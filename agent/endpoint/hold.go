@@ -19,24 +19,23 @@ import (
 //
 // Was is the view that has all of last.
 func Hold(v, was docker.View, last []*Endpoint, ports []*link.Port) (docker.View, []Key) {
-	all := changed.Identical(v.Containers, was.Containers)
-	same := map[string]bool{} // networks
-	for nid, n := range v.Networks {
-		same[nid] = changed.Identical(n.Endpoints, was.Networks[nid].Endpoints)
+	gone := map[string]bool{} // containers
+	for _, c := range less(was.Containers, v.Containers) {
+		gone[c.ID] = true
+	}
+	left := map[Key]bool{}
+	for nid, n := range was.Networks {
+		for _, a := range less(n.Endpoints, v.Networks[nid].Endpoints) {
+			left[Key{a.ID, nid}] = true
+		}
+	}
+	if len(gone)+len(left) == 0 {
+		return v, nil
 	}
 	var lacking []*Endpoint
 	for _, e := range last {
-		if e.Port == nil || e.Attachment.Kind != docker.KindContainer {
-			continue // nothing of another kind outlives it
-		}
-		listed, attached := all, same[e.Key.Network]
-		if !listed {
-			_, listed = v.Containers[e.Key.Container]
-		}
-		if !attached {
-			_, attached = v.Networks[e.Key.Network].Endpoints[e.Key.Container]
-		}
-		if !listed || !attached {
+		// Nothing of another kind outlives its end.
+		if e.Port != nil && e.Attachment.Kind == docker.KindContainer && (gone[e.Key.Container] || left[e.Key]) {
 			lacking = append(lacking, e)
 		}
 	}
@@ -50,13 +49,12 @@ func Hold(v, was docker.View, last []*Endpoint, ports []*link.Port) (docker.View
 	bridges, given := map[string]string{}, map[netip.Addr]Key{}
 	for nid, n := range v.Networks {
 		bridges[n.Bridge] = nid
-		for cid, a := range n.Endpoints {
-			given[a.IPv4], given[a.IPv6] = Key{cid, nid}, Key{cid, nid}
+		for _, a := range n.Endpoints {
+			given[a.IPv4], given[a.IPv6] = Key{a.ID, nid}, Key{a.ID, nid}
 		}
 	}
 	delete(given, netip.Addr{})
 	var held []Key
-	owned := false
 	for _, e := range lacking {
 		p := here[e.Port.Seen]
 		if p == nil || p.MasterName != e.Network.Bridge || p.NSID != e.Port.NSID || p.NSID < 0 {
@@ -68,25 +66,26 @@ func Hold(v, was docker.View, last []*Endpoint, ports []*link.Port) (docker.View
 		if other(given, e.Attachment.IPv4, e.Key) || other(given, e.Attachment.IPv6, e.Key) || macTaken(v, e) {
 			continue
 		}
-		if !owned {
-			owned = true
-			v.Containers, v.Networks = own(v.Containers), own(v.Networks)
-		}
-		if _, listed := v.Containers[e.Key.Container]; !listed {
-			v.Containers[e.Key.Container] = e.Container
-			for _, s := range e.Sharers {
-				if _, listed := v.Containers[s.ID]; !listed {
-					v.Containers[s.ID] = s
+		if v.Container(e.Key.Container) == nil {
+			more := map[string]*docker.Container{e.Key.Container: &e.Container}
+			for i := range e.Sharers {
+				if s := &e.Sharers[i]; v.Container(s.ID) == nil && more[s.ID] == nil {
+					more[s.ID] = s
 				}
 			}
+			v.Containers = changed.With(v.Containers, more)
+		}
+		if len(held) == 0 {
+			networks := v.Networks
+			v.Networks = make(map[string]docker.Network, len(networks)+1)
+			maps.Copy(v.Networks, networks)
 		}
 		n, listed := v.Networks[e.Key.Network]
 		if !listed {
 			n = e.Network
 		}
-		n.Endpoints = own(n.Endpoints)
-		if _, attached := n.Endpoints[e.Key.Container]; !attached {
-			n.Endpoints[e.Key.Container] = e.Attachment
+		if n.Attachment(e.Key.Container) == nil {
+			n.Endpoints = changed.With(n.Endpoints, map[string]*docker.Attachment{e.Key.Container: &e.Attachment})
 		}
 		v.Networks[e.Key.Network] = n
 		held = append(held, e.Key)
@@ -94,10 +93,15 @@ func Hold(v, was docker.View, last []*Endpoint, ports []*link.Port) (docker.View
 	return v, held
 }
 
-// own is a copy that can be written to.
-func own[V any](m map[string]V) map[string]V {
-	out := make(map[string]V, len(m)+1)
-	maps.Copy(out, m)
+// less gives what a list has no more, by key.
+func less[T changed.Keyed](was, is []T) (out []T) {
+	var none T
+	gone, _ := changed.Between(was, is)
+	for _, one := range gone {
+		if changed.Find(is, one.Key()) == none {
+			out = append(out, one)
+		}
+	}
 	return out
 }
 
@@ -107,8 +111,8 @@ func other(given map[netip.Addr]Key, a netip.Addr, key Key) bool {
 }
 
 func macTaken(v docker.View, e *Endpoint) bool {
-	for cid, a := range v.Networks[e.Key.Network].Endpoints {
-		if cid != e.Key.Container && a.MAC != nil && bytes.Equal(a.MAC, e.Attachment.MAC) {
+	for _, a := range v.Networks[e.Key.Network].Endpoints {
+		if a.ID != e.Key.Container && a.MAC != nil && bytes.Equal(a.MAC, e.Attachment.MAC) {
 			return true
 		}
 	}

@@ -1,12 +1,12 @@
 package endpoint
 
 import (
-	"maps"
 	"net"
 	"net/netip"
 	"testing"
 
 	"netguard/agent/docker"
+	"netguard/agent/docker/dockertest"
 	"netguard/agent/link"
 )
 
@@ -14,8 +14,7 @@ import (
 func running(t *testing.T) (Observation, []*Endpoint) {
 	t.Helper()
 	o := scene(map[string]net.HardwareAddr{"a": macA}, link.Port{Seen: 1, NSID: 1, PeerMAC: macA})
-	n := o.View.Networks["n"]
-	n.Endpoints["a"] = docker.Attachment{MAC: macA, IPv4: netip.MustParseAddr("198.18.0.2")}
+	dockertest.Attach(&o.View, "n", docker.Attachment{ID: "a", MAC: macA, IPv4: netip.MustParseAddr("198.18.0.2")})
 	es := Join(o, NewBindings())
 	if portOf(t, es, "a") != 1 {
 		t.Fatalf("%+v", es)
@@ -25,19 +24,18 @@ func running(t *testing.T) (Observation, []*Endpoint) {
 
 func TestHold(t *testing.T) {
 	nothing := docker.View{}
-	// without is what Docker says when it lists a no more, as change leaves it.
-	without := func(o Observation, change func(docker.Network)) docker.View {
-		n := o.View.Networks["n"]
-		n.Endpoints = maps.Clone(n.Endpoints)
-		delete(n.Endpoints, "a")
-		if change != nil {
-			change(n)
+	// without is what Docker says when it lists a no more, and some more.
+	without := func(o Observation, more ...docker.Attachment) docker.View {
+		v := docker.View{Networks: o.View.Networks}
+		dockertest.Detach(&v, "n", "a")
+		for _, a := range more {
+			dockertest.Attach(&v, "n", a)
 		}
-		return docker.View{Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{n.ID: n}}
+		return v
 	}
 	t.Run("keeps_whose_port_is_there", func(t *testing.T) {
 		o, last := running(t)
-		for name, view := range map[string]docker.View{"nothing": nothing, "no_endpoint": without(o, nil),
+		for name, view := range map[string]docker.View{"nothing": nothing, "no_endpoint": without(o),
 			"no_container": {Networks: o.View.Networks}} {
 			v, held := Hold(view, o.View, last, o.Ports)
 			if len(held) != 1 || held[0] != last[0].Key {
@@ -60,7 +58,7 @@ func TestHold(t *testing.T) {
 		o, last := running(t)
 		last[0].Sharers = []docker.Container{{ID: "side", SandboxOf: "a", State: "running"}}
 		v, _ := Hold(nothing, o.View, last, o.Ports)
-		if v.Containers["side"].SandboxOf != "a" {
+		if v.Container("side").SandboxOf != "a" {
 			t.Errorf("%+v", v.Containers)
 		}
 	})
@@ -79,17 +77,15 @@ func TestHold(t *testing.T) {
 			*v = docker.View{Networks: map[string]docker.Network{"m": {ID: "m", Bridge: "br0"}}}
 		},
 		"its_address_is_another's": func(o *Observation, v *docker.View) {
-			*v = without(*o, func(n docker.Network) {
-				n.Endpoints["heir"] = docker.Attachment{MAC: macB, IPv4: netip.MustParseAddr("198.18.0.2")}
-			})
+			*v = without(*o, docker.Attachment{ID: "heir", MAC: macB, IPv4: netip.MustParseAddr("198.18.0.2")})
 		},
 		"its_MAC_is_another's": func(o *Observation, v *docker.View) {
-			*v = without(*o, func(n docker.Network) { n.Endpoints["heir"] = docker.Attachment{MAC: macA} })
+			*v = without(*o, docker.Attachment{ID: "heir", MAC: macA})
 		},
 	} {
 		t.Run("lets_go_when_"+name, func(t *testing.T) {
 			o, last := running(t)
-			view, was := without(o, nil), o.View
+			view, was := without(o), o.View
 			c(&o, &view)
 			if _, held := Hold(view, was, last, o.Ports); held != nil {
 				t.Errorf("held %v", held)

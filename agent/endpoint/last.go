@@ -56,9 +56,6 @@ func (l *last) compare(o Observation) (affected []string, moved bool) {
 	all := !changed.Same(l.sandboxes, o.Sandboxes)
 	others, gone := l.containers(o.View)
 	moved = moved || gone
-	if len(others) > 0 || l.sharers == nil {
-		l.sharers = sharers(o.View)
-	}
 	if l.ports == nil || !slices.Equal(l.snapshot, o.Ports) {
 		l.ports, moved = map[string][]*link.Port{}, true
 		for _, p := range o.Ports {
@@ -79,36 +76,35 @@ func (l *last) compare(o Observation) (affected []string, moved bool) {
 
 // containers gives those that are others than in the last view, and those that share
 // namespaces with them, and tells whether any is gone.
-func (l *last) containers(v docker.View) (_ map[string]bool, gone bool) {
-	if changed.Identical(l.view.Containers, v.Containers) {
-		return nil, false
-	}
-	others, came := map[string]bool{}, 0
-	for id, c := range v.Containers {
-		was, known := l.view.Containers[id]
-		if !known {
-			came++
-		}
-		if !known || !was.SameDeclared(&c) || c.SandboxOf != "" && was.Lives() != c.Lives() {
-			others[id], others[c.SandboxOf], others[was.SandboxOf] = true, true, true
+func (l *last) containers(v docker.View) (others map[string]bool, gone bool) {
+	left, came := changed.Between(l.view.Containers, v.Containers)
+	others = map[string]bool{}
+	shares := l.sharers == nil
+	for _, c := range left {
+		if shares = shares || c.SandboxOf != ""; v.Container(c.ID) == nil {
+			others[c.ID], others[c.SandboxOf], gone = true, true, true
 		}
 	}
-	gone = len(l.view.Containers)+came != len(v.Containers)
-	if gone {
-		for id, was := range l.view.Containers {
-			if _, there := v.Containers[id]; !there {
-				others[id], others[was.SandboxOf] = true, true
+	for _, c := range came {
+		shares = shares || c.SandboxOf != ""
+		was := l.view.Container(c.ID)
+		if was == nil || !was.SameDeclared(c) || c.SandboxOf != "" && was.Lives() != c.Lives() {
+			if others[c.ID], others[c.SandboxOf] = true, true; was != nil {
+				others[was.SandboxOf] = true
 			}
 		}
 	}
 	delete(others, "")
+	if shares {
+		l.sharers = sharers(v)
+	}
 	return others, gone
 }
 
 // touches tells whether a network has one of some containers.
 func touches(n docker.Network, containers map[string]bool) bool {
 	for id := range containers {
-		if _, there := n.Endpoints[id]; there {
+		if n.Attachment(id) != nil {
 			return true
 		}
 	}
@@ -121,7 +117,7 @@ func sharers(v docker.View) map[string][]docker.Container {
 	out := map[string][]docker.Container{}
 	for _, c := range v.Containers {
 		if c.SandboxOf != "" && c.Lives() {
-			out[c.SandboxOf] = append(out[c.SandboxOf], c)
+			out[c.SandboxOf] = append(out[c.SandboxOf], *c)
 		}
 	}
 	for _, cs := range out {

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"netguard/agent/docker"
+	"netguard/agent/docker/dockertest"
 	"netguard/agent/link"
 )
 
@@ -22,7 +23,7 @@ import (
 func TestJoinRemembers(t *testing.T) {
 	for seed := range uint64(40) {
 		r := rand.New(rand.NewPCG(seed, 7))
-		o := Observation{View: docker.View{Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}, Fresh: map[string]uint64{}, Now: time.Unix(1e9, 0)}
+		o := Observation{View: docker.View{Networks: map[string]docker.Network{}}, Fresh: map[string]uint64{}, Now: time.Unix(1e9, 0)}
 		remembers, forgets := NewBindings(), NewBindings()
 		var seen uint64
 		for step := range 40 {
@@ -63,32 +64,29 @@ func event(r *rand.Rand, o *Observation, seen *uint64) {
 	mac := func() net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, byte(r.IntN(5))} }
 	// Docker gives each container a MAC of its own.
 	of := func(id string) net.HardwareAddr { return net.HardwareAddr{2, 0, 0, 0, 0, id[1] - '0'} }
-	o.View.Containers, o.View.Networks = maps.Clone(o.View.Containers), maps.Clone(o.View.Networks)
+	o.View.Networks = maps.Clone(o.View.Networks)
 	o.Ports = slices.Clone(o.Ports)
-	network := func(id string, change func(*docker.Network)) {
+	network := func(id string) string {
 		n := o.View.Networks[id]
-		n.ID, n.Name, n.Driver, n.Bridge, n.Endpoints = id, id, "bridge", "br-"+id, maps.Clone(n.Endpoints)
-		if n.Endpoints == nil {
-			n.Endpoints = map[string]docker.Attachment{}
-		}
-		change(&n)
+		n.ID, n.Name, n.Driver, n.Bridge = id, id, "bridge", "br-"+id
 		o.View.Networks[id] = n
+		return id
 	}
 	switch r.IntN(11) {
 	case 0, 1:
 		id := name(4)
-		o.View.Containers[id] = docker.Container{ID: id, Name: name(6), State: []string{"running", "exited"}[r.IntN(2)], Labels: map[string]string{Label: []string{"true", "false"}[r.IntN(2)]}, SandboxOf: []string{"", "", name(4)}[r.IntN(3)]}
+		dockertest.Put(&o.View, docker.Container{ID: id, Name: name(6), State: []string{"running", "exited"}[r.IntN(2)], Labels: map[string]string{Label: []string{"true", "false"}[r.IntN(2)]}, SandboxOf: []string{"", "", name(4)}[r.IntN(3)]})
 	case 2:
-		delete(o.View.Containers, name(4))
+		dockertest.Drop(&o.View, name(4))
 	case 3, 4:
 		kind := docker.KindContainer
 		if r.IntN(5) == 0 {
 			kind = docker.KindBuild
 		}
 		id := name(4)
-		network(name(2), func(n *docker.Network) { n.Endpoints[id] = docker.Attachment{MAC: of(id), Kind: kind} })
+		dockertest.Attach(&o.View, network(name(2)), docker.Attachment{ID: id, MAC: of(id), Kind: kind})
 	case 5:
-		network(name(2), func(n *docker.Network) { delete(n.Endpoints, name(4)) })
+		dockertest.Detach(&o.View, network(name(2)), name(4))
 	case 6:
 		if r.IntN(3) == 0 {
 			delete(o.View.Networks, name(2))

@@ -33,7 +33,7 @@ func (j *joiner) join(s *Snapshot, now time.Time) {
 
 // hold finds the endpoints that Docker does not list.
 func (j *joiner) hold(v docker.View, ports []*link.Port, now time.Time) {
-	same := changed.Identical(j.listed.Containers, v.Containers) && changed.Identical(j.listed.Networks, v.Networks)
+	same := slices.Equal(j.listed.Containers, v.Containers) && changed.Identical(j.listed.Networks, v.Networks)
 	if same && (len(j.unlisted) == 0 || slices.Equal(j.ports, ports)) {
 		return
 	}
@@ -87,7 +87,7 @@ func (w wanted) news(before wanted) bool {
 func (w wanted) waiting(v docker.View) docker.Hint {
 	h := docker.Hint{Containers: map[string]struct{}{}}
 	for id := range w.contested {
-		if !v.Containers[id].Running() {
+		if !v.Container(id).Running() {
 			h.Containers[id] = struct{}{}
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"netguard/agent/docker"
+	"netguard/agent/docker/dockertest"
 	"netguard/agent/link"
 )
 
@@ -46,13 +47,11 @@ func (h *host) NSIDOf(string) (int, error) { return 2, nil }
 
 // list makes Docker list containers, each with a MAC.
 func (h *host) list(macs map[string]net.HardwareAddr) {
-	h.view = docker.View{Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}
-	n := docker.Network{ID: "n", Name: "n", Driver: "bridge", Bridge: "br0", Endpoints: map[string]docker.Attachment{}}
+	h.view = docker.View{Networks: map[string]docker.Network{"n": {ID: "n", Name: "n", Driver: "bridge", Bridge: "br0"}}}
 	for id, mac := range macs {
-		h.view.Containers[id] = docker.Container{ID: id, Name: id, State: "running"}
-		n.Endpoints[id] = docker.Attachment{MAC: mac}
+		dockertest.Put(&h.view, docker.Container{ID: id, Name: id, State: "running"})
+		dockertest.Attach(&h.view, "n", docker.Attachment{ID: id, MAC: mac})
 	}
-	h.view.Networks["n"] = n
 }
 
 // plug adds a port. Its number is its namespace too.

@@ -264,6 +264,6 @@ func (o *Observer) read(ctx context.Context, hint docker.Hint) Snapshot {
 	if !known.Complete && next.Complete {
 		next.Sandboxes = o.findSandboxes(ctx, view, known.Old, func(string) bool { return true })
 	}
-	next.Sandboxes = running(next.Sandboxes, view)
+	next.Sandboxes = running(next.Sandboxes, known.View, view)
 	return next
 }

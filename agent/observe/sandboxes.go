@@ -9,6 +9,7 @@ import (
 
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
+	"netguard/internal/changed"
 )
 
 // findSandboxes asks for the namespaces of the containers that run, of those that are
@@ -19,7 +20,8 @@ func (o *Observer) findSandboxes(ctx context.Context, v docker.View, seen uint64
 	var mu sync.Mutex
 	var g errgroup.Group
 	g.SetLimit(inspectors)
-	for id, c := range v.Containers {
+	for _, c := range v.Containers {
+		id := c.ID
 		if !meant(id) || !c.Running() || c.SandboxOf != "" || c.NetworkMode == "host" || c.NetworkMode == "none" {
 			continue
 		}
@@ -47,16 +49,18 @@ func (o *Observer) sandbox(ctx context.Context, id string) (int, error) {
 	return o.links.NSIDOf(path)
 }
 
-// running drops the sandboxes of containers that run no more: their next start
-// has another one.
-func running(sandboxes map[string]endpoint.Sandbox, v docker.View) map[string]endpoint.Sandbox {
-	ended := func(id string, _ endpoint.Sandbox) bool { return !v.Containers[id].Running() }
-	for id, s := range sandboxes {
-		if ended(id, s) {
-			out := maps.Clone(sandboxes)
-			maps.DeleteFunc(out, ended)
-			return out
+// running drops the sandboxes of containers that run no more: their next start has another
+// one. Was is the view before.
+func running(sandboxes map[string]endpoint.Sandbox, was, is docker.View) map[string]endpoint.Sandbox {
+	out := sandboxes // the same map, so that it is seen at once that nothing changed
+	others, _ := changed.Between(was.Containers, is.Containers)
+	for _, c := range others {
+		if _, asked := out[c.ID]; asked && !is.Container(c.ID).Running() {
+			if len(out) == len(sandboxes) {
+				out = maps.Clone(sandboxes)
+			}
+			delete(out, c.ID)
 		}
 	}
-	return sandboxes // the same map, so that it is seen at once that nothing changed
+	return out
 }

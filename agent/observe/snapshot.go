@@ -40,7 +40,7 @@ type Snapshot struct {
 
 // Same tells whether both snapshots lead to the same wanted state.
 func (s *Snapshot) Same(o *Snapshot) bool {
-	return s.SameEndpoints(o) && changed.Identical(s.View.Containers, o.View.Containers) && changed.Identical(s.View.Networks, o.View.Networks) &&
+	return s.SameEndpoints(o) && slices.Equal(s.View.Containers, o.View.Containers) && changed.Identical(s.View.Networks, o.View.Networks) &&
 		changed.Same(s.Fresh, o.Fresh) && changed.Same(s.Sandboxes, o.Sandboxes)
 }
 

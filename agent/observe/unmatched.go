@@ -108,9 +108,9 @@ func match(id string, n docker.Network, ports []*link.Port, fresh uint64) *match
 			m.misses = append(m.misses, unmatchedOne{seen: p.Seen})
 		}
 	}
-	for container, a := range n.Endpoints {
+	for _, a := range n.Endpoints {
 		if a.MAC != nil && !here[string(a.MAC)] {
-			m.misses = append(m.misses, unmatchedOne{network: id, container: container})
+			m.misses = append(m.misses, unmatchedOne{network: id, container: a.ID})
 		}
 	}
 	return m

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"netguard/agent/docker"
+	"netguard/agent/docker/dockertest"
 	"netguard/agent/link"
 )
 
@@ -14,11 +15,10 @@ var macA, macB = net.HardwareAddr{2, 66, 0, 0, 0, 1}, net.HardwareAddr{2, 66, 0,
 // knownNetwork is what is known when a network with one endpoint was read.
 func knownNetwork(mac net.HardwareAddr) *Snapshot {
 	known := &Snapshot{Complete: true, Fresh: map[string]uint64{"n": 5}}
-	n := docker.Network{ID: "n", Bridge: "br0", Endpoints: map[string]docker.Attachment{}}
+	known.View.Networks = map[string]docker.Network{"n": {ID: "n", Bridge: "br0"}}
 	if mac != nil {
-		n.Endpoints["a"] = docker.Attachment{MAC: mac}
+		dockertest.Attach(&known.View, "n", docker.Attachment{ID: "a", MAC: mac})
 	}
-	known.View.Networks = map[string]docker.Network{"n": n}
 	return known
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -13,6 +12,7 @@ import (
 
 	"netguard/agent/config"
 	"netguard/agent/docker"
+	"netguard/agent/docker/dockertest"
 	"netguard/agent/link"
 	"netguard/agent/observe"
 	"netguard/netpolicy"
@@ -73,12 +73,12 @@ func newCrowd(b *testing.B, n int) *crowd {
 	}
 	c.catalog = netpolicy.Load([]netpolicy.Source{{Name: "p.yaml", Data: []byte(policies)}})
 	c.links.view.Bridges = map[string]int{}
-	c.view = docker.View{Version: "28", Firewall: "iptables", Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}
+	c.view = docker.View{Version: "28", Firewall: "iptables", Networks: map[string]docker.Network{}}
 	for i := range 4 {
 		id := fmt.Sprintf("%064x", i)
 		name := fmt.Sprintf("br-%d", i)
 		c.links.view.Bridges[name] = c.tc.Add(name)
-		c.view.Networks[id] = docker.Network{ID: id, Name: fmt.Sprintf("net%d", i), Driver: "bridge", Bridge: name, Endpoints: map[string]docker.Attachment{},
+		c.view.Networks[id] = docker.Network{ID: id, Name: fmt.Sprintf("net%d", i), Driver: "bridge", Bridge: name,
 			Subnets:  []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{10, byte(i), 0, 0}), 16)},
 			Gateways: []netip.Addr{netip.AddrFrom4([4]byte{10, byte(i), 0, 1})}}
 	}
@@ -145,8 +145,7 @@ func (c *crowd) tell(index int) { c.links.hint = link.Hint{Links: map[int]struct
 // name has Docker list a container in a state, or not at all.
 func (c *crowd) name(i int, state string) {
 	id, network, _, _ := crowded(i)
-	containers := maps.Clone(c.view.Containers)
-	if delete(containers, id); state != "" {
+	if dockertest.Drop(&c.view, id); state != "" {
 		labels := map[string]string{"com.docker.compose.project": "shop", "com.docker.compose.service": fmt.Sprintf("svc%d", i%50)}
 		for n := range 8 {
 			labels[fmt.Sprintf("org.example.label-%d", n)] = fmt.Sprintf("%064x", n)
@@ -154,24 +153,18 @@ func (c *crowd) name(i int, state string) {
 		if i%2 == 1 {
 			labels["netguard.ingress.rate"], labels["netguard.egress.rate"] = "20mbit", "10mbit"
 		}
-		containers[id] = docker.Container{ID: id, Name: fmt.Sprintf("shop-svc%d-%d", i%50, i), State: state, NetworkMode: "net0",
-			Networks: []string{c.view.Networks[network].Name}, Created: int64(i), Labels: labels}
+		dockertest.Put(&c.view, docker.Container{ID: id, Name: fmt.Sprintf("shop-svc%d-%d", i%50, i), State: state, NetworkMode: "net0",
+			Networks: []string{c.view.Networks[network].Name}, Created: int64(i), Labels: labels})
 	}
-	c.view.Containers = containers
 	c.told.Merge(docker.Hint{Containers: map[string]struct{}{id: {}}})
 }
 
 // attach has Docker list a container's endpoint, or not.
 func (c *crowd) attach(i int, is bool) {
 	id, network, mac, addr := crowded(i)
-	networks := maps.Clone(c.view.Networks)
-	n := networks[network]
-	n.Endpoints = maps.Clone(n.Endpoints)
-	if delete(n.Endpoints, id); is {
-		n.Endpoints[id] = docker.Attachment{MAC: mac, IPv4: addr}
+	if dockertest.Detach(&c.view, network, id); is {
+		dockertest.Attach(&c.view, network, docker.Attachment{ID: id, MAC: mac, IPv4: addr})
 	}
-	networks[network] = n
-	c.view.Networks = networks
 	c.told.Merge(docker.Hint{Networks: map[string]struct{}{network: {}}})
 }
 

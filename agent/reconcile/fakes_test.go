@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"netguard/agent/docker"
+	"netguard/agent/docker/dockertest"
 	"netguard/agent/link"
 	"netguard/netpolicy/iptables"
 	"netguard/netpolicy/iptables/iptablestest"
@@ -75,15 +76,16 @@ func (f *fakeDocker) Refresh(_ context.Context, h docker.Hint) (docker.View, err
 		f.told.Merge(h)
 		return docker.View{}, f.fails
 	}
-	v := docker.View{Version: "28", Firewall: "iptables", Containers: map[string]docker.Container{}, Networks: map[string]docker.Network{}}
+	v := docker.View{Version: "28", Firewall: "iptables", Networks: map[string]docker.Network{}}
 	for i, name := range []string{"front", "back"} {
-		v.Networks[name] = docker.Network{ID: name, Name: name, Driver: "bridge", Bridge: "br-" + name, Endpoints: map[string]docker.Attachment{},
+		v.Networks[name] = docker.Network{ID: name, Name: name, Driver: "bridge", Bridge: "br-" + name,
 			Subnets: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 18, byte(i), 0}), 24)}}
 	}
 	for _, c := range f.w.containers {
 		if c.ID != f.hides {
-			v.Containers[c.ID], f.named[c.port.Seen] = c.Container, true
-			v.Networks[c.network].Endpoints[c.ID] = docker.Attachment{MAC: c.port.PeerMAC, IPv4: c.addr}
+			f.named[c.port.Seen] = true
+			dockertest.Put(&v, c.Container)
+			dockertest.Attach(&v, c.network, docker.Attachment{ID: c.ID, MAC: c.port.PeerMAC, IPv4: c.addr})
 		}
 	}
 	was := f.w.observer.Current().View

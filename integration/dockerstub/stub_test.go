@@ -38,15 +38,15 @@ func seen(t *testing.T, host string) string {
 	var lines []string
 	for _, n := range v.Networks {
 		lines = append(lines, fmt.Sprintf("network %s %s %s %v %v %v %d", n.Name, n.Driver, n.Scope, n.IPv6, n.Subnets, n.Routed, len(n.Endpoints)))
-		for id, a := range n.Endpoints {
-			c := v.Containers[id]
+		for _, a := range n.Endpoints {
+			c := v.Container(a.ID)
 			lines = append(lines, fmt.Sprintf("endpoint of %s on %s: %s %s %q", c.Name, n.Name, a.MAC, a.IPv4, a.Kind),
 				fmt.Sprintf("bridge is named by the network: %v", n.Bridge == "br-"+n.ID[:12]))
 		}
 	}
-	for id, c := range v.Containers {
+	for _, c := range v.Containers {
 		lines = append(lines, fmt.Sprintf("container %s %s %v %v %s %q %q %v", c.Name, c.State, c.Labels, c.Networks, c.NetworkMode, c.SandboxOf, c.Unproven, c.Ports))
-		sandbox, err := e.Sandbox(t.Context(), id)
+		sandbox, err := e.Sandbox(t.Context(), c.ID)
 		lines = append(lines, fmt.Sprintf("sandbox %v %v", sandbox != "", err))
 	}
 	slices.Sort(lines)

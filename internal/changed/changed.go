@@ -5,6 +5,8 @@ package changed
 import (
 	"maps"
 	"reflect"
+	"slices"
+	"strings"
 )
 
 // Identical tells whether two maps are one. What was handed out does not change, so then
@@ -46,3 +48,43 @@ func Between[T comparable](was, is []T) (gone, came []T) {
 	}
 	return gone, came
 }
+
+// Keyed is what has a key of its own.
+type Keyed interface {
+	comparable
+	Key() string
+}
+
+// Find gives what has a key in a list that is sorted by keys; the zero value if nothing has it.
+func Find[T Keyed](list []T, key string) (none T) {
+	if i, ok := slices.BinarySearchFunc(list, key, byKey[T]); ok {
+		return list[i]
+	}
+	return none
+}
+
+// With gives a sorted list with some more, in the place of those that have their keys. Where
+// some has the zero value for a key, nothing of that key is left. It is the same list if nothing
+// in it changes.
+func With[T Keyed](list []T, some map[string]T) []T {
+	var none T
+	keys := slices.SortedFunc(maps.Keys(some), strings.Compare)
+	keys = slices.DeleteFunc(keys, func(key string) bool { return Find(list, key) == some[key] })
+	if len(keys) == 0 {
+		return list
+	}
+	out := make([]T, 0, len(list)+len(keys))
+	for _, key := range keys {
+		i, there := slices.BinarySearchFunc(list, key, byKey[T])
+		out, list = append(out, list[:i]...), list[i:]
+		if there {
+			list = list[1:]
+		}
+		if some[key] != none {
+			out = append(out, some[key])
+		}
+	}
+	return append(out, list...)
+}
+
+func byKey[T Keyed](t T, key string) int { return strings.Compare(t.Key(), key) }

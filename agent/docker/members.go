@@ -1,0 +1,181 @@
+package docker
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/docker/docker/api/types/network"
+
+	"netguard/internal/changed"
+)
+
+// The answer about a network lists all that is attached to it, and most of that is as it was in
+// the answer before. So the list is cut out before the client decodes the answer, and only what
+// is new in it is decoded.
+
+// members are what is attached to a network, as it was listed last.
+type members struct {
+	raw  bytes.Buffer // the answer
+	text []byte       // the list in it; nil if the client decodes it
+	// known has each by its text: its key and what it is.
+	known map[string]*member
+	round int
+	all   []*Attachment
+}
+
+type member struct {
+	*Attachment     // nil for what does not count
+	round       int // the last one that it was listed in
+}
+
+// network asks the engine for a network.
+func (c *caller) network(ctx context.Context, id string, m *members) (Network, error) {
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, cutting{}, m), callTimeout)
+	defer cancel()
+	m.text = nil
+	i, err := c.NetworkInspect(ctx, id, network.InspectOptions{})
+	switch {
+	case err != nil:
+		return Network{}, err
+	case i.ID != id:
+		return Network{}, fmt.Errorf("%w: it is about %.70q", errWrongAnswer, i.ID)
+	}
+	n := newNetwork(i)
+	if m.text != nil {
+		if err := m.decode(n.Name); err != nil {
+			return Network{}, err
+		}
+		n.Endpoints = m.all
+	}
+	return n, nil
+}
+
+// cutting is the key of the members in the context of a question.
+type cutting struct{}
+
+// cut takes the list out of the answer to a question about a network. What it does not
+// understand it leaves to the client.
+func cut(r *http.Request, response *http.Response) error {
+	m, ok := r.Context().Value(cutting{}).(*members)
+	if !ok {
+		return nil
+	}
+	m.raw.Reset()
+	if _, err := m.raw.ReadFrom(response.Body); err != nil {
+		return err
+	}
+	raw, lists := m.raw.Bytes(), 0
+	before, after := raw, raw[:0]
+	whole := parts(raw, func(from, to int) {
+		const key = `"Containers":`
+		if value, ok := bytes.CutPrefix(raw[from:to], []byte(key)); ok && bytes.HasPrefix(value, []byte("{")) {
+			m.text, before, after = value, raw[:from+len(key)], raw[to:]
+			lists++
+		}
+	})
+	body := io.MultiReader(bytes.NewReader(before), strings.NewReader("{}"), bytes.NewReader(after))
+	if !whole || lists != 1 {
+		m.text, body = nil, bytes.NewReader(raw)
+	}
+	response.Body = struct {
+		io.Reader
+		io.Closer
+	}{body, response.Body}
+	return nil
+}
+
+// parts gives of each part of a JSON object, a key with its value, where it begins and ends. It
+// is false if text is something else, or has spaces between keys and values.
+func parts(text []byte, do func(from, to int)) bool {
+	depth, from := 0, 1
+	for i := 0; i < len(text) && text[0] == '{'; i++ {
+		switch text[i] {
+		case '"':
+			for i++; i < len(text) && text[i] != '"'; i++ {
+				if text[i] == '\\' {
+					i++
+				}
+			}
+		case '{', '[':
+			depth++
+		case ' ', '\t', '\r', '\n':
+			return false
+		case ',', '}', ']':
+			if depth == 1 && i > from {
+				do(from, i)
+				from = i + 1
+			}
+			if text[i] == ',' {
+				break
+			}
+			if depth--; depth == 0 {
+				return len(bytes.TrimSpace(text[i+1:])) == 0
+			}
+		}
+	}
+	return false
+}
+
+// decode brings all to the list of the last answer, about a network of that name.
+func (m *members) decode(network string) error {
+	if m.known == nil {
+		m.known = map[string]*member{}
+	}
+	m.round++
+	listed, came := 0, map[string]*Attachment{}
+	var failed error
+	parts(m.text, func(from, to int) {
+		one := m.known[string(m.text[from:to])]
+		if one == nil {
+			var err error
+			if one, err = newMember(network, m.text[from:to]); err != nil {
+				failed = fmt.Errorf("%w: %w", errWrongAnswer, err)
+				return
+			}
+			m.known[string(m.text[from:to])] = one
+			if one.Attachment != nil {
+				came[one.ID] = one.Attachment
+			}
+		}
+		if one.round != m.round {
+			one.round = m.round
+			listed++
+		}
+	})
+	if failed != nil {
+		*m = members{}
+		return failed
+	}
+	for text, one := range m.known {
+		if listed == len(m.known) {
+			break // nothing went
+		}
+		if one.round == m.round {
+			continue
+		}
+		delete(m.known, text)
+		if one.Attachment != nil && came[one.ID] == nil {
+			came[one.ID] = nil
+		}
+	}
+	m.all = changed.With(m.all, came)
+	return nil
+}
+
+func newMember(of string, text []byte) (*member, error) {
+	var one map[string]network.EndpointResource
+	if err := json.Unmarshal(slices.Concat([]byte("{"), text, []byte("}")), &one); err != nil {
+		return nil, err
+	}
+	m := &member{}
+	for key, r := range one {
+		m.Attachment = newAttachment(of, key, r)
+	}
+	return m, nil
+}
