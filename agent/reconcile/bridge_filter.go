@@ -49,11 +49,13 @@ func (b *bridgeFilter) due(dirty, inForce bool) bool {
 }
 
 // apply sets the bridges that differ from what was set last, or all where again says so.
-// It tells whether what is wrong became another thing.
-func (b *bridgeFilter) apply(wish map[string]bool, again bool) (news bool) {
+// It tells whether a bridge may have begun to hand over its frames, and whether what is wrong
+// became another thing.
+func (b *bridgeFilter) apply(wish map[string]bool, again bool) (began, news bool) {
 	b.unsure = false
-	if !again && b.set != nil && maps.Equal(b.set, wish) {
-		return false
+	same := b.set != nil && maps.Equal(b.set, wish)
+	if same && !again {
+		return false, false
 	}
 	off, err := b.plane.Bridges(wish)
 	now := b.now()
@@ -65,12 +67,13 @@ func (b *bridgeFilter) apply(wish map[string]bool, again bool) (news bool) {
 	if news = another(b.err, err); news && err != nil {
 		b.log.Error("policies do not count within bridges", "error", err)
 	}
+	began = !same || len(off) > 0
 	if b.err = err; err != nil {
 		b.set = nil
 		b.retry.Failed()
-		return news
+		return began, news
 	}
 	b.set = wish
 	b.retry.Done()
-	return news
+	return began, news
 }

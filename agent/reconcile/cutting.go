@@ -22,6 +22,9 @@ const (
 	// wholeEvery is how often all connections are gone over without any reason: for those that
 	// came into being where no rule looks.
 	wholeEvery = 5 * time.Minute
+	// cutAgain is after how long connections are listed again for late answers. It doubles with
+	// each list.
+	cutAgain = 250 * time.Millisecond
 )
 
 // cutting ends connections that policies no longer allow, and those that removed
@@ -32,9 +35,10 @@ type cutting struct {
 	pace  pace.Pace // it waits for a reason
 	// doubted has all connections gone over: rules may have been away for a moment.
 	doubted bool
-	whole   time.Time // when all are gone over without any reason
-	all     bool      // the list that goes on has all
-	cancel  func()    // ends it; nil if none goes on
+	whole   time.Time     // when all are gone over without any reason
+	again   time.Duration // the last wait for late answers
+	all     bool          // the list that goes on has all
+	cancel  func()        // ends it; nil if none goes on
 	// keep judges its connections by a ruling; unknown says why that was not possible.
 	keep    func(iptables.Flow) bool
 	judged  *desired.Ruling
@@ -45,6 +49,12 @@ func newCutting(log *slog.Logger, conns Connections, now func() time.Time) cutti
 	c := cutting{log: log, conns: conns, pace: pace.Pace{Gather: cutSoon, MinRetry: minFailing, MaxRetry: minFailing, Clock: now}}
 	c.pace.Begin()
 	return c
+}
+
+// reason has connections listed soon.
+func (c *cutting) reason() {
+	c.again = 0
+	c.pace.Wake()
 }
 
 // host tells of the host's own addresses, routes and bridges.
@@ -95,6 +105,10 @@ func (c *cutting) next(left *handover, r *desired.Ruling, host host) bool {
 	}
 	c.doubted = c.doubted || c.unknown != nil // all are gone over again
 	c.over(left, errors.Join(err, c.unknown))
+	if report.Again {
+		c.again = max(2*c.again, cutAgain)
+		c.pace.By(c.pace.Clock().Add(c.again))
+	}
 	return err == nil
 }
 

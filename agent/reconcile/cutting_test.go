@@ -44,6 +44,7 @@ type judged struct {
 	flows []iptables.Flow
 	kept  []bool // the last answers
 	all   bool
+	again int // how many lists ask for another one
 }
 
 func (j *judged) Vacant() (func(netip.Addr) bool, error) {
@@ -59,6 +60,8 @@ func (j *judged) Next(keep func(iptables.Flow) bool) (r iptables.CutReport, over
 	for _, f := range j.flows {
 		j.kept = append(j.kept, keep(f))
 	}
+	r.Again = j.again > 0
+	j.again--
 	return r, true, nil
 }
 
@@ -113,5 +116,35 @@ func TestCuttingGoesOverAll(t *testing.T) {
 	}
 	if now = c.due(); !run() || c.due().Sub(now) != wholeEvery {
 		t.Error("it has not all, or there is no next one")
+	}
+}
+
+// TestCuttingAgain: while lists ask for it, another one follows, later and later. The next reason
+// begins with a short wait again.
+func TestCuttingAgain(t *testing.T) {
+	now, j := time.Unix(1e9, 0), &judged{}
+	c := newCutting(slog.New(slog.DiscardHandler), j, func() time.Time { return now })
+	run := func() time.Duration {
+		left := &handover{}
+		c.begin(t.Context(), left, nil)
+		c.next(left, desired.Rule(&netpolicy.Catalog{}, nil), host{})
+		return c.due().Sub(now)
+	}
+	run()
+	for range 2 {
+		j.again = 3
+		c.reason()
+		if in := c.due().Sub(now); in != cutSoon {
+			t.Fatalf("due in %v after a reason, want %v", in, cutSoon)
+		}
+		for _, want := range []time.Duration{cutAgain, 2 * cutAgain, 4 * cutAgain} {
+			if in := run(); in != want {
+				t.Errorf("the next list is due in %v, want %v", in, want)
+			}
+			now = c.due()
+		}
+		if in := run(); in <= cutAgain*8 {
+			t.Errorf("a list that asks for no other one is followed by one in %v", in)
+		}
 	}
 }

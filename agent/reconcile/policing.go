@@ -186,7 +186,7 @@ func (p *policing) inForce(report iptables.Report) {
 	// whose predecessor left connections. And at the start: an earlier agent may have
 	// been killed between the rules and the connections.
 	if report.Changed() || p.known == nil {
-		p.cutting.pace.Wake()
+		p.cutting.reason()
 	}
 	p.known = p.ruling
 	p.setBridges(false)
@@ -217,9 +217,11 @@ func (p *policing) fail(err error) {
 // before where again says so. First the rules, then the bridges: what is handed over meets
 // the rules at once.
 func (p *policing) setBridges(again bool) {
-	if p.bridges.apply(p.ruling.Bridges, again) {
-		p.news = true
+	began, news := p.bridges.apply(p.ruling.Bridges, again)
+	if began && p.known != nil {
+		p.cutting.reason()
 	}
+	p.news = p.news || news
 }
 
 // another tells whether what is wrong is another thing than before, or nothing any

@@ -52,7 +52,7 @@ func (p *policing) verify(ctx context.Context) {
 	case p.doubt && drift.Rewritten:
 		// For a moment they may have been away: what began then ends.
 		p.cutting.doubted = true
-		p.cutting.pace.Wake()
+		p.cutting.reason()
 	}
 	if len(drift.Changes) == 0 {
 		p.contest.calm(p.log, now)

@@ -17,6 +17,9 @@ type CutReport struct {
 	Listed bool
 	// Allowed are notes of cut connections that policy allows again.
 	Allowed int
+	// Again asks for another list soon: late answers may make the kernel enter connections that
+	// this list could not have.
+	Again bool
 }
 
 // Begin has the kernel's connections listed beside the caller, for Next. wake is called when
@@ -47,7 +50,7 @@ func (d *Driver) Begin(ctx context.Context, old map[netip.Addr]bool, all bool, w
 	case d.wish == nil:
 		due = touched{}
 	}
-	if err := d.listConnections(ctx, l, due); err != nil {
+	if err := d.listConnections(ctx, l, d.late.list(due)); err != nil {
 		d.due.all = true
 		return fmt.Errorf("list connections: %w", err)
 	}
@@ -66,7 +69,7 @@ func (d *Driver) Next(keep func(Flow) bool) (r CutReport, done bool, err error) 
 		return r, true, nil
 	}
 	if !l.asked && !d.options.Monitor {
-		l.asked = true
+		l.asked, l.fault = true, errors.Join(l.fault, d.dropNotes())
 		for _, i := range d.families {
 			l.fault = errors.Join(l.fault, d.allow(i == 1, keep, &l.report))
 		}
@@ -89,6 +92,7 @@ func (d *Driver) Next(keep func(Flow) bool) (r CutReport, done bool, err error) 
 		d.due.all = true
 		return l.report, true, fmt.Errorf("cut connections: %w", err)
 	}
+	l.report.Again = !d.late.over()
 	return l.report, true, nil
 }
 

@@ -61,6 +61,7 @@ func (c *cutter) refuses(e *entry) bool {
 	if kept && (!other || c.keepAll(e.reversed())) {
 		return false
 	}
+	e.answer = other && kept && c.neighbours().bridged(*e)
 	e.doubted = other && (kept || c.keepAll(e.reversed()))
 	return true
 }
@@ -103,12 +104,20 @@ func (c *cutter) keepAll(e entry) bool {
 func (c *cutter) note(refused []entry) bool {
 	var notes [2][]element
 	for _, e := range refused {
+		if e.doubted {
+			continue
+		}
 		for _, r := range e.readings(c.neighbours().bridged(e)) {
-			if n, ok := r.reopens(); ok && !e.doubted {
+			if n, ok := r.reopens(); ok {
 				i := index(n.second.Is6())
 				notes[i] = append(notes[i], n)
+				delete(c.driver.late.notes, n)
 			}
 		}
+	}
+	for _, n := range c.driver.noteAnswers(refused, notes) {
+		i := index(n.second.Is6())
+		notes[i] = append(notes[i], n)
 	}
 	for _, i := range c.driver.families {
 		if len(notes[i]) == 0 {
@@ -137,6 +146,11 @@ func (c *cutter) remove(list []entry) (n int) {
 		if !e.doubted {
 			n++
 		}
+		if !e.answer {
+			continue
+		}
+		c.driver.late.await(e.orig.src)
+		c.driver.late.await(e.orig.dst)
 	}
 	return n
 }

@@ -63,6 +63,8 @@ type entry struct {
 	midstream bool
 	// doubted says that client and server may have changed places; see answered.
 	doubted bool
+	// answer says that policy allows it, and would refuse it if they did.
+	answer bool
 }
 
 // parseEntry reads a connection. ok is false where a part is missing.

@@ -49,6 +49,7 @@ type Driver struct {
 	agreed [2]*table
 	// due are the connections that Cut has to go over.
 	due     touched
+	late    lateAnswers
 	vacancy vacancy
 	listing *listing // that goes on
 	// displaced is what the last Verify found, until the next Apply: see plan.displaced.

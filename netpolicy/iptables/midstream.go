@@ -50,7 +50,8 @@ func beganSet(ipv6 bool) setSpec {
 	return setSpec{name: netpolicy.SetPrefix(ipv6) + "began", typ: hashNetIface, ipv6: ipv6, timeout: beganFor}
 }
 
-// begin notes the containers on a bridge that is about to hand over its frames.
+// begin notes the containers on a bridge that is about to hand over its frames. Lists look for late
+// answers to them.
 func (d *Driver) begin(i int, bridge string) error {
 	if d.wish == nil { // there are no rules yet
 		return nil
@@ -59,6 +60,7 @@ func (d *Driver) begin(i int, bridge string) error {
 	for _, h := range d.wish.Homes {
 		if a := h.Addr.Unmap(); h.Bridge == bridge && a.Is6() == (i == 1) {
 			list = append(list, element{Member: netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen()), Bridge: bridge}})
+			d.late.await(a)
 		}
 	}
 	return d.sets.change(beganSet(i == 1), false, list)

@@ -129,6 +129,62 @@ func TestMidstream(t *testing.T) {
 			t.Error("what is allowed stopped")
 		}
 	})
+	forLabs(t, "a_late_answer_of_UDP_does_not_let_the_client_go_on", func(t *testing.T, l *lab) {
+		d := open(t)
+		s := policy("a", nil, []*node{l.b}, 80)
+		apply(t, d, s.wish())
+		if _, err := d.Bridges(map[string]bool{"br0": true}); err != nil {
+			t.Fatal(err)
+		}
+		client, server := udpSocket(t, l.a, 50000), udpSocket(t, l.b, 90)
+		list := func(all bool) CutReport {
+			t.Helper()
+			r, err := d.Cut(t.Context(), all, s.allows)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return r
+		}
+		// answer has an answer come after a list, and another list find what that entered.
+		answer := func(all bool) CutReport {
+			t.Helper()
+			if !arrives(t, server, client) || !arrives(t, client, server) {
+				t.Fatal("an answer does not let the client go on in the first place")
+			}
+			r := list(all)
+			if arrives(t, client, server) {
+				t.Error("the client goes on")
+			}
+			return r
+		}
+		late := func(all bool) {
+			t.Helper()
+			if r := answer(all); !r.Again {
+				t.Fatal("no list follows")
+			}
+			if arrives(t, server, client) || arrives(t, client, server) {
+				t.Error("the answers that are on their way enter it again")
+			}
+			if r := list(false); !r.Again {
+				t.Fatal("no list follows")
+			}
+			// A server that opened it itself goes on, and no list refuses it again.
+			for n := 2; answer(false).Again; n++ {
+				if n > answerLists {
+					t.Fatal("the lists have no end")
+				}
+			}
+		}
+		if r := list(false); !r.Again {
+			t.Error("no list follows after the bridge began")
+		}
+		late(false)
+		if r := list(true); r.Again {
+			t.Error("a list without an answer asks for another one")
+		}
+		client, server = udpSocket(t, l.a, 50001), udpSocket(t, l.b, 91)
+		late(true) // found without a reason
+	})
 	forLabs(t, "an_answer_of_UDP_that_was_seen_first_does_not_end_what_the_client_may", func(t *testing.T, l *lab) {
 		d := open(t)
 		apply(t, d, policy("a", nil, nil).wish()) // all is open

@@ -1,0 +1,131 @@
+package iptables
+
+import (
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// lateAnswers has later lists look for connections that late answers enter.
+//
+// A bridge begins to hand over its frames, or the entry of an answer goes (see entry.answered).
+// At that moment other answers may be on their way. Where policy lets the server open connections
+// to the client, such an answer makes the kernel enter one, and the entry lets the client go on.
+//
+// So the entry's connection is noted as one that was cut, until the next list: the answers that
+// are on their way are refused. This happens once for each connection, because a server that opened
+// the connection itself loses packets by it. Later lists find what later answers enter.
+type lateAnswers struct {
+	// lists are how many lists go over the connections of an address.
+	lists map[netip.Addr]int
+	noted map[tuple]bool // the entries
+	notes map[element]bool
+}
+
+const (
+	answerLists = 5
+	maxNoted    = 4096 // bounds noted
+)
+
+// await has the next lists go over an address. An address that has had its lists waits for a list
+// with another reason.
+func (l *lateAnswers) await(a netip.Addr) {
+	if l.lists == nil {
+		l.lists = map[netip.Addr]int{}
+	}
+	if _, is := l.lists[a]; !is {
+		l.lists[a] = answerLists
+	}
+}
+
+// over tells whether no list is left.
+func (l *lateAnswers) over() bool {
+	for _, n := range l.lists {
+		if n > 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// list adds the addresses to what a list is about.
+func (l *lateAnswers) list(t touched) touched {
+	maps.DeleteFunc(l.lists, func(_ netip.Addr, n int) bool { return n == 0 })
+	if len(l.lists) == 0 {
+		l.noted = nil
+		return t
+	}
+	addrs := maps.Clone(t.addrs)
+	if addrs == nil {
+		addrs = map[netip.Addr]bool{}
+	}
+	for a, n := range l.lists {
+		addrs[a], l.lists[a] = true, n-1
+	}
+	t.addrs = addrs
+	return t
+}
+
+// first tells whether an entry of an answer has no note yet, and counts it as noted.
+func (l *lateAnswers) first(e entry) bool {
+	if !e.answer || l.noted[e.orig] || len(l.noted) >= maxNoted {
+		return false
+	}
+	if l.noted == nil {
+		l.noted = map[tuple]bool{}
+	}
+	l.noted[e.orig] = true
+	return true
+}
+
+// noteAnswers gives the notes for the entries of answers. One that lasts is no such note: it is
+// there, or of those given.
+func (d *Driver) noteAnswers(list []entry, lasting [2][]element) (notes []element) {
+	list = slices.DeleteFunc(slices.Clone(list), func(e entry) bool { return !d.late.first(e) })
+	if len(list) == 0 {
+		return nil
+	}
+	last := map[element]bool{}
+	for _, i := range d.families {
+		for _, n := range lasting[i] {
+			last[n] = true
+		}
+		there, err := d.sets.members(cutSet(i == 1, d.cutSeconds()).name)
+		if err != nil {
+			return nil // it is an aid
+		}
+		for _, n := range there {
+			last[n] = !d.late.notes[n]
+		}
+	}
+	for _, e := range list {
+		if n, ok := e.reversed().reopens(); ok && !last[n] {
+			if d.late.notes == nil {
+				d.late.notes = map[element]bool{}
+			}
+			d.late.notes[n] = true
+			notes = append(notes, n)
+		}
+	}
+	return notes
+}
+
+// dropNotes deletes the notes that the last list made for the entries of answers.
+func (d *Driver) dropNotes() error {
+	var notes [2][]element
+	for n := range d.late.notes {
+		i := index(n.second.Is6())
+		notes[i] = append(notes[i], n)
+	}
+	for i, list := range notes {
+		if len(list) == 0 {
+			continue
+		}
+		if err := d.sets.change(cutSet(i == 1, d.cutSeconds()), true, list); err != nil {
+			return fmt.Errorf("delete notes of answers: %w", err)
+		}
+	}
+	d.late.notes = nil
+	return nil
+}
