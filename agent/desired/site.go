@@ -37,7 +37,7 @@ type Site struct {
 
 // GuardPorts gives the ports of the managed bridges: those of endpoints as they are
 // declared, admitted where ask says so, and all others quarantined.
-func GuardPorts(endpoints []*Endpoint, here Site, ask func(*Endpoint) Verdict) []guard.Port {
+func GuardPorts(endpoints []*Endpoint, here Site, ask func(*Endpoint) Verdict) []*guard.Port {
 	return new(Ports).Of(endpoints, here, ask, func(int) bool { return false })
 }
 
@@ -47,10 +47,10 @@ type Ports struct {
 	endpoints []*Endpoint
 	owners    map[int]*Endpoint // by ifindex
 	from      []portSource
-	trusted   []guard.Port // the first of out, which are no veths
+	trusted   []*guard.Port // the first of out, which are no veths
 	managed   Bridges
 	op        *config.Config
-	out       []guard.Port
+	out       []*guard.Port
 }
 
 // portSource is what a port of the guard was made of.
@@ -64,7 +64,7 @@ type portSource struct {
 
 // Of gives the ports of the managed bridges, as GuardPorts. Isolated tells of which, by
 // ifindex, broadcasts are kept away. Nobody may change the result.
-func (c *Ports) Of(endpoints []*Endpoint, here Site, ask func(*Endpoint) Verdict, isolated func(int) bool) []guard.Port {
+func (c *Ports) Of(endpoints []*Endpoint, here Site, ask func(*Endpoint) Verdict, isolated func(int) bool) []*guard.Port {
 	c.own(endpoints)
 	from := make([]portSource, 0, len(here.Ports))
 	for _, p := range here.Ports {
@@ -84,11 +84,11 @@ func (c *Ports) Of(endpoints []*Endpoint, here Site, ask func(*Endpoint) Verdict
 		c.from, c.out, c.trusted = nil, nil, nil
 	}
 	trusted := here.trusted()
-	same := slices.EqualFunc(trusted, c.trusted, func(a, b guard.Port) bool { return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge })
+	same := slices.EqualFunc(trusted, c.trusted, func(a, b *guard.Port) bool { return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge })
 	if same && c.out != nil && slices.Equal(c.from, from) {
 		return c.out
 	}
-	out := append(make([]guard.Port, 0, len(trusted)+len(from)), trusted...)
+	out := append(make([]*guard.Port, 0, len(trusted)+len(from)), trusted...)
 	i := 0
 	for _, s := range from { // both lists have the oldest port first
 		for i < len(c.from) && c.from[i].port.Seen < s.port.Seen {
@@ -148,9 +148,9 @@ func (s Site) mayAdmit(d *Endpoint) bool {
 }
 
 // guarded is a port of a managed bridge as it is to be.
-func (s Site) guarded(of portSource) guard.Port {
+func (s Site) guarded(of portSource) *guard.Port {
 	p, d := of.port, of.endpoint
-	g := guard.Port{Index: p.Index, Name: p.Name, Bridge: s.Managed[p.MasterName].Index, BridgeName: p.MasterName, Guarded: true, Isolated: of.isolated}
+	g := &guard.Port{Index: p.Index, Name: p.Name, Bridge: s.Managed[p.MasterName].Index, BridgeName: p.MasterName, Guarded: true, Isolated: of.isolated}
 	if of.own {
 		g.Guarded, g.Admitted = false, true
 	}

@@ -111,11 +111,11 @@ func (s Site) Others() []*link.Port {
 }
 
 // trusted gives the ports of managed bridges that are no veths: nobody guards them.
-func (s Site) trusted() []guard.Port {
-	var out []guard.Port
+func (s Site) trusted() []*guard.Port {
+	var out []*guard.Port
 	for _, d := range s.Devices {
 		if bridge, ok := s.Managed[d.MasterName]; ok {
-			out = append(out, guard.Port{Index: d.Index, Name: d.Name, Bridge: bridge.Index, BridgeName: d.MasterName, Admitted: true})
+			out = append(out, &guard.Port{Index: d.Index, Name: d.Name, Bridge: bridge.Index, BridgeName: d.MasterName, Admitted: true})
 		}
 	}
 	return out

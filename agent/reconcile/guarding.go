@@ -90,7 +90,7 @@ func (g *guarding) keep() {
 
 // apply brings the kernel to what is wanted of ports. The addresses are taken: no label
 // gives them to anybody.
-func (g *guarding) apply(here desired.Site, ports []guard.Port, taken []netip.Addr) {
+func (g *guarding) apply(here desired.Site, ports []*guard.Port, taken []netip.Addr) {
 	g.write(guard.Wish{Ports: ports, Bridges: here.Managed.List(), Others: here.Managed.Others(here.Ports), Taken: taken,
 		Options: guard.Options{Mode: g.mode, Storm: here.Op.Storm, Open: here.Op.AdmissionOpen, Fragments: g.fragments(here.Op.Fragments),
 			FragmentRate: here.Op.FragmentRate}})
@@ -173,7 +173,7 @@ func (g *guarding) closeUnknown(here desired.Site) {
 	g.known, g.managed = here.Ports, here.Managed
 	var unknown []*link.Port
 	for _, p := range came {
-		if !slices.ContainsFunc(g.wish.Ports, func(q guard.Port) bool { return q.Index == p.Index }) {
+		if !slices.ContainsFunc(g.wish.Ports, func(q *guard.Port) bool { return q.Index == p.Index }) {
 			unknown = append(unknown, p)
 		}
 	}
@@ -198,14 +198,17 @@ func (g *guarding) closeAll(here desired.Site) {
 // isolate keeps broadcasts from ports at once, before the rules that close them are in
 // force, and leaves all others as they are.
 func (g *guarding) isolate(here desired.Site, closed map[int]bool) {
-	lacks := func(p guard.Port) bool { return closed[p.Index] && !p.Isolated }
+	lacks := func(p *guard.Port) bool { return closed[p.Index] && !p.Isolated }
 	first := slices.IndexFunc(g.wish.Ports, lacks)
 	if first < 0 || g.err != nil {
 		return
 	}
 	wish := slices.Clone(g.wish.Ports)
 	for i := first; i < len(wish); i++ {
-		wish[i].Isolated = wish[i].Isolated || lacks(wish[i])
+		if lacks(wish[i]) {
+			isolated := *wish[i]
+			isolated.Isolated, wish[i] = true, &isolated
+		}
 	}
 	g.apply(here, wish, g.wish.Taken)
 }

@@ -43,7 +43,7 @@ func TestAllow(t *testing.T) {
 			}
 		})
 	}
-	w.Ports[0].Allow = allow
+	w.edit(0).Allow = allow
 	h.apply(d, w)
 	refused := violations(t, d, a)
 	for name, f := range frames {
@@ -76,7 +76,7 @@ func TestAllow(t *testing.T) {
 	if !deliver(t, v, a, ether(nested, v.mac, 0x800, ip4(v.ip4, a.ip4, 17, udpPacket(1, 2)))) {
 		t.Error("nothing reaches the nested MAC")
 	}
-	w.Ports[0].Allow = Allow{}
+	w.edit(0).Allow = Allow{}
 	h.apply(d, w)
 	for name, f := range frames {
 		h.run(t, "is_refused_again/"+name, func(t *testing.T) {

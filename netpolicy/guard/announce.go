@@ -37,18 +37,24 @@ func (d *Driver) announce(socket int, news []*portPlan) {
 // later gives the link-local addresses, by port, that neighbours were not told of yet: a
 // container has some only a while after its admission. At the first Apply an earlier run
 // has told of those that are there.
-func (d *Driver) later(about map[int][]string) map[*portPlan][]netip.Addr {
+func (d *Driver) later(s scope, about map[int][]string) map[*portPlan][]netip.Addr {
 	first := d.announced == nil
 	if first {
 		d.announced = map[int][]netip.Addr{}
 	}
-	for index := range d.announced {
-		if d.plan.ports[index] == nil {
-			delete(d.announced, index)
+	if s.all {
+		s = everything(d.plan, &d.kernel)
+		for index := range d.announced {
+			s.ports[index] = struct{}{}
 		}
 	}
 	out := map[*portPlan][]netip.Addr{}
-	for index, pp := range d.plan.ports {
+	for index := range s.ports {
+		pp := d.plan.ports[index]
+		if pp == nil {
+			delete(d.announced, index)
+			continue
+		}
 		_, waits := d.newcomers[index]
 		if len(pp.LinkLocals) == 0 || waits || pp.state == Quarantined || len(d.failed[index])+len(about[index]) > 0 {
 			continue

@@ -49,7 +49,7 @@ func TestAnnounce(t *testing.T) {
 	}
 	wish := func(admitted bool) Wish {
 		w := h.wish()
-		w.Ports[0].Admitted, w.Ports[2].Admitted = admitted, false
+		w.edit(0).Admitted, w.edit(2).Admitted = admitted, false
 		return w
 	}
 
@@ -76,16 +76,16 @@ func TestAnnounce(t *testing.T) {
 		prepare()
 		h.apply(h.driver(), wish(true))
 		w := wish(true)
-		w.Ports[2].Admitted = true
+		w.edit(2).Admitted = true
 		h.apply(h.driver(), w) // its announcement is the sentinel
 		quarantinedIs := h.boxes[2]
 		v.inside(func() {
 			run(t, "ip", "neigh", "replace", quarantinedIs.ip4.String(), "lladdr", old.String(), "dev", "eth0", "nud", "reachable")
 		})
-		w.Ports[2].Admitted = false
+		w.edit(2).Admitted = false
 		d := h.driver()
 		h.apply(d, w)
-		w.Ports[2].Admitted = true
+		w.edit(2).Admitted = true
 		h.apply(d, w)
 		h.await("the neighbour knows who came last", func() (is bool) {
 			v.inside(func() { is = known(quarantinedIs.ip4, "eth0", quarantinedIs.mac) })
@@ -104,9 +104,9 @@ func TestAnnounce(t *testing.T) {
 		}
 		with := func(n int) Wish {
 			w := wish(true)
-			w.Ports[0].LinkLocals = locals[:n]
+			w.edit(0).LinkLocals = locals[:n]
 			for _, addr := range locals[:n] {
-				w.Ports[0].Allow.Prefixes = append(w.Ports[0].Allow.Prefixes, netip.PrefixFrom(addr, addr.BitLen()))
+				w.edit(0).Allow.Prefixes = append(w.Ports[0].Allow.Prefixes, netip.PrefixFrom(addr, addr.BitLen()))
 			}
 			return w
 		}
@@ -140,13 +140,14 @@ func TestAnnounce(t *testing.T) {
 	h.run(t, "on a network that is not guarded", func(t *testing.T) {
 		d := h.driver()
 		w := wish(false)
-		w.Ports[1].Guarded = false
+		w.edit(1).Guarded = false
 		h.apply(d, w)
 		prepare()
 		for _, addr := range addrs {
 			run(t, "ip", "neigh", "replace", addr.String(), "lladdr", old.String(), "dev", bridgeName, "nud", "stale")
 		}
-		w.Ports[0].Guarded, w.Ports[0].Admitted = false, true
+		p0 := w.edit(0)
+		p0.Guarded, p0.Admitted = false, true
 		h.apply(d, w)
 		everybodyKnows()
 		for _, addr := range addrs {

@@ -53,7 +53,7 @@ func many(b *testing.B, n int) (d *Driver, w Wish, in func(name string, f func(*
 		if err := vish.LinkAdd(v); err != nil {
 			b.Fatal(err)
 		}
-		w.Ports = append(w.Ports, Port{Index: v.Index, Bridge: br.Index, MAC: MAC{2, 0, 0, 0, byte(i >> 8), byte(i)},
+		w.Ports = append(w.Ports, &Port{Index: v.Index, Bridge: br.Index, MAC: MAC{2, 0, 0, 0, byte(i >> 8), byte(i)},
 			IPv4: netip4(10, 0, byte(i>>8), byte(i)), IPv6: netip.AddrFrom16([16]byte{0: 0xfd, 14: byte(i >> 8), 15: byte(i)}),
 			Guarded: true, Admitted: true, Connections: DefaultConnections})
 	}
@@ -136,7 +136,7 @@ func BenchmarkDriver(b *testing.B) {
 				// admitted, and the kernel tells of that.
 				less, closed := w, w
 				less.Ports, closed.Ports = w.Ports[1:], slices.Clone(w.Ports)
-				closed.Ports[0] = Port{Index: w.Ports[0].Index, Bridge: w.Ports[0].Bridge, Guarded: true}
+				closed.Ports[0] = &Port{Index: w.Ports[0].Index, Bridge: w.Ports[0].Bridge, Guarded: true}
 				look := Look{Links: map[int]struct{}{w.Ports[0].Index: {}, w.Ports[0].Bridge: {}}, MACs: map[MAC]struct{}{w.Ports[0].MAC: {}}}
 				var used time.Duration
 				for b.Loop() {
@@ -254,7 +254,7 @@ func BenchmarkFrame(b *testing.B) {
 				}
 			}
 			// So that the bridge knows both.
-			for i, p := range []Port{x, y} {
+			for i, p := range []*Port{x, y} {
 				if _, err := unix.Write(sockets[i], ether(broadcast, p.MAC, 0x806, arpPacket(1, p.MAC, p.IPv4, MAC{}, p.IPv4))); err != nil {
 					b.Fatal(err)
 				}

@@ -135,14 +135,25 @@ func parseAddress(data []byte) (index int, addr netip.Addr, err error) {
 }
 
 // observeBridges reads the MACs and addresses of bridges that are not known or that the look
-// names, and tells whether all are as they were.
-func (d *Driver) observeBridges(w Wish, look Look) (bool, error) {
+// names, and tells whether all are as they were. With some, only changed ports may be on a bridge
+// that is not known.
+func (d *Driver) observeBridges(w Wish, changed map[int]*Port, some bool, look Look) (bool, error) {
 	used := map[int]bool{}
 	for _, b := range w.Bridges {
 		used[b.Index] = true
 	}
-	for i := range w.Ports {
-		used[w.Ports[i].Bridge] = true
+	ports := maps.Values(changed)
+	if some && !look.Full {
+		for index := range d.kernel.bridges {
+			used[index] = true
+		}
+	} else {
+		ports = slices.Values(w.Ports)
+	}
+	for p := range ports {
+		if p != nil {
+			used[p.Bridge] = true
+		}
 	}
 	macs, gateways, no6 := maps.Clone(d.kernel.bridges), maps.Clone(d.kernel.gateways), maps.Clone(d.kernel.no6)
 	maps.DeleteFunc(d.kernel.bridges, func(index int, _ MAC) bool {

@@ -17,7 +17,7 @@ func TestBroadcastIsolation(t *testing.T) {
 		Subnets: []netip.Prefix{netip.MustParsePrefix("172.30.0.0/24"), netip.MustParsePrefix("fd00:30::/64")}}}
 	shut := open
 	shut.Ports = slices.Clone(open.Ports)
-	shut.Ports[slices.IndexFunc(shut.Ports, func(p Port) bool { return p.Index == v.port })].Isolated = true
+	shut.edit(slices.IndexFunc(shut.Ports, func(p *Port) bool { return p.Index == v.port })).Isolated = true
 
 	mDNS4, mDNS6, all4, wide := netip4(224, 0, 0, 251), netip.MustParseAddr("ff02::fb"), netip4(172, 30, 0, 255), netip4(255, 255, 255, 255)
 	datagram := udpPacket(1, 2)
@@ -127,14 +127,14 @@ func TestBroadcastIsolation(t *testing.T) {
 	foreign("not_its_address", v, no)
 	router := shut
 	router.Ports = slices.Clone(shut.Ports)
-	victim := slices.IndexFunc(router.Ports, func(p Port) bool { return p.Index == v.port })
-	router.Ports[victim].Allow.Prefixes = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/64")}
+	victim := slices.IndexFunc(router.Ports, func(p *Port) bool { return p.Index == v.port })
+	router.edit(victim).Allow.Prefixes = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/64")}
 	routed := func(to netip.Addr) bool {
 		return to == netip4(192, 0, 2, 1) || to == netip.MustParseAddr("2001:db8::1")
 	}
 	h.apply(d, router)
 	foreign("a_router_gets_what_its_label_allows", v, routed)
-	router.Ports[victim].Guarded = false
+	router.edit(victim).Guarded = false
 	h.apply(d, router)
 	foreign("unguarded_too", v, routed)
 	h.run(t, "an_unguarded_port_gets_what_is_for_it", func(t *testing.T) {
@@ -149,7 +149,7 @@ func TestBroadcastIsolation(t *testing.T) {
 	h.run(t, "an_unguarded_port_is_shut_too", func(t *testing.T) {
 		w := shut
 		w.Ports = slices.Clone(shut.Ports)
-		w.Ports[slices.IndexFunc(w.Ports, func(p Port) bool { return p.Index == v.port })].Guarded = false
+		w.edit(slices.IndexFunc(w.Ports, func(p *Port) bool { return p.Index == v.port })).Guarded = false
 		h.apply(d, w)
 		if arrivedAt(v, a, datagrams(a)["mDNS"](broadcast)) {
 			t.Error("it arrived")

@@ -175,10 +175,10 @@ func (d *Driver) commitTo(f *filter, s *tableState, c change, sets []setSpec) er
 // hold keeps some ports that were not open yet from being admitted, and says why.
 func (d *Driver) hold(w Wish, err error, some func(*Port) bool) Wish {
 	w.Ports = slices.Clone(w.Ports)
-	for i := range w.Ports {
-		p := &w.Ports[i]
+	for i, p := range w.Ports {
 		if _, open := d.kernel.table.sets[setKnown][element{key: portKey(p.Index)}]; !open && p.Guarded && p.Admitted && some(p) {
-			p.Admitted = false
+			held := *p
+			held.Admitted, w.Ports[i] = false, &held
 			d.failed[p.Index] = append(d.failed[p.Index], err)
 		}
 	}

@@ -81,7 +81,7 @@ func TestLearn(t *testing.T) {
 	h := newHost(t, 1)
 	d := h.driver()
 	w := h.wish()
-	w.Ports[0].Connections = 500
+	w.edit(0).Connections = 500
 	l, err := newLayout(w.Options, d.features)
 	h.check(err)
 	for chain, text := range l.lines {
@@ -105,7 +105,7 @@ func TestReplacedMeanwhile(t *testing.T) {
 	h := newHost(t, 1)
 	d := h.driver()
 	w := h.wish()
-	w.Ports[0].Connections = 5000
+	w.edit(0).Connections = 5000
 	h.apply(d, w)
 	d.Close()
 	before := h.state()
@@ -134,7 +134,7 @@ func TestChainElsewhere(t *testing.T) {
 	h := newHost(t, 1)
 	d := h.driver()
 	w := h.wish()
-	w.Ports[0].Connections = 500
+	w.edit(0).Connections = 500
 	h.apply(d, w)
 	for _, c := range []struct{ table, chain, place, not string }{
 		{"bridge netguard", "output", "hook output priority 7", "hook output priority -400"}, {"inet netguard", "forward", "hook forward priority 7", "hook forward priority 5"},

@@ -18,7 +18,7 @@ func TestDelta(t *testing.T) {
 	w.Bridges = []Bridge{{Index: h.bridge, Name: bridgeName, Subnets: []netip.Prefix{netip.MustParsePrefix("172.30.0.0/24")}}}
 	w.FragmentRate = DefaultFragmentRate
 	for i := range w.Ports {
-		w.Ports[i].Connections = DefaultConnections
+		w.edit(i).Connections = DefaultConnections
 	}
 	all := slices.Clone(w.Ports)
 	h.apply(d, w)
@@ -27,24 +27,24 @@ func TestDelta(t *testing.T) {
 	for round := range 60 {
 		i := random.IntN(len(all))
 		p := all[i]
-		at := slices.IndexFunc(w.Ports, func(q Port) bool { return q.Index == p.Index })
+		at := slices.IndexFunc(w.Ports, func(q *Port) bool { return q.Index == p.Index })
 		what := random.IntN(9)
 		look, drift := Look{}, false
 		switch {
 		case at < 0:
 			w.Ports = append(w.Ports, p) // not where it was
 		case what == 0:
-			w.Ports = slices.Delete(w.Ports, at, at+1)
+			w.Ports = slices.Delete(slices.Clone(w.Ports), at, at+1)
 		case what == 1:
-			w.Ports[at].Admitted = !w.Ports[at].Admitted
+			w.edit(at).Admitted = !w.Ports[at].Admitted
 		case what == 2:
-			w.Ports[at].Isolated = !w.Ports[at].Isolated
+			w.edit(at).Isolated = !w.Ports[at].Isolated
 		case what == 3:
-			w.Ports[at].Allow = Allow{MACs: []MAC{nobody}, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.9/32"), netip.MustParsePrefix("198.51.100.0/24")}}
+			w.edit(at).Allow = Allow{MACs: []MAC{nobody}, Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.9/32"), netip.MustParsePrefix("198.51.100.0/24")}}
 		case what == 4: // two ask for the same
-			w.Ports[at].IPv4 = all[(i+1)%len(all)].IPv4
+			w.edit(at).IPv4 = all[(i+1)%len(all)].IPv4
 		case what == 5:
-			w.Ports[at] = p
+			*w.edit(at) = *p
 			w.Others = []int{1000 + round}
 		case what == 6 && w.Ports[at].Admitted:
 			run(t, "bridge", "link", "set", "dev", p.Name, "flood", "on")

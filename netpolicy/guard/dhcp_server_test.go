@@ -73,7 +73,7 @@ func TestServers(t *testing.T) {
 		if served {
 			name = "with_it"
 		}
-		w.Ports[0].DHCPServer = served
+		w.edit(0).DHCPServer = served
 		h.apply(d, w)
 		h.run(t, name, func(t *testing.T) {
 			for _, c := range tests {
@@ -133,7 +133,7 @@ func TestClients(t *testing.T) {
 	w.Bridges = []Bridge{{Index: h.bridge, Name: bridgeName,
 		Subnets: []netip.Prefix{netip.MustParsePrefix("172.30.0.0/24"), netip.MustParsePrefix("fd00:30::/64")}}}
 	back := []netip.Prefix{netip.MustParsePrefix("198.51.100.9/32"), netip.MustParsePrefix("2001:db8:9::9/128")}
-	w.Ports[1].Allow = Allow{Prefixes: back}
+	w.edit(1).Allow = Allow{Prefixes: back}
 	// arrives sends a datagram, and one after it to a port that nothing is said of.
 	got := func(at *box, to netip.Addr, from, port int) bool {
 		var all []*net.UDPConn
@@ -206,7 +206,7 @@ func TestClients(t *testing.T) {
 		}
 	}
 	// Beside a port that is not guarded answers come in that are honest.
-	w.Ports = append(w.Ports, Port{Index: out.port, Name: out.name, Bridge: h.bridge, BridgeName: bridgeName, Admitted: true})
+	w.Ports = append(w.Ports, &Port{Index: out.port, Name: out.name, Bridge: h.bridge, BridgeName: bridgeName, Admitted: true})
 	h.apply(d, w)
 	for _, c := range tests {
 		if (c.port == 68 || c.port == 546) && c.at != v {

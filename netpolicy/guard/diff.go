@@ -109,6 +109,9 @@ func (w work) count() int {
 
 // about lists the work by port, in words.
 func (w work) about() map[int][]string {
+	if w.count() == 0 {
+		return nil
+	}
 	out := map[int][]string{}
 	for _, s := range slices.Concat(w.additions, w.settings, w.deletions) {
 		out[s.port] = append(out[s.port], s.String())

@@ -20,9 +20,9 @@ func TestDrift(t *testing.T) {
 	a := h.boxes[0]
 	d := h.driver()
 	w := h.wish()
-	w.Ports[0].Allow, _ = ParseAllow("10.0.0.0/8")
-	w.Ports[2].Admitted = false
-	w.Ports[0].Connections = 500
+	w.edit(0).Allow, _ = ParseAllow("10.0.0.0/8")
+	w.edit(2).Admitted = false
+	w.edit(0).Connections = 500
 	h.apply(d, w)
 	want := h.state()
 	for name, cmd := range map[string]string{

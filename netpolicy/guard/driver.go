@@ -165,10 +165,8 @@ func (d *Driver) apply(w Wish, look Look, drift []string) (r Report, whole bool,
 	}
 	d.settled, d.unsure = left.count()+len(d.failed) == 0, false
 	d.twice = len(d.plan.ports) != len(w.Ports)
-	if !some || len(changed) > 0 || !slices.Equal(d.wish.Others, w.Others) {
-		d.keep(w)
-	}
-	d.introduce(left)
+	d.wish = w
+	d.introduce(s, left)
 	r = d.report(s, left)
 	r.Changes, r.Drift = changes, drift
 	return r, whole, nil
@@ -198,7 +196,7 @@ func (d *Driver) write(w Wish, s scope, todo work) (scope, work, error) {
 		}
 		todo = d.diff(s)
 	case attached:
-		d.plan.programs(d.program, &d.kernel, s.elements)
+		d.plan.programs(d.program, &d.kernel, s)
 		todo = d.diff(s)
 	}
 	if err := d.carryOut(todo); err != nil {
@@ -225,17 +223,10 @@ func (d *Driver) write(w Wish, s scope, todo work) (scope, work, error) {
 
 func (d *Driver) diff(s scope) work { return diff(d.plan, &d.kernel, d.features, d.layout, s) }
 
-// keep keeps a wish that was applied.
-func (d *Driver) keep(w Wish) {
-	d.wish = w
-	d.wish.Ports, d.wish.Bridges, d.wish.Others = slices.Clone(w.Ports), slices.Clone(w.Bridges), slices.Clone(w.Others)
-	d.wish.Taken = slices.Clone(w.Taken)
-}
-
 // newPlan works a wish out with what only the kernel says.
 func (d *Driver) newPlan(w Wish) *plan {
 	p := newPlan(w.with(&d.kernel), d.features, d.kernel.bridges)
-	p.programs(d.program, &d.kernel, nil)
+	p.programs(d.program, &d.kernel, scope{all: true})
 	p.reassembly(&d.kernel.reassembly, w.Options, d.features)
 	p.bounds(w)
 	return p

@@ -120,8 +120,8 @@ func TestCleanup(t *testing.T) {
 		d := h.driver()
 		h.apply(d, h.wish())
 		w := h.wish()
-		w.Ports[0].Admitted = false
-		w.Ports[1].Allow.MACs = []MAC{nobody}
+		w.edit(0).Admitted = false
+		w.edit(1).Allow.MACs = []MAC{nobody}
 		h.apply(d, w)
 		d.Close()
 		clean(t, h.driver())
@@ -155,7 +155,8 @@ func TestCleanupWithoutTheTable(t *testing.T) {
 	differ(t, before, h.state(), "traces, though the neighbours tell which ports")
 	h.run(t, "of_a_port_that_was_not_admitted_either", func(t *testing.T) {
 		w := h.wish()
-		w.Ports[1].Admitted, w.Ports[1].IPv4, w.Ports[1].IPv6 = false, netip.Addr{}, netip.Addr{}
+		p1 := w.edit(1)
+		p1.Admitted, p1.IPv4, p1.IPv6 = false, netip.Addr{}, netip.Addr{}
 		d := h.driver()
 		h.apply(d, w)
 		d.Close()
@@ -168,9 +169,9 @@ func TestCleanupWithoutTheTable(t *testing.T) {
 func TestRestart(t *testing.T) {
 	h := newHost(t, 3)
 	w := h.wish()
-	w.Ports[1].Allow, _ = ParseAllow("10.0.0.0/8,192.0.2.1,02:00:00:00:00:01")
-	w.Ports[2].Admitted = false
-	w.Ports[0].Connections = 5000
+	w.edit(1).Allow, _ = ParseAllow("10.0.0.0/8,192.0.2.1,02:00:00:00:00:01")
+	w.edit(2).Admitted = false
+	w.edit(0).Connections = 5000
 	d := h.driver()
 	h.apply(d, w)
 	d.Close()
@@ -186,9 +187,10 @@ func TestRestart(t *testing.T) {
 	h.run(t, "leaves_what_is_standing", func(t *testing.T) {
 		standing := Wish{Options: w.Options, Ports: slices.Clone(w.Ports)}
 		for i := range standing.Ports { // 2 was not admitted before
-			standing.Ports[i].Admitted, standing.Ports[i].Standing = false, true
+			p := standing.edit(i)
+			p.Admitted, p.Standing = false, true
 		}
-		standing.Ports[1].Allow = Allow{} // what a label allows is not what stands
+		standing.edit(1).Allow = Allow{} // what a label allows is not what stands
 		check := func(states ...State) {
 			t.Helper()
 			r, err := h.driver().Apply(standing, Everything)
@@ -200,12 +202,12 @@ func TestRestart(t *testing.T) {
 			}
 		}
 		check(Admitted, Admitted, Quarantined)
-		standing.Ports[1].IPv4 = netip.MustParseAddr("10.0.0.99") // another container's now
+		standing.edit(1).IPv4 = netip.MustParseAddr("10.0.0.99") // another container's now
 		check(Admitted, Quarantined, Quarantined)
 		h.apply(h.driver(), w)
 	})
 	h.run(t, "does_only_what_changed_meanwhile", func(t *testing.T) {
-		w.Ports[2].Admitted = true
+		w.edit(2).Admitted = true
 		d := h.driver()
 		r, err := d.Apply(w, Everything)
 		if err != nil {
@@ -262,11 +264,11 @@ func TestHops(t *testing.T) {
 	rng := rand.New(rand.NewPCG(3, 4))
 	random := func() Wish {
 		w := h.wish()
-		w.Ports = slices.DeleteFunc(w.Ports, func(Port) bool { return rng.IntN(4) == 0 })
+		w.Ports = slices.DeleteFunc(slices.Clone(w.Ports), func(*Port) bool { return rng.IntN(4) == 0 })
 		w.Mode = Mode(rng.IntN(5) / 4)
 		w.Open = rng.IntN(4) == 0
 		for i := range w.Ports {
-			p := &w.Ports[i]
+			p := w.edit(i)
 			p.Admitted, p.Guarded = rng.IntN(3) > 0, rng.IntN(5) > 0
 			if rng.IntN(3) == 0 {
 				p.Allow, _ = ParseAllow([]string{"10.0.0.0/8", "10.0.0.0/16,fd00:1::/32", "192.0.2.1,02:00:00:00:00:01", "02:00:00:00:00:02"}[rng.IntN(4)])
@@ -317,7 +319,7 @@ func TestGone(t *testing.T) {
 	if err != nil || r.Ports[h.boxes[1].port].State != Gone || r.Ports[h.boxes[0].port].State != Admitted {
 		t.Errorf("%+v, %v", r, err)
 	}
-	w.Ports = slices.Delete(w.Ports, 1, 2)
+	w.Ports = slices.Delete(slices.Clone(w.Ports), 1, 2)
 	h.apply(d, w)
 	if got := h.state(); strings.Contains(got, h.boxes[1].mac.String()) {
 		t.Errorf("something is left of it:\n%s", got)

@@ -15,10 +15,10 @@ func TestGatewayThatNobodyNames(t *testing.T) {
 	wish := func(allow ...string) Wish {
 		w := h.wish()
 		for i := range w.Ports {
-			w.Ports[i].Gateways = nil
+			w.edit(i).Gateways = nil
 		}
 		for _, p := range allow {
-			w.Ports[0].Allow.Prefixes = append(w.Ports[0].Allow.Prefixes, netip.MustParsePrefix(p))
+			w.edit(0).Allow.Prefixes = append(w.Ports[0].Allow.Prefixes, netip.MustParsePrefix(p))
 		}
 		return w
 	}

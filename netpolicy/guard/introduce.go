@@ -52,7 +52,7 @@ func (d *Driver) refuses(pp *portPlan) bool {
 // that it would have got; a kernel believes none of which it has not asked
 // (arp_accept, RFC 4861 section 7.2.5). Nothing depends on them, so that an error is
 // only logged.
-func (d *Driver) introduce(left work) {
+func (d *Driver) introduce(s scope, left work) {
 	if d.plan.mode == Monitor {
 		return
 	}
@@ -65,7 +65,7 @@ func (d *Driver) introduce(left work) {
 			delete(d.announced, index)
 		}
 	}
-	later := d.later(about)
+	later := d.later(s, about)
 	if len(news)+len(later) == 0 {
 		return
 	}

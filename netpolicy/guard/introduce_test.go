@@ -28,7 +28,7 @@ func TestIntroduce(t *testing.T) {
 		h.run(t, name, func(t *testing.T) {
 			d := h.driver()
 			w := h.wish()
-			w.Ports[0].Admitted = false
+			w.edit(0).Admitted = false
 			h.apply(d, w)
 			a.inside(func() { run(t, "ip", "neigh", "flush", "all") })
 			var socket *net.UDPConn
@@ -45,7 +45,7 @@ func TestIntroduce(t *testing.T) {
 				h.check(err)
 			})
 			h.await("it has asked and was refused", func() bool { return violations(t, d, a).Quarantine > asked })
-			w.Ports[0].Admitted = true
+			w.edit(0).Admitted = true
 			h.apply(d, w)
 			// Half of the time after which its kernel asks again.
 			h.check(socket.SetReadDeadline(time.Now().Add(500 * time.Millisecond)))
@@ -80,7 +80,7 @@ func TestNewcomers(t *testing.T) {
 	} {
 		d.plan, d.failed = plans(step.states), step.failed
 		d.expect(scope{all: true}, i == 0)
-		d.introduce(work{})
+		d.introduce(scope{all: true}, work{})
 		d.report(scope{all: true}, work{})
 		if got := slices.Sorted(maps.Keys(d.newcomers)); !slices.Equal(got, step.want) {
 			t.Errorf("after step %d %v are to be introduced, want %v", i, got, step.want)

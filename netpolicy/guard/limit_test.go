@@ -61,7 +61,7 @@ func (h *host) becomes(t *testing.T, what string, want int, number func() int) {
 func (h *host) limited(limits ...uint32) Wish {
 	w := h.wish()
 	for i, n := range limits {
-		w.Ports[i].Connections = n
+		w.edit(i).Connections = n
 	}
 	return w
 }
@@ -197,7 +197,7 @@ func TestConnectionsDrift(t *testing.T) {
 func TestManyLimits(t *testing.T) {
 	w := Wish{}
 	for i := range 200 {
-		w.Ports = append(w.Ports, Port{Index: i + 1, Bridge: 1, MAC: MAC{2, 0, 0, 0, 0, byte(i)}, Guarded: true, Admitted: true,
+		w.Ports = append(w.Ports, &Port{Index: i + 1, Bridge: 1, MAC: MAC{2, 0, 0, 0, 0, byte(i)}, Guarded: true, Admitted: true,
 			IPv4: netip.AddrFrom4([4]byte{10, 0, 0, byte(i)}), Connections: uint32(1000 + i)})
 	}
 	l := newPlan(w, Features{}, nil).limits()

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -304,10 +305,18 @@ func run(t testing.TB, name string, args ...string) {
 func (h *host) wish() Wish {
 	w := Wish{Options: Options{Storm: DefaultStorm}}
 	for _, b := range h.boxes {
-		w.Ports = append(w.Ports, Port{Index: b.port, Name: b.name, Bridge: h.bridge, BridgeName: bridgeName, MAC: b.mac,
+		w.Ports = append(w.Ports, &Port{Index: b.port, Name: b.name, Bridge: h.bridge, BridgeName: bridgeName, MAC: b.mac,
 			IPv4: b.ip4, IPv6: b.ip6, Gateways: []netip.Addr{gateway4, gateway6}, Guarded: true, Admitted: true})
 	}
 	return w
+}
+
+// edit gives a port of the wish that may be changed, in another list: a driver keeps both.
+func (w *Wish) edit(i int) *Port {
+	p := *w.Ports[i]
+	w.Ports = slices.Clone(w.Ports)
+	w.Ports[i] = &p
+	return &p
 }
 
 // driver opens a driver in the host's namespace.

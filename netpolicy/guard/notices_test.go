@@ -75,7 +75,7 @@ func TestNotices(t *testing.T) {
 		if d.kernel.table == was {
 			t.Error("the table was not read")
 		}
-		if _, ok := d.kernel.table.sets[setQuarantined][element{key: portKey(h.boxes[1].port)}]; !ok || d.kernel.table.admits(&w.Ports[0]) {
+		if _, ok := d.kernel.table.sets[setQuarantined][element{key: portKey(h.boxes[1].port)}]; !ok || d.kernel.table.admits(w.Ports[0]) {
 			t.Error("one of both is not known of")
 		}
 		was = d.kernel.table

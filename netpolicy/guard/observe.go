@@ -56,9 +56,9 @@ func (d *Driver) observe(w Wish, changed map[int]*Port, some bool, look Look) (s
 		for index := range pins {
 			ports[index] = nil
 		}
-		for i := range w.Ports {
-			if _, recorded := ports[w.Ports[i].Index]; recorded || w.Ports[i].Guarded {
-				ports[w.Ports[i].Index] = &w.Ports[i]
+		for _, p := range w.Ports {
+			if _, recorded := ports[p.Index]; recorded || p.Guarded {
+				ports[p.Index] = p
 			}
 		}
 	} else {
@@ -89,7 +89,7 @@ func (d *Driver) observe(w Wish, changed map[int]*Port, some bool, look Look) (s
 			return seen, err
 		}
 	}
-	same, err := d.observeBridges(w, look)
+	same, err := d.observeBridges(w, changed, some, look)
 	seen.all = seen.all || !same
 	return seen, err
 }
@@ -141,11 +141,8 @@ func (d *Driver) lookedAt(look Look, ports map[int]struct{}) {
 			ports[index] = struct{}{}
 		}
 	}
-	if len(look.MACs) == 0 {
-		return
-	}
-	for index, pp := range d.plan.ports {
-		if slices.ContainsFunc(pp.macs, func(m MAC) bool { _, ok := look.MACs[m]; return ok }) {
+	for m := range look.MACs {
+		for _, index := range d.plan.askers[asset{mac: m}] {
 			ports[index] = struct{}{}
 		}
 	}

@@ -74,7 +74,7 @@ func FuzzParseAllow(f *testing.F) {
 				}
 			}
 		}
-		for e := range newPlan(Wish{Ports: []Port{p}}, allFeatures, nil).sets[setNet6] {
+		for e := range newPlan(Wish{Ports: []*Port{p}}, allFeatures, nil).sets[setNet6] {
 			if len(e.key) != 20 || len(e.end) != 20 || e.key > e.end {
 				t.Fatalf("element %x to %x", e.key, e.end)
 			}

@@ -42,6 +42,9 @@ type plan struct {
 	elsewhere map[netip.Addr]bool
 	// program is what the program at each port does; 0 is none.
 	program checksum.Fingerprint
+	// stay are the programs on record, by the port that each stays at; that of this process
+	// is at 0.
+	stay map[int]attached
 	// knobs are what the host's settings shall be, by their place in knobs.
 	knobs map[int]string
 	// bounded are the bridges that learn so many MACs.
@@ -76,7 +79,7 @@ type want struct {
 // from being admitted, but does not touch others.
 func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 	p := &plan{mode: w.Mode, closed: w.closed() && len(w.Bridges) > 0, guests: guests(w), sets: map[string]elements{}, ports: map[int]*portPlan{}, neighbours: map[Neighbour]neighbour{},
-		more: map[want]int{}, askers: map[asset][]int{}, totals: map[total]int{}, turns: map[total]int{}, elsewhere: map[netip.Addr]bool{}}
+		stay: map[int]attached{}, more: map[want]int{}, askers: map[asset][]int{}, totals: map[total]int{}, turns: map[total]int{}, elsewhere: map[netip.Addr]bool{}}
 	p.owners = owners{addrs: map[Neighbour]int{}, macs: map[bridgeMAC]int{}, ports: p.ports}
 	for _, s := range sets(f) {
 		if !s.dynamic {
@@ -84,7 +87,7 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 		}
 	}
 	// Oldest first: of two that claim the same, the one that was there counts.
-	ports := slices.SortedStableFunc(slices.Values(w.Ports), func(a, b Port) int { return cmp.Compare(a.Index, b.Index) })
+	ports := slices.SortedStableFunc(slices.Values(w.Ports), func(a, b *Port) int { return cmp.Compare(a.Index, b.Index) })
 	p.reserve(ports, bridgeMACs)
 	p.admit(ports)
 	// After all that have a port: a stale picture of others takes nothing of theirs.
@@ -112,7 +115,7 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 }
 
 // reserve keeps the addresses of bridges from ports.
-func (p *plan) reserve(ports []Port, bridgeMACs map[int]MAC) {
+func (p *plan) reserve(ports []*Port, bridgeMACs map[int]MAC) {
 	for _, port := range ports {
 		for _, g := range port.Gateways {
 			p.owners.addrs[at(port.Bridge, g.Unmap())] = ownerBridge
@@ -126,9 +129,9 @@ func (p *plan) reserve(ports []Port, bridgeMACs map[int]MAC) {
 
 // admit decides about each port whether it can be as wished. What it owns from then on is
 // not for others.
-func (p *plan) admit(ports []Port) {
-	for i := range ports {
-		pp := &portPlan{Port: ports[i], state: Quarantined}
+func (p *plan) admit(ports []*Port) {
+	for _, port := range ports {
+		pp := &portPlan{Port: *port, state: Quarantined}
 		pp.IPv4, pp.IPv6 = pp.IPv4.Unmap(), pp.IPv6.Unmap()
 		if _, twice := p.ports[pp.Index]; twice {
 			p.ports[pp.Index].state = Quarantined

@@ -13,24 +13,24 @@ import (
 
 var allFeatures = Features{Locked: true, Sticky: true, Filter: true, Prefixes: true}
 
-func aPort(index int) Port {
-	return Port{Index: index, Bridge: 1, MAC: MAC{2, 0, 0, 0, 0, byte(index)}, IPv4: netip4(10, 0, 0, byte(index)),
+func aPort(index int) *Port {
+	return &Port{Index: index, Bridge: 1, MAC: MAC{2, 0, 0, 0, 0, byte(index)}, IPv4: netip4(10, 0, 0, byte(index)),
 		Gateways: []netip.Addr{netip4(10, 0, 0, 1)}, Guarded: true, Admitted: true}
 }
 
 func TestPlan(t *testing.T) {
 	bridge := map[int]MAC{1: {2, 0, 0, 0, 0, 1}}
-	second := func(change func(*Port)) func() []Port {
-		return func() []Port {
+	second := func(change func(*Port)) func() []*Port {
+		return func() []*Port {
 			p, old := aPort(20), aPort(10)
 			old.Container = "old"
-			change(&p)
-			return []Port{p, old}
+			change(p)
+			return []*Port{p, old}
 		}
 	}
 	for _, c := range []struct {
 		name   string
-		ports  func() []Port
+		ports  func() []*Port
 		states map[int]State
 		fault  string // of port 20
 	}{
@@ -46,11 +46,11 @@ func TestPlan(t *testing.T) {
 		{"the_gateways_address", second(func(p *Port) { p.IPv4 = netip4(10, 0, 0, 1) }), map[int]State{10: Admitted, 20: Quarantined}, "its address 10.0.0.1 is that of the bridge"},
 		{"no_MAC", second(func(p *Port) { p.MAC = MAC{} }), map[int]State{10: Admitted, 20: Quarantined}, "00:00:00:00:00:00 is no MAC"},
 		{"a_group_MAC", second(func(p *Port) { p.MAC[0] = 1 }), map[int]State{10: Admitted, 20: Quarantined}, "is no MAC"},
-		{"wished_for_twice", func() []Port { return []Port{aPort(20), aPort(20), aPort(10)} }, map[int]State{10: Admitted, 20: Quarantined}, "the port is wished for twice"},
-		{"one_that_is_not_admitted_keeps_its_address", func() []Port {
+		{"wished_for_twice", func() []*Port { return []*Port{aPort(20), aPort(20), aPort(10)} }, map[int]State{10: Admitted, 20: Quarantined}, "the port is wished for twice"},
+		{"one_that_is_not_admitted_keeps_its_address", func() []*Port {
 			a, b := aPort(10), aPort(20)
 			a.Admitted, b.IPv4 = false, a.IPv4
-			return []Port{a, b}
+			return []*Port{a, b}
 		}, map[int]State{10: Quarantined, 20: Quarantined}, "its address 10.0.0.10"},
 		{"a_label_takes_no_gateway", second(func(p *Port) { p.Allow, _ = ParseAllow("10.0.0.1") }), map[int]State{10: Admitted, 20: Admitted}, "label netguard.guard.allow: 10.0.0.1 is the address of the bridge"},
 		{"a_label_takes_no_containers_address", second(func(p *Port) { p.Allow, _ = ParseAllow("10.0.0.10") }), map[int]State{10: Admitted, 20: Admitted}, "10.0.0.10 is the address of container old"},
@@ -88,7 +88,7 @@ func TestPlan(t *testing.T) {
 		port.Allow, _ = ParseAllow("10.0.0.0/8,192.0.2.1")
 		f := allFeatures
 		f.Prefixes = false
-		p := newPlan(Wish{Ports: []Port{port}}, f, nil)
+		p := newPlan(Wish{Ports: []*Port{port}}, f, nil)
 		if got := p.ports[20]; len(got.faults) != 1 || !strings.Contains(got.faults[0], "Linux 5.6") || len(p.sets[setV4]) != 2 {
 			t.Errorf("faults %q, %d addresses", got.faults, len(p.sets[setV4]))
 		}
@@ -102,7 +102,7 @@ func TestPlanAnswers(t *testing.T) {
 	a.Container, b.Container, b.Bridge = "one", "one", 2
 	a.Answers = []netip.Addr{b.IPv4, c.IPv4, a.IPv4, b.MAC.LinkLocal(), netip4(10, 0, 0, 1), netip4(172, 31, 0, 9), netip4(10, 0, 0, 99)}
 	c.Answers = []netip.Addr{b.IPv4} // it has no name
-	p := newPlan(Wish{Ports: []Port{a, b, c}, Taken: []netip.Addr{netip4(172, 31, 0, 9)}}, allFeatures, nil)
+	p := newPlan(Wish{Ports: []*Port{a, b, c}, Taken: []netip.Addr{netip4(172, 31, 0, 9)}}, allFeatures, nil)
 	got := map[int][]string{}
 	for e := range p.sets[setV4] {
 		at, _ := netip.AddrFromSlice([]byte(e.key[len(e.key)-4:]))
@@ -163,7 +163,7 @@ func TestPlanBounds(t *testing.T) {
 // TestPlanOrder checks that a plan does not depend on the order of the wish.
 func TestPlanOrder(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var ports []Port
+		var ports []*Port
 		for i := range rapid.IntRange(1, 6).Draw(t, "ports") {
 			p := aPort(2 + i)
 			p.MAC[5] = byte(rapid.IntRange(1, 4).Draw(t, "MAC"))
@@ -207,9 +207,9 @@ func TestDiff(t *testing.T) {
 	}
 	old, fresh := aPort(10), aPort(20)
 	fresh.IPv4 = old.IPv4 // it follows another that had its address
-	p := newPlan(Wish{Ports: []Port{fresh}}, allFeatures, nil)
+	p := newPlan(Wish{Ports: []*Port{fresh}}, allFeatures, nil)
 	k := &kernelState{
-		table:      &tableState{present: true, live: true, format: Format, id: l.id, rules: l.lines, sets: newPlan(Wish{Ports: []Port{old}}, allFeatures, nil).sets},
+		table:      &tableState{present: true, live: true, format: Format, id: l.id, rules: l.lines, sets: newPlan(Wish{Ports: []*Port{old}}, allFeatures, nil).sets},
 		ports:      map[int]bridgePort{10: {1, guarded(portDefaults)}, 20: {1, portDefaults}},
 		pins:       map[int]map[MAC]fdbEntry{10: {old.MAC: {10, 0x40, ntfSticky}}},
 		neighbours: map[Neighbour]MAC{{1, old.IPv4}: old.MAC, {1, old.MAC.LinkLocal()}: old.MAC},

@@ -60,7 +60,7 @@ func fake() (*stage, *guardtest.Kernel) {
 	s := &stage{plane: k.Open(), other: k.AddBridge(), restart: func() plane { return k.Open() }}
 	bridge := k.AddBridge()
 	for i := range byte(4) {
-		s.wish.Ports = append(s.wish.Ports, guard.Port{Index: k.AddPort(bridge), Name: string('a' + rune(i)), Bridge: bridge, BridgeName: "br",
+		s.wish.Ports = append(s.wish.Ports, &guard.Port{Index: k.AddPort(bridge), Name: string('a' + rune(i)), Bridge: bridge, BridgeName: "br",
 			MAC: guard.MAC{2, 0x42, 0, 0, 0, i + 2}, IPv4: netip.AddrFrom4([4]byte{172, 30, 0, i + 2}),
 			Gateways: []netip.Addr{netip.MustParseAddr("172.30.0.1")}, Guarded: true, Admitted: true})
 	}
@@ -77,7 +77,9 @@ func (s *stage) ports(change func(i int, p *guard.Port)) guard.Wish {
 	w := s.wish
 	w.Ports = slices.Clone(w.Ports)
 	for i := range w.Ports {
-		change(i, &w.Ports[i])
+		p := *w.Ports[i]
+		change(i, &p)
+		w.Ports[i] = &p
 	}
 	return w
 }
@@ -218,7 +220,7 @@ var planeTests = map[string]func(*testing.T, *stage){
 	"too_many_ports": func(t *testing.T, s *stage) {
 		w := s.wish
 		for i := range 1 << 14 {
-			w.Ports = append(w.Ports, guard.Port{Index: 1e6 + i})
+			w.Ports = append(w.Ports, &guard.Port{Index: 1e6 + i})
 		}
 		if _, err := s.Apply(w, guard.Look{}); err == nil {
 			t.Error("it is not refused")

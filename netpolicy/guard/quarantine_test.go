@@ -44,7 +44,7 @@ func TestQuarantine(t *testing.T) {
 		}
 	})
 	h.run(t, "one_that_is_not_admitted_neither_sends_nor_receives", func(t *testing.T) {
-		w.Ports[0].Admitted = false
+		w.edit(0).Admitted = false
 		r := h.apply(d, w)
 		if got := r.Ports[a.port].State; got != Quarantined {
 			t.Fatalf("it is %s", got)
@@ -88,7 +88,7 @@ func TestQuarantine(t *testing.T) {
 		}
 	})
 	h.run(t, "admitted_again_it_is_as_before", func(t *testing.T) {
-		w.Ports[0].Admitted = true
+		w.edit(0).Admitted = true
 		h.apply(d, w)
 		if !reached(t, a, v) || !reached(t, v, a) {
 			t.Error("it is still quarantined")
@@ -154,7 +154,7 @@ func TestQuarantine(t *testing.T) {
 			t.Errorf("%d frames were counted", now-all)
 		}
 		// The agent knows of the port, and has not admitted it.
-		watch.Ports = append(slices.Clone(w.Ports), Port{Index: s.port, Name: s.name, Bridge: h.bridge, Guarded: true})
+		watch.Ports = append(slices.Clone(w.Ports), &Port{Index: s.port, Name: s.name, Bridge: h.bridge, Guarded: true})
 		h.apply(d, watch)
 		all, before := counts()
 		if !reached(t, s, v) || !reached(t, v, s) {
@@ -169,7 +169,7 @@ func TestQuarantine(t *testing.T) {
 	})
 	h.run(t, "and_when_it_is_trusted_without_being_guarded", func(t *testing.T) {
 		before := output(t, "bridge", "-d", "link", "show", "dev", s.name)
-		w.Ports = append(w.Ports, Port{Index: s.port, Name: s.name, Bridge: h.bridge})
+		w.Ports = append(w.Ports, &Port{Index: s.port, Name: s.name, Bridge: h.bridge})
 		r := h.apply(d, w)
 		if r.Ports[s.port].State != Trusted {
 			t.Errorf("it is %s", r.Ports[s.port].State)

@@ -10,8 +10,8 @@ import (
 // into the last plan, and its cost does not depend on the other ports. Both come to the same
 // plan: where a change could concern any number of ports, replan leaves it to newPlan.
 
-// asset is what only one port can have: a MAC on a bridge, or an address. Ports depend on each
-// other only if they ask for the same asset.
+// asset is what ports may not share: a MAC, though two bridges may have it, or an address. Ports
+// depend on each other only if they ask for the same asset.
 type asset struct {
 	bridge int
 	mac    MAC
@@ -41,7 +41,7 @@ func (p *Port) assets() []asset {
 	}
 	out := make([]asset, 0, len(addrs)+len(macs)+2)
 	for _, m := range macs {
-		out = append(out, asset{bridge: p.Bridge, mac: m})
+		out = append(out, asset{mac: m})
 	}
 	for _, a := range addrs {
 		if !a.IsValid() {
@@ -152,25 +152,25 @@ func (p *plan) replan(ports map[int]*Port, f Features) (scope, bool) {
 			return out, false
 		}
 	}
-	var now []Port
+	var now []*Port
 	for index, port := range all {
 		out.ports[index] = struct{}{}
 		if port != nil {
-			now = append(now, *port)
+			now = append(now, port)
 		}
 		if pp := p.ports[index]; pp != nil {
 			p.forget(pp, &out)
 		}
 	}
-	slices.SortFunc(now, func(a, b Port) int { return cmp.Compare(a.Index, b.Index) })
+	slices.SortFunc(now, func(a, b *Port) int { return cmp.Compare(a.Index, b.Index) })
 	p.admit(now)
 	for _, n := range p.turns {
 		if n != 0 {
 			return out, false
 		}
 	}
-	for i := range now {
-		pp := p.ports[now[i].Index]
+	for _, port := range now {
+		pp := p.ports[port.Index]
 		p.port(pp, f)
 		for _, a := range pp.own() {
 			if _, ok := p.neighbours[Neighbour{pp.Bridge, a}]; ok {

@@ -11,10 +11,10 @@ import (
 )
 
 // somePort draws a port from little, so that ports ask for the same.
-func somePort(t *rapid.T, index int) Port {
+func somePort(t *rapid.T, index int) *Port {
 	few := func(what string) int { return rapid.IntRange(1, 6).Draw(t, what) }
 	rarely := func(what string) bool { return rapid.IntRange(0, 5).Draw(t, what) == 0 }
-	p := Port{Index: index, Bridge: rapid.IntRange(1, 2).Draw(t, "bridge"), MAC: MAC{2, 0, 0, 0, 0, byte(few("MAC"))},
+	p := &Port{Index: index, Bridge: rapid.IntRange(1, 2).Draw(t, "bridge"), MAC: MAC{2, 0, 0, 0, 0, byte(few("MAC"))},
 		IPv4: netip4(10, 0, 0, byte(few("address"))), Gateways: []netip.Addr{netip4(10, 0, 0, 1)},
 		Guarded: !rarely("left alone"), Admitted: !rarely("not admitted"), Isolated: rarely("isolated"), DHCPServer: rarely("server"),
 		Container: string('a' + rune(few("container"))), Connections: uint32(rapid.IntRange(0, 2).Draw(t, "connections"))}
@@ -68,7 +68,7 @@ func TestReplan(t *testing.T) {
 		if rapid.Bool().Draw(t, "taken") {
 			w.Taken = []netip.Addr{netip4(10, 0, 0, 6)}
 		}
-		ports := map[int]Port{}
+		ports := map[int]*Port{}
 		for index := range rapid.IntRange(10, 30).Draw(t, "ports") {
 			ports[10+index] = somePort(t, 10+index)
 		}
@@ -89,7 +89,7 @@ func TestReplan(t *testing.T) {
 					continue
 				}
 				port := somePort(t, index)
-				ports[index], changed[index] = port, &port
+				ports[index], changed[index] = port, port
 			}
 			for index, port := range changed {
 				if _, was := before.ports[index]; port == nil && !was {

@@ -48,13 +48,20 @@ func (d *Driver) report(s scope, left work) Report {
 			s.ports[index] = struct{}{}
 		}
 	}
-	if len(s.ports) > 0 {
-		d.last = maps.Clone(d.last)
-	}
+	shared := !s.all // with whoever got the last report
 	for index := range s.ports {
+		var now PortReport // of a port that is in no wish
 		if pp := d.plan.ports[index]; pp != nil {
-			d.last[index] = d.portReport(pp, about[index])
-		} else {
+			now = d.portReport(pp, about[index])
+		}
+		was := d.last[index]
+		if was.State == now.State && was.Passes == now.Passes && slices.Equal(was.Faults, now.Faults) {
+			continue
+		}
+		if shared {
+			d.last, shared = maps.Clone(d.last), false
+		}
+		if d.last[index] = now; now.State == "" {
 			delete(d.last, index)
 		}
 	}

@@ -3,6 +3,8 @@ package guard
 import (
 	"maps"
 	"slices"
+
+	"netguard/internal/changed"
 )
 
 // Most wishes differ from the last one in a port or two. So each Apply has a scope: observe
@@ -56,34 +58,17 @@ func (d *Driver) changed(w Wish) (map[int]*Port, bool) {
 	if d.plan == nil || !d.settled || d.unsure || d.twice || !d.wish.equalHost(w) {
 		return nil, false
 	}
-	was, now := d.wish.Ports, w.Ports
-	for len(was) > 0 && len(now) > 0 && was[0].equal(now[0]) {
-		was, now = was[1:], now[1:]
+	gone, came := changed.Between(d.wish.Ports, w.Ports)
+	out := make(map[int]*Port, len(gone)+len(came))
+	for _, p := range gone {
+		out[p.Index] = nil
 	}
-	for len(was) > 0 && len(now) > 0 && was[len(was)-1].equal(now[len(now)-1]) {
-		was, now = was[:len(was)-1], now[:len(now)-1]
-	}
-	before := make(map[int]*Port, len(was))
-	for i := range was {
-		before[was[i].Index] = &was[i]
-	}
-	out := map[int]*Port{}
-	met := make(map[int]bool, len(now))
-	for i := range now {
-		index := now[i].Index
-		if _, planned := d.plan.ports[index]; met[index] || planned && before[index] == nil {
+	for _, p := range came {
+		before, left := out[p.Index]
+		if _, planned := d.plan.ports[p.Index]; before != nil || planned && !left {
 			return nil, false // the wish names a port twice
 		}
-		met[index] = true
-		if old := before[index]; old == nil || !old.equal(now[i]) {
-			port := now[i]
-			out[index] = &port
-		}
-	}
-	for index := range before {
-		if !met[index] {
-			out[index] = nil
-		}
+		out[p.Index] = p
 	}
 	return out, true
 }
@@ -92,19 +77,17 @@ func (d *Driver) changed(w Wish) (map[int]*Port, bool) {
 // the plan. It works the changed ports into the plan where only some ports are concerned.
 func (d *Driver) replan(w Wish, changed map[int]*Port, some bool, seen scope) (scope, error) {
 	if some && !seen.all {
-		for _, p := range changed {
+		for index, p := range changed {
 			if p != nil {
-				p.with(&d.kernel)
+				changed[index] = p.with(&d.kernel)
 			}
 		}
 		if s, ok := d.plan.replan(changed, d.features); ok {
 			if _, there := d.plan.sets[setOthers]; there && !slices.Equal(d.wish.Others, w.Others) {
 				d.plan.exchange(setOthers, others(w.Others), s.elements)
 			}
-			if len(s.ports)+len(seen.ports) > 0 {
-				d.plan.programs(d.program, &d.kernel, s.elements)
-			}
 			s.add(seen)
+			d.plan.programs(d.program, &d.kernel, s)
 			return s, nil
 		}
 	}

@@ -152,7 +152,7 @@ func TestWithoutAFilter(t *testing.T) {
 	h.run(t, "another_process_cleans_up_after_it", func(t *testing.T) {
 		w := all
 		w.Ports = slices.Clone(all.Ports)
-		w.Ports[0].Admitted = false
+		w.edit(0).Admitted = false
 		h.apply(d, w)
 		if h.state() == before {
 			t.Fatal("nothing was done")

@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"maps"
 	"slices"
 
 	"github.com/google/nftables/binaryutil"
@@ -150,26 +151,41 @@ func (d *Driver) observeStrayPrograms() error {
 }
 
 // programs plans which programs are on record: that of this process, and those of earlier
-// processes that do the same and stay attached.
-func (p *plan) programs(mine *checksum.Program, k *kernelState, news map[want]struct{}) {
+// processes that do the same and stay attached. It looks at the ports of the scope, and adds the
+// elements that came or went.
+func (p *plan) programs(mine *checksum.Program, k *kernelState, s scope) {
 	if mine == nil {
 		return
 	}
-	p.program = mine.Fingerprint()
-	all := map[attached]bool{}
-	if mine.ID() != 0 {
-		all[attached{mine.ID(), p.program}] = true
+	p.program, p.news = mine.Fingerprint(), s.elements
+	defer func() { p.news = nil }()
+	ports := maps.Keys(s.ports)
+	if s.all {
+		ports = maps.Keys(k.programs)
 	}
-	for index, there := range k.programs {
-		if i := p.keeps(there); i >= 0 && p.wantsProgram(index) {
-			all[there[i]] = true
+	stays := func(port int, now attached) {
+		was := p.stay[port]
+		if was == now {
+			return
+		}
+		if now.id != 0 {
+			p.add(want{setPrograms, now.element()})
+		}
+		if was.id != 0 {
+			p.remove(want{setPrograms, was.element()})
+		}
+		if p.stay[port] = now; now.id == 0 {
+			delete(p.stay, port)
 		}
 	}
-	now := elements{}
-	for a := range all {
-		now[a.element()] = ""
+	stays(0, attached{mine.ID(), p.program}) // no port has this number
+	for index := range ports {
+		var now attached
+		if i := p.keeps(k.programs[index]); i >= 0 && p.wantsProgram(index) {
+			now = k.programs[index][i]
+		}
+		stays(index, now)
 	}
-	p.exchange(setPrograms, now, news)
 }
 
 func diffAttach(w *work, p *plan, k *kernelState, index int) {

@@ -331,7 +331,8 @@ func TestUnfinishedDrift(t *testing.T) {
 	})
 	h.run(t, "a_port_that_is_not_guarded_any_more_has_none", func(t *testing.T) {
 		next := h.driver()
-		w.Ports[0].Guarded, w.Ports[0].Admitted = false, true
+		p0 := w.edit(0)
+		p0.Guarded, p0.Admitted = false, true
 		h.apply(next, w)
 		if !arrives(a, socket) {
 			t.Error("it is still refused")

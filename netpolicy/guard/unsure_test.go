@@ -8,9 +8,9 @@ func TestUnsure(t *testing.T) {
 	h := newHost(t, 2)
 	d := h.driver()
 	w := h.wish()
-	w.Ports[1].Admitted = false
+	w.edit(1).Admitted = false
 	h.apply(d, w)
-	w.Ports[1].Admitted = true
+	w.edit(1).Admitted = true
 	// As if the kernel did not take it.
 	if err := d.filter.raw.Close(); err != nil {
 		t.Fatal(err)

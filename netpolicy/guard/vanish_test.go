@@ -15,7 +15,7 @@ func TestPortThatGoesWhileItIsLookedAt(t *testing.T) {
 	}
 	d.kernel.ports[b.port] = p // what was read of it
 	run(t, "ip", "link", "del", b.name)
-	if err := d.observePort(b.port, &w.Ports[0], []MAC{b.mac}, Everything); err != nil {
+	if err := d.observePort(b.port, w.Ports[0], []MAC{b.mac}, Everything); err != nil {
 		t.Fatal(err)
 	}
 	if left := d.diff(scope{all: true}); left.count() != 0 {

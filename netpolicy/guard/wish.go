@@ -86,10 +86,11 @@ type Port struct {
 	Isolated bool
 }
 
-// Wish is all that is wanted of the kernel.
+// Wish is all that is wanted of the kernel. Nobody changes what it points to.
 type Wish struct {
 	Options
-	Ports []Port
+	// Ports are told apart by their pointers.
+	Ports []*Port
 	// Bridges are the managed bridges, with a port or without.
 	Bridges []Bridge
 	// Others are ports of other bridges, by ifindex. All that is done about them
@@ -106,25 +107,20 @@ func (w Wish) equalHost(v Wish) bool {
 	})
 }
 
-func (p Port) equal(q Port) bool {
-	return p.Index == q.Index && p.Name == q.Name && p.Bridge == q.Bridge && p.BridgeName == q.BridgeName && p.MAC == q.MAC &&
-		p.Connections == q.Connections && p.IPv4 == q.IPv4 && p.IPv6 == q.IPv6 && p.Guarded == q.Guarded && p.Admitted == q.Admitted && p.Standing == q.Standing && p.Isolated == q.Isolated && p.DHCPServer == q.DHCPServer &&
-		slices.Equal(p.Gateways, q.Gateways) && slices.Equal(p.Answers, q.Answers) && slices.Equal(p.LinkLocals, q.LinkLocals) && p.Container == q.Container && slices.Equal(p.Allow.MACs, q.Allow.MACs) && slices.Equal(p.Allow.Prefixes, q.Allow.Prefixes)
-}
-
 // with adds what only the kernel says: the addresses that bridges have to the
 // gateways that are known, and which ports are admitted there.
 func (w Wish) with(k *kernelState) Wish {
 	w.Ports = slices.Clone(w.Ports)
-	for i := range w.Ports {
-		w.Ports[i].with(k)
+	for i, p := range w.Ports {
+		w.Ports[i] = p.with(k)
 	}
 	return w
 }
 
-func (p *Port) with(k *kernelState) {
+func (p Port) with(k *kernelState) *Port {
 	p.Gateways = slices.Concat(p.Gateways, k.gateways[p.Bridge])
-	p.Admitted = p.Admitted || p.Standing && k.table.admits(p)
+	p.Admitted = p.Admitted || p.Standing && k.table.admits(&p)
+	return &p
 }
 
 // Look says what may have changed in the kernel since the last Apply, beyond

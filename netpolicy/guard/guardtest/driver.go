@@ -93,7 +93,6 @@ func (d *Driver) Apply(w guard.Wish, look guard.Look) (guard.Report, error) {
 	if was != nil && d.settled {
 		r.Drift = d.drift(was, looked)
 	}
-	w.Ports = slices.Clone(w.Ports)
 	d.wish, d.ports, d.failed, d.settled = w, k.plan(w), map[int][]string{}, false
 	for index, pp := range d.ports {
 		if old := was[index]; old == nil || old.MAC != pp.MAC || old.Bridge != pp.Bridge || old.Guarded != pp.Guarded || !slices.Equal(old.Allow.MACs, pp.Allow.MACs) {

@@ -62,7 +62,7 @@ func own(p guard.Port) []netip.Addr {
 // plan judges a wish as guard does: of two ports that ask for the same, the older one has it.
 func (k *Kernel) plan(w guard.Wish) map[int]*planned {
 	out, owners := map[int]*planned{}, map[owned]string{}
-	ports := slices.SortedStableFunc(slices.Values(w.Ports), func(a, b guard.Port) int { return cmp.Compare(a.Index, b.Index) })
+	ports := slices.SortedStableFunc(slices.Values(w.Ports), func(a, b *guard.Port) int { return cmp.Compare(a.Index, b.Index) })
 	for _, p := range ports {
 		for _, g := range p.Gateways {
 			owners[address(p.Bridge, g)] = "the bridge"
@@ -73,11 +73,11 @@ func (k *Kernel) plan(w guard.Wish) map[int]*planned {
 			first.state, first.faults = guard.Quarantined, append(first.faults, "the port is wished for twice")
 			continue
 		}
-		pp := &planned{Port: p, entry: entry{state: guard.Quarantined}}
+		pp := &planned{Port: *p, entry: entry{state: guard.Quarantined}}
 		switch out[p.Index] = pp; {
 		case !p.Guarded:
 			pp.state = guard.Trusted
-		case pp.claim(owners) && (p.Admitted || p.Standing && k.table.admits(p)):
+		case pp.claim(owners) && (p.Admitted || p.Standing && k.table.admits(*p)):
 			pp.state = guard.Admitted
 		}
 	}
