@@ -5,13 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"netguard/netpolicy/iptables"
 )
-
-// aroundFor is how long what was read of others' rules is taken for what there is.
-const aroundFor = 2 * time.Second
 
 // ForeignRules reads the rules of others that decide about a packet before netguard's do, when
 // somebody asks.
@@ -20,8 +16,6 @@ type ForeignRules struct {
 
 	mu     sync.Mutex
 	driver *iptables.Driver // from the first question on
-	last   *iptables.Others
-	at     time.Time
 }
 
 func (o *ForeignRules) Close() {
@@ -35,9 +29,6 @@ func (o *ForeignRules) Close() {
 func (o *ForeignRules) get(ctx context.Context) (*iptables.Others, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	if o.last != nil && time.Since(o.at) < aroundFor {
-		return o.last, nil
-	}
 	if o.driver == nil {
 		driver, err := iptables.Open(ctx, o.Options)
 		if err != nil {
@@ -45,12 +36,11 @@ func (o *ForeignRules) get(ctx context.Context) (*iptables.Others, error) {
 		}
 		o.driver = driver
 	}
-	last, err := o.driver.ReadOthers(ctx)
+	others, err := o.driver.ReadOthers(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("read the host's rules: %w", err)
 	}
-	o.last, o.at = last, time.Now()
-	return last, nil
+	return others, nil
 }
 
 // untracked tells what rules that take packets out of the table of connections mean for

@@ -52,6 +52,7 @@ type Driver struct {
 	late    lateAnswers
 	vacancy vacancy
 	listing *listing // that goes on
+	others  *Others  // that were read last
 	// displaced is what the last Verify found, until the next Apply: see plan.displaced.
 	displaced bool
 	// stuck are sets that cannot be destroyed, because another program's rule names them.

@@ -68,7 +68,7 @@ func (d *Driver) fingerprint(b *backend, i int, was fingerprint) (fingerprint, e
 	case !b.present(i):
 		return fingerprint{known: true}, nil
 	}
-	s, err := legacyFingerprint(i)
+	s, err := legacyFingerprint(i, filter)
 	if errors.Is(err, unix.EAGAIN) { // the table changed in between
 		return fingerprint{}, nil
 	}
@@ -96,16 +96,21 @@ var told = []struct {
 	{unix.NFT_MSG_GETRULE, unix.NFTA_RULE_TABLE, []int{unix.NFTA_RULE_CHAIN, unix.NFTA_RULE_HANDLE}},
 }
 
-func (n ruleLists) fingerprint(i int, was fingerprint) (fingerprint, error) {
-	s := fingerprint{known: true}
-	err := n.ask(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0, netfilterHeader(unix.AF_UNSPEC), func(m []byte) bool {
+// generation gives a fingerprint of all tables of nftables: the number of the last change.
+func (n ruleLists) generation() (s fingerprint, err error) {
+	err = n.ask(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0, netfilterHeader(unix.AF_UNSPEC), func(m []byte) bool {
 		for typ, v := range attrs(m[min(len(m), nl.SizeofNfgenmsg):]) {
 			if typ == unix.NFTA_GEN_ID && len(v) == 4 {
-				s.generation = binary.BigEndian.Uint32(v)
+				s.known, s.generation = true, binary.BigEndian.Uint32(v)
 			}
 		}
 		return true
 	})
+	return s, err
+}
+
+func (n ruleLists) fingerprint(i int, was fingerprint) (fingerprint, error) {
+	s, err := n.generation()
 	if err != nil || was.known && was.generation == s.generation {
 		return was, err
 	}
@@ -164,23 +169,23 @@ type entryForm struct{ next, changes, fixed int }
 
 var entryForms = [2]entryForm{{next: 90, changes: 92, fixed: 112}, {next: 142, changes: 144, fixed: 168}}
 
-// legacySize gives the size of the legacy filter table of a family. The question makes the
-// table if it is not there.
-func legacySize(i int) (fingerprint, error) {
+// legacySize gives the size of a legacy table of a family. The question makes the table if it is
+// not there.
+func legacySize(i int, name string) (fingerprint, error) {
 	var info tableInfo
-	copy(info.name[:], filter)
+	copy(info.name[:], name)
 	err := askTable(i, legacyInfo, unsafe.Pointer(&info), uint32(unsafe.Sizeof(info)))
 	return fingerprint{rules: info.rules, bytes: info.bytes}, err
 }
 
 // legacyFingerprint gives the fingerprint of such a table.
-func legacyFingerprint(i int) (fingerprint, error) {
-	s, err := legacySize(i)
+func legacyFingerprint(i int, name string) (fingerprint, error) {
+	s, err := legacySize(i, name)
 	if err != nil {
 		return s, err
 	}
 	b := make([]byte, entriesHead+int(s.bytes))
-	copy(b, filter)
+	copy(b, name)
 	binary.NativeEndian.PutUint32(b[32:], s.bytes)
 	if err := askTable(i, legacyEntries, unsafe.Pointer(&b[0]), uint32(len(b))); err != nil {
 		return s, err

@@ -3,6 +3,7 @@ package iptables
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -15,11 +16,40 @@ import (
 type Others struct {
 	nat, raw [2]map[string][]string
 	native   []string // rules with notrack of nftables itself
+	// prints are the fingerprints of all tables that it was read from.
+	prints map[printKey]fingerprint
 }
 
-// ReadOthers reads them. It changes nothing.
+type printKey struct {
+	family int
+	table  string // of the legacy backend; "" for nftables
+}
+
+// fingerprints gives those of the tables that ReadOthers reads; nil where that cannot be told.
+func (d *Driver) fingerprints() map[printKey]fingerprint {
+	all := map[printKey]fingerprint{}
+	s, err := d.rules.generation()
+	all[printKey{}] = s
+	for _, i := range d.families {
+		for _, name := range legacyTables(i) {
+			if err == nil && (name == "nat" || name == "raw") {
+				all[printKey{i, name}], err = legacyFingerprint(i, name)
+			}
+		}
+	}
+	if err != nil {
+		return nil
+	}
+	return all
+}
+
+// ReadOthers gives them. It reads them again if any table changed since the last time, and
+// changes nothing.
 func (d *Driver) ReadOthers(ctx context.Context) (*Others, error) {
-	o := &Others{}
+	o := &Others{prints: d.fingerprints()}
+	if was := d.others; was != nil && o.prints != nil && maps.Equal(was.prints, o.prints) {
+		return was, nil
+	}
 	var lists []func() error // that are under way
 	for _, i := range d.families {
 		o.nat[i], o.raw[i] = map[string][]string{}, map[string][]string{}
@@ -50,7 +80,9 @@ func (d *Driver) ReadOthers(ctx context.Context) (*Others, error) {
 		return nil, err
 	}
 	var err error
-	o.native, err = NativeNotrack()
+	if o.native, err = NativeNotrack(); err == nil {
+		d.others = o
+	}
 	return o, err
 }
 

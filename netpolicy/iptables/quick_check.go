@@ -27,7 +27,7 @@ func (d *Driver) Glance() (bool, error) {
 		if k.active.kind != Legacy || !k.active.present(i) {
 			continue // the kernel reports changes
 		}
-		size, err := legacySize(i)
+		size, err := legacySize(i, filter)
 		if err != nil {
 			return false, fmt.Errorf("measure %s rules: %w", familyNames[i], err)
 		}

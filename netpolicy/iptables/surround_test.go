@@ -17,6 +17,10 @@ func TestReadOthers(t *testing.T) {
 			t.Fatalf("%+v, %v", o, err)
 		}
 		same(t, "kernel", before, all(t))
+		forked := d.forked
+		if _, err := d.ReadOthers(t.Context()); err != nil || d.forked != forked {
+			t.Errorf("%d programs run though nothing changed: %v", d.forked-forked, err)
+		}
 		for _, cmd := range cmds(d) {
 			run(t, cmd, "-t", "raw", "-A", "PREROUTING", "-p", "udp", "--dport", "53", "-j", "CT", "--notrack")
 			run(t, cmd, "-t", "raw", "-A", "OUTPUT", "-p", "tcp", "--sport", "8000:8100", "-j", "CT", "--notrack")
