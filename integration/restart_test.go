@@ -126,8 +126,15 @@ func TestDrift(t *testing.T) {
 			"tc filter del dev " + veth + " ingress",
 		} {
 			e.Output("sh", "-c", damage)
+			var now string
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Logf("after %s there was\n%s\nnot\n%s", damage, now, plain(want))
+				}
+			})
 			a.AwaitStatus("it is limited after "+damage, func(s control.Status) bool {
-				return limited(c, "net", 20e6, 10e6)(s) && plain(handles(e)) == plain(want)
+				now = plain(handles(e))
+				return limited(c, "net", 20e6, 10e6)(s) && now == plain(want)
 			})
 		}
 	})
