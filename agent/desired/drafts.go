@@ -124,7 +124,7 @@ func (s *State) Narrow(inForce *Ruling) {
 	}
 	s.Endpoints = slices.Clone(s.Endpoints)
 	for i, d := range s.Endpoints {
-		found := s.Ruling.States[d.Key].Uncounted
+		found := s.Ruling.Rules.States[i].Uncounted
 		if len(found) == 0 && len(d.Allow.Prefixes) == 0 {
 			continue
 		}

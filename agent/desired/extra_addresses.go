@@ -193,7 +193,7 @@ func (d *Endpoint) permit(permitted []netip.Prefix) {
 // which the label would open what policies leave closed, but for what the operator
 // permits by name, and those that another container named first.
 func (d *Endpoint) narrow(r *Ruling, permitted []netip.Prefix) {
-	widened, contested := r.widened[d.Key], r.States[d.Key].Contested
+	widened, contested := r.widened[d.Key], r.State(d.Key).Contested
 	if len(permitted) > 0 {
 		widened = slices.DeleteFunc(slices.Clone(widened), func(a netip.Addr) bool {
 			return !slices.Contains(d.locals, a) || within(permitted, a)

@@ -238,7 +238,8 @@ func TestExtraAddressesOfRuling(t *testing.T) {
 			permitted := subnets(c.permitted...)
 			extraAddresses{permitted, hostRoutes, map[string]int{"br-f": 2}, nil}.decide(endpoints)
 			d := endpoints[0]
-			d.narrow(&Ruling{widened: map[endpoint.Key][]netip.Addr{d.Key: c.widened}, States: map[endpoint.Key]netpolicy.State{d.Key: {Contested: c.contested}}}, permitted)
+			d.narrow(&Ruling{widened: map[endpoint.Key][]netip.Addr{d.Key: c.widened}, Rules: &netpolicy.RuleSet{States: []netpolicy.State{{Contested: c.contested}}},
+				at: func() map[endpoint.Key]int { return map[endpoint.Key]int{d.Key: 0} }}, permitted)
 			if got := texts(d.Extra); got != c.want {
 				t.Errorf("%q, want %q", got, c.want)
 			}

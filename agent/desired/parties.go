@@ -4,8 +4,10 @@ import (
 	"net"
 	"net/netip"
 	"reflect"
+	"slices"
 
 	"netguard/agent/docker"
+	"netguard/internal/changed"
 	"netguard/netpolicy"
 	"netguard/netpolicy/guard"
 )
@@ -13,27 +15,31 @@ import (
 // parties gives the endpoints as policies see them, in the same order, and tells whether any
 // is another one than in the last ruling. Those that are not share what they came to then.
 func (c *compiler) parties(endpoints []*Endpoint) (out []netpolicy.Endpoint, others bool) {
-	last, known := c.last, make(map[*Endpoint]int, len(c.endpoints))
-	if last == nil {
-		last = &Ruling{}
-	}
-	for i, d := range c.endpoints {
-		known[d] = i
-	}
-	out, others = make([]netpolicy.Endpoint, len(endpoints)), len(endpoints) != len(last.Endpoints)
+	was := c.endpoints
+	gone, _ := changed.Between(was, endpoints)
+	out = make([]netpolicy.Endpoint, len(endpoints))
+	j := 0 // the place in was
 	for i, d := range endpoints {
-		if j, ok := known[d]; ok {
-			out[i], others = last.Endpoints[j], others || i != j
-			continue
+		for j < len(was) && was[j] != d && was[j].Key != d.Key && slices.Contains(gone, was[j]) {
+			j, others = j+1, true
 		}
-		out[i] = d.party()
-		if !others && last.places[i] == d.place() && reflect.DeepEqual(last.Endpoints[i], out[i]) {
-			out[i] = last.Endpoints[i]
+		switch {
+		case j < len(was) && was[j] == d:
+			out[i] = c.last.Endpoints[j]
+			j++
 			continue
+		case j < len(was) && was[j].Key == d.Key:
+			if out[i] = d.party(); reflect.DeepEqual(c.last.Endpoints[j], out[i]) {
+				out[i] = c.last.Endpoints[j]
+			} else {
+				others = true
+			}
+			j++
+		default:
+			out[i], others = d.party(), true
 		}
-		others = true
 	}
-	return out, others
+	return out, others || j < len(was)
 }
 
 // party is an endpoint as policies see it.

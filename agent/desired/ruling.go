@@ -3,6 +3,7 @@ package desired
 import (
 	"net/netip"
 	"slices"
+	"sync"
 
 	"netguard/agent/endpoint"
 	"netguard/netpolicy"
@@ -16,11 +17,9 @@ type Ruling struct {
 	BuiltIn   []netpolicy.Policy // beside the catalog's
 	Endpoints []netpolicy.Endpoint
 	Rules     *netpolicy.RuleSet
-	// states is what holds an endpoint.
-	States map[endpoint.Key]netpolicy.State
-	// within are the endpoints whose traffic within their network policies may
-	// decide about, bridges those that have one.
-	Within  map[endpoint.Key]bool
+	// within tells of each endpoint whether policies may decide about its traffic within its
+	// network. Bridges are those that have such an endpoint.
+	within  []bool
 	Bridges map[string]bool
 	// Held are the extra addresses that containers have.
 	Held map[netpolicy.Holding]bool
@@ -30,39 +29,31 @@ type Ruling struct {
 	widened map[endpoint.Key][]netip.Addr
 	// uncounted says that a state leaves labels out.
 	uncounted bool
-	places    []place // of the endpoints
+	at        func() map[endpoint.Key]int // the places of the endpoints
 	Wish      iptables.Wish
 }
-
-// place is what policies need not know of an endpoint, and bridges are chosen by.
-type place struct {
-	endpoint.Key
-	bridge string
-}
-
-func (d *Endpoint) place() place { return place{d.Key, d.Network.Bridge} }
 
 // rule compiles. Where the operator lets labels name addresses of other networks, a
 // container is told by its bridge as well. It is pure.
 func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, endpoints []*Endpoint, ps []netpolicy.Endpoint, byBridge, published bool, held map[netpolicy.Holding]bool, apart map[string]bool, builtIn ...netpolicy.Policy) *Ruling {
-	r := &Ruling{catalog: catalog, BuiltIn: builtIn, Endpoints: ps, ByBridge: byBridge, States: make(map[endpoint.Key]netpolicy.State, len(ps)),
-		Within: map[endpoint.Key]bool{}, Bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}, named: map[endpoint.Key][]netip.Prefix{}}
+	r := &Ruling{catalog: catalog, BuiltIn: builtIn, Endpoints: ps, ByBridge: byBridge, Bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}, named: map[endpoint.Key][]netip.Prefix{}}
 	r.Rules = compiler.Compile(netpolicy.World{Endpoints: ps, Policies: append(slices.Clip(catalog.Policies()), builtIn...), Broken: catalog.Broken(), Places: byBridge, Unpublished: !published, Held: held, Apart: apart})
-	r.Held, r.places = r.Rules.Held(ps), make([]place, 0, len(ps))
-	within, widened := r.Rules.Within(ps), r.Rules.Widened(ps)
-	for i, s := range r.Rules.States {
-		e := endpoints[i]
-		r.places = append(r.places, e.place())
-		r.States[e.Key] = s
-		r.uncounted = r.uncounted || len(s.Uncounted) > 0
+	r.Held, r.within = r.Rules.Held(ps), r.Rules.Within(ps)
+	r.at = sync.OnceValue(func() map[endpoint.Key]int { // nobody asks most often
+		at := make(map[endpoint.Key]int, len(endpoints))
+		for i, e := range endpoints {
+			at[e.Key] = i
+		}
+		return at
+	})
+	widened := r.Rules.Widened(ps)
+	for i, e := range endpoints {
+		r.uncounted = r.uncounted || len(r.Rules.States[i].Uncounted) > 0
 		if len(e.Allow.Prefixes) > 0 {
 			r.named[e.Key] = e.Allow.Prefixes
 		}
 		if len(widened[i]) > 0 {
 			r.widened[e.Key] = widened[i]
-		}
-		if within[i] && e.Unmanaged == "" && e.Network.Bridge != "" {
-			r.Within[e.Key], r.Bridges[e.Network.Bridge] = true, true
 		}
 	}
 	r.everywhere(endpoints)
@@ -105,7 +96,9 @@ func (c *compiler) compile(catalog *netpolicy.Catalog, endpoints []*Endpoint, by
 		held, apart = c.last.Held, c.last.Rules.Apart
 	}
 	c.swarm = swarm
-	c.published = c.published || slices.ContainsFunc(ps, netpolicy.Endpoint.Publishes)
+	for i := 0; i < len(ps) && !c.published; i++ {
+		c.published = ps[i].Publishes()
+	}
 	c.last = rule(&c.policies, catalog, endpoints, ps, byBridge, c.published, held, apart, builtIn(swarm)...)
 	return c.last
 }
@@ -123,19 +116,20 @@ func (c *closed) of(r *Ruling, endpoints []*Endpoint) map[int]bool {
 	if c.ruling == r && slices.Equal(c.endpoints, endpoints) {
 		return c.ports
 	}
-	*c = closed{r, endpoints, map[int]bool{}}
+	ports := make(map[int]bool, len(c.ports))
 	for i, e := range endpoints {
 		if e.Port != nil && e.Unmanaged == "" && r.Rules.States[i].Isolated(netpolicy.Ingress) {
-			c.ports[e.Port.Index] = true
+			ports[e.Port.Index] = true
 		}
 	}
-	return c.ports
+	*c = closed{r, endpoints, ports}
+	return ports
 }
 
 // Any tells whether policies are about a container.
 func (r *Ruling) Any() bool {
-	for _, s := range r.States {
-		if s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress) {
+	for i := range r.Rules.States {
+		if s := &r.Rules.States[i]; s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress) {
 			return true
 		}
 	}
@@ -146,7 +140,7 @@ func (r *Ruling) Any() bool {
 // Docker gave them, of their link-local ones, and of their extra ones that are of the
 // same network. It is pure.
 func homes(endpoints []*Endpoint) []iptables.Home {
-	out := make([]iptables.Home, 0, len(endpoints))
+	out := make([]iptables.Home, 0, 2*len(endpoints))
 	for _, e := range endpoints {
 		if e.Unmanaged != "" || e.Network.Bridge == "" {
 			continue
@@ -177,21 +171,35 @@ func subnetsOf(endpoints []*Endpoint) []netip.Prefix {
 // everywhere has all bridges of a container filtered if policies hold it on one of its
 // networks: it takes what is for any of its addresses by all of them.
 func (r *Ruling) everywhere(endpoints []*Endpoint) {
-	held := make(map[string]bool, len(endpoints))
-	for i := range r.Rules.States {
-		if endpoints[i].Unmanaged == "" && r.Rules.States[i].Isolated(netpolicy.Ingress) {
-			held[endpoints[i].Container.ID] = true
+	held := map[string]bool{} // those that may be on several networks
+	for i, e := range endpoints {
+		if !e.alone && e.Unmanaged == "" && r.Rules.States[i].Isolated(netpolicy.Ingress) {
+			held[e.Key.Container] = true
 		}
 	}
-	for i := range endpoints {
-		if e := endpoints[i]; held[e.Container.ID] && e.Unmanaged == "" && e.Network.Bridge != "" {
-			r.Within[e.Key], r.Bridges[e.Network.Bridge] = true, true
+	for i, e := range endpoints {
+		if r.within[i] = (r.within[i] || !e.alone && held[e.Key.Container]) && e.Unmanaged == "" && e.Network.Bridge != ""; r.within[i] {
+			r.Bridges[e.Network.Bridge] = true
 		}
 	}
 }
 
+// State is what holds an endpoint.
+func (r *Ruling) State(key endpoint.Key) netpolicy.State {
+	if i, known := r.at()[key]; known {
+		return r.Rules.States[i]
+	}
+	return netpolicy.State{}
+}
+
+// Within tells whether policies may decide about an endpoint's traffic within its network.
+func (r *Ruling) Within(key endpoint.Key) bool {
+	i, known := r.at()[key]
+	return known && r.within[i]
+}
+
 // Governs tells whether policies are about an endpoint.
 func (r *Ruling) Governs(key endpoint.Key) bool {
-	s := r.States[key]
-	return s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress) || r.Within[key]
+	s := r.State(key)
+	return s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress) || r.Within(key)
 }

@@ -12,6 +12,7 @@ import (
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 	"netguard/agent/link"
+	"netguard/netpolicy"
 	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
 )
@@ -60,7 +61,11 @@ func TestAdmit(t *testing.T) {
 			if c.wrong {
 				e.Wrong = []string{"a label"}
 			}
-			p := &PolicyState{Ruling: &desired.Ruling{Within: map[endpoint.Key]bool{d.Key: c.within}}, bridgesErr: c.bridges, covered: networks{"n": !c.behind}}
+			var catalog netpolicy.Catalog
+			if c.within {
+				catalog = netpolicy.Load([]netpolicy.Source{{Name: "p.yaml", Data: []byte("name: p\nselect: {}\ningress: []\n")}})
+			}
+			p := &PolicyState{Ruling: desired.Rule(&catalog, []*desired.Endpoint{d}), bridgesErr: c.bridges, covered: networks{"n": !c.behind}}
 			if got := l.admit(&e, p); got != c.want {
 				t.Errorf("got %d, want %d", got, c.want)
 			}

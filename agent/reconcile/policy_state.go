@@ -52,7 +52,7 @@ func (p *PolicyState) Pending(key endpoint.Key, bridge string) string {
 // within says why policies do not count for an endpoint within its network, where
 // they should.
 func (p *PolicyState) within(key endpoint.Key, bridge string) error {
-	if p.bridgesErr == nil || !p.Ruling.Within[key] {
+	if p.bridgesErr == nil || !p.Ruling.Within(key) {
 		return nil
 	}
 	var some iptables.BridgeError

@@ -141,7 +141,7 @@ func (w *world) intact() bool {
 // handedOver tells whether an endpoint's frames within its bridge meet the rules, if they
 // shall.
 func (w *world) handedOver(e *desired.Endpoint, r *desired.Ruling) bool {
-	return !r.Within[e.Key] || w.rules.HandsOver(e.Network.Bridge)
+	return !r.Within(e.Key) || w.rules.HandsOver(e.Network.Bridge)
 }
 
 // damaged notes what somebody else did: it is not the agent that let anybody send.

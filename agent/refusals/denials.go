@@ -162,7 +162,7 @@ func (n *denials) policies(s *reconcile.State, d denial, blamed *desired.Endpoin
 	if blamed == nil {
 		return nil
 	}
-	return r.States[blamed.Key].Policies[d.Direction]
+	return r.State(blamed.Key).Policies[d.Direction]
 }
 
 // published are the host's ports that lead to where a packet of the host's own was sent.

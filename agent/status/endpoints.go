@@ -52,7 +52,7 @@ func (r *Reader) endpoint(d *desired.Endpoint, s *reconcile.State, snapshot *tc.
 	}
 	why := pending(d, s, snapshot)
 	if p := s.Policies; p != nil {
-		held := p.Ruling.States[d.Key]
+		held := p.Ruling.State(d.Key)
 		e.Policy.Ingress = append(e.Policy.Ingress, held.Policies[netpolicy.Ingress]...)
 		e.Policy.Egress = append(e.Policy.Egress, held.Policies[netpolicy.Egress]...)
 		for _, lock := range held.Locked {
