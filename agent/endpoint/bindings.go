@@ -1,6 +1,7 @@
 package endpoint
 
 import (
+	"net"
 	"slices"
 	"time"
 
@@ -29,14 +30,21 @@ func NewBindings() Bindings {
 // by then may wait for somebody whose MAC it has.
 const unclaimed = 5 * time.Second
 
-// clean forgets the ports and the endpoints that are gone.
-func (b Bindings) clean(o Observation) {
-	here := make(map[uint64]bool, len(o.Ports))
-	for _, p := range o.Ports {
-		here[p.Seen] = true
-	}
+// lose takes a network's ports from those that have them no more.
+func (b Bindings) lose(n *network, gone func(Key) bool) {
 	for seen, key := range b.ports {
-		if !here[seen] || key != (Key{}) && o.View.Networks[key.Network].Attachment(key.Container) == nil {
+		if gone(key) {
+			if delete(b.ports, seen); has(n.ports, seen) {
+				b.beside[key] = n.seen()
+			}
+		}
+	}
+}
+
+// clean forgets the endpoints that are gone.
+func (b Bindings) clean(o Observation) {
+	for seen, key := range b.ports {
+		if _, known := o.View.Networks[key.Network]; !known && key != (Key{}) {
 			delete(b.ports, seen)
 		}
 	}
@@ -89,28 +97,25 @@ func (o Observation) port(of Key, a *docker.Attachment, ports []*link.Port, boun
 // container that has another port, or nobody's for long. What they wait for is that
 // whose MAC it is goes, or comes. That a MAC is not final excuses nobody: a container
 // that may change it may keep its link down as well.
-func (o Observation) disbelieve(network string, ports []*link.Port, bound Bindings) {
-	claimed := map[string]bool{}
-	last := uint64(0)
-	for _, p := range ports {
-		last = max(last, p.Seen)
-	}
-	for _, p := range ports {
-		// As Docker has it: a proven port may itself have a MAC that is a lie.
-		if key := bound.ports[p.Seen]; key.Network == network {
-			bound.beside[key] = last
-			if a := o.View.Networks[network].Attachment(key.Container); a != nil {
-				claimed[string(a.MAC)] = true
-			}
-		}
-	}
-	for _, p := range ports {
+func (o Observation) disbelieve(n *network, free []*link.Port, bound Bindings) {
+	for _, p := range free {
 		_, known := bound.ports[p.Seen]
-		if known || p.NSID < 0 || p.PeerMAC == nil || p.Seen > o.Fresh[network] {
+		if known || p.NSID < 0 || p.PeerMAC == nil || p.Seen > o.Fresh[n.ID] {
 			continue
 		}
-		if claimed[string(p.PeerMAC)] || !p.Since.IsZero() && o.Now.Sub(p.Since) > unclaimed {
+		if n.claimed(p.PeerMAC, bound) || !p.Since.IsZero() && o.Now.Sub(p.Since) > unclaimed {
 			bound.ports[p.Seen] = Key{}
 		}
 	}
+}
+
+// claimed tells whether a container that has a port has a MAC, as Docker says: a proven port may
+// itself have a MAC that is a lie.
+func (n *network) claimed(mac net.HardwareAddr, bound Bindings) bool {
+	for _, a := range n.Endpoints {
+		if slices.Equal(a.MAC, mac) && slices.ContainsFunc(n.ports, func(p *link.Port) bool { return bound.ports[p.Seen] == Key{a.ID, n.ID} }) {
+			return true
+		}
+	}
+	return false
 }

@@ -14,6 +14,7 @@ package endpoint
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -71,24 +72,23 @@ type Sandbox struct {
 // the last call. Nobody may change what a pointer leads to, or the slice.
 func Join(o Observation, bound Bindings) []*Endpoint {
 	l := bound.last
-	affected, moved := l.compare(o)
-	if !moved && len(affected) == 0 {
-		return l.all
+	left := l.group(o.Ports)
+	affected := l.compare(o, bound)
+	for _, p := range left {
+		delete(bound.ports, p.Seen)
 	}
-	if moved {
-		bound.clean(o)
-	}
+	var gone, came []*Endpoint
 	for _, nid := range affected {
-		was := l.networks[nid]
-		l.networks[nid] = o.network(nid, bound)
-		l.replace(was.all(), l.networks[nid].endpoints)
+		left, arrived := o.network(nid, bound)
+		gone, came = append(gone, left...), append(came, arrived...)
 	}
 	for nid, n := range l.networks {
 		if _, there := o.View.Networks[nid]; !there {
 			delete(l.networks, nid)
-			l.replace(n.endpoints, nil)
+			gone = slices.AppendSeq(gone, maps.Values(n.by))
 		}
 	}
+	l.replace(gone, came)
 	return l.all
 }
 
@@ -98,50 +98,78 @@ func (e *Endpoint) order(o *Endpoint) int {
 		strings.Compare(e.Key.Container, o.Key.Container), strings.Compare(e.Key.Network, o.Key.Network))
 }
 
-// network joins what there is of one network.
-func (o Observation) network(nid string, bound Bindings) *network {
-	n, l := o.View.Networks[nid], bound.last
-	ports := l.ports[n.Bridge]
-	owned := make(map[string]*link.Port, len(ports)) // by container
-	for _, p := range ports {
-		if key := bound.ports[p.Seen]; key.Network == nid && owned[key.Container] == nil {
+// network joins what may be another than at the last time of one network. It gives the endpoints
+// that it has no more, and the new ones.
+func (o Observation) network(nid string, bound Bindings) (gone, came []*Endpoint) {
+	l := bound.last
+	n := l.networks[nid]
+	again := n.again
+	n.again = map[string]bool{}
+	var free []*link.Port // those that are nobody's
+	owned := make(map[string]*link.Port, len(again))
+	for _, p := range n.ports {
+		switch key := bound.ports[p.Seen]; {
+		case key == Key{}:
+			free = append(free, p)
+		case key.Network == nid && again[key.Container] && owned[key.Container] == nil:
 			owned[key.Container] = p
 		}
 	}
-	was := l.networks[nid]
-	is := &network{Network: n, ports: ports, by: make(map[string]*Endpoint, len(n.Endpoints)), settled: true}
-	for _, a := range o.provenFirst(n.Endpoints) {
-		cid, c := a.ID, o.View.Container(a.ID)
-		switch {
-		case a.Kind != docker.KindContainer && n.Bridge == "":
-			continue // a swarm's own
-		case a.Kind != docker.KindContainer:
-			c = &docker.Container{ID: cid, Name: cid, State: "running"}
-		case c == nil:
-			is.settled = false
-			continue // listed in a moment
-		}
-		key := Key{cid, nid}
-		port, contested := owned[cid], false
-		if port == nil && n.Bridge != "" {
-			port, contested = o.port(key, a, ports, bound)
-			is.settled = is.settled && port != nil
-		}
-		e := was.endpoint(cid)
-		if e == nil || !e.as(c, l.sharers[cid], &n, a, port, contested) {
-			e = &Endpoint{Key: key, Container: *c, Sharers: l.sharers[cid], Network: n, Attachment: *a, Port: port, Contested: contested}
-			e.Network.Endpoints = nil // it would keep what was attached once
-		}
-		is.by[cid] = e
-		is.endpoints = append(is.endpoints, e)
-	}
-	o.disbelieve(nid, ports, bound)
-	for _, p := range ports {
-		if _, known := bound.ports[p.Seen]; !known {
-			is.settled = false
+	var attachments []*docker.Attachment
+	for id := range again {
+		if a := n.Attachment(id); a != nil {
+			attachments = append(attachments, a)
+		} else if e := n.by[id]; e != nil {
+			delete(n.by, id)
+			gone = append(gone, e)
 		}
 	}
-	return is
+	for _, a := range o.provenFirst(attachments) {
+		is := o.endpoint(n, a, owned[a.ID], free, bound)
+		was := n.by[a.ID]
+		if is == was {
+			continue
+		}
+		if was != nil {
+			delete(n.by, a.ID)
+			gone = append(gone, was)
+		}
+		if is != nil {
+			n.by[a.ID] = is
+			came = append(came, is)
+		}
+	}
+	o.disbelieve(n, free, bound)
+	n.settled = len(n.again) == 0 && !slices.ContainsFunc(free, func(p *link.Port) bool { _, known := bound.ports[p.Seen]; return !known })
+	return gone, came
+}
+
+// endpoint gives what an attachment comes to, the one of before where it is the same; nil while
+// it is none. What may come to something else without a reason is looked at again.
+func (o Observation) endpoint(n *network, a *docker.Attachment, port *link.Port, free []*link.Port, bound Bindings) *Endpoint {
+	c := o.View.Container(a.ID)
+	switch {
+	case a.Kind != docker.KindContainer && n.Bridge == "":
+		return nil // a swarm's own
+	case a.Kind != docker.KindContainer:
+		c = &docker.Container{ID: a.ID, Name: a.ID, State: "running"}
+	case c == nil:
+		n.again[a.ID] = true
+		return nil // listed in a moment
+	}
+	key, contested := Key{a.ID, n.ID}, false
+	if port == nil && n.Bridge != "" {
+		if port, contested = o.port(key, a, free, bound); port == nil {
+			n.again[a.ID] = true
+		}
+	}
+	sharers := bound.last.sharers[a.ID]
+	if e := n.by[a.ID]; e != nil && e.as(c, sharers, &n.Network, a, port, contested) {
+		return e
+	}
+	e := &Endpoint{Key: key, Container: *c, Sharers: sharers, Network: n.Network, Attachment: *a, Port: port, Contested: contested}
+	e.Network.Endpoints = nil // it would keep what was attached once
+	return e
 }
 
 // as tells whether an endpoint that is made of these would be as e is.
@@ -155,17 +183,18 @@ func (e *Endpoint) as(c *docker.Container, sharers []docker.Container, n *docker
 // last those of no container. A namespace tells a port for certain, a MAC may be a lie, and of
 // what is no container there is only the MAC. The order is always the same.
 func (o Observation) provenFirst(all []*docker.Attachment) []*docker.Attachment {
-	var ranks [3][]*docker.Attachment
-	for _, a := range all {
+	rank := func(a *docker.Attachment) int {
 		_, asked := o.Sandboxes[a.ID]
 		switch {
 		case a.Kind != docker.KindContainer:
-			ranks[2] = append(ranks[2], a)
+			return 2
 		case asked:
-			ranks[0] = append(ranks[0], a)
-		default:
-			ranks[1] = append(ranks[1], a)
+			return 0
 		}
+		return 1
 	}
-	return slices.Concat(ranks[:]...)
+	slices.SortFunc(all, func(a, b *docker.Attachment) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), strings.Compare(a.ID, b.ID))
+	})
+	return all
 }

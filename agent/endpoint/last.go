@@ -25,53 +25,121 @@ type last struct {
 // network is what Join came to for one network.
 type network struct {
 	docker.Network
-	ports     []*link.Port
-	endpoints []*Endpoint
-	by        map[string]*Endpoint // by container
+	ports []*link.Port
+	by    map[string]*Endpoint // by container
+	again map[string]bool      // the containers to look at at the next time
 	// settled says that nothing but another observation would come to something else:
 	// each endpoint has its port, and each port is somebody's.
 	settled bool
 }
 
-func (n *network) all() []*Endpoint {
-	if n == nil {
-		return nil
+// group notes the ports by bridge, and gives those that are gone.
+func (l *last) group(ports []*link.Port) (gone []*link.Port) {
+	left, came := changed.Between(l.snapshot, ports)
+	if l.snapshot = ports; l.ports == nil {
+		l.ports = map[string][]*link.Port{}
 	}
-	return n.endpoints
-}
-
-func (n *network) endpoint(container string) *Endpoint {
-	if n == nil {
-		return nil
+	others := map[string]bool{}
+	for _, p := range slices.Concat(left, came) {
+		others[p.MasterName] = true
+		delete(l.ports, p.MasterName)
 	}
-	return n.by[container]
-}
-
-// compare gives the networks that have to be joined again, tells whether any port, container
-// or attachment may have come or gone, and keeps what it looked at.
-func (l *last) compare(o Observation) (affected []string, moved bool) {
-	if l.networks == nil {
-		l.networks, l.all, moved = map[string]*network{}, nil, true
-	}
-	all := !changed.Same(l.sandboxes, o.Sandboxes)
-	others, gone := l.containers(o.View)
-	moved = moved || gone
-	if l.ports == nil || !slices.Equal(l.snapshot, o.Ports) {
-		l.ports, moved = map[string][]*link.Port{}, true
-		for _, p := range o.Ports {
+	for i := 0; i < len(ports) && len(others) > 0; i++ {
+		if p := ports[i]; others[p.MasterName] {
 			l.ports[p.MasterName] = append(l.ports[p.MasterName], p)
 		}
 	}
-	l.view, l.snapshot, l.sandboxes = o.View, o.Ports, o.Sandboxes
-	for nid, n := range o.View.Networks {
-		was := l.networks[nid]
-		same := was != nil && was.Network.SameEndpoints(&n)
-		moved = moved || !same
-		if all || !same || !was.settled || !was.Network.Same(&n) || !slices.Equal(was.ports, l.ports[n.Bridge]) || touches(n, others) {
+	return slices.DeleteFunc(slices.Clone(left), func(p *link.Port) bool { return has(came, p.Seen) })
+}
+
+func has(ports []*link.Port, seen uint64) bool {
+	return slices.ContainsFunc(ports, func(p *link.Port) bool { return p.Seen == seen })
+}
+
+// compare gives the networks that have to be joined again, and notes of which containers. It
+// takes the bindings away that no longer count.
+func (l *last) compare(o Observation, bound Bindings) (affected []string) {
+	if l.networks == nil {
+		l.networks, l.all = map[string]*network{}, nil
+	}
+	others, less := l.containers(o.View)
+	l.asked(o.Sandboxes, others)
+	l.view, l.sandboxes = o.View, o.Sandboxes
+	for nid, is := range o.View.Networks {
+		n := l.networks[nid]
+		if n == nil {
+			n = &network{by: map[string]*Endpoint{}, again: map[string]bool{}}
+			l.networks[nid] = n
+		}
+		left, came := changed.Between(n.Endpoints, is.Endpoints)
+		if !n.Same(&is) {
+			came = is.Endpoints
+		}
+		n.Network = is
+		lost := map[Key]bool{}
+		for _, a := range slices.Concat(left, came) {
+			if n.again[a.ID] = true; n.Attachment(a.ID) == nil {
+				lost[Key{a.ID, nid}] = true
+			}
+		}
+		for id := range others {
+			if n.Attachment(id) != nil {
+				n.again[id] = true
+			}
+		}
+		if len(lost) > 0 {
+			less = true
+			bound.lose(n, func(key Key) bool { return lost[key] })
+		}
+		if n.moved(l.ports[is.Bridge], bound) || len(n.again) > 0 || !n.settled {
 			affected = append(affected, nid)
 		}
 	}
-	return affected, moved || all || len(l.networks) > len(o.View.Networks)
+	if less || len(l.networks) > len(o.View.Networks) {
+		bound.clean(o)
+	}
+	return affected
+}
+
+// asked adds the containers whose namespaces are others than at the last time.
+func (l *last) asked(sandboxes map[string]Sandbox, others map[string]bool) {
+	if changed.Identical(l.sandboxes, sandboxes) {
+		return
+	}
+	for id, s := range sandboxes {
+		if was, known := l.sandboxes[id]; !known || was != s {
+			others[id] = true
+		}
+	}
+	for id := range l.sandboxes {
+		if _, known := sandboxes[id]; !known {
+			others[id] = true
+		}
+	}
+}
+
+// moved notes which ports are on the network's bridge, and tells whether they are others.
+func (n *network) moved(ports []*link.Port, bound Bindings) bool {
+	left, came := changed.Between(n.ports, ports)
+	for _, p := range slices.Concat(left, came) {
+		key := bound.ports[p.Seen]
+		if key.Network != n.ID {
+			continue
+		}
+		if n.again[key.Container] = true; !has(ports, p.Seen) {
+			bound.beside[key] = n.seen()
+		}
+	}
+	n.ports = ports
+	return len(left)+len(came) > 0
+}
+
+// seen is how far ports had been seen when the network was joined last.
+func (n *network) seen() (last uint64) {
+	for _, p := range n.ports {
+		last = max(last, p.Seen)
+	}
+	return last
 }
 
 // containers gives those that are others than in the last view, and those that share
@@ -101,16 +169,6 @@ func (l *last) containers(v docker.View) (others map[string]bool, gone bool) {
 	return others, gone
 }
 
-// touches tells whether a network has one of some containers.
-func touches(n docker.Network, containers map[string]bool) bool {
-	for id := range containers {
-		if n.Attachment(id) != nil {
-			return true
-		}
-	}
-	return false
-}
-
 // sharers lists who runs in whose namespace, or is about to: what is said of it has
 // to hold before its first instruction, and Docker tells of that afterwards.
 func sharers(v docker.View) map[string][]docker.Container {
@@ -130,24 +188,19 @@ func sharers(v docker.View) map[string][]docker.Container {
 
 // replace puts endpoints in the place of others in all, which was handed out and does not
 // change.
-func (l *last) replace(was, is []*Endpoint) {
-	gone, came := changed.Between(was, is)
+func (l *last) replace(gone, came []*Endpoint) {
 	if len(gone)+len(came) == 0 {
 		return
 	}
-	out := make(map[*Endpoint]bool, len(gone))
+	all := append(make([]*Endpoint, 0, len(l.all)+len(came)), l.all...)
 	for _, e := range gone {
-		out[e] = true
-	}
-	came = slices.SortedFunc(slices.Values(came), (*Endpoint).order)
-	all := make([]*Endpoint, 0, len(l.all)+len(came))
-	for _, e := range l.all {
-		for len(came) > 0 && came[0].order(e) < 0 {
-			all, came = append(all, came[0]), came[1:]
-		}
-		if !out[e] {
-			all = append(all, e)
+		if i, there := slices.BinarySearchFunc(all, e, (*Endpoint).order); there {
+			all = slices.Delete(all, i, i+1)
 		}
 	}
-	l.all = append(all, came...)
+	for _, e := range came {
+		i, _ := slices.BinarySearchFunc(all, e, (*Endpoint).order)
+		all = slices.Insert(all, i, e)
+	}
+	l.all = all
 }
