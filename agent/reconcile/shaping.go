@@ -17,7 +17,7 @@ const (
 	// roundEvery is how often some ports are compared with the kernel though it told of
 	// no change, and roundPorts how many of them: so this costs the same on any host.
 	roundEvery = 10 * time.Second
-	roundPorts = 16
+	roundPorts = 4
 )
 
 // shaping brings the limits of ports to what is desired, and keeps them so. It is part of
@@ -32,6 +32,8 @@ type shaping struct {
 	ports     map[uint64]*shaped           // by link.Port.Seen
 	endpoints []*desired.Endpoint          // at the last apply
 	links     []*link.Port                 // likewise
+	looked    []*link.Port                 // at the last look
+	here      map[int]*link.Port           // of these, by ifindex
 	wanted    map[uint64]*desired.Endpoint // of these, by link.Port.Seen too
 	version   int                          // counts what may let somebody in
 	changes   int                          // counts what may change fault or unread
@@ -77,6 +79,7 @@ func newShaping(log *slog.Logger, plane ShapePlane, gone func(int) bool, now fun
 // anew forgets all that is known.
 func (s *shaping) anew() {
 	s.ports, s.contested, s.ifbs, s.all = map[uint64]*shaped{}, map[uint64]bool{}, map[int]int{}, true
+	s.looked, s.here = nil, map[int]*link.Port{}
 	s.due, s.orphans, s.endpoints, s.links, s.wanted = map[int]struct{}{}, map[int]struct{}{}, nil, nil, map[uint64]*desired.Endpoint{}
 	s.changes++
 	s.look.Now()

@@ -1,11 +1,14 @@
 package reconcile
 
 import (
+	"cmp"
 	"errors"
+	"slices"
 	"time"
 
 	"netguard/agent/desired"
 	"netguard/agent/link"
+	"netguard/internal/changed"
 	"netguard/shaper/tc"
 )
 
@@ -23,6 +26,14 @@ func (s *shaping) verify(ports []*link.Port, wanted map[uint64]*desired.Endpoint
 	} else {
 		due, orphans = nil, nil
 	}
+	gone, came := changed.Between(s.looked, ports)
+	for _, p := range gone {
+		delete(s.here, p.Index)
+	}
+	for _, p := range came {
+		s.here[p.Index] = p
+	}
+	s.looked = ports
 	chosen := s.chosen(ports, wanted, all, due, rounds)
 	if err := s.compare(chosen, wanted); err != nil {
 		s.log.Error("kernel cannot be read", "error", err)
@@ -36,7 +47,7 @@ func (s *shaping) verify(ports []*link.Port, wanted map[uint64]*desired.Endpoint
 			s.look.Failed()
 		}
 	} else {
-		s.clear(ports, wanted, all, orphans)
+		s.clear(wanted, all, orphans)
 		if looks {
 			s.all = s.all && !all
 			s.look.Done()
@@ -50,20 +61,26 @@ func (s *shaping) verify(ports []*link.Port, wanted map[uint64]*desired.Endpoint
 
 // chosen are the ports to look at: those that are due, and the next ones of the round.
 func (s *shaping) chosen(ports []*link.Port, wanted map[uint64]*desired.Endpoint, all bool, due map[int]struct{}, round bool) []*link.Port {
-	var out []*link.Port
-	left := 0
-	if round {
-		left = roundPorts
-	}
-	began := s.now()
-	for _, p := range ports {
-		_, named := due[p.Index]
-		if d := wanted[p.Seen]; left > 0 && p.Seen > s.last && d != nil && !d.Form().Empty() {
-			named, left, s.last = true, left-1, p.Seen
+	named := make([]*link.Port, 0, len(due)+roundPorts)
+	for index := range due {
+		if p := s.here[index]; p != nil {
+			named = append(named, p)
 		}
+	}
+	if round {
+		named = append(named, s.inTurn(ports, wanted)...)
+	}
+	if all {
+		named = ports
+	} else {
+		slices.SortFunc(named, func(a, b *link.Port) int { return cmp.Compare(a.Seen, b.Seen) })
+		named = slices.Compact(named)
+	}
+	var out []*link.Port
+	began := s.now()
+	for _, p := range named {
 		r := s.ports[p.Seen]
 		switch {
-		case !all && !named:
 		case r != nil && r.contest.on() && began.Before(r.contest.until()) && r.form == wanted[p.Seen].FormOrNone():
 			s.again(p, r.contest.until())
 		case r != nil && r.err != nil && began.Before(r.until):
@@ -72,9 +89,21 @@ func (s *shaping) chosen(ports []*link.Port, wanted map[uint64]*desired.Endpoint
 			out = append(out, p)
 		}
 	}
-	if left > 0 {
-		s.last = 0 // the next round begins
+	return out
+}
+
+// inTurn gives the next ports of the round, of those that have limits. The oldest port is the
+// first of all.
+func (s *shaping) inTurn(ports []*link.Port, wanted map[uint64]*desired.Endpoint) (out []*link.Port) {
+	first, _ := slices.BinarySearchFunc(ports, s.last+1, func(p *link.Port, seen uint64) int { return cmp.Compare(p.Seen, seen) })
+	for _, p := range ports[first:] {
+		if d := wanted[p.Seen]; d != nil && !d.Form().Empty() {
+			if out, s.last = append(out, p), p.Seen; len(out) == roundPorts {
+				return out
+			}
+		}
 	}
+	s.last = 0 // the next round begins
 	return out
 }
 
@@ -86,26 +115,25 @@ func (s *shaping) again(p *link.Port, at time.Time) {
 
 // clear deletes the IFBs of ports that are gone. What cannot be deleted is tried again, and
 // holds up nothing else.
-func (s *shaping) clear(ports []*link.Port, wanted map[uint64]*desired.Endpoint, all bool, orphans map[int]struct{}) {
+func (s *shaping) clear(wanted map[uint64]*desired.Endpoint, all bool, orphans map[int]struct{}) {
 	sweeps := all || s.sweep.Due()
 	if !sweeps && len(orphans) == 0 {
 		return
 	}
-	keep := map[int]bool{}
-	for _, p := range ports {
-		d := wanted[p.Seen]
-		keep[p.Index] = d != nil && d.Wish.Egress != nil
+	keep := func(veth int) bool {
+		p := s.here[veth]
+		return p != nil && wanted[p.Seen] != nil && wanted[p.Seen].Wish.Egress != nil
 	}
 	var err error
 	if sweeps {
 		var n int
-		if n, err = s.plane.Sweep(func(veth int) bool { return keep[veth] }); n > 0 {
+		if n, err = s.plane.Sweep(keep); n > 0 {
 			s.log.Debug("deleted IFBs without a port", "count", n)
 		}
 	} else {
 		var left []int
 		for veth := range orphans {
-			if !keep[veth] {
+			if !keep(veth) {
 				left = append(left, veth)
 			}
 		}
