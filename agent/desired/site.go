@@ -23,6 +23,9 @@ const (
 	// leave keeps it as it is in the kernel: an earlier agent may have admitted it.
 	Leave
 	Admit
+	// Stay is said of an endpoint that was admitted. It is said again as long as the endpoint is
+	// the same, unless Judge.Again is set.
+	Stay
 )
 
 // Site is what there is to guard, and how: all ports, the bridges of the networks
@@ -38,19 +41,37 @@ type Site struct {
 // GuardPorts gives the ports of the managed bridges: those of endpoints as they are
 // declared, admitted where ask says so, and all others quarantined.
 func GuardPorts(endpoints []*Endpoint, here Site, ask func(*Endpoint) Verdict) []*guard.Port {
-	return new(Ports).Of(endpoints, here, ask, func(int) bool { return false })
+	return new(Ports).Of(endpoints, here, Judge{Ask: ask})
 }
 
-// Ports keeps the ports that it gave, and gives the same slice again where they are the
-// same. The zero value is ready.
+// Judge says how ports are to be.
+type Judge struct {
+	// Ask is asked about endpoints that may be admitted; with Again, also about those that stay.
+	Ask   func(*Endpoint) Verdict
+	Again bool
+	// Closed are the ports, by ifindex, from which broadcasts are kept. With Keep, they are
+	// kept as well from those from which they were kept until now.
+	Closed map[int]bool
+	Keep   bool
+}
+
+// Ports keeps the ports that it gave. A port that is the same again has the same pointer. The
+// zero value is ready.
 type Ports struct {
 	endpoints []*Endpoint
 	owners    map[int]*Endpoint // by ifindex
-	from      []portSource
-	trusted   []*guard.Port // the first of out, which are no veths
-	managed   Bridges
-	op        *config.Config
-	out       []*guard.Port
+	links     []*link.Port
+	here      map[int]*link.Port // these, by ifindex
+	// due are ports, by ifindex, that may be others now: their endpoint is another one, or
+	// something else may be said of it than at the last time.
+	due     map[int]struct{}
+	from    []portSource // the oldest port first
+	out     []*guard.Port
+	trusted []*guard.Port // the first of out, which are no veths
+	judge   Judge         // of the last time
+	managed Bridges
+	hosts   map[string]ownPorts
+	op      *config.Config
 }
 
 // portSource is what a port of the guard was made of.
@@ -62,62 +83,108 @@ type portSource struct {
 	isolated bool
 }
 
-// Of gives the ports of the managed bridges, as GuardPorts. Isolated tells of which, by
-// ifindex, broadcasts are kept away. Nobody may change the result.
-func (c *Ports) Of(endpoints []*Endpoint, here Site, ask func(*Endpoint) Verdict, isolated func(int) bool) []*guard.Port {
+// Of gives the ports of the managed bridges, as GuardPorts. It looks at those alone that may
+// have changed. Nobody may change the result.
+func (c *Ports) Of(endpoints []*Endpoint, here Site, j Judge) []*guard.Port {
 	c.own(endpoints)
-	from := make([]portSource, 0, len(here.Ports))
-	for _, p := range here.Ports {
-		if _, ok := here.Managed[p.MasterName]; !ok {
-			continue
-		}
-		s := portSource{port: p, endpoint: c.owners[p.Index], own: here.isOwn(p), isolated: isolated(p.Index)}
-		switch d := s.endpoint; {
-		case d == nil && here.Op.AdmissionOpen && !s.own:
-			continue
-		case d != nil && here.mayAdmit(d):
-			s.verdict = ask(d)
-		}
-		from = append(from, s)
-	}
-	if c.op != here.Op || !c.managed.Same(here.Managed) {
-		c.from, c.out, c.trusted = nil, nil, nil
-	}
+	anew := c.op != here.Op || !c.managed.Same(here.Managed)
+	todo := c.todo(here, j, anew || j.Again || c.judge.Keep || !maps.EqualFunc(c.hosts, here.Own, func(a, b ownPorts) bool { return slices.Equal(a.all, b.all) }))
 	trusted := here.trusted()
-	same := slices.EqualFunc(trusted, c.trusted, func(a, b *guard.Port) bool { return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge })
-	if same && c.out != nil && slices.Equal(c.from, from) {
-		return c.out
+	if slices.EqualFunc(trusted, c.trusted, func(a, b *guard.Port) bool { return a.Index == b.Index && a.Name == b.Name && a.Bridge == b.Bridge }) {
+		trusted = c.trusted
 	}
-	out := append(make([]*guard.Port, 0, len(trusted)+len(from)), trusted...)
-	i := 0
-	for _, s := range from { // both lists have the oldest port first
-		for i < len(c.from) && c.from[i].port.Seen < s.port.Seen {
-			i++
-		}
-		if i < len(c.from) && c.from[i] == s {
-			out = append(out, c.out[len(c.trusted)+i])
-		} else {
-			out = append(out, here.guarded(s))
+	ports := slices.Clone(c.out[len(c.trusted):])
+	for _, seen := range slices.Sorted(maps.Keys(todo)) {
+		at, there := slices.BinarySearchFunc(c.from, seen, func(s portSource, seen uint64) int { return cmp.Compare(s.port.Seen, seen) })
+		s, is := c.source(todo[seen], here, j, there && c.from[at].isolated)
+		switch {
+		case is && there && !anew && s == c.from[at]:
+		case is && there:
+			c.from[at], ports[at] = s, here.guarded(s)
+		case is:
+			c.from, ports = slices.Insert(c.from, at, s), slices.Insert(ports, at, here.guarded(s))
+		case there:
+			c.from, ports = slices.Delete(c.from, at, at+1), slices.Delete(ports, at, at+1)
 		}
 	}
-	c.from, c.out, c.trusted, c.managed, c.op = from, out, trusted, here.Managed, here.Op
+	c.trusted, c.judge, c.managed, c.hosts, c.op = trusted, j, here.Managed, here.Own, here.Op
+	c.out = append(append(make([]*guard.Port, 0, len(trusted)+len(ports)), trusted...), ports...)
+	return c.out
+}
+
+// todo gives the ports that may be others than at the last time, or all, by link.Port.Seen; nil
+// for those that are gone.
+func (c *Ports) todo(here Site, j Judge, all bool) map[uint64]*link.Port {
+	gone, came := changed.Between(c.links, here.Ports)
+	c.links = here.Ports
+	out := make(map[uint64]*link.Port, len(gone)+len(came)+len(c.due))
+	for _, p := range gone {
+		if out[p.Seen] = nil; c.here[p.Index] == p {
+			delete(c.here, p.Index)
+		}
+	}
+	for _, p := range came {
+		out[p.Seen], c.here[p.Index] = p, p
+	}
+	for _, closed := range []map[int]bool{c.judge.Closed, j.Closed} {
+		for index := range closed {
+			if c.judge.Closed[index] != j.Closed[index] {
+				c.due[index] = struct{}{}
+			}
+		}
+	}
+	for index := range c.due {
+		if p := c.here[index]; p != nil {
+			out[p.Seen] = p
+		}
+	}
+	clear(c.due)
+	if all {
+		for _, p := range here.Ports {
+			out[p.Seen] = p
+		}
+	}
 	return out
+}
+
+// source gives what a port is to be made of; false where it is left alone. Was tells whether
+// broadcasts were kept from it until now.
+func (c *Ports) source(p *link.Port, here Site, j Judge, was bool) (s portSource, is bool) {
+	if p == nil {
+		return s, false
+	}
+	if _, ok := here.Managed[p.MasterName]; !ok {
+		return s, false
+	}
+	s = portSource{port: p, endpoint: c.owners[p.Index], own: here.isOwn(p), isolated: j.Closed[p.Index] || j.Keep && was}
+	switch d := s.endpoint; {
+	case d == nil:
+		return s, s.own || !here.Op.AdmissionOpen
+	case here.mayAdmit(d):
+		if s.verdict = j.Ask(d); s.verdict == Stay {
+			s.verdict = Admit
+		} else {
+			c.due[p.Index] = struct{}{}
+		}
+	}
+	return s, true
 }
 
 // own notes whose the ports are.
 func (c *Ports) own(endpoints []*Endpoint) {
 	if c.owners == nil {
-		c.owners = make(map[int]*Endpoint, len(endpoints))
+		c.owners, c.here, c.due = make(map[int]*Endpoint, len(endpoints)), map[int]*link.Port{}, map[int]struct{}{}
 	}
 	gone, came := changed.Between(c.endpoints, endpoints)
 	for _, d := range gone {
 		if d.Port != nil && c.owners[d.Port.Index] == d {
 			delete(c.owners, d.Port.Index)
+			c.due[d.Port.Index] = struct{}{}
 		}
 	}
 	for _, d := range came {
 		if d.Port != nil {
-			c.owners[d.Port.Index] = d
+			c.owners[d.Port.Index], c.due[d.Port.Index] = d, struct{}{}
 		}
 	}
 	c.endpoints = endpoints
@@ -133,7 +200,10 @@ func (c *Ports) Unknown(s *State, now time.Time) []*link.Port {
 	c.own(s.Endpoints)
 	var out []*link.Port
 	for _, p := range s.Seen.Links.Ports {
-		if _, ok := s.Site.Managed[p.MasterName]; ok && c.owners[p.Index] == nil && !s.Site.isOwn(p) && now.Sub(p.Since) >= Patience {
+		if c.owners[p.Index] != nil || now.Sub(p.Since) < Patience {
+			continue
+		}
+		if _, ok := s.Site.Managed[p.MasterName]; ok && !s.Site.isOwn(p) {
 			out = append(out, p)
 		}
 	}

@@ -37,6 +37,7 @@ func TestPorts(t *testing.T) {
 		op := &config.Config{}
 		kept, here := Ports{}, Site{Op: op, Managed: Bridges{"br-a": {Index: 1}}, Own: map[string]ownPorts{}}
 		var all []*Endpoint
+		stays, was := map[*Endpoint]bool{}, map[int]bool{}
 		for step := range 30 {
 			all, here.Ports = slices.Clone(all), slices.Clone(here.Ports)
 			switch r.IntN(7) {
@@ -64,13 +65,27 @@ func TestPorts(t *testing.T) {
 				here.Devices = [][]link.Device{nil, {{Index: 7, Name: "eth1", MasterName: "br-a"}}}[r.IntN(2)]
 				here.Own = HostPorts(here.View, config.Globs{fmt.Sprintf("veth%d*", r.IntN(9))})
 			}
-			verdicts, closed := map[*Endpoint]Verdict{}, map[int]bool{}
+			verdicts := map[*Endpoint]Verdict{}
+			j := Judge{Ask: func(e *Endpoint) Verdict { return verdicts[e] }, Again: r.IntN(5) == 0, Closed: map[int]bool{}, Keep: r.IntN(5) == 0}
+			fresh := Judge{Ask: j.Ask, Closed: map[int]bool{}}
 			for _, e := range all {
-				verdicts[e], closed[e.Port.Index] = Verdict(r.IntN(3)), r.IntN(2) == 0
+				verdicts[e], j.Closed[e.Port.Index] = Verdict(r.IntN(4)), r.IntN(2) == 0
+				if !j.Again && stays[e] {
+					verdicts[e] = Stay
+				}
 			}
-			ask, isolated := func(e *Endpoint) Verdict { return verdicts[e] }, func(i int) bool { return closed[i] }
-			want := new(Ports).Of(all, here, ask, isolated)
-			if d := cmp.Diff(want, kept.Of(all, here, ask, isolated), cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
+			for _, p := range here.Ports {
+				fresh.Closed[p.Index] = j.Closed[p.Index] || j.Keep && was[p.Index]
+			}
+			want := new(Ports).Of(all, here, fresh)
+			clear(was)
+			for _, p := range want {
+				was[p.Index] = p.Isolated
+			}
+			for e, v := range verdicts {
+				stays[e] = v == Stay
+			}
+			if d := cmp.Diff(want, kept.Of(all, here, j), cmpopts.EquateEmpty(), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); d != "" {
 				t.Fatalf("seed %d, step %d:\n%s", seed, step, d)
 			}
 		}

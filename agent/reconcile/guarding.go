@@ -212,16 +212,3 @@ func (g *guarding) isolate(here desired.Site, closed map[int]bool) {
 	}
 	g.apply(here, wish, g.wish.Taken)
 }
-
-// isolated tells from which ports broadcasts are kept, by ifindex. Where the rules are not in
-// force those from before may be, so that what was isolated stays so.
-func (g *guarding) isolated(closed map[int]bool, inForce bool) func(int) bool {
-	if inForce {
-		return func(index int) bool { return closed[index] }
-	}
-	was := map[int]bool{}
-	for _, p := range g.wish.Ports {
-		was[p.Index] = p.Isolated
-	}
-	return func(index int) bool { return closed[index] || was[index] }
-}

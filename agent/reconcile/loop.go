@@ -64,6 +64,7 @@ type Loop struct {
 	// admitted are the ports that the guard let in, by link.Port.Seen: they stay so when a
 	// later change fails.
 	admitted    map[uint64]bool
+	judged      []*desired.Endpoint // whose admission was decided last
 	endpointLog endpointLog
 
 	asks   chan func()

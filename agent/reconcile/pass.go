@@ -17,6 +17,7 @@ import (
 	"netguard/agent/link"
 	"netguard/agent/observe"
 	"netguard/agent/pace"
+	"netguard/internal/changed"
 )
 
 // pass makes the wanted state, and brings the kernel to it. Where the same is wanted as at the
@@ -83,19 +84,22 @@ func (l *Loop) reconcile(ctx context.Context, s *State) {
 
 // admitAll has the guard let in whoever has all that it should have.
 func (l *Loop) admitAll(want *desired.State, p *PolicyState) {
-	for _, d := range want.Endpoints {
+	_, came := changed.Between(l.judged, want.Endpoints)
+	for _, d := range came {
 		if d.Unmanaged != "" && d.Port != nil {
 			delete(l.admitted, d.Port.Seen) // its rules and limits are taken away
 		}
 	}
+	l.judged = want.Endpoints
 	var admitted []uint64
-	ports := l.guarding.ports.Of(want.Endpoints, want.Site, func(d *desired.Endpoint) desired.Verdict {
+	// Where rules are not in force, those from before may be: what was isolated stays so.
+	ports := l.guarding.ports.Of(want.Endpoints, want.Site, desired.Judge{Ask: func(d *desired.Endpoint) desired.Verdict {
 		verdict := l.admit(d, p)
-		if verdict == desired.Admit && !l.admitted[d.Port.Seen] {
+		if verdict == desired.Admit {
 			admitted = append(admitted, d.Port.Seen)
 		}
 		return verdict
-	}, l.guarding.isolated(want.Closed, l.policing.holds))
+	}, Again: p.bridgesErr != nil, Closed: want.Closed, Keep: !l.policing.holds})
 	l.guarding.apply(want.Site, ports, desired.Unmanaged(want.Endpoints))
 	if l.guarding.err == nil {
 		l.remember(admitted, want.Seen.Links.Ports)
@@ -112,7 +116,9 @@ func (l *Loop) admit(d *desired.Endpoint, p *PolicyState) desired.Verdict {
 	failing := l.shaping.fault(seen) != nil
 	holds := l.shaping.inForce(d) && l.policing.holds && !p.uncovered(d.Key) && !l.handover.blind() && !l.handover.waits(d)
 	switch {
-	case holds, l.admitted[seen]:
+	case l.admitted[seen]:
+		return desired.Stay
+	case holds:
 		return desired.Admit
 	case !l.policing.ever, l.handover.blind():
 		// What holds for it is what an earlier agent wrote.
