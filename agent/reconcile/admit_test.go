@@ -98,3 +98,29 @@ func TestAdmitAfterExclusion(t *testing.T) {
 	w.settle(90 * time.Second)
 	w.check()
 }
+
+// TestAdmittedUntilItsBridgeFails: whoever was admitted is closed when its bridge hands nothing
+// to the rules any more, and admitted again when it does.
+func TestAdmittedUntilItsBridgeFails(t *testing.T) {
+	w := newWorld(t)
+	c, other := w.come("front", service(1)), w.come("back", service(1))
+	w.policies(1)
+	w.run(time.Second)
+	for _, fails := range []bool{false, true, false} {
+		w.fails = func(at string, port int) error {
+			if fails && at == "rules switch" && !w.rules.HandsOver("br-front") {
+				return errInjected
+			}
+			return nil
+		}
+		if fails {
+			w.rules.SwitchOff("br-front")
+			w.damaged()
+			w.told(c.port.Master)
+		}
+		w.run(15 * time.Second)
+		if w.guard.Sends(c.port.Index) == fails || !w.guard.Sends(other.port.Index) {
+			t.Errorf("the bridge fails: %t. Admitted are it: %t, and another bridge's: %t", fails, w.guard.Sends(c.port.Index), w.guard.Sends(other.port.Index))
+		}
+	}
+}
