@@ -14,6 +14,7 @@ import (
 	"netguard/agent/link"
 	"netguard/agent/pace"
 	"netguard/internal/changed"
+	"netguard/netpolicy"
 	"netguard/netpolicy/guard"
 )
 
@@ -38,6 +39,9 @@ type guarding struct {
 	// known are the ports that were looked at last, managed the bridges that were then.
 	known   []*link.Port
 	managed desired.Bridges
+	// others are ports of bridges that are not managed, of a site.
+	others []int
+	of     desired.Site
 	// admission is which admission is in force, "" before the first Apply.
 	admission string
 	report    guard.Report
@@ -91,7 +95,10 @@ func (g *guarding) keep() {
 // apply brings the kernel to what is wanted of ports. The addresses are taken: no label
 // gives them to anybody.
 func (g *guarding) apply(here desired.Site, ports []*guard.Port, taken []netip.Addr) {
-	g.write(guard.Wish{Ports: ports, Bridges: here.Managed.List(), Others: here.Managed.Others(here.Ports), Taken: taken,
+	if !netpolicy.Shared(g.of.Ports, here.Ports) || !g.of.Managed.Same(here.Managed) {
+		g.of, g.others = here, here.Managed.Others(here.Ports)
+	}
+	g.write(guard.Wish{Ports: ports, Bridges: here.Managed.List(), Others: g.others, Taken: taken,
 		Options: guard.Options{Mode: g.mode, Storm: here.Op.Storm, Open: here.Op.AdmissionOpen, Fragments: g.fragments(here.Op.Fragments),
 			FragmentRate: here.Op.FragmentRate}})
 }
