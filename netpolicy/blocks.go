@@ -216,7 +216,7 @@ func (b *builder) blockSet(kind Kind, closes bool, about, key string) (string, *
 
 // unionSet is what is in any of the sets.
 func (p *parter) unionSet(s parts) string {
-	name, union := p.blockSet(s.kind, p.stage == Guardrail, "whom many rules are about", "union "+nameAll(s.sets))
+	name, union := p.blockSet(s.kind, p.stage == Guardrail, "whom many rules are about", nameAll("union ", s.sets))
 	switch {
 	case union == nil:
 	case s.kind == Nets:
@@ -233,11 +233,7 @@ func (p *parter) unionSet(s parts) string {
 // blockSets are, for each block, what is in its sets and in none of another
 // block. A member more leaves rules out.
 func (p *parter) blockSets(s parts, blocks [][]*spec) []string {
-	var key strings.Builder
-	for _, block := range blocks {
-		key.WriteString("block " + nameAll(block))
-	}
-	hash := digest(setHashLen, key.String())
+	hash := digest(setHashLen, nameAll("block ", blocks...))
 	names, made := make([]string, len(blocks)), split{kind: s.kind, sets: make([]*spec, len(blocks)), of: blocks}
 	for i := range blocks {
 		names[i], made.sets[i] = p.blockSet(s.kind, p.stage != Guardrail, "whom a block of many rules is about", fmt.Sprint("block ", i, " of ", hash))
@@ -259,10 +255,15 @@ func (p *parter) blockSets(s parts, blocks [][]*spec) []string {
 	return names
 }
 
-func nameAll(sets []*spec) string {
+// nameAll lists the names of sets, each list after a word.
+func nameAll(word string, lists ...[]*spec) string {
 	var b strings.Builder
-	for _, s := range sets {
-		b.WriteString(s.Name + " ")
+	for _, sets := range lists {
+		b.WriteString(word)
+		for _, s := range sets {
+			b.WriteString(s.Name)
+			b.WriteByte(' ')
+		}
 	}
 	return b.String()
 }
