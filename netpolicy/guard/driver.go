@@ -94,6 +94,7 @@ func Open(features Features, log *slog.Logger) (*Driver, error) {
 func (d *Driver) Close() {
 	d.links.close()
 	d.notices.close()
+	d.kernel.reassembly.close()
 	for _, f := range []*filter{d.filter, d.limiter, d.arp} {
 		if f != nil {
 			f.close()

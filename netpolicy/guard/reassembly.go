@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/google/nftables"
@@ -41,42 +40,6 @@ const (
 	reassemblyMemory = 256 << 20
 )
 
-// knob is a setting of the host's namespace.
-type knob struct {
-	path string // below /proc/sys/net
-	time bool   // less is better
-}
-
-// knobs are all of these settings. The table records each by its place here, which never
-// changes.
-var knobs = []knob{
-	{path: "ipv4/ipfrag_high_thresh"},
-	{path: "ipv4/ipfrag_time", time: true},
-	{path: "ipv6/ip6frag_high_thresh"},
-	{path: "ipv6/ip6frag_time", time: true},
-	{path: "netfilter/nf_conntrack_frag6_high_thresh"},
-	{path: "netfilter/nf_conntrack_frag6_timeout", time: true},
-}
-
-const sysctls = "/proc/sys/net/"
-
-func (k knob) String() string { return "net." + strings.ReplaceAll(k.path, "/", ".") }
-
-// better gives the value that netguard writes, and false if the present value is as good or
-// better: the operator may have set it.
-func (k knob) better(now string, memory uint64) (string, bool) {
-	n, err := strconv.ParseUint(now, 10, 64)
-	switch {
-	case err != nil:
-		return "", false
-	case k.time && n > reassemblyTime:
-		return strconv.Itoa(reassemblyTime), true
-	case !k.time && n < memory:
-		return strconv.FormatUint(memory, 10), true
-	}
-	return "", false
-}
-
 // reassembly is what the kernel was seen to have of the knobs.
 type reassembly struct {
 	now    map[int]string // of those that are there
@@ -84,6 +47,7 @@ type reassembly struct {
 	// refused are those that cannot be written, and why.
 	refused map[int]error
 	memory  uint64
+	files   [len(knobs)]*os.File // of knobs; nil where they are not open
 }
 
 // element is a knob's key in the set; the comment has what it was.
@@ -129,14 +93,14 @@ func (d *Driver) observeReassembly(full bool) error {
 	}
 	k.memory = min(reassemblyMemory, uint64(s.Totalram)*uint64(s.Unit)/8)
 	k.now, k.refused = map[int]string{}, map[int]error{}
-	for i, n := range knobs {
-		text, err := os.ReadFile(sysctls + n.path)
+	for i := range knobs {
+		text, err := k.read(i)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 		case err != nil:
 			k.refused[i] = err
 		default:
-			k.now[i] = strings.TrimSpace(string(text))
+			k.now[i] = text
 		}
 	}
 	return nil
@@ -180,12 +144,6 @@ func diffReassembly(w *work, p *plan, k *reassembly) {
 			w.settings = append(w.settings, step{op: opKnob, knob: i, value: want})
 		}
 	}
-}
-
-// beyond tells whether a setting is better than netguard's.
-func (k knob) beyond(now string, memory uint64) bool {
-	n, err := strconv.ParseUint(now, 10, 64)
-	return err == nil && (k.time && n < reassemblyTime || !k.time && n > memory)
 }
 
 // turn sets a knob. Where /proc/sys cannot be written to, that is no failure:

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"unsafe"
 
 	"github.com/cilium/ebpf"
@@ -100,22 +101,56 @@ func Attached(device int) ([]ID, error) {
 	all, _, err := query(device)
 	out := make([]ID, 0, len(all))
 	for _, p := range all {
-		if _, held := p.LinkID(); !held {
-			out = append(out, ID(p.ID))
+		if p.link == 0 {
+			out = append(out, p.id)
 		}
 	}
 	return out, err
 }
 
-func query(device int) ([]link.AttachedProgram, uint64, error) {
-	r, err := link.QueryPrograms(link.QueryOptions{Target: device, Attach: ebpf.AttachTCXIngress})
-	if gone(err) {
+// placed is a program at a device. One that a link holds there has the link's number.
+type placed struct {
+	id   ID
+	link uint32
+}
+
+// queryAttr is what BPF_PROG_QUERY takes (union bpf_attr).
+type queryAttr struct {
+	device, at, flags, attached uint32
+	programs                    uint64
+	count, _                    uint32
+	programFlags, links         uint64
+	linkFlags, revision         uint64
+}
+
+// most is how many programs the kernel takes at one place (BPF_MPROG_MAX).
+const most = 64
+
+// answer is where the kernel writes what it has.
+var answer struct {
+	sync.Mutex
+	programs, links [most]uint32
+}
+
+// query lists the programs at a device's ingress, in order, and tells how often they were
+// changed. The library's function asks the kernel twice.
+func query(device int) ([]placed, uint64, error) {
+	answer.Lock()
+	defer answer.Unlock()
+	attr := queryAttr{device: uint32(device), at: uint32(ebpf.AttachTCXIngress), count: most,
+		programs: uint64(uintptr(unsafe.Pointer(&answer.programs))), links: uint64(uintptr(unsafe.Pointer(&answer.links)))}
+	_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_QUERY, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	if errno != 0 && !gone(errno) {
+		return nil, 0, fmt.Errorf("list programs of device %d: %w", device, errno)
+	}
+	if errno != 0 {
 		return nil, 0, nil
 	}
-	if err != nil {
-		return nil, 0, fmt.Errorf("list programs of device %d: %w", device, err)
+	out := make([]placed, attr.count)
+	for i := range out {
+		out[i] = placed{ID(answer.programs[i]), answer.links[i]}
 	}
-	return r.Programs, r.Revision, nil
+	return out, attr.revision, nil
 }
 
 // gone tells whether there is no such device, or nothing is attached to it.
@@ -136,13 +171,13 @@ func Detach(device int, id ID) error {
 		if err != nil {
 			return err
 		}
-		i := slices.IndexFunc(all, func(p link.AttachedProgram) bool { _, held := p.LinkID(); return ID(p.ID) == id && !held })
+		i := slices.IndexFunc(all, func(p placed) bool { return p == placed{id: id} })
 		if i < 0 {
 			return nil
 		}
 		attr := detachAttr{device: uint32(device), at: uint32(ebpf.AttachTCXIngress), flags: unix.BPF_F_BEFORE, revision: revision}
 		if i > 0 {
-			attr.flags, attr.relative = unix.BPF_F_AFTER|unix.BPF_F_ID, uint32(all[i-1].ID)
+			attr.flags, attr.relative = unix.BPF_F_AFTER|unix.BPF_F_ID, uint32(all[i-1].id)
 		}
 		_, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_DETACH, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 		switch {
