@@ -177,7 +177,7 @@ func (o *Observer) Turn(ctx context.Context) time.Time {
 		hint.Merge(wanted.waiting(known.View))
 	}
 	o.list = pace.Soonest(o.list, wanted.relist(o.last))
-	if soon := now.Add(listSoon); unknown(*known, ports) && soon.Before(o.list) {
+	if soon := now.Add(listSoon); unknown(*known, o.unmatched.byBridge) && soon.Before(o.list) {
 		o.list = soon
 	}
 	if !now.Before(o.list) {

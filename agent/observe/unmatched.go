@@ -1,6 +1,7 @@
 package observe
 
 import (
+	"net"
 	"slices"
 	"time"
 
@@ -40,9 +41,8 @@ type asked struct {
 type matched struct {
 	network docker.Network
 	ports   []*link.Port
-	fresh   uint64
 	misses  []unmatchedOne
-	later   bool // a port came after the network was read
+	seen    uint64 // how far its ports were seen
 }
 
 // look names the networks to read: the kernel often reports a port before Docker reports its
@@ -52,10 +52,7 @@ type matched struct {
 func (u *unmatched) look(known *Snapshot, ports []*link.Port, now time.Time) (docker.Hint, time.Time) {
 	h := docker.Hint{Networks: map[string]struct{}{}}
 	if u.byBridge == nil || !slices.Equal(ports, u.ports) {
-		u.ports, u.byBridge = ports, map[string][]*link.Port{}
-		for _, p := range ports {
-			u.byBridge[p.MasterName] = append(u.byBridge[p.MasterName], p)
-		}
+		u.ports, u.byBridge = ports, byBridge(ports)
 	}
 	still, networks := map[unmatchedOne]asked{}, make(map[string]*matched, len(known.View.Networks))
 	var next time.Time
@@ -64,10 +61,10 @@ func (u *unmatched) look(known *Snapshot, ports []*link.Port, now time.Time) (do
 			continue
 		}
 		m := u.networks[id]
-		if m == nil || m.fresh != known.Fresh[id] || !m.network.SameEndpoints(&n) || !slices.Equal(m.ports, u.byBridge[n.Bridge]) {
-			m = match(id, n, u.byBridge[n.Bridge], known.Fresh[id])
+		if m == nil || !m.network.SameEndpoints(&n) || !slices.Equal(m.ports, u.byBridge[n.Bridge]) {
+			m = match(id, n, u.byBridge[n.Bridge])
 		}
-		if networks[id] = m; m.later {
+		if networks[id] = m; m.seen > known.Fresh[id] { // a port came after the network was read
 			h.Networks[id] = struct{}{}
 		}
 		for _, who := range m.misses {
@@ -94,42 +91,59 @@ func (u *unmatched) look(known *Snapshot, ports []*link.Port, now time.Time) (do
 }
 
 // match compares the ports of a bridge with the endpoints of its network.
-func match(id string, n docker.Network, ports []*link.Port, fresh uint64) *matched {
-	m := &matched{network: n, ports: ports, fresh: fresh}
-	macs := make(map[string]bool, len(n.Endpoints))
+func match(id string, n docker.Network, ports []*link.Port) *matched {
+	m := &matched{network: n, ports: ports}
+	macs := make(map[[8]byte]bool, len(n.Endpoints)) // true is that of a port too
 	for _, a := range n.Endpoints {
-		macs[string(a.MAC)] = true
+		if a.MAC != nil {
+			macs[padded(a.MAC)] = false
+		}
 	}
-	here := make(map[string]bool, len(ports))
 	for _, p := range ports {
-		here[string(p.PeerMAC)] = true
-		m.later = m.later || p.Seen > fresh
-		if p.NSID >= 0 && p.PeerMAC != nil && !macs[string(p.PeerMAC)] {
+		m.seen = max(m.seen, p.Seen)
+		if _, fits := macs[padded(p.PeerMAC)]; fits {
+			macs[padded(p.PeerMAC)] = true
+		} else if p.NSID >= 0 && p.PeerMAC != nil {
 			m.misses = append(m.misses, unmatchedOne{seen: p.Seen})
 		}
 	}
 	for _, a := range n.Endpoints {
-		if a.MAC != nil && !here[string(a.MAC)] {
+		if a.MAC != nil && !macs[padded(a.MAC)] {
 			m.misses = append(m.misses, unmatchedOne{network: id, container: a.ID})
 		}
 	}
 	return m
 }
 
+// padded is a MAC as the key of a map. A veth has one of six bytes.
+func padded(mac net.HardwareAddr) (key [8]byte) {
+	copy(key[:], mac)
+	return key
+}
+
 // unknown tells whether a bridge that is of no network that is known had its first
 // port since everything was read. Docker is asked once about each: it knows a
 // network before the network has ports.
-func unknown(known Snapshot, ports []*link.Port) bool {
+func unknown(known Snapshot, ports map[string][]*link.Port) bool {
 	if !known.Complete {
 		return false
 	}
 	mine := known.View.Bridges()
-	for _, p := range ports {
-		if !known.others[p.Master] && !mine[p.MasterName] {
+	for bridge, some := range ports {
+		if !mine[bridge] && !known.others[some[0].Master] {
 			return true
 		}
 	}
 	return false
+}
+
+// byBridge gives ports by the names of their bridges.
+func byBridge(ports []*link.Port) map[string][]*link.Port {
+	out := map[string][]*link.Port{}
+	for _, p := range ports {
+		out[p.MasterName] = append(out[p.MasterName], p)
+	}
+	return out
 }
 
 // others gives the bridges of ports that are no network's.

@@ -86,19 +86,19 @@ func TestUnmatched(t *testing.T) {
 func TestUnknown(t *testing.T) {
 	ports := []*link.Port{{Master: 7, MasterName: "br-new", Seen: 9}}
 	known := knownNetwork(nil)
-	if !unknown(*known, ports) {
+	if !unknown(*known, byBridge(ports)) {
 		t.Error("a bridge that nobody knows is no reason to ask")
 	}
-	if known.others = others(known.View, ports); unknown(*known, ports) {
+	if known.others = others(known.View, ports); unknown(*known, byBridge(ports)) {
 		t.Error("Docker is asked again about a bridge that is not Docker's")
 	}
-	if ports[0].Master = 8; !unknown(*known, ports) {
+	if ports[0].Master = 8; !unknown(*known, byBridge(ports)) {
 		t.Error("another bridge of that name is not asked about")
 	}
-	if ports[0].MasterName = "br0"; unknown(*known, ports) {
+	if ports[0].MasterName = "br0"; unknown(*known, byBridge(ports)) {
 		t.Error("Docker is asked about a bridge that is known")
 	}
-	if unknown(Snapshot{}, ports) {
+	if unknown(Snapshot{}, byBridge(ports)) {
 		t.Error("everything is to be read all the same")
 	}
 }
