@@ -73,6 +73,12 @@ func (c *Conn) bind(within time.Duration) error {
 	return os.NewSyscallError("getsockname", err)
 }
 
+// Strict has the kernel refuse filters of lists that it does not understand, instead of ignoring
+// them (Linux 4.20).
+func (c *Conn) Strict() {
+	_ = unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+}
+
 // Close closes the socket. What was written was answered.
 func (c *Conn) Close() { _ = unix.Close(c.fd) }
 

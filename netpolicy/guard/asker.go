@@ -1,12 +1,16 @@
 package guard
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"netguard/internal/netlinkconn"
 )
 
 // patience is how long each answer of the kernel may take. Netlink answers at once, unless
@@ -18,60 +22,59 @@ const patience = 10 * time.Second
 // large as the buffer, up to 32 KiB. With larger pieces it searches its place less often.
 const answer = 64 << 10
 
-// asker is a netlink socket for questions. A late answer may arrive after the next question,
-// and would be taken for the answer to it. So after a late answer the asker opens another
-// socket.
+// asker is a netlink socket for questions. After an answer that is late, or lost, it opens
+// another socket.
 type asker struct {
-	family   int
-	patience time.Duration
-	options  func(*netlink.Conn) // set on each socket
-	conn     *netlink.Conn       // nil where another one is to be made
+	family int
+	strict bool              // the kernel refuses filters that it does not understand
+	conn   *netlinkconn.Conn // nil where another one is to be made
 }
 
-func newAsker(family int, options func(*netlink.Conn)) (*asker, error) {
-	a := &asker{family: family, patience: patience, options: options}
+func newAsker(family int, strict bool) (*asker, error) {
+	a := &asker{family: family, strict: strict}
 	return a, a.dial()
 }
 
 func (a *asker) dial() error {
-	c, err := netlink.Dial(a.family, &netlink.Config{MessageBufferSize: answer})
+	c, err := netlinkconn.Dial(a.family, patience)
 	if err != nil {
 		return fmt.Errorf("open netlink: %w", err)
 	}
-	if a.conn = c; a.options != nil {
-		a.options(c)
+	if a.conn = c; a.strict {
+		c.Strict()
 	}
 	return nil
 }
 
 // ask sends a question and gives the answers. Where the kernel refuses, the error is a
-// unix.Errno.
-func (a *asker) ask(m netlink.Message) ([]netlink.Message, error) {
+// unix.Errno. Whole is false where something came or went while a list was made.
+func (a *asker) ask(typ uint16, flags netlink.HeaderFlags, data []byte) (answers [][]byte, whole bool, err error) {
 	if a.conn == nil {
 		if err := a.dial(); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	if err := a.conn.SetDeadline(time.Now().Add(a.patience)); err != nil {
-		return nil, err
-	}
-	answers, err := a.conn.Execute(m)
+	err = a.conn.Execute(typ, flags, data, func(data []byte) error {
+		answers = append(answers, bytes.Clone(data))
+		return nil
+	})
+	whole = !a.conn.Holes
 	if stray(err) {
 		a.close()
 	}
-	return answers, err
+	return answers, whole, err
 }
 
 // stray tells whether an answer may still come after an error: the error is not from the
-// kernel, or it says that answers were lost, or that an earlier list goes on.
+// kernel's answer, or it says that answers were lost, or that an earlier list goes on.
 func stray(err error) bool {
 	var errno unix.Errno
-	return err != nil && (!errors.As(err, &errno) || errno == unix.ENOBUFS || errno == unix.EBUSY)
+	return err != nil && (!errors.As(err, &errno) || errors.As(err, new(*os.SyscallError)) || errno == unix.ENOBUFS || errno == unix.EBUSY)
 }
 
 func (a *asker) close() {
 	if a != nil && a.conn != nil {
-		_ = a.conn.Close()
+		a.conn.Close()
 		a.conn = nil
 	}
 }

@@ -40,7 +40,7 @@ func (r rtnl) bridge(index int) (bridgeDevice, bool, error) {
 	if len(answers) == 0 {
 		return bridgeDevice{}, false, nil
 	}
-	b, err := parseBridge(answers[0].Data)
+	b, err := parseBridge(answers[0])
 	if err != nil {
 		return b, false, fmt.Errorf("parse link %d: %w", index, err)
 	}
@@ -108,7 +108,7 @@ func (r rtnl) addresses(device int) ([]netip.Addr, error) {
 	}
 	var out []netip.Addr
 	for _, a := range answers {
-		index, addr, err := parseAddress(a.Data)
+		index, addr, err := parseAddress(a)
 		if err != nil {
 			return nil, fmt.Errorf("parse address: %w", err)
 		}

@@ -45,17 +45,14 @@ func (f *filter) ask(question uint16, flags netlink.HeaderFlags, attrs func(*net
 	if err != nil {
 		return err
 	}
-	answers, err := f.dump.ask(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(unix.NFNL_SUBSYS_NFTABLES<<8 | question), Flags: netlink.Request | flags},
-		Data:   append([]byte{byte(f.family), unix.NFNETLINK_V0, 0, 0}, body...),
-	})
+	answers, _, err := f.dump.ask(unix.NFNL_SUBSYS_NFTABLES<<8|question, flags, append([]byte{byte(f.family), unix.NFNETLINK_V0, 0, 0}, body...))
 	for _, a := range answers {
 		switch {
 		case err != nil:
-		case len(a.Data) < 4:
+		case len(a) < 4:
 			err = errShort
 		default:
-			err = read(a.Data[4:])
+			err = read(a[4:])
 		}
 	}
 	return err

@@ -53,10 +53,10 @@ func (r rtnl) fdbEntry(head []byte, mac MAC, bridge int) (fdbEntry, bool, error)
 	if err != nil {
 		return fdbEntry{}, false, fmt.Errorf("get FDB entry %s: %w", mac, err)
 	}
-	if len(answers) == 0 || len(answers[0].Data) < sizeofNdMsg {
+	if len(answers) == 0 || len(answers[0]) < sizeofNdMsg {
 		return fdbEntry{}, false, fmt.Errorf("get FDB entry %s: no answer", mac)
 	}
-	data := answers[0].Data
+	data := answers[0]
 	return fdbEntry{
 		port:  int(int32(binary.NativeEndian.Uint32(data[4:]))),
 		state: binary.NativeEndian.Uint16(data[8:]),

@@ -32,7 +32,7 @@ type filter struct {
 func openFilter(family nftables.TableFamily, name string) (*filter, error) {
 	f := &filter{family: family, name: name, learned: map[[2]string]string{}}
 	var err error
-	if f.dump, err = newAsker(unix.NETLINK_NETFILTER, nil); err != nil {
+	if f.dump, err = newAsker(unix.NETLINK_NETFILTER, false); err != nil {
 		return nil, fmt.Errorf("nftables: %w", err)
 	}
 	if err := f.open(); err != nil {

@@ -94,7 +94,7 @@ func (r rtnl) bridges() ([]bridgeDevice, error) {
 	}
 	out := make([]bridgeDevice, 0, len(answers))
 	for _, a := range answers {
-		b, err := parseBridge(a.Data)
+		b, err := parseBridge(a)
 		if err != nil {
 			return nil, fmt.Errorf("parse bridge: %w", err)
 		}

@@ -42,7 +42,7 @@ func (r rtnl) neighbours() (map[Neighbour]MAC, error) {
 			return nil, fmt.Errorf("list neighbours: %w", err)
 		}
 		for _, a := range answers {
-			if err := parseNeighbour(a.Data, out); err != nil {
+			if err := parseNeighbour(a, out); err != nil {
 				return nil, err
 			}
 		}
@@ -63,7 +63,7 @@ func (r rtnl) neighbour(k Neighbour) (MAC, bool, error) {
 	}
 	found := map[Neighbour]MAC{}
 	for _, a := range answers {
-		if err := parseNeighbour(a.Data, found); err != nil {
+		if err := parseNeighbour(a, found); err != nil {
 			return MAC{}, false, err
 		}
 	}
@@ -129,7 +129,7 @@ func (r rtnl) correctNeighbour(k Neighbour, mac MAC) error {
 	}
 	const learnt = unix.NUD_INCOMPLETE | unix.NUD_REACHABLE | unix.NUD_STALE | unix.NUD_DELAY | unix.NUD_PROBE | unix.NUD_FAILED
 	for _, a := range answers {
-		if len(a.Data) < sizeofNdMsg || binary.NativeEndian.Uint16(a.Data[8:])&learnt == 0 {
+		if len(a) < sizeofNdMsg || binary.NativeEndian.Uint16(a[8:])&learnt == 0 {
 			return nil
 		}
 	}

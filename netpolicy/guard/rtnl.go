@@ -16,35 +16,31 @@ import (
 type rtnl struct{ *asker }
 
 func openRtnl() (rtnl, error) {
-	a, err := newAsker(unix.NETLINK_ROUTE, func(c *netlink.Conn) {
-		// With the kernel's own words in errors, and with filters that it does not
-		// understand refused instead of ignored (Linux 4.20); older kernels know
-		// neither.
-		_ = c.SetOption(netlink.ExtendedAcknowledge, true)
-		_ = c.SetOption(netlink.GetStrictCheck, true)
-	})
+	a, err := newAsker(unix.NETLINK_ROUTE, true)
 	return rtnl{a}, err
 }
 
-func (r rtnl) send(typ uint16, flags netlink.HeaderFlags, head []byte, attrs func(*netlink.AttributeEncoder)) ([]netlink.Message, error) {
+func (r rtnl) send(typ uint16, flags netlink.HeaderFlags, head []byte, attrs func(*netlink.AttributeEncoder)) ([][]byte, error) {
+	answers, _, err := r.request(typ, flags, head, attrs)
+	return answers, err
+}
+
+func (r rtnl) request(typ uint16, flags netlink.HeaderFlags, head []byte, attrs func(*netlink.AttributeEncoder)) (answers [][]byte, whole bool, err error) {
 	ae := netlink.NewAttributeEncoder()
 	if attrs != nil {
 		attrs(ae)
 	}
 	body, err := ae.Encode()
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return r.ask(netlink.Message{
-		Header: netlink.Header{Type: netlink.HeaderType(typ), Flags: netlink.Request | flags},
-		Data:   append(head, body...),
-	})
+	return r.ask(typ, flags, append(head, body...))
 }
 
 // write is send for what changes something, which what names.
 func (r rtnl) write(what string, typ uint16, flags netlink.HeaderFlags, head []byte, attrs func(*netlink.AttributeEncoder)) error {
 	return fault.Write(what, func() error {
-		_, err := r.send(typ, netlink.Acknowledge|flags, head, attrs)
+		_, err := r.send(typ, flags, head, attrs)
 		return err
 	})
 }
@@ -78,10 +74,11 @@ func gone(err error) bool {
 
 // dump is send for lists. One during which something came or went says so, and is asked for
 // again.
-func (r rtnl) dump(typ uint16, head []byte, attrs func(*netlink.AttributeEncoder)) (answers []netlink.Message, err error) {
+func (r rtnl) dump(typ uint16, head []byte, attrs func(*netlink.AttributeEncoder)) (answers [][]byte, err error) {
 	for range 5 {
-		answers, err = r.send(typ, netlink.Dump, slices.Clone(head), attrs)
-		if !errors.Is(err, unix.EINTR) {
+		var whole bool
+		answers, whole, err = r.request(typ, netlink.Dump, slices.Clone(head), attrs)
+		if err == nil && whole || err != nil && !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
@@ -96,8 +93,8 @@ func (r rtnl) devices() ([]int, error) {
 	}
 	out := make([]int, 0, len(answers))
 	for _, a := range answers {
-		if len(a.Data) >= unix.SizeofIfInfomsg {
-			out = append(out, int(int32(binary.NativeEndian.Uint32(a.Data[4:]))))
+		if len(a) >= unix.SizeofIfInfomsg {
+			out = append(out, int(int32(binary.NativeEndian.Uint32(a[4:]))))
 		}
 	}
 	return out, nil

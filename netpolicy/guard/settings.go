@@ -149,7 +149,7 @@ func (r rtnl) port(index int) (bridgePort, bool, error) {
 		return bridgePort{}, false, fmt.Errorf("get link %d: %w", index, err)
 	}
 	for _, a := range answers {
-		if _, p, ok, err := parsePort(a.Data); err != nil || ok {
+		if _, p, ok, err := parsePort(a); err != nil || ok {
 			return p, ok, err
 		}
 	}
@@ -164,7 +164,7 @@ func (r rtnl) ports() (map[int]bridgePort, error) {
 	}
 	out := make(map[int]bridgePort, len(answers))
 	for _, a := range answers {
-		index, p, ok, err := parsePort(a.Data)
+		index, p, ok, err := parsePort(a)
 		if err != nil {
 			return nil, err
 		}
