@@ -265,7 +265,7 @@ func (m *membership) patch(f *frame, gone, came, subjects []*subject, last, rs *
 		}
 		for s, d := range changed {
 			set := &family.Sets[s.number]
-			set.Members = patched(set.Members, sorted(d.add), sorted(d.del))
+			set.Members = Patched(set.Members, d.add, d.del)
 		}
 		if ports {
 			f.families[i].fillPorts(family.Sets, subjects)
@@ -274,8 +274,13 @@ func (m *membership) patch(f *frame, gone, came, subjects []*subject, last, rs *
 	return true
 }
 
-// patched gives sorted members with some more and without others.
-func patched(members, add, del []Member) []Member {
+// Patched gives sorted members with some more, none of which is among them, and without others,
+// all of which are. They are the same slice where nothing changes.
+func Patched(members, add, del []Member) []Member {
+	if len(add)+len(del) == 0 {
+		return members
+	}
+	add, del = sorted(add), sorted(del)
 	out := make([]Member, 0, len(members)+len(add)-len(del))
 	for len(add)+len(del) > 0 {
 		next, deletes := Member{}, len(add) == 0 || len(del) > 0 && CompareMembers(del[0], add[0]) < 0

@@ -59,19 +59,19 @@ func stray(ipv6 bool, o Options) chain {
 	}}
 }
 
-// homesOf gives the members of the sets homes and homed, sorted.
-func homesOf(homes []Home) (places, addrs families) {
-	for _, h := range homes {
-		a := h.Addr.Unmap().WithZone("")
-		if !a.IsValid() || a.IsUnspecified() || a.Is6() && a.IsLinkLocalUnicast() || h.Bridge == "" {
-			continue
-		}
-		addrs.add(a, "", len(homes))
-		places.add(a, h.Bridge, len(homes))
+// address gives the address as a member of the set homed.
+func (h Home) address() (m netpolicy.Member) {
+	if a := h.Addr.Unmap(); h.Bridge == "" || a.Is6() && a.IsLinkLocalUnicast() {
+		return m
 	}
-	places.sort()
-	addrs.sort()
-	return places, addrs
+	return container(h.Addr)
+}
+
+// place gives the address and its bridge as a member of the set homes.
+func (h Home) place() netpolicy.Member {
+	m := h.address()
+	m.Bridge = h.Bridge
+	return m
 }
 
 // neighbours are the bridges of each address.

@@ -137,15 +137,14 @@ func (d *Driver) take(w Wish) error {
 		}
 		d.layouts, d.generation, d.settled = laid, w.Rules.Generation, false
 	}
-	if d.wish == nil || !slices.Equal(d.wish.Containers, w.Containers) {
-		d.denied = containers(w.Containers)
+	var was Wish
+	if d.wish != nil {
+		was = *d.wish
 	}
-	if d.wish == nil || !slices.Equal(d.wish.Homes, w.Homes) {
-		d.homes, d.homed = homesOf(w.Homes)
-	}
-	if d.wish == nil || !slices.Equal(d.wish.Subnets, w.Subnets) {
-		d.subnets = subnetsOf(w.Subnets)
-	}
+	d.denied = membersOf(was.Containers, w.Containers, d.denied, container)
+	d.homes = membersOf(was.Homes, w.Homes, d.homes, Home.place)
+	d.homed = membersOf(was.Homes, w.Homes, d.homed, Home.address)
+	d.subnets = membersOf(was.Subnets, w.Subnets, d.subnets, subnet)
 	d.wish = &w
 	return nil
 }
@@ -153,35 +152,44 @@ func (d *Driver) take(w Wish) error {
 // families are the members of a set of each family.
 type families [2][]netpolicy.Member
 
-// add adds an address, with its bridge if the set has bridges. all is how many addresses come,
-// of which about half are of each family.
-func (f *families) add(a netip.Addr, bridge string, all int) {
-	i := index(a.Is6())
-	if f[i] == nil {
-		f[i] = make([]netpolicy.Member, 0, (all+1)/2)
-	}
-	f[i] = append(f[i], netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen()), Bridge: bridge})
-}
+// fewGone is how many parts of a list may go before all of its members are worked out again.
+const fewGone = 16
 
-// sort sorts the members, and leaves out what is there twice.
-func (f *families) sort() {
-	for i, list := range f {
-		if !slices.IsSortedFunc(list, netpolicy.CompareMembers) {
-			slices.SortFunc(list, netpolicy.CompareMembers)
-		}
-		f[i] = slices.Compact(list)
+// membersOf gives the members that a list of the wish comes to, sorted. have are those of the list
+// before. A part of a list is no member where its prefix is not valid.
+func membersOf[T comparable](was, is []T, have families, member func(T) netpolicy.Member) families {
+	gone, came := trim(was, is)
+	if len(gone) > fewGone {
+		gone, came, have = nil, is, families{}
 	}
-}
-
-// containers gives the addresses as members, sorted.
-func containers(addrs []netip.Addr) (out families) {
-	for _, a := range addrs {
-		if a = a.Unmap().WithZone(""); a.IsValid() && !a.IsUnspecified() {
-			out.add(a, "", len(addrs))
+	var add, del families
+	for _, part := range came {
+		if m := member(part); m.Prefix.IsValid() {
+			i := index(m.Prefix.Addr().Is6())
+			if _, there := slices.BinarySearchFunc(have[i], m, netpolicy.CompareMembers); !there {
+				add[i] = append(add[i], m)
+			}
 		}
 	}
-	out.sort()
-	return out
+	for _, part := range gone {
+		m := member(part)
+		if m.Prefix.IsValid() && !slices.ContainsFunc(is, func(other T) bool { return member(other) == m }) {
+			i := index(m.Prefix.Addr().Is6())
+			del[i] = append(del[i], m)
+		}
+	}
+	for i := range have {
+		have[i] = netpolicy.Patched(have[i], add[i], del[i])
+	}
+	return have
+}
+
+// container gives the address of a container as a member.
+func container(a netip.Addr) (m netpolicy.Member) {
+	if a = a.Unmap().WithZone(""); a.IsValid() && !a.IsUnspecified() {
+		m.Prefix = netip.PrefixFrom(a, a.BitLen())
+	}
+	return m
 }
 
 // Expect makes Verify compare with a wish, and applies nothing. It is for a Driver that only

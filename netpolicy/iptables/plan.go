@@ -191,8 +191,8 @@ func (p *plan) planMembers(k *kernel, f *netpolicy.Family, own []netpolicy.Set) 
 	p.changes = slices.Concat(p.changes, first, then, last)
 }
 
-// trim leaves out the members that two lists begin and end with alike.
-func trim(a, b []netpolicy.Member) ([]netpolicy.Member, []netpolicy.Member) {
+// trim leaves out what two lists begin and end with alike.
+func trim[T comparable](a, b []T) ([]T, []T) {
 	if len(a) == len(b) && len(a) > 0 && &a[0] == &b[0] {
 		return nil, nil
 	}

@@ -49,7 +49,7 @@ func (s small) name(ipv6 bool, letter string, scoped bool) string {
 }
 
 func members(ipv6 bool, addrs ...[]netip.Addr) []netpolicy.Member {
-	return containers(slices.Concat(addrs...))[index(ipv6)]
+	return membersOf(nil, slices.Concat(addrs...), families{}, container)[index(ipv6)]
 }
 
 func (s small) family(ipv6 bool) netpolicy.Family {

@@ -44,17 +44,8 @@ func vacant(ipv6 bool, path netpolicy.Path) (rules []string) {
 	return rules
 }
 
-// subnetsOf gives the members of the set subnets, sorted.
-func subnetsOf(subnets []netip.Prefix) (out families) {
-	for _, p := range subnets {
-		if p.IsValid() {
-			i := index(p.Addr().Is6())
-			out[i] = append(out[i], netpolicy.Member{Prefix: p.Masked()})
-		}
-	}
-	out.sort()
-	return out
-}
+// subnet gives a member of the set subnets.
+func subnet(p netip.Prefix) netpolicy.Member { return netpolicy.Member{Prefix: p.Masked()} }
 
 // cover tells whether an address is of one of the members.
 func (f *families) cover(a netip.Addr) bool {
