@@ -44,7 +44,7 @@ egress: []
 func BenchmarkCompile(b *testing.B) {
 	for _, n := range []int{10, 100, 1000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
-			w := World{Endpoints: manyEndpoints(n), Policies: manyPolicies(b, 50)}
+			w := World{Endpoints: refs(manyEndpoints(n)), Policies: manyPolicies(b, 50)}
 			for b.Loop() {
 				Compile(w)
 			}
@@ -54,10 +54,10 @@ func BenchmarkCompile(b *testing.B) {
 
 func BenchmarkPlan(b *testing.B) {
 	endpoints := manyEndpoints(300)
-	before := Compile(World{Endpoints: endpoints, Policies: manyPolicies(b, 50)})
-	after := Compile(World{Endpoints: endpoints, Policies: manyPolicies(b, 49)})
+	before := Compile(World{Endpoints: refs(endpoints), Policies: manyPolicies(b, 50)})
+	after := Compile(World{Endpoints: refs(endpoints), Policies: manyPolicies(b, 49)})
 	for b.Loop() {
-		Plan(before, after, endpoints, nil)
+		Plan(before, after, refs(endpoints), nil)
 	}
 }
 

@@ -35,7 +35,7 @@ func crowd(n int, policy func(i int) string) World {
 	var w World
 	var sources []Source
 	for i := range n {
-		w.Endpoints = append(w.Endpoints, managed(fmt.Sprintf("s%d-1", i), "n", fmt.Sprintf("10.0.%d.%d", i/250, 2+i%250)))
+		w.Endpoints = append(w.Endpoints, refs([]Endpoint{managed(fmt.Sprintf("s%d-1", i), "n", fmt.Sprintf("10.0.%d.%d", i/250, 2+i%250))})...)
 		w.Endpoints[i].Service = fmt.Sprintf("s%d", i)
 		if i%400 == 0 {
 			sources = append(sources, Source{Name: fmt.Sprintf("%03d.yaml", i)})
@@ -173,7 +173,7 @@ func TestBlocksOfOverlappingCIDRs(t *testing.T) {
 		fmt.Fprintf(&text, "---\n{name: p%d, select: {}, ingress: [{from: [{cidr: %s}], ports: [tcp/%d]}]}\n", i, c, 80+i)
 	}
 	to := managed("to", "n", "172.16.0.2")
-	judge := NewJudge(compile(World{Endpoints: []Endpoint{to}, Policies: mustLoad(t, text.String())}, 1))
+	judge := NewJudge(compile(World{Endpoints: refs([]Endpoint{to}), Policies: mustLoad(t, text.String())}, 1))
 	for _, from := range []string{"10.9.9.9", "10.1.9.9", "10.1.2.9", "10.1.2.3", "192.0.2.1", "203.0.113.1"} {
 		for i, c := range cidrs {
 			p := Packet{Src: addr(from), Dst: to.Addrs[0], Proto: TCP, Port: uint16(80 + i)}
@@ -195,7 +195,7 @@ func TestBlocksOfGuardrailsWhileMembersChange(t *testing.T) {
 	as := func(service string) *RuleSet {
 		e := managed("x", "n", "10.0.0.2")
 		e.Service = service
-		return compile(World{Endpoints: []Endpoint{e}, Policies: policies}, 1)
+		return compile(World{Endpoints: refs([]Endpoint{e}), Policies: policies}, 1)
 	}
 	p := Packet{Src: addr("10.0.0.2"), Dst: addr("10.0.0.3"), Proto: TCP, Port: 80}
 	for i := range 5 {

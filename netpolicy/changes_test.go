@@ -78,7 +78,7 @@ func TestChangesOpenNothingInBetween(t *testing.T) {
 				delete(e.Labels, labelIngress)
 				delete(e.Labels, labelEgress)
 				e.Shared = nil
-				after.Endpoints[i] = e
+				after.Endpoints[i] = &e
 			}
 		}
 		after.Apart = before.Apart

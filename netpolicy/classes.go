@@ -143,7 +143,7 @@ func (p *planner) classes(ipv6 bool) []class {
 		all = append(all, c)
 	}
 	for i := range p.endpoints {
-		cleaned := cleaned(p.endpoints[i])
+		cleaned := cleaned(*p.endpoints[i])
 		e := &cleaned
 		j := slices.IndexFunc(e.Addrs, func(a netip.Addr) bool { return a.Is6() == ipv6 })
 		if j < 0 {
@@ -230,7 +230,7 @@ func (p *planner) world(ipv6 bool) []class {
 	}
 	taken := holders{}
 	for _, e := range p.endpoints {
-		taken.add(&subject{inspected: &inspected{Endpoint: cleaned(e)}})
+		taken.add(&subject{inspected: &inspected{Endpoint: cleaned(*e)}})
 	}
 	for i, a := range bounds {
 		for len(taken[a].by()) > 0 && a.Next().IsValid() {

@@ -11,7 +11,7 @@ import (
 
 // World is all that a rule set is made of.
 type World struct {
-	Endpoints []Endpoint
+	Endpoints []*Endpoint
 	Policies  []Policy
 	// Broken are policies that could not be read, in place of which nothing is
 	// known: whom they select is closed both ways.
@@ -62,14 +62,14 @@ func (c *Compiler) Compile(w World) *RuleSet {
 	if c.block == 0 {
 		c.block = blockRules
 	}
-	w.Unpublished = w.Unpublished && !slices.ContainsFunc(w.Endpoints, Endpoint.Publishes)
+	w.Unpublished = w.Unpublished && !slices.ContainsFunc(w.Endpoints, (*Endpoint).Publishes)
 	subjects := c.look(w.Endpoints)
 	labels := labelsOf(subjects)
 	c.read.forget(subjects)
 	fresh := c.judge(w, labels, subjects)
-	states := make([]State, len(subjects))
+	states := make([]*State, len(subjects))
 	for i, s := range subjects {
-		states[i] = s.state
+		states[i] = &s.state
 	}
 	c.frame.noteLabels(subjects, states)
 	effective := contest(subjects, c.effective, states, w.Held)
@@ -117,10 +117,10 @@ func (c *Compiler) judge(w World, l labels, subjects []*subject) (fresh bool) {
 
 // look gives the endpoints as subjects. Those that were in the last world are what they
 // were.
-func (c *Compiler) look(endpoints []Endpoint) []*subject {
+func (c *Compiler) look(endpoints []*Endpoint) []*subject {
 	subjects := make([]*subject, len(endpoints))
 	was := c.subjects
-	same := func(i, j int) bool { return was[j].source.same(&endpoints[i]) }
+	same := func(i, j int) bool { return was[j].source.same(endpoints[i]) }
 	head, tail := 0, 0
 	for head < min(len(was), len(endpoints)) && same(head, head) {
 		subjects[head] = was[head]
@@ -181,7 +181,7 @@ func Shared[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &
 
 // same tells whether two endpoints are the same in all that rules are made of.
 func (e *Endpoint) same(o *Endpoint) bool {
-	return e.Workload.same(&o.Workload) && e.Network == o.Network && e.Bridge == o.Bridge && e.Since == o.Since && e.Managed == o.Managed &&
+	return e == o || e.Workload.same(&o.Workload) && e.Network == o.Network && e.Bridge == o.Bridge && e.Since == o.Since && e.Managed == o.Managed &&
 		equal(e.Addrs, o.Addrs) && equal(e.Extra, o.Extra) && equal(e.Away, o.Away) && equal(e.Published, o.Published) &&
 		(Shared(e.Shared, o.Shared) || slices.EqualFunc(e.Shared, o.Shared, func(a, b Workload) bool { return a.same(&b) }))
 }

@@ -26,7 +26,7 @@ func shop(n, policies int) World {
 	}
 	w := World{Policies: Load(sources).Policies()}
 	for i := range n {
-		w.Endpoints = append(w.Endpoints, Endpoint{
+		w.Endpoints = append(w.Endpoints, &Endpoint{
 			Workload: Workload{ID: fmt.Sprint("id", i), Name: fmt.Sprintf("shop-%d", i), Project: "shop", Service: name(i),
 				Labels: map[string]string{"com.docker.compose.project": "shop", "com.docker.compose.service": name(i), "com.docker.compose.config-hash": "x", "role": "web"}},
 			Network: fmt.Sprint("net", i%4), Bridge: fmt.Sprint("br", i%4), Managed: true,
@@ -66,7 +66,7 @@ func drawAddresses(t *rapid.T, w *World) {
 	extra := rapid.SampledFrom([]string{"10.1.0.9", "10.1.0.3", "fd00:1::9", "192.0.2.9", "192.0.2.200"})
 	away := rapid.SampledFrom([]string{"10.1.0.9/32", "192.0.2.0/24", "10.1.0.0/29", "2001:db8::/64"})
 	for i := range w.Endpoints {
-		e := &w.Endpoints[i]
+		e := w.Endpoints[i]
 		if !sometimes(t, "no bridge", 10) {
 			e.Bridge = "br-" + e.Network
 		}

@@ -93,7 +93,7 @@ func conforms(t *testing.T, c conformance.Case) {
 		t.Fatal(faults)
 	}
 	endpoints := hostOf(c)
-	rs := Compile(World{Endpoints: endpoints, Policies: loaded.Policies()})
+	rs := Compile(World{Endpoints: refs(endpoints), Policies: loaded.Policies()})
 	ref := reference{policies: readRef(t, c.Policies)}
 	probes := c.Matrix()
 	asked, open := 0, 0
@@ -103,7 +103,7 @@ func conforms(t *testing.T, c conformance.Case) {
 			t.Fatal(err)
 		}
 		src, dst := partyOf(c, endpoints, p.From, p.Network), partyOf(c, endpoints, p.To, p.Network)
-		got := Explain(nil, rs, endpoints, src, dst, &service)
+		got := Explain(nil, rs, refs(endpoints), src, dst, &service)
 		if len(got.Answers) == 0 {
 			t.Fatalf("%s: no answer: %s", p, got.Note)
 		}

@@ -22,7 +22,7 @@ func editable(t *testing.T, services, edited int, asks, answers string) *RuleSet
 		name := func(n int) string { return fmt.Sprintf("s%02d", n%services) }
 		fmt.Fprintf(&text, "---\nname: %[1]s\nselect: {service: %[1]s}\ningress: [{from: [{service: %[2]s}], ports: [%[4]s]}]\n"+
 			"egress: [{to: [{service: %[3]s}], ports: [tcp/80]}, {to: [{entity: host}], ports: [%[5]s]}]\n", name(i), name(i+1), name(i+services-1), own, host)
-		w.Endpoints = append(w.Endpoints, Endpoint{Workload: Workload{ID: name(i), Name: name(i), Service: name(i)}, Network: "n", Managed: true,
+		w.Endpoints = append(w.Endpoints, &Endpoint{Workload: Workload{ID: name(i), Name: name(i), Service: name(i)}, Network: "n", Managed: true,
 			Addrs: []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(i + 1)})}})
 	}
 	w.Policies = mustLoad(t, text.String())

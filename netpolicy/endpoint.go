@@ -36,7 +36,7 @@ type Endpoint struct {
 }
 
 // Publishes tells whether the host leads to the endpoint through a port.
-func (e Endpoint) Publishes() bool { return len(e.Published) > 0 }
+func (e *Endpoint) Publishes() bool { return len(e.Published) > 0 }
 
 // bridge is the one that an endpoint is on, "" of the host and of the world.
 func (e *Endpoint) bridge() string {

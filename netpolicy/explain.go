@@ -82,7 +82,7 @@ func serviceText(s *Service) string {
 type explainer struct {
 	rs        *RuleSet
 	judge     *Judge
-	endpoints []Endpoint
+	endpoints []*Endpoint
 	src, dst  Party
 	host      *Host // nil if nothing is known of it
 }

@@ -26,7 +26,7 @@ type Host struct {
 //
 // The host tells which published ports the kernel leads on, and which docker-proxy takes on
 // as the host. It is nil where nothing is known of it.
-func Explain(h *Host, rs *RuleSet, endpoints []Endpoint, src, dst Party, service *Service) Explanation {
+func Explain(h *Host, rs *RuleSet, endpoints []*Endpoint, src, dst Party, service *Service) Explanation {
 	e := explainer{rs: rs, judge: NewJudge(rs), endpoints: endpoints, src: src, dst: dst, host: h}
 	if src.Host && dst.Host && service != nil {
 		out := Explanation{Allowed: true, Answers: []Answer{}}
@@ -49,7 +49,7 @@ func (e *explainer) published(p pair, s Service) (Answer, bool) {
 		return Answer{}, false
 	}
 	if to, ok := e.host.Leads(e.device(p), p.src, p.dst, s); ok {
-		i := slices.IndexFunc(e.endpoints, func(t Endpoint) bool { return slices.Contains(t.Addrs, to.Addr()) })
+		i := slices.IndexFunc(e.endpoints, func(t *Endpoint) bool { return slices.Contains(t.Addrs, to.Addr()) })
 		if i < 0 {
 			return Answer{}, false
 		}
@@ -57,7 +57,7 @@ func (e *explainer) published(p pair, s Service) (Answer, bool) {
 		if e.src.Host {
 			path = Output
 		}
-		on := pair{path, p.from, &e.endpoints[i], p.src, to.Addr()}
+		on := pair{path, p.from, e.endpoints[i], p.src, to.Addr()}
 		inner := Service{Proto: s.Proto, Port: to.Port()}
 		a, t := e.onward(on, inner)
 		a.Dst, a.Service = p.dst.String(), s.String()
@@ -172,7 +172,7 @@ func (e *explainer) portOf(dst netip.Addr, s Service) (*Endpoint, uint16) {
 		for _, port := range e.endpoints[i].Published {
 			for _, prefix := range hostPrefixes(port.HostIP, dst.Is6()) {
 				if len(e.endpoints[i].Addrs) > 0 && port.Proto == s.Proto && port.HostPort == s.Port && prefix.Contains(dst) {
-					return &e.endpoints[i], port.Port
+					return e.endpoints[i], port.Port
 				}
 			}
 		}

@@ -31,7 +31,7 @@ func explainWorld(t *testing.T) (World, func(string) Party) {
 	guest := container("guest", "guest", "front", at(1, 8), nil)
 	guest.Managed = false
 	w := World{
-		Endpoints: []Endpoint{web, api, api2, db, alone, wrong, six, guest, far},
+		Endpoints: refs([]Endpoint{web, api, api2, db, alone, wrong, six, guest, far}),
 		Policies: mustLoad(t, `
 name: db
 select: {project: shop, service: db}
@@ -66,7 +66,7 @@ deny: [{egress: {to: [{cidr: 169.254.169.254/32}]}}]
 		}
 		for _, e := range w.Endpoints {
 			if e.Name == name {
-				p.Endpoints = append(p.Endpoints, e)
+				p.Endpoints = append(p.Endpoints, *e)
 			}
 		}
 		return p

@@ -14,7 +14,7 @@ import (
 //
 // It is asked when all policies and labels were looked at. It gives the subjects without what
 // they lose, those of before where nothing else becomes of them, and notes it in the states.
-func contest(subjects, before []*subject, states []State, held map[Holding]bool) []*subject {
+func contest(subjects, before []*subject, states []*State, held map[Holding]bool) []*subject {
 	type wish struct {
 		at     int
 		prefix netip.Prefix
@@ -66,7 +66,8 @@ func contest(subjects, before []*subject, states []State, held map[Holding]bool)
 	}
 	subjects = slices.Clone(subjects)
 	for i, all := range lost {
-		states[i].Contested = all
+		state := *states[i]
+		state.Contested, states[i] = all, &state
 		if s := known[subjects[i]]; s != nil && slices.Equal(s.lost, all) {
 			subjects[i] = s
 			continue
@@ -91,10 +92,10 @@ type Holding struct {
 
 // Held gives the extra addresses that endpoints have, those that the rule set was made
 // of: the next one is to be told, so that whoever has an address keeps it.
-func (r *RuleSet) Held(endpoints []Endpoint) map[Holding]bool {
+func (r *RuleSet) Held(endpoints []*Endpoint) map[Holding]bool {
 	held := map[Holding]bool{}
 	for i := range endpoints {
-		e := &endpoints[i]
+		e := endpoints[i]
 		has := func(prefix netip.Prefix) {
 			if !slices.ContainsFunc(r.States[i].Contested, func(c Contested) bool { return c.Prefix == prefix }) {
 				held[Holding{e.ID, e.Network, prefix}] = true

@@ -23,7 +23,7 @@ func on(e Endpoint, bridge string, extra ...string) Endpoint {
 
 func contested(endpoints []Endpoint, policies []Policy) []string {
 	var out []string
-	for _, s := range Compile(World{Endpoints: endpoints, Policies: policies, Places: true}).States {
+	for _, s := range Compile(World{Endpoints: refs(endpoints), Policies: policies, Places: true}).States {
 		for _, c := range s.Contested {
 			out = append(out, s.Container+" "+c.Prefix.String()+" of "+c.By)
 		}
@@ -77,9 +77,9 @@ func TestContested(t *testing.T) {
 		held := map[Holding]bool{}
 		is := func(what string, want string, endpoints ...Endpoint) {
 			t.Helper()
-			w := World{Endpoints: endpoints, Policies: mustLoad(t, lets), Held: held}
+			w := World{Endpoints: refs(endpoints), Policies: mustLoad(t, lets), Held: held}
 			rs := Compile(w)
-			held = rs.Held(endpoints)
+			held = rs.Held(refs(endpoints))
 			got := ""
 			for _, s := range rs.States {
 				for range s.Contested {
@@ -111,7 +111,7 @@ func TestContested(t *testing.T) {
 func TestAwayAddresses(t *testing.T) {
 	a, b, c := on(managed("a", "n", "10.0.0.2"), "br-n", "192.0.2.9/32", "10.0.0.0/24", "2001:db8::/64"), on(managed("b", "n", "10.0.0.3", "fd00::3"), "br-n"),
 		on(managed("c", "m", "10.1.0.4", "fd00:1::4"), "br-m")
-	rs := Compile(World{Places: true, Endpoints: []Endpoint{a, b, c}, Policies: mustLoad(t, `
+	rs := Compile(World{Places: true, Endpoints: refs([]Endpoint{a, b, c}), Policies: mustLoad(t, `
 name: a
 select: {service: a}
 egress: [{to: [{service: b}], ports: [tcp/80]}]
@@ -165,7 +165,7 @@ deny: [{ingress: {from: [{service: a}]}}]
 		})
 	}
 	t.Run("without_places_nothing_counts", func(t *testing.T) {
-		for _, f := range Compile(World{Endpoints: []Endpoint{a, b, c}}).Families() {
+		for _, f := range Compile(World{Endpoints: refs([]Endpoint{a, b, c})}).Families() {
 			for _, s := range f.Sets {
 				for _, m := range s.Members {
 					if m.Bridge != "" || s.Kind == Places || !slices.ContainsFunc([]Endpoint{a, b, c}, func(e Endpoint) bool { return slices.Contains(e.Addrs, m.Prefix.Addr()) }) {
@@ -177,7 +177,7 @@ deny: [{ingress: {from: [{service: a}]}}]
 	})
 	t.Run("other_rules_have_other_sets", func(t *testing.T) {
 		for _, policies := range [][]Policy{nil, mustLoad(t, `{name: c, select: {service: c}, ingress: [{from: [{service: b}]}]}`)} {
-			w := World{Endpoints: []Endpoint{a, b, c}, Policies: policies}
+			w := World{Endpoints: refs([]Endpoint{a, b, c}), Policies: policies}
 			plain := Compile(w)
 			w.Places = true
 			placed := Compile(w)
@@ -211,7 +211,7 @@ func TestPlacesSayTheSame(t *testing.T) {
 				checkSet(t, f, s)
 			}
 		}
-		ends := append(slices.Clone(w.Endpoints), Endpoint{Addrs: []netip.Addr{addr("192.0.2.9"), addr("2001:db8::9")}})
+		ends := append(slices.Clone(w.Endpoints), &Endpoint{Addrs: []netip.Addr{addr("192.0.2.9"), addr("2001:db8::9")}})
 		for i := range ends {
 			for j := range ends {
 				for _, src := range ends[i].Addrs {

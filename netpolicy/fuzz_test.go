@@ -57,7 +57,7 @@ func FuzzLoad(f *testing.F) {
 		if len(c.Faults()) > 0 && len(c.Policies()) > 0 {
 			t.Error("policies of a file with faults are in force")
 		}
-		rs := Compile(World{Endpoints: endpoints, Policies: c.Policies(), Broken: c.Broken()})
+		rs := Compile(World{Endpoints: refs(endpoints), Policies: c.Policies(), Broken: c.Broken()})
 		for _, p := range c.Policies() {
 			if p.Name() == "" || p.At().Line == 0 {
 				t.Errorf("policy %+v", p)
@@ -71,7 +71,7 @@ func FuzzLoad(f *testing.F) {
 			}
 		}
 		// Parted chains say the same.
-		whole, parted := NewJudge(rs), NewJudge(compile(World{Endpoints: endpoints, Policies: c.Policies(), Broken: c.Broken()}, 1))
+		whole, parted := NewJudge(rs), NewJudge(compile(World{Endpoints: refs(endpoints), Policies: c.Policies(), Broken: c.Broken()}, 1))
 		for i := range endpoints {
 			from := endpoints[i].Addrs[0]
 			for _, to := range append(slices.Clone(endpoints[(i+1)%len(endpoints)].Addrs), addr("192.0.2.9"), addr("2001:db8::9")) {
@@ -122,7 +122,7 @@ func FuzzLabel(f *testing.F) {
 		w := Workload{ID: "1", Name: "fuzz", Project: project, Labels: map[string]string{policyLabels[d]: text}}
 		faults := labelFaults(w)
 		readable(t, faults)
-		rs := Compile(World{Endpoints: []Endpoint{{Workload: w, Network: "n", Managed: true}}})
+		rs := Compile(World{Endpoints: refs([]Endpoint{{Workload: w, Network: "n", Managed: true}})})
 		s := rs.States[0]
 		if (len(faults) > 0) != (len(s.Locked) > 0) {
 			t.Errorf("faults %v, locked %v", faults, s.Locked)

@@ -49,7 +49,7 @@ func (f *frame) mention(s *subject) {
 
 // noteLabels notes the labels that a container's own label names, and that do not count, at
 // the container whose label it is, which is the only one concerned.
-func (f *frame) noteLabels(subjects []*subject, states []State) {
+func (f *frame) noteLabels(subjects []*subject, states []*State) {
 	var withheld []*subject
 	for _, s := range subjects {
 		if len(s.withheld) > 0 {
@@ -86,14 +86,15 @@ func (f *frame) noteLabels(subjects []*subject, states []State) {
 			for _, i := range owners[r.number] {
 				if len(found) > 0 && !own[i] {
 					own[i] = true
-					states[i].Uncounted = slices.Clone(states[i].Uncounted)
+					state := *states[i]
+					states[i], state.Uncounted = &state, slices.Clone(state.Uncounted)
 					for j := range states[i].Uncounted {
 						u := &states[i].Uncounted[j]
 						u.Policies = slices.Clip(u.Policies)
 					}
 				}
 				for _, note := range found {
-					note(&states[i])
+					note(states[i])
 				}
 			}
 		}

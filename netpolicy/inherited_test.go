@@ -73,7 +73,7 @@ func TestLabelsOfImages(t *testing.T) {
 			for key, value := range test.labels {
 				endpoints[0].Labels = map[string]string{LabelProject: "shop", LabelService: "db", key: value}
 			}
-			w := World{Endpoints: endpoints}
+			w := World{Endpoints: refs(endpoints)}
 			if test.policies != "" {
 				w.Policies = mustLoad(t, test.policies)
 			}
@@ -104,9 +104,9 @@ func TestApart(t *testing.T) {
 	api := copycat("api", 4)
 	api.Inherited = nil
 	var c Compiler
-	w := World{Endpoints: []Endpoint{shopDB(), api}, Policies: mustLoad(t, two)}
+	w := World{Endpoints: refs([]Endpoint{shopDB(), api}), Policies: mustLoad(t, two)}
 	next := func(more ...Endpoint) *RuleSet {
-		w.Endpoints = slices.Concat(w.Endpoints[:2], more)
+		w.Endpoints = slices.Concat(w.Endpoints[:2], refs(more))
 		rs := c.Compile(w)
 		w.Apart = rs.Apart
 		return rs
@@ -175,7 +175,7 @@ func TestUncountedLabels(t *testing.T) {
 	unread := copycat("unread", 5)
 	unread.Inherited, unread.Unproven = nil, "its image cannot be read"
 	endpoints := []Endpoint{shopDB(), copycat("tool", 3), unread, inheritor("plain", 9)}
-	w := World{Endpoints: endpoints, Policies: mustLoad(t, `
+	w := World{Endpoints: refs(endpoints), Policies: mustLoad(t, `
 name: db
 select: {project: shop, service: db}
 ingress: [{from: [{service: api}, {project: "*", labels: {role: "*"}}], ports: [tcp/5432]}]
@@ -206,7 +206,7 @@ deny: [{ingress: {from: [{labels: {role: backup}}]}}]
 			}
 			about = &s
 		}
-		x := Explain(nil, rs, endpoints, Party{Name: from.Name, Endpoints: []Endpoint{from}}, Party{Name: "db", Endpoints: endpoints[:1]}, about)
+		x := Explain(nil, rs, refs(endpoints), Party{Name: from.Name, Endpoints: []Endpoint{from}}, Party{Name: "db", Endpoints: endpoints[:1]}, about)
 		var all []string
 		for _, a := range x.Answers {
 			if a.Allowed {
@@ -240,7 +240,7 @@ func TestUncountedInLabels(t *testing.T) {
 	owner.Labels = map[string]string{LabelProject: "shop", LabelService: "db", labelIngress: "[{from: [{service: api}]}]"}
 	other := inheritor("other", 5)
 	other.Labels = owner.Labels
-	rs := Compile(World{Endpoints: []Endpoint{owner, copycat("tool", 3), copycat("tool2", 4), other}})
+	rs := Compile(World{Endpoints: refs([]Endpoint{owner, copycat("tool", 3), copycat("tool2", 4), other})})
 	for i, want := range []int{4, 0, 0, 2} {
 		if got := rs.States[i].Uncounted; len(got) != want {
 			t.Errorf("of %s do not count %+v, want %d", rs.States[i].Container, got, want)
@@ -256,13 +256,13 @@ func TestUncountedInLabels(t *testing.T) {
 func TestPlanCountsLabelsOfImages(t *testing.T) {
 	endpoints := []Endpoint{copycat("tool", 3), inheritor("plain", 9)}
 	const api = "{name: api, select: {service: api}, ingress: [{ports: [tcp/80]}]}\n"
-	one := World{Endpoints: endpoints, Policies: mustLoad(t, api)}
-	two := World{Endpoints: endpoints, Policies: mustLoad(t, api+"---\n{name: one, select: {container: 't*'}, ingress: []}\n")}
+	one := World{Endpoints: refs(endpoints), Policies: mustLoad(t, api)}
+	two := World{Endpoints: refs(endpoints), Policies: mustLoad(t, api+"---\n{name: one, select: {container: 't*'}, ingress: []}\n")}
 	for _, change := range []struct {
 		before, after World
 		allowed       bool
 	}{{one, two, false}, {two, one, true}} {
-		d := Plan(Compile(change.before), Compile(change.after), endpoints, nil)
+		d := Plan(Compile(change.before), Compile(change.after), refs(endpoints), nil)
 		if !slices.ContainsFunc(d.Connections, func(c ConnectionChange) bool {
 			return slices.Contains(c.From, "plain") && slices.Equal(c.To, []string{"tool"}) && c.Allowed == change.allowed && c.Service == "tcp/80"
 		}) {

@@ -31,8 +31,8 @@ type readLabel struct {
 }
 
 // subject reads the labels of an endpoint.
-func (r *labelReader) subject(e Endpoint) *subject {
-	s := &subject{inspected: &inspected{source: e, Endpoint: cleaned(e)}}
+func (r *labelReader) subject(e *Endpoint) *subject {
+	s := &subject{inspected: &inspected{source: e, Endpoint: cleaned(*e)}}
 	if s.Managed {
 		s.label, s.faults = r.endpoint(&s.Endpoint)
 	}

@@ -115,7 +115,7 @@ func TestLabelsTogether(t *testing.T) {
 	modest := managed("modest", "n", "10.0.1.2")
 	modest.Labels = map[string]string{labelIngress: "[{from: [{service: api}]}]"}
 	all = append(all, modest)
-	rs := Compile(World{Endpoints: all})
+	rs := Compile(World{Endpoints: refs(all)})
 	locked := 0
 	for _, s := range rs.States[:60] {
 		if len(s.Locked) > 0 {
@@ -131,7 +131,7 @@ func TestLabelsTogether(t *testing.T) {
 	if s := rs.States[60]; len(s.Locked) > 0 || !s.Isolated(Ingress) {
 		t.Errorf("the modest one: %+v", s)
 	}
-	again := Compile(World{Endpoints: all})
+	again := Compile(World{Endpoints: refs(all)})
 	if again.Generation != rs.Generation || !reflect.DeepEqual(again.States, rs.States) {
 		t.Error("not the same twice")
 	}

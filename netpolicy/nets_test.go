@@ -71,7 +71,7 @@ func TestManyCIDRsAreOneSet(t *testing.T) {
 		peers = append(peers, fmt.Sprintf("{cidr: 192.0.%d.0/24, except: [192.0.%d.128/25]}, {cidr: 2001:db8:%x::/48}", 2*i, 2*i, 2*i))
 	}
 	policies := mustLoad(t, "{name: a, select: {service: a}, egress: [{to: ["+strings.Join(peers, ", ")+"], ports: [tcp/443]}]}")
-	rs := Compile(World{Endpoints: []Endpoint{managed("a", "n", "10.0.0.2")}, Policies: policies})
+	rs := Compile(World{Endpoints: refs([]Endpoint{managed("a", "n", "10.0.0.2")}), Policies: policies})
 	for _, f := range rs.Families() {
 		count := 0
 		for _, s := range f.Sets {
@@ -125,10 +125,10 @@ func TestNetsAreBounded(t *testing.T) {
 func TestPlanNamesCIDRs(t *testing.T) {
 	endpoints := []Endpoint{managed("a", "n", "10.0.0.2")}
 	compile := func(peers string) *RuleSet {
-		return Compile(World{Endpoints: endpoints, Policies: mustLoad(t, "{name: a, select: {service: a}, egress: [{to: ["+peers+"], ports: [tcp/443]}]}")})
+		return Compile(World{Endpoints: refs(endpoints), Policies: mustLoad(t, "{name: a, select: {service: a}, egress: [{to: ["+peers+"], ports: [tcp/443]}]}")})
 	}
 	const first = "{cidr: 192.0.2.0/24}, {cidr: 198.51.100.0/24, except: [198.51.100.128/25]}"
-	d := Plan(compile(first), compile(first+", {cidr: 203.0.113.0/25}, {cidr: 203.0.113.128/25}"), endpoints, nil)
+	d := Plan(compile(first), compile(first+", {cidr: 203.0.113.0/25}, {cidr: 203.0.113.128/25}"), refs(endpoints), nil)
 	if len(d.Connections) != 1 || d.Connections[0].Sentence != "a may now reach 203.0.113.0/25, 203.0.113.128/25 on n by tcp/443 over IPv4: allowed by policy a" {
 		t.Errorf("%+v", d.Connections)
 	}

@@ -30,7 +30,7 @@ func TestOutside(t *testing.T) {
 				t.Fatal(c2.Faults())
 			}
 			e := Endpoint{Workload: Workload{ID: "x", Name: "x"}, Network: "n", Managed: true, Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2")}}
-			rs := Compile(World{Endpoints: []Endpoint{e}, Policies: c2.Policies()})
+			rs := Compile(World{Endpoints: refs([]Endpoint{e}), Policies: c2.Policies()})
 			var got []string
 			for _, a := range rs.Outside(c.taken) {
 				got = append(got, a.String())

@@ -239,7 +239,7 @@ deny:
 	}
 	kinds := map[string]Kind{}
 	for _, places := range []bool{false, true} {
-		r := Compile(World{Endpoints: es, Policies: c.Policies(), Places: places})
+		r := Compile(World{Endpoints: refs(es), Policies: c.Policies(), Places: places})
 		for _, f := range r.Families() {
 			for _, s := range f.Sets {
 				if k, ok := kinds[s.Name]; ok && k != s.Kind {

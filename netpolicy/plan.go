@@ -56,11 +56,11 @@ func (d Delta) Empty() bool {
 // the host, and with the world change. It is exact for services and addresses:
 // those that no rule tells apart are one. The host's addresses are what is known
 // of them.
-func Plan(before, after *RuleSet, endpoints []Endpoint, host []netip.Addr) Delta {
+func Plan(before, after *RuleSet, endpoints []*Endpoint, host []netip.Addr) Delta {
 	return plan(before, after, endpoints, host, maxWork)
 }
 
-func plan(before, after *RuleSet, endpoints []Endpoint, host []netip.Addr, work int) Delta {
+func plan(before, after *RuleSet, endpoints []*Endpoint, host []netip.Addr, work int) Delta {
 	d := Delta{Endpoints: []EndpointChange{}, Connections: []ConnectionChange{}}
 	for i, was := range before.States {
 		if i < len(after.States) {
@@ -78,7 +78,7 @@ func plan(before, after *RuleSet, endpoints []Endpoint, host []netip.Addr, work 
 // difference is about costs next to nothing.
 const maxWork = 400_000_000
 
-func endpointChanges(was, is State) []EndpointChange {
+func endpointChanges(was, is *State) []EndpointChange {
 	var all []EndpointChange
 	for _, d := range Directions {
 		before, after := closers(was, d), closers(is, d)
@@ -100,7 +100,7 @@ func endpointChanges(was, is State) []EndpointChange {
 	return all
 }
 
-func closers(s State, d Direction) []string {
+func closers(s *State, d Direction) []string {
 	all := append([]string{}, s.Policies[d]...)
 	for _, why := range s.Locked {
 		all = append(all, faultOf+why)
@@ -111,7 +111,7 @@ func closers(s State, d Direction) []string {
 type planner struct {
 	before, after *RuleSet
 	was, is       *Judge
-	endpoints     []Endpoint
+	endpoints     []*Endpoint
 	host          []netip.Addr
 	work, spent   int
 	found         []found

@@ -21,14 +21,13 @@ type PublishedChange struct {
 }
 
 // publishedChanges compares what becomes of docker-proxy's connections.
-func publishedChanges(before, after *RuleSet, endpoints []Endpoint, host []netip.Addr) []PublishedChange {
+func publishedChanges(before, after *RuleSet, endpoints []*Endpoint, host []netip.Addr) []PublishedChange {
 	var all []PublishedChange
 	at := Host{Addrs: host}
 	was := explainer{rs: before, judge: NewJudge(before), endpoints: endpoints, src: Party{Name: "host", Host: true}, host: &at}
 	is := was
 	is.rs, is.judge = after, NewJudge(after)
-	for i := range endpoints {
-		e := &endpoints[i]
+	for _, e := range endpoints {
 		for _, pub := range e.Published {
 			for _, a := range e.Addrs {
 				on := pair{path: Output, to: e, src: is.near(a), dst: a}

@@ -10,7 +10,7 @@ func TestPlanOfPublishedPorts(t *testing.T) {
 	web := Endpoint{Workload: Workload{ID: "1", Name: "web"}, Network: "net", Bridge: "br0", Managed: true, Addrs: []netip.Addr{addr("172.18.0.2"), addr("fd00::2")},
 		Published: []Publish{{HostPort: 8080, Port: 80, Proto: TCP}, {HostPort: 53, Port: 53, Proto: UDP}}}
 	compile := func(text string) *RuleSet {
-		return Compile(World{Endpoints: []Endpoint{web}, Policies: mustLoad(t, text)})
+		return Compile(World{Endpoints: refs([]Endpoint{web}), Policies: mustLoad(t, text)})
 	}
 	const open, closed = "{name: a, select: {container: web}, egress: []}", "{name: p, select: {container: web}, ingress: [{from: [{container: web}]}, {from: [{entity: host}], ports: [udp/53]}]}"
 	host := []netip.Addr{addr("172.18.0.1"), addr("fd00::1")}
@@ -23,7 +23,7 @@ func TestPlanOfPublishedPorts(t *testing.T) {
 		"nothing_changes": {closed, closed, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			d := Plan(compile(c.before), compile(c.after), []Endpoint{web}, host)
+			d := Plan(compile(c.before), compile(c.after), refs([]Endpoint{web}), host)
 			got := ""
 			for _, p := range d.Published {
 				got += p.Sentence

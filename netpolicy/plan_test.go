@@ -47,9 +47,9 @@ deny: [{ingress: {from: [{cidr: 198.51.100.0/24, except: [198.51.100.128/25]}]}}
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			endpoints := hostOf(tiers)
-			before := Compile(World{Endpoints: endpoints, Policies: mustLoad(t, test.before)})
-			after := Compile(World{Endpoints: endpoints, Policies: mustLoad(t, test.after)})
-			d := Plan(before, after, endpoints, []netip.Addr{conformance.HostAddr(conformance.Subnet4(0)), conformance.HostAddr(conformance.Subnet6(0))})
+			before := Compile(World{Endpoints: refs(endpoints), Policies: mustLoad(t, test.before)})
+			after := Compile(World{Endpoints: refs(endpoints), Policies: mustLoad(t, test.after)})
+			d := Plan(before, after, refs(endpoints), []netip.Addr{conformance.HostAddr(conformance.Subnet4(0)), conformance.HostAddr(conformance.Subnet6(0))})
 			var b strings.Builder
 			for _, e := range d.Endpoints {
 				b.WriteString(e.Sentence + "\n")
@@ -76,16 +76,16 @@ func TestPlan(t *testing.T) {
 		one, two := managed("db-1", "n", "10.0.0.2"), managed("db-2", "n", "10.0.0.3")
 		one.Service, two.Service = "db", "db"
 		endpoints := []Endpoint{one, two}
-		after := Compile(World{Endpoints: endpoints, Policies: mustLoad(t, "{name: db, select: {service: db}, ingress: [{from: [{entity: host}, {entity: external}]}]}")})
-		d := Plan(Compile(World{Endpoints: endpoints}), after, endpoints, nil)
+		after := Compile(World{Endpoints: refs(endpoints), Policies: mustLoad(t, "{name: db, select: {service: db}, ingress: [{from: [{entity: host}, {entity: external}]}]}")})
+		d := Plan(Compile(World{Endpoints: refs(endpoints)}), after, refs(endpoints), nil)
 		if len(d.Connections) != 1 || d.Connections[0].Sentence != "db-1, db-2 may no longer reach db-1, db-2 on n by everything over IPv4: denied by policy db" {
 			t.Errorf("%+v", d.Connections)
 		}
 	})
 	t.Run("parts_the_world_at_both_ends_of_a_CIDR", func(t *testing.T) {
 		endpoints := []Endpoint{managed("a", "n", "10.0.0.2")}
-		after := Compile(World{Endpoints: endpoints, Policies: mustLoad(t, "{name: a, select: {service: a}, egress: [{to: [{cidr: 0.0.0.0/1}]}]}")})
-		d := Plan(Compile(World{Endpoints: endpoints}), after, endpoints, []netip.Addr{addr("10.0.0.1")})
+		after := Compile(World{Endpoints: refs(endpoints), Policies: mustLoad(t, "{name: a, select: {service: a}, egress: [{to: [{cidr: 0.0.0.0/1}]}]}")})
+		d := Plan(Compile(World{Endpoints: refs(endpoints)}), after, refs(endpoints), []netip.Addr{addr("10.0.0.1")})
 		if len(d.Connections) != 1 || d.Connections[0].Sentence != "a may no longer reach the rest of the world on n by everything over IPv4: denied by policy a" {
 			t.Errorf("%+v", d.Connections)
 		}

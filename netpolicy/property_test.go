@@ -11,12 +11,12 @@ import (
 )
 
 // somewhere draws an end of a connection of a family, with its address.
-func somewhere(t *rapid.T, label string, endpoints []Endpoint, ipv6 bool) refEnd {
+func somewhere(t *rapid.T, label string, endpoints []*Endpoint, ipv6 bool) refEnd {
 	var ends []refEnd
 	for i := range endpoints {
 		for _, a := range endpoints[i].Addrs {
 			if a.Is6() == ipv6 {
-				ends = append(ends, refEnd{endpoint: &endpoints[i], addr: a})
+				ends = append(ends, refEnd{endpoint: endpoints[i], addr: a})
 			}
 		}
 	}
@@ -86,7 +86,7 @@ func TestPublishedPortsMeanTheirContainers(t *testing.T) {
 		block := drawBlock(t)
 		judge := NewJudge(compile(w, block))
 		for i := range w.Endpoints {
-			target := &w.Endpoints[i]
+			target := w.Endpoints[i]
 			for _, port := range target.Published {
 				host := netip.MustParseAddr(rapid.SampledFrom(hosts).Draw(t, "host"))
 				ipv6 := host.Is6()
@@ -126,7 +126,7 @@ func TestSharedAddressesOpenNothing(t *testing.T) {
 		block := drawBlock(t)
 		other := drawEndpoint(t, 0) // has the addresses of the first
 		other.Workload.ID = "id-other"
-		w.Endpoints = append(w.Endpoints, other)
+		w.Endpoints = append(w.Endpoints, &other)
 		w.Endpoints[0].Managed = true
 		judge := NewJudge(compile(w, block))
 		first := w.Endpoints[0]
@@ -158,7 +158,7 @@ func TestSharedAddressesOpenNothing(t *testing.T) {
 					continue
 				}
 				packet := Packet{Path: Input, Src: src.addr, Dst: hostPrefixes(port.HostIP, ipv6)[0].Addr(), Proto: port.Proto, Port: port.HostPort}
-				behind := refEnd{endpoint: &w.Endpoints[i], all: w.Endpoints[i].Addrs}
+				behind := refEnd{endpoint: w.Endpoints[i], all: w.Endpoints[i].Addrs}
 				for _, a := range behind.all {
 					if a.Is6() == ipv6 {
 						behind.addr = a

@@ -44,7 +44,7 @@ type RuleSet struct {
 	Generation string
 	V4, V6     Family
 	// States tells for each endpoint what holds it, in the order of the input.
-	States []State
+	States []*State
 	// Apart are the selectors of policies, as texts, that fit an endpoint only by labels of
 	// its image, and World.Apart. Such a policy allows something to others than those who
 	// count as its peers (see inherited.go), and needs sets more. The next World is to be

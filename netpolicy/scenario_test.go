@@ -28,7 +28,7 @@ type asked struct {
 
 func ask(t *testing.T, policies string, endpoints []Endpoint, all ...asked) {
 	t.Helper()
-	judge := NewJudge(Compile(World{Endpoints: endpoints, Policies: mustLoad(t, policies)}))
+	judge := NewJudge(Compile(World{Endpoints: refs(endpoints), Policies: mustLoad(t, policies)}))
 	for _, q := range all {
 		got := judge.Walk(Packet{Path: q.path, Src: addr(q.src), Dst: addr(q.dst), Proto: TCP, Port: q.port, ICMPType: AnyICMPType})
 		if got.Allowed != q.want {
@@ -74,7 +74,7 @@ ingress: [{from: [{service: b}]}]
 	t.Run("that_no_container_can_have_are_left_out", func(t *testing.T) {
 		c := c
 		c.Extra = []netip.Addr{addr("127.0.0.1"), addr("0.0.0.0"), addr("224.0.0.1"), addr("::"), {}}
-		rs := Compile(World{Endpoints: []Endpoint{c}})
+		rs := Compile(World{Endpoints: refs([]Endpoint{c})})
 		for _, f := range rs.Families() {
 			for _, s := range f.Sets {
 				for _, m := range s.Members {
@@ -207,7 +207,7 @@ func TestSharedNetworkNamespace(t *testing.T) {
 	t.Run("labels_that_differ_lock_it", func(t *testing.T) {
 		a := a
 		a.Labels = map[string]string{labelEgress: "[{}]"}
-		rs := Compile(World{Endpoints: []Endpoint{a}})
+		rs := Compile(World{Endpoints: refs([]Endpoint{a})})
 		if len(rs.States[0].Locked) != 1 {
 			t.Error(rs.States[0])
 		}
@@ -215,7 +215,7 @@ func TestSharedNetworkNamespace(t *testing.T) {
 	t.Run("labels_that_agree_do_not", func(t *testing.T) {
 		a := a
 		a.Labels = map[string]string{labelEgress: "[ ]"}
-		if rs := Compile(World{Endpoints: []Endpoint{a}}); len(rs.States[0].Locked) != 0 || len(rs.States[0].Policies[Egress]) != 1 {
+		if rs := Compile(World{Endpoints: refs([]Endpoint{a})}); len(rs.States[0].Locked) != 0 || len(rs.States[0].Policies[Egress]) != 1 {
 			t.Error(rs.States[0])
 		}
 	})
@@ -227,11 +227,11 @@ func TestStates(t *testing.T) {
 	b.Labels = map[string]string{labelIngress: "none"}
 	c.Managed = false
 	rs := Compile(World{
-		Endpoints: []Endpoint{a, b, c},
+		Endpoints: refs([]Endpoint{a, b, c}),
 		Policies:  mustLoad(t, "name: one\nselect: {}\ningress: []\n---\nname: two\nselect: {service: a}\ningress: []\negress: []\n"),
 		Broken:    []Broken{{Policy: "bad", File: "bad.yaml", Select: Selector{service: "b"}}},
 	})
-	want := []State{
+	want := []*State{
 		{Container: "a", ID: "id-a", Network: "n", Policies: [2][]string{{"one", "two", "label netguard.ingress"}, {"two"}}},
 		{Container: "b", ID: "id-b", Network: "n", Policies: [2][]string{{"one"}, nil}, Locked: []string{labelFaults(b.Workload)[0].Error(), "policy bad in bad.yaml has a fault"}},
 		{Container: "c", ID: "id-c", Network: "n"},

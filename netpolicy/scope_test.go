@@ -18,7 +18,7 @@ func TestExplainKeepsLinksApart(t *testing.T) {
 	six := both("six", "10.0.0.4", "fe80::4")
 	six.Addrs = []netip.Addr{addr("10.0.0.4"), addr("2001:db8::4"), addr("fe80::4")}
 	endpoints := []Endpoint{web, db, six}
-	rs := Compile(World{Endpoints: endpoints})
+	rs := Compile(World{Endpoints: refs(endpoints)})
 	container := func(e Endpoint) Party { return Party{Name: e.Name, Endpoints: []Endpoint{e}} }
 	outside := Party{Name: "external", Addrs: []netip.Addr{addr("203.0.113.1"), addr("2001:db8:ffff::1")}}
 	for name, test := range map[string]struct {
@@ -35,7 +35,7 @@ func TestExplainKeepsLinksApart(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			service := Service{Proto: TCP, Port: 80}
 			var got []string
-			for _, a := range Explain(nil, rs, endpoints, test.src, test.dst, &service).Answers {
+			for _, a := range Explain(nil, rs, refs(endpoints), test.src, test.dst, &service).Answers {
 				got = append(got, a.Src+">"+a.Dst)
 			}
 			if text := strings.Join(got, " "); text != test.want {
@@ -43,8 +43,8 @@ func TestExplainKeepsLinksApart(t *testing.T) {
 			}
 		})
 	}
-	after := Compile(World{Endpoints: endpoints, Policies: mustLoad(t, "{name: web, select: {service: web}, egress: []}")})
-	for _, c := range Plan(rs, after, endpoints, []netip.Addr{addr("10.0.0.1"), addr("2001:db8::1")}).Connections {
+	after := Compile(World{Endpoints: refs(endpoints), Policies: mustLoad(t, "{name: web, select: {service: web}, egress: []}")})
+	for _, c := range Plan(rs, after, refs(endpoints), []netip.Addr{addr("10.0.0.1"), addr("2001:db8::1")}).Connections {
 		if c.Family != "IPv4" && strings.Contains(c.Sentence, "world") {
 			t.Errorf("the plan leads from a link to the world: %s", c.Sentence)
 		}
@@ -54,8 +54,8 @@ func TestExplainKeepsLinksApart(t *testing.T) {
 func TestPlanOfFaults(t *testing.T) {
 	endpoints := []Endpoint{managed("db", "n", "10.0.0.2")}
 	c := Load(texts("db.yaml", "name: db\nselect: {service: db}\ningres: []\n"))
-	before := Compile(World{Endpoints: endpoints, Broken: c.Broken()})
-	d := Plan(before, Compile(World{Endpoints: endpoints}), endpoints, nil)
+	before := Compile(World{Endpoints: refs(endpoints), Broken: c.Broken()})
+	d := Plan(before, Compile(World{Endpoints: refs(endpoints)}), refs(endpoints), nil)
 	if len(d.Endpoints) != 2 || d.Endpoints[0].Sentence != "the ingress of db on n is open: it was closed by a fault (policy db in db.yaml has a fault)" {
 		t.Errorf("%+v", d.Endpoints)
 	}

@@ -142,11 +142,11 @@ func (e *explainer) closed(p pair, stage Stage, s *Service) (*Endpoint, State) {
 }
 
 func (e *explainer) state(of *Endpoint) State {
-	i := slices.IndexFunc(e.rs.States, func(s State) bool { return s.ID == of.ID && s.Network == of.Network })
+	i := slices.IndexFunc(e.rs.States, func(s *State) bool { return s.ID == of.ID && s.Network == of.Network })
 	if i < 0 {
 		return State{}
 	}
-	return e.rs.States[i]
+	return *e.rs.States[i]
 }
 
 func (e *explainer) isolated(of *Endpoint, d Direction) bool { return e.state(of).Isolated(d) }
@@ -160,7 +160,7 @@ func (e *explainer) behind(p pair, s *Service) *Endpoint {
 		for _, port := range e.endpoints[i].Published {
 			for _, prefix := range hostPrefixes(port.HostIP, p.dst.Is6()) {
 				if port.Proto == s.Proto && port.HostPort == s.Port && prefix.Contains(p.dst) {
-					return &e.endpoints[i]
+					return e.endpoints[i]
 				}
 			}
 		}

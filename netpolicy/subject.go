@@ -26,8 +26,8 @@ type subject struct {
 
 // inspected is an endpoint with what its labels say.
 type inspected struct {
-	Endpoint          // with usable addresses only, and extra ones that are its own
-	source   Endpoint // as it came
+	Endpoint           // with usable addresses only, and extra ones that are its own
+	source   *Endpoint // as it came
 	label    labelPolicy
 	faults   []string // of labels; it is closed then
 }

@@ -10,9 +10,9 @@ import (
 // policy allows a CIDR that has the one and none of the others, or denies a CIDR that
 // has one of the others and not this one. A label that names an address must not open
 // anything by it.
-func (r *RuleSet) Widened(endpoints []Endpoint) [][]netip.Addr {
+func (r *RuleSet) Widened(endpoints []*Endpoint) [][]netip.Addr {
 	widened := make([][]netip.Addr, len(endpoints))
-	if !slices.ContainsFunc(endpoints, func(e Endpoint) bool { return len(e.Extra) > 0 }) {
+	if !slices.ContainsFunc(endpoints, func(e *Endpoint) bool { return len(e.Extra) > 0 }) {
 		return widened
 	}
 	var nets [2]namedNets
@@ -22,7 +22,7 @@ func (r *RuleSet) Widened(endpoints []Endpoint) [][]netip.Addr {
 	}
 	for i := range endpoints {
 		for _, a := range endpoints[i].Extra {
-			if nets[index(a.Is6())].widens(&endpoints[i], a) {
+			if nets[index(a.Is6())].widens(endpoints[i], a) {
 				widened[i] = append(widened[i], a)
 			}
 		}

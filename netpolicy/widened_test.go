@@ -37,8 +37,8 @@ func TestWidened(t *testing.T) {
 			if faults := loaded.Faults(); len(faults) > 0 {
 				t.Fatal(faults)
 			}
-			rs := Compile(World{Endpoints: all, Policies: loaded.Policies()})
-			if got := rs.Widened(all); got[0] != nil || !slices.Equal(got[1], test.want) {
+			rs := Compile(World{Endpoints: refs(all), Policies: loaded.Policies()})
+			if got := rs.Widened(refs(all)); got[0] != nil || !slices.Equal(got[1], test.want) {
 				t.Errorf("%v, want %v", got, test.want)
 			}
 		})

@@ -8,7 +8,7 @@ import (
 // Within tells for each endpoint, in the order of the input that the rule set was
 // made of, whether policies may decide about traffic between it and another of its
 // network. Where they do, a bridge has to hand over what it forwards.
-func (r *RuleSet) Within(endpoints []Endpoint) []bool {
+func (r *RuleSet) Within(endpoints []*Endpoint) []bool {
 	within := make([]bool, len(endpoints))
 	for i, s := range r.States {
 		within[i] = s.Isolated(Ingress) || s.Isolated(Egress)
@@ -52,10 +52,10 @@ func (f *judgeFamily) guardrails() []Rule {
 
 // between notes the endpoints that a rule may be about as the two ends of a packet
 // within one network.
-func (f *judgeFamily) between(r *Rule, endpoints []Endpoint, within []bool) {
+func (f *judgeFamily) between(r *Rule, endpoints []*Endpoint, within []bool) {
 	from, to := map[string][]int{}, map[string][]int{}
 	for i := range endpoints {
-		e := &endpoints[i]
+		e := endpoints[i]
 		if f.end(r, e, Src) {
 			from[e.Network] = append(from[e.Network], i)
 		}

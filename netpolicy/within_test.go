@@ -33,8 +33,8 @@ func TestWithin(t *testing.T) {
 			if faults := loaded.Faults(); len(faults) > 0 {
 				t.Fatal(faults)
 			}
-			rs := Compile(World{Endpoints: all, Policies: loaded.Policies()})
-			if got := rs.Within(all); !slices.Equal(got, test.want) {
+			rs := Compile(World{Endpoints: refs(all), Policies: loaded.Policies()})
+			if got := rs.Within(refs(all)); !slices.Equal(got, test.want) {
 				t.Errorf("%v, want %v", got, test.want)
 			}
 		})

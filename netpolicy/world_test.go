@@ -214,7 +214,7 @@ func drawWorld(t *rapid.T) (World, reference) {
 	if faults := c.Faults(); len(faults) > 0 {
 		t.Fatalf("%v\n%s", faults, text)
 	}
-	w := World{Endpoints: drawEndpoints(t), Policies: c.Policies()}
+	w := World{Endpoints: refs(drawEndpoints(t)), Policies: c.Policies()}
 	if w.Unpublished = sometimes(t, "unpublished", 3); w.Unpublished {
 		for i := range w.Endpoints {
 			w.Endpoints[i].Published = nil
@@ -249,4 +249,13 @@ func prefixOf(text string) netip.Prefix { return netip.MustParsePrefix(text) }
 func labelFaults(w Workload) Faults {
 	_, faults := new(labelReader).workload(&w)
 	return faults
+}
+
+// refs gives endpoints as a World has them: nothing changes them afterwards.
+func refs(endpoints []Endpoint) []*Endpoint {
+	out := make([]*Endpoint, len(endpoints))
+	for i, e := range endpoints {
+		out[i] = &e
+	}
+	return out
 }

@@ -115,7 +115,7 @@ func TestExtraAddresses(t *testing.T) {
 			if len(d.Wrong) > 0 {
 				t.Errorf("it is quarantined: %q", d.Wrong)
 			}
-			if got, _ := new(compiler).parties(endpoints); slices.ContainsFunc(got[2:], func(e netpolicy.Endpoint) bool { return len(e.Extra)+len(e.Away) > 0 }) {
+			if got, _ := new(compiler).parties(endpoints); slices.ContainsFunc(got[2:], func(e *netpolicy.Endpoint) bool { return len(e.Extra)+len(e.Away) > 0 }) {
 				t.Errorf("others have %+v", got[2:])
 			}
 		})
@@ -238,7 +238,7 @@ func TestExtraAddressesOfRuling(t *testing.T) {
 			permitted := subnets(c.permitted...)
 			extraAddresses{permitted, hostRoutes, map[string]int{"br-f": 2}, nil}.decide(endpoints)
 			d := endpoints[0]
-			d.narrow(&Ruling{widened: map[endpoint.Key][]netip.Addr{d.Key: c.widened}, Rules: &netpolicy.RuleSet{States: []netpolicy.State{{Contested: c.contested}}},
+			d.narrow(&Ruling{widened: map[endpoint.Key][]netip.Addr{d.Key: c.widened}, Rules: &netpolicy.RuleSet{States: []*netpolicy.State{{Contested: c.contested}}},
 				at: func() map[endpoint.Key]int { return map[endpoint.Key]int{d.Key: 0} }}, permitted)
 			if got := texts(d.Extra); got != c.want {
 				t.Errorf("%q, want %q", got, c.want)

@@ -14,10 +14,10 @@ import (
 
 // parties gives the endpoints as policies see them, in the same order, and tells whether any
 // is another one than in the last ruling. Those that are not share what they came to then.
-func (c *compiler) parties(endpoints []*Endpoint) (out []netpolicy.Endpoint, others bool) {
+func (c *compiler) parties(endpoints []*Endpoint) (out []*netpolicy.Endpoint, others bool) {
 	was := c.endpoints
 	gone, _ := changed.Between(was, endpoints)
-	out = make([]netpolicy.Endpoint, len(endpoints))
+	out = make([]*netpolicy.Endpoint, len(endpoints))
 	j := 0 // the place in was
 	for i, d := range endpoints {
 		for j < len(was) && was[j] != d && was[j].Key != d.Key && slices.Contains(gone, was[j]) {
@@ -43,8 +43,8 @@ func (c *compiler) parties(endpoints []*Endpoint) (out []netpolicy.Endpoint, oth
 }
 
 // party is an endpoint as policies see it.
-func (d *Endpoint) party() netpolicy.Endpoint {
-	p := netpolicy.Endpoint{Workload: workload(d.Container), Network: d.Network.Name, Bridge: d.Network.Bridge, Managed: d.underPolicies(),
+func (d *Endpoint) party() *netpolicy.Endpoint {
+	p := &netpolicy.Endpoint{Workload: workload(d.Container), Network: d.Network.Name, Bridge: d.Network.Bridge, Managed: d.underPolicies(),
 		Addrs: d.Own(), Extra: d.Extra, Away: d.away(), Since: d.Container.Created}
 	p.Build = d.Attachment.Kind == docker.KindBuild
 	for _, s := range d.Sharers {
@@ -77,7 +77,7 @@ func linkLocal(hw net.HardwareAddr) netip.Addr {
 
 // Addresses are those of all containers, netguard's or not, and single ones that are
 // theirs on their bridge alone.
-func Addresses(ps []netpolicy.Endpoint) []netip.Addr {
+func Addresses(ps []*netpolicy.Endpoint) []netip.Addr {
 	out := make([]netip.Addr, 0, 2*len(ps))
 	for _, p := range ps {
 		out = append(out, p.Addrs...)

@@ -15,7 +15,7 @@ type Ruling struct {
 	catalog   *netpolicy.Catalog
 	ByBridge  bool
 	BuiltIn   []netpolicy.Policy // beside the catalog's
-	Endpoints []netpolicy.Endpoint
+	Endpoints []*netpolicy.Endpoint
 	Rules     *netpolicy.RuleSet
 	// within tells of each endpoint whether policies may decide about its traffic within its
 	// network. Bridges are those that have such an endpoint.
@@ -35,7 +35,7 @@ type Ruling struct {
 
 // rule compiles. Where the operator lets labels name addresses of other networks, a
 // container is told by its bridge as well. It is pure.
-func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, endpoints []*Endpoint, ps []netpolicy.Endpoint, byBridge, published bool, held map[netpolicy.Holding]bool, apart map[string]bool, builtIn ...netpolicy.Policy) *Ruling {
+func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, endpoints []*Endpoint, ps []*netpolicy.Endpoint, byBridge, published bool, held map[netpolicy.Holding]bool, apart map[string]bool, builtIn ...netpolicy.Policy) *Ruling {
 	r := &Ruling{catalog: catalog, BuiltIn: builtIn, Endpoints: ps, ByBridge: byBridge, Bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}, named: map[endpoint.Key][]netip.Prefix{}}
 	r.Rules = compiler.Compile(netpolicy.World{Endpoints: ps, Policies: append(slices.Clip(catalog.Policies()), builtIn...), Broken: catalog.Broken(), Places: byBridge, Unpublished: !published, Held: held, Apart: apart})
 	r.Held, r.within = r.Rules.Held(ps), r.Rules.Within(ps)
@@ -96,9 +96,7 @@ func (c *compiler) compile(catalog *netpolicy.Catalog, endpoints []*Endpoint, by
 		held, apart = c.last.Held, c.last.Rules.Apart
 	}
 	c.swarm = swarm
-	for i := 0; i < len(ps) && !c.published; i++ {
-		c.published = ps[i].Publishes()
-	}
+	c.published = c.published || slices.ContainsFunc(ps, (*netpolicy.Endpoint).Publishes)
 	c.last = rule(&c.policies, catalog, endpoints, ps, byBridge, c.published, held, apart, builtIn(swarm)...)
 	return c.last
 }
@@ -128,8 +126,8 @@ func (c *closed) of(r *Ruling, endpoints []*Endpoint) map[int]bool {
 
 // Any tells whether policies are about a container.
 func (r *Ruling) Any() bool {
-	for i := range r.Rules.States {
-		if s := &r.Rules.States[i]; s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress) {
+	for _, s := range r.Rules.States {
+		if s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress) {
 			return true
 		}
 	}
@@ -187,7 +185,7 @@ func (r *Ruling) everywhere(endpoints []*Endpoint) {
 // State is what holds an endpoint.
 func (r *Ruling) State(key endpoint.Key) netpolicy.State {
 	if i, known := r.at()[key]; known {
-		return r.Rules.States[i]
+		return *r.Rules.States[i]
 	}
 	return netpolicy.State{}
 }

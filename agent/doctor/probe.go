@@ -83,15 +83,15 @@ func tryPolicy(ctx context.Context) Policy {
 }
 
 func exampleWish() iptables.Wish {
-	party := func(name string, published []netpolicy.Publish, addrs ...string) netpolicy.Endpoint {
-		e := netpolicy.Endpoint{Workload: netpolicy.Workload{ID: name, Name: name}, Network: "doctor", Managed: true, Published: published}
+	party := func(name string, published []netpolicy.Publish, addrs ...string) *netpolicy.Endpoint {
+		e := &netpolicy.Endpoint{Workload: netpolicy.Workload{ID: name, Name: name}, Network: "doctor", Managed: true, Published: published}
 		for _, a := range addrs {
 			e.Addrs = append(e.Addrs, netip.MustParseAddr(a))
 		}
 		return e
 	}
 	world := netpolicy.World{
-		Endpoints: []netpolicy.Endpoint{
+		Endpoints: []*netpolicy.Endpoint{
 			party("doctor", []netpolicy.Publish{{HostIP: netip.IPv4Unspecified(), HostPort: 8080, Port: 80, Proto: netpolicy.TCP}}, "203.0.113.2", "2001:db8:1::2"),
 			party("other", nil, "203.0.113.3", "2001:db8:1::3"),
 		},

@@ -13,7 +13,7 @@ func TestPoliciesClose(t *testing.T) {
 		if closed != "" {
 			s.Policies[netpolicy.Ingress] = []string{closed}
 		}
-		p := &PolicyState{Ruling: &desired.Ruling{Rules: &netpolicy.RuleSet{States: []netpolicy.State{s}}}}
+		p := &PolicyState{Ruling: &desired.Ruling{Rules: &netpolicy.RuleSet{States: []*netpolicy.State{&s}}}}
 		if p.Closes() != want {
 			t.Errorf("%q: %t", closed, p.Closes())
 		}

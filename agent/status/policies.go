@@ -108,7 +108,7 @@ func reachable(local map[netip.Addr]bool) []netip.Addr {
 
 // party finds an end of a connection by the name, the beginning of the ID or an
 // address of a container, the words host and external, or any other address.
-func party(name string, rules *netpolicy.RuleSet, endpoints []netpolicy.Endpoint, local map[netip.Addr]bool) (netpolicy.Party, error) {
+func party(name string, rules *netpolicy.RuleSet, endpoints []*netpolicy.Endpoint, local map[netip.Addr]bool) (netpolicy.Party, error) {
 	switch name {
 	case "host":
 		return netpolicy.Party{Name: name, Host: true, Addrs: reachable(local)}, nil
@@ -118,7 +118,8 @@ func party(name string, rules *netpolicy.RuleSet, endpoints []netpolicy.Endpoint
 	}
 	if a, err := netip.ParseAddr(name); err == nil {
 		a = a.Unmap().WithZone("")
-		for _, e := range endpoints {
+		for _, one := range endpoints {
+			e := *one
 			if slices.Contains(e.Extra, a) {
 				e.Addrs = []netip.Addr{a}
 			}
@@ -149,7 +150,7 @@ func party(name string, rules *netpolicy.RuleSet, endpoints []netpolicy.Endpoint
 				return p, fmt.Errorf("%w: %q is the beginning of more than one container's ID: write more of it", control.ErrUnknownParty, name)
 			}
 			found, p.Name = e.ID, e.Name
-			p.Endpoints = append(p.Endpoints, e)
+			p.Endpoints = append(p.Endpoints, *e)
 		}
 		if found != "" {
 			return p, nil

@@ -12,10 +12,10 @@ import (
 
 // Whom people mean by what they write.
 func TestParty(t *testing.T) {
-	endpoint := func(id, name, addr string) netpolicy.Endpoint {
-		return netpolicy.Endpoint{Workload: netpolicy.Workload{ID: id, Name: name}, Network: "n", Addrs: []netip.Addr{netip.MustParseAddr(addr)}}
+	endpoint := func(id, name, addr string) *netpolicy.Endpoint {
+		return &netpolicy.Endpoint{Workload: netpolicy.Workload{ID: id, Name: name}, Network: "n", Addrs: []netip.Addr{netip.MustParseAddr(addr)}}
 	}
-	endpoints := []netpolicy.Endpoint{
+	endpoints := []*netpolicy.Endpoint{
 		endpoint("abcd1234ef", "web", "10.0.0.2"), endpoint("abcd99", "db", "10.0.0.3"), endpoint("0123456789", "cafe", "10.0.0.4"),
 	}
 	// One whose name is what another's ID begins with.

@@ -61,7 +61,7 @@ func policy(key, value string) error {
 // labelFaults are the faults for which a container with the labels is closed.
 func labelFaults(labels map[string]string) []string {
 	e := netpolicy.Endpoint{Workload: netpolicy.Workload{Labels: labels}, Managed: true}
-	return netpolicy.Compile(netpolicy.World{Endpoints: []netpolicy.Endpoint{e}}).States[0].Locked
+	return netpolicy.Compile(netpolicy.World{Endpoints: []*netpolicy.Endpoint{&e}}).States[0].Locked
 }
 
 // TestExamplesOfLabels: the example of each label is one that its reader takes, alone and

@@ -15,7 +15,7 @@ import (
 
 // judge is a host whose policies are asked about, as an agent would answer.
 type judge struct {
-	endpoints []netpolicy.Endpoint
+	endpoints []*netpolicy.Endpoint
 	inForce   []netpolicy.Source
 }
 
@@ -39,7 +39,7 @@ func (j judge) party(name string) (netpolicy.Party, error) {
 	var known []string
 	for _, e := range j.endpoints {
 		if e.Name == name {
-			p.Endpoints = append(p.Endpoints, e)
+			p.Endpoints = append(p.Endpoints, *e)
 		}
 		known = append(known, e.Name)
 	}
@@ -86,7 +86,7 @@ func shop(t *testing.T) judge {
 	}
 	j := judge{inForce: []netpolicy.Source{{Name: tiers, Data: text}}}
 	for i, service := range []string{"web", "api", "db"} {
-		j.endpoints = append(j.endpoints, netpolicy.Endpoint{
+		j.endpoints = append(j.endpoints, &netpolicy.Endpoint{
 			Workload: netpolicy.Workload{ID: "id" + service, Name: "shop-" + service + "-1", Project: "shop", Service: service},
 			Network:  "shop_default", Managed: true,
 			Addrs: []netip.Addr{netip.AddrFrom4([4]byte{172, 18, 0, byte(2 + i)})},

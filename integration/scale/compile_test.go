@@ -24,7 +24,7 @@ func compiled(b testing.TB) float64 {
 		sources = append(sources, netpolicy.Source{Name: name(i) + ".yaml", Data: []byte(fmt.Sprintf(
 			"name: %[1]s\nselect: {project: shop, service: %[1]s}\ningress: [{from: [{service: %[2]s}, {service: %[3]s}], ports: [tcp/80]}]\negress: [{to: [{service: %[4]s}], ports: [tcp/80]}]\n",
 			name(i), name(i+1), name(i+7), name(i-1)))})
-		w.Endpoints = append(w.Endpoints, netpolicy.Endpoint{
+		w.Endpoints = append(w.Endpoints, &netpolicy.Endpoint{
 			Workload: netpolicy.Workload{ID: name(i), Name: "shop-" + name(i) + "-1", Project: "shop", Service: name(i), Labels: labels(i)},
 			Network:  fmt.Sprintf("shop_net%d", i%fewNetworks), Managed: true,
 			Addrs: []netip.Addr{netip.AddrFrom4([4]byte{198, 18, byte(4*(i%fewNetworks) + i/fewNetworks/250), byte(2 + i/fewNetworks%250)})},

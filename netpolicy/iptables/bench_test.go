@@ -39,7 +39,7 @@ deny: [{egress: {to: [{cidr: 169.254.169.254/32}]}}]
 		w.Policies = append(w.Policies, more.Policies()...)
 	}
 	for i := range n {
-		w.Endpoints = append(w.Endpoints, netpolicy.Endpoint{
+		w.Endpoints = append(w.Endpoints, &netpolicy.Endpoint{
 			Workload: netpolicy.Workload{ID: fmt.Sprint(i), Name: fmt.Sprint("c", i), Service: []string{"web", "api", "db"}[i%3]},
 			Network:  "n", Managed: true,
 			Addrs: []netip.Addr{addr(fmt.Sprintf("10.77.%d.%d", i/250, i%250+1)), addr(fmt.Sprintf("2001:db8:77::%x:%x", i/250, i%250+1))},

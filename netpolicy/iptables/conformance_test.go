@@ -13,8 +13,8 @@ import (
 )
 
 // endpoints are those of a case, and where each party is.
-func endpoints(c conformance.Case) ([]netpolicy.Endpoint, func(name, network string, ipv6 bool) netip.Addr) {
-	var all []netpolicy.Endpoint
+func endpoints(c conformance.Case) ([]*netpolicy.Endpoint, func(name, network string, ipv6 bool) netip.Addr) {
+	var all []*netpolicy.Endpoint
 	at := map[string]netip.Addr{}
 	key := func(name, network string, ipv6 bool) string { return fmt.Sprint(name, "@", network, ipv6) }
 	for i, k := range c.Containers {
@@ -40,7 +40,7 @@ func endpoints(c conformance.Case) ([]netpolicy.Endpoint, func(name, network str
 			for _, p := range k.Publish {
 				e.Published = append(e.Published, netpolicy.Publish{HostPort: p.Host, Port: p.Port, Proto: netpolicy.TCP})
 			}
-			all = append(all, e)
+			all = append(all, &e)
 		}
 	}
 	for _, o := range c.Outside {

@@ -89,7 +89,7 @@ func TestHostByItsOwnAddress(t *testing.T) {
 			t.Fatal(faults)
 		}
 		c := netpolicy.Endpoint{Workload: netpolicy.Workload{ID: "id-c", Name: "c"}, Network: "br1", Bridge: "br1", Managed: true, Addrs: l.c.addrs[:]}
-		apply(t, d, Wish{Rules: netpolicy.Compile(netpolicy.World{Endpoints: []netpolicy.Endpoint{c}, Policies: loaded.Policies(), Places: true}), Homes: labHomes, Containers: l.c.addrs[:]})
+		apply(t, d, Wish{Rules: netpolicy.Compile(netpolicy.World{Endpoints: []*netpolicy.Endpoint{&c}, Policies: loaded.Policies(), Places: true}), Homes: labHomes, Containers: l.c.addrs[:]})
 		for _, to := range ownAddresses(l) {
 			for network, want := range map[string]bool{"tcp": false, "udp": true} {
 				if have := reaches(t, nil, network, netip.AddrPortFrom(to, 8080), want); have != want {

@@ -15,15 +15,15 @@ func TestPlaces(t *testing.T) {
 			sysctl(t, "net/ipv4/conf/"+name+"/rp_filter", "0")
 		}
 		away := addr("192.0.2.9")
-		container := func(name, bridge string, n *node, away ...netip.Prefix) netpolicy.Endpoint {
-			return netpolicy.Endpoint{Workload: netpolicy.Workload{ID: "id-" + name, Name: name}, Network: bridge, Bridge: bridge, Managed: true, Addrs: n.addrs[:], Away: away}
+		container := func(name, bridge string, n *node, away ...netip.Prefix) *netpolicy.Endpoint {
+			return &netpolicy.Endpoint{Workload: netpolicy.Workload{ID: "id-" + name, Name: name}, Network: bridge, Bridge: bridge, Managed: true, Addrs: n.addrs[:], Away: away}
 		}
 		loaded := netpolicy.Load([]netpolicy.Source{{Name: "a.yaml", Data: []byte("{name: a, select: {container: a}, egress: [{to: [{container: b}], ports: [udp/81]}]}")}})
 		if faults := loaded.Faults(); len(faults) > 0 {
 			t.Fatal(faults)
 		}
 		wish := func(away ...netip.Prefix) Wish {
-			all := []netpolicy.Endpoint{container("a", "br0", l.a, away...), container("b", "br0", l.b), container("c", "br1", l.c)}
+			all := []*netpolicy.Endpoint{container("a", "br0", l.a, away...), container("b", "br0", l.b), container("c", "br1", l.c)}
 			w := Wish{Rules: netpolicy.Compile(netpolicy.World{Endpoints: all, Policies: loaded.Policies(), Places: true}), Homes: labHomes, Away: away}
 			for _, e := range all {
 				w.Containers = append(w.Containers, e.Addrs...)

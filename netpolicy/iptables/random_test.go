@@ -28,7 +28,7 @@ func world(rng *rand.Rand) netpolicy.World {
 		if rng.IntN(3) > 0 {
 			e.Published = []netpolicy.Publish{{HostPort: uint16(8000 + rng.IntN(4)), Port: uint16(80 + rng.IntN(2)), Proto: netpolicy.TCP}}
 		}
-		w.Endpoints = append(w.Endpoints, e)
+		w.Endpoints = append(w.Endpoints, &e)
 	}
 	peer := func() string {
 		return pick("{service: web}", "{service: db}", "{labels: {tier: a}}", "{network: n0}", "{entity: host}", "{entity: external}", "{entity: any}",
