@@ -125,13 +125,6 @@ func (s *shaping) fault(seen uint64) error {
 	return nil
 }
 
-// unread tells whether a port was changed, or may have been, since it was read.
-func (s *shaping) unread(p *link.Port) bool {
-	_, due := s.due[p.Index]
-	r := s.ports[p.Seen]
-	return due || s.all || r == nil || !r.known
-}
-
 // contests are the contentions about limits that go on, of the oldest port first.
 func (s *shaping) contests() (out []*contention) {
 	for _, seen := range slices.Sorted(maps.Keys(s.contested)) {

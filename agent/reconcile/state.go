@@ -51,10 +51,11 @@ func (s *shaping) faults(endpoints []*desired.Endpoint) (faults map[endpoint.Key
 		if d.Port == nil || d.Unmanaged != "" {
 			continue
 		}
-		if err := s.fault(d.Port.Seen); err != nil {
-			faults[d.Key] = err
+		r := s.ports[d.Port.Seen]
+		if r != nil && r.err != nil {
+			faults[d.Key] = r.err
 		}
-		if s.unread(d.Port) {
+		if _, due := s.due[d.Port.Index]; due || s.all || r == nil || !r.known {
 			unread[d.Key] = true
 		}
 	}
