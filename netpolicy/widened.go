@@ -9,12 +9,12 @@ import (
 // made of, those of its extra addresses that would open what its own do not: a
 // policy allows a CIDR that has the one and none of the others, or denies a CIDR that
 // has one of the others and not this one. A label that names an address must not open
-// anything by it.
+// anything by it. It is nil if none has extra addresses.
 func (r *RuleSet) Widened(endpoints []*Endpoint) [][]netip.Addr {
-	widened := make([][]netip.Addr, len(endpoints))
 	if !slices.ContainsFunc(endpoints, func(e *Endpoint) bool { return len(e.Extra) > 0 }) {
-		return widened
+		return nil
 	}
+	widened := make([][]netip.Addr, len(endpoints))
 	var nets [2]namedNets
 	judge := NewJudge(r)
 	for i := range nets {

@@ -1,11 +1,13 @@
 package desired
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
 
 	"netguard/agent/endpoint"
+	"netguard/internal/changed"
 	"netguard/netpolicy"
 	"netguard/netpolicy/iptables"
 )
@@ -46,14 +48,15 @@ func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, endpoints []
 		}
 		return at
 	})
-	widened := r.Rules.Widened(ps)
 	for i, e := range endpoints {
 		r.uncounted = r.uncounted || len(r.Rules.States[i].Uncounted) > 0
 		if len(e.Allow.Prefixes) > 0 {
 			r.named[e.Key] = e.Allow.Prefixes
 		}
-		if len(widened[i]) > 0 {
-			r.widened[e.Key] = widened[i]
+	}
+	for i, addrs := range r.Rules.Widened(ps) {
+		if len(addrs) > 0 {
+			r.widened[endpoints[i].Key] = addrs
 		}
 	}
 	r.everywhere(endpoints)
@@ -106,22 +109,36 @@ func (c *compiler) compile(catalog *netpolicy.Catalog, endpoints []*Endpoint, by
 type closed struct {
 	ruling    *Ruling
 	endpoints []*Endpoint
-	ports     map[int]bool
+	indexes   []int
+	ports     map[int]bool // the same
 }
 
-// of gives those of the endpoints that the ruling was made for, in the same order.
+// of gives those of the endpoints that the ruling was made for, in the same order. It is the
+// same map where they are the same as before.
 func (c *closed) of(r *Ruling, endpoints []*Endpoint) map[int]bool {
 	if c.ruling == r && slices.Equal(c.endpoints, endpoints) {
 		return c.ports
 	}
-	ports := make(map[int]bool, len(c.ports))
+	indexes := make([]int, 0, len(endpoints))
 	for i, e := range endpoints {
 		if e.Port != nil && e.Unmanaged == "" && r.Rules.States[i].Isolated(netpolicy.Ingress) {
-			ports[e.Port.Index] = true
+			indexes = append(indexes, e.Port.Index)
 		}
 	}
-	*c = closed{r, endpoints, ports}
-	return ports
+	gone, came := changed.Between(c.indexes, indexes)
+	if len(gone)+len(came) > 0 || c.ports == nil {
+		ports := make(map[int]bool, len(indexes))
+		maps.Copy(ports, c.ports)
+		for _, index := range gone {
+			delete(ports, index)
+		}
+		for _, index := range came {
+			ports[index] = true
+		}
+		c.ports = ports
+	}
+	c.ruling, c.endpoints, c.indexes = r, endpoints, indexes
+	return c.ports
 }
 
 // Any tells whether policies are about a container.

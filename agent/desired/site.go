@@ -126,10 +126,12 @@ func (c *Ports) todo(here Site, j Judge, all bool) map[uint64]*link.Port {
 	for _, p := range came {
 		out[p.Seen], c.here[p.Index] = p, p
 	}
-	for _, closed := range []map[int]bool{c.judge.Closed, j.Closed} {
-		for index := range closed {
-			if c.judge.Closed[index] != j.Closed[index] {
-				c.due[index] = struct{}{}
+	if !changed.Identical(c.judge.Closed, j.Closed) {
+		for _, closed := range []map[int]bool{c.judge.Closed, j.Closed} {
+			for index := range closed {
+				if c.judge.Closed[index] != j.Closed[index] {
+					c.due[index] = struct{}{}
+				}
 			}
 		}
 	}
