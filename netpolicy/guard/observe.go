@@ -22,13 +22,13 @@ func (d *Driver) observe(w Wish, changed map[int]*Port, some bool, look Look) (s
 	if err != nil {
 		return seen, err
 	}
-	seen.all = look.Full || news || d.unsure
+	seen.all = look.Full || round || news || d.unsure
 	pins := map[int][]MAC{} // that were known
 	if look.Full {
 		pins, err = d.observeAll()
 	} else {
 		maps.Copy(seen.neighbours, look.Neighbours)
-		err = d.observeNeighbours(look)
+		err = d.observeNeighbours(look, round)
 	}
 	if err != nil {
 		return seen, err
@@ -111,7 +111,7 @@ func (d *Driver) observeAll() (map[int][]MAC, error) {
 	if k.ports, err = d.links.ports(); err != nil {
 		return nil, err
 	}
-	if k.neighbours, err = d.links.neighbours(); err != nil {
+	if err = d.observeNeighbours(Look{}, true); err != nil {
 		return nil, err
 	}
 	if k.learned, err = d.links.learned(); err != nil {
@@ -148,8 +148,15 @@ func (d *Driver) lookedAt(look Look, ports map[int]struct{}) {
 	}
 }
 
-// observeNeighbours reads the entries that the look names.
-func (d *Driver) observeNeighbours(look Look) error {
+// observeNeighbours reads the entries that the look names, or all.
+func (d *Driver) observeNeighbours(look Look, all bool) error {
+	if all {
+		now, err := d.links.neighbours()
+		if err == nil {
+			d.kernel.neighbours = now
+		}
+		return err
+	}
 	for key := range look.Neighbours {
 		mac, ok, err := d.links.neighbour(key)
 		if err != nil {

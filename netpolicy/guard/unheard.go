@@ -10,19 +10,15 @@ import (
 const wholeIn = 30
 
 // widen adds a part of the ports to a look, another part each time. It tells whether this is
-// the end of a round: the tables are read then as well.
+// the end of a round: the tables and all neighbours are read then as well.
 func (d *Driver) widen(look Look) (Look, bool) {
-	links, neighbours := map[int]struct{}{}, map[Neighbour]struct{}{}
+	links := map[int]struct{}{}
 	maps.Copy(links, look.Links)
-	maps.Copy(neighbours, look.Neighbours)
 	all := sortedKeys(d.plan.ports)
 	for _, index := range all[d.round*len(all)/wholeIn : (d.round+1)*len(all)/wholeIn] {
 		links[index] = struct{}{}
-		for _, a := range d.plan.ports[index].own() {
-			neighbours[Neighbour{d.plan.ports[index].Bridge, a}] = struct{}{}
-		}
 	}
-	look.Links, look.Neighbours = links, neighbours
+	look.Links = links
 	d.round = (d.round + 1) % wholeIn
 	return look, d.round == 0
 }
