@@ -92,7 +92,7 @@ func (d *Driver) Next(keep func(Flow) bool) (r CutReport, done bool, err error) 
 		d.due.all = true
 		return l.report, true, fmt.Errorf("cut connections: %w", err)
 	}
-	l.report.Again = !d.late.over()
+	l.report.Again = l.report.Listed && !d.late.over() // in monitor mode nothing is listed
 	return l.report, true, nil
 }
 
