@@ -115,7 +115,8 @@ func (p *plan) answers(to *portPlan, bridge MAC) [][]byte {
 // advert is a reply of ARP or a neighbour advertisement to a container, nil for an
 // address that it cannot have asked for.
 func advert(to *portPlan, mac MAC, a netip.Addr) []byte {
-	frame := append(slices.Clone(to.MAC[:]), mac[:]...)
+	const longest = 14 + 40 + 32
+	frame := append(append(make([]byte, 0, longest), to.MAC[:]...), mac[:]...)
 	switch {
 	case a.Is4() && to.IPv4.IsValid():
 		frame = append(frame, 0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 2)
@@ -128,20 +129,23 @@ func advert(to *portPlan, mac MAC, a netip.Addr) []byte {
 				return nil
 			}
 		}
+		from, at := a.As16(), own.As16()
+		frame = append(frame, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, unix.IPPROTO_ICMPV6, 255)
+		frame = append(append(frame, from[:]...), at[:]...)
 		// Solicited and override, and whose link-layer address it is.
-		message := append([]byte{136, 0, 0, 0, 0x60, 0, 0, 0}, a.AsSlice()...)
-		message = append(append(message, 2, 1), mac[:]...)
-		binary.BigEndian.PutUint16(message[2:], sum6(a, own, message))
-		frame = append(frame, 0x86, 0xdd, 0x60, 0, 0, 0, 0, byte(len(message)), unix.IPPROTO_ICMPV6, 255)
-		return append(append(append(frame, a.AsSlice()...), own.AsSlice()...), message...)
+		frame = append(append(frame, 136, 0, 0, 0, 0x60, 0, 0, 0), from[:]...)
+		frame = append(append(frame, 2, 1), mac[:]...)
+		message := frame[14+40:]
+		binary.BigEndian.PutUint16(message[2:], sum6(from, at, message))
+		return frame
 	}
 	return nil
 }
 
 // sum6 is the checksum of a message of ICMPv6 (RFC 4443 section 2.3).
-func sum6(from, to netip.Addr, message []byte) uint16 {
+func sum6(from, to [16]byte, message []byte) uint16 {
 	var sum uint32
-	for _, part := range [][]byte{from.AsSlice(), to.AsSlice(), {0, byte(len(message)), 0, unix.IPPROTO_ICMPV6}, message} {
+	for _, part := range [][]byte{from[:], to[:], {0, byte(len(message)), 0, unix.IPPROTO_ICMPV6}, message} {
 		for ; len(part) > 1; part = part[2:] {
 			sum += uint32(binary.BigEndian.Uint16(part))
 		}
