@@ -116,3 +116,33 @@ func (f *Family) Changes(have map[string][]Member) []Change {
 	}
 	return slices.Concat(steps[:]...)
 }
+
+// Patched gives sorted members with some more, none of which is among them, and without others,
+// all of which are. They are the same slice where nothing changes.
+func Patched(members, add, del []Member) []Member {
+	if len(add)+len(del) == 0 {
+		return members
+	}
+	add, del = sorted(add), sorted(del)
+	out := make([]Member, 0, len(members)+len(add)-len(del))
+	for len(add)+len(del) > 0 {
+		next, deletes := Member{}, len(add) == 0 || len(del) > 0 && CompareMembers(del[0], add[0]) < 0
+		if deletes {
+			next, del = del[0], del[1:]
+		} else {
+			next, add = add[0], add[1:]
+		}
+		i, _ := slices.BinarySearchFunc(members, next, CompareMembers)
+		out = append(out, members[:i]...)
+		members = members[i:]
+		if deletes {
+			members = members[1:]
+		} else {
+			out = append(out, next)
+		}
+	}
+	if out = append(out, members...); len(out) == 0 {
+		return nil
+	}
+	return out
+}

@@ -12,7 +12,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/docker/docker/api/types/network"
 	"github.com/docker/docker/api/types/swarm"
-	"github.com/docker/docker/api/types/system"
 	"golang.org/x/sync/errgroup"
 
 	"netguard/internal/changed"
@@ -144,36 +143,6 @@ func (r *reader) keep() {
 	if !others {
 		r.Networks = r.before.Networks
 	}
-}
-
-// info asks the engine about itself.
-func (c *caller) info(ctx context.Context) (system.Info, error) {
-	ctx, cancel := context.WithTimeout(ctx, callTimeout)
-	defer cancel()
-	i, err := c.Info(ctx)
-	if err != nil {
-		return i, fmt.Errorf("read engine info: %w", err)
-	}
-	return i, nil
-}
-
-// Mode is how an engine was started.
-type Mode struct{ Rootless, LiveRestore bool }
-
-// Mode asks the engine how it was started.
-func (e *Engine) Mode(ctx context.Context) (Mode, error) {
-	c, err := e.connected(ctx)
-	if err != nil {
-		return Mode{}, err
-	}
-	i, err := c.info(ctx)
-	m := Mode{LiveRestore: i.LiveRestoreEnabled}
-	for _, o := range i.SecurityOptions {
-		for part := range strings.SplitSeq(o, ",") {
-			m.Rootless = m.Rootless || part == "name=rootless" || part == "rootless"
-		}
-	}
-	return m, err
 }
 
 // about reads which engine it is.
