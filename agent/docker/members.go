@@ -77,6 +77,8 @@ func cut(r *http.Request, response *http.Response) error {
 		if value, ok := bytes.CutPrefix(raw[from:to], []byte(key)); ok && bytes.HasPrefix(value, []byte("{")) {
 			m.text, before, after = value, raw[:from+len(key)], raw[to:]
 			lists++
+		} else if name, _, _ := bytes.Cut(raw[from:to], []byte(":")); bytes.ContainsRune(name, '\\') || bytes.EqualFold(name, []byte(`"Containers"`)) {
+			lists = 2 // the client takes this key for the list as well
 		}
 	})
 	body := io.MultiReader(bytes.NewReader(before), strings.NewReader("{}"), bytes.NewReader(after))
@@ -128,7 +130,8 @@ func (m *members) decode(network string) error {
 		m.known = map[string]*member{}
 	}
 	m.round++
-	listed, came := 0, map[string]*Attachment{}
+	listed, came, ids := 0, map[string]*Attachment{}, map[string]bool{}
+	twice := false // an ID or a key
 	var failed error
 	parts(m.text, func(from, to int) {
 		one := m.known[string(m.text[from:to])]
@@ -143,14 +146,19 @@ func (m *members) decode(network string) error {
 				came[one.ID] = one.Attachment
 			}
 		}
-		if one.round != m.round {
-			one.round = m.round
-			listed++
+		twice = twice || one.round == m.round || one.Attachment != nil && ids[one.ID]
+		one.round = m.round
+		listed++
+		if one.Attachment != nil {
+			ids[one.ID] = true
 		}
 	})
 	if failed != nil {
 		*m = members{}
 		return failed
+	}
+	if twice {
+		return m.decodeWhole(network)
 	}
 	for text, one := range m.known {
 		if listed == len(m.known) {
@@ -165,6 +173,17 @@ func (m *members) decode(network string) error {
 		}
 	}
 	m.all = changed.With(m.all, came)
+	return nil
+}
+
+// decodeWhole decodes the list as the client does.
+func (m *members) decodeWhole(of string) error {
+	var all map[string]network.EndpointResource
+	if err := json.Unmarshal(m.text, &all); err != nil {
+		*m = members{}
+		return fmt.Errorf("%w: %w", errWrongAnswer, err)
+	}
+	m.known, m.all = nil, newNetwork(network.Inspect{Name: of, Containers: all}).Endpoints
 	return nil
 }
 

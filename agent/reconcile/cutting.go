@@ -108,6 +108,8 @@ func (c *cutting) next(left *handover, r *desired.Ruling, host host) bool {
 	if report.Again {
 		c.again = max(2*c.again, cutAgain)
 		c.pace.By(c.pace.Clock().Add(c.again))
+	} else {
+		c.again = 0
 	}
 	return err == nil
 }

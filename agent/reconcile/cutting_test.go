@@ -148,3 +148,21 @@ func TestCuttingAgain(t *testing.T) {
 		}
 	}
 }
+
+// TestCuttingAgainAfterAWhole: lists that follow the one of all connections begin with a short wait.
+func TestCuttingAgainAfterAWhole(t *testing.T) {
+	now, j := time.Unix(1e9, 0), &judged{}
+	c := newCutting(slog.New(slog.DiscardHandler), j, func() time.Time { return now })
+	for range 2 {
+		j.again = 3
+		for range 4 {
+			left := &handover{}
+			c.begin(t.Context(), left, nil)
+			c.next(left, desired.Rule(&netpolicy.Catalog{}, nil), host{})
+			if in := c.due().Sub(now); j.again == 2 && in != cutAgain {
+				t.Errorf("the next list is due in %v, want %v", in, cutAgain)
+			}
+			now = c.due()
+		}
+	}
+}

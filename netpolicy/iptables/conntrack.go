@@ -40,6 +40,7 @@ func (d *Driver) Begin(ctx context.Context, old map[netip.Addr]bool, all bool, w
 	l := &listing{old: old, wake: wake, chunks: make(chan []entry, 4), gone: map[netip.Addr]bool{}}
 	d.listing = l
 	due := d.due
+	l.routine = !due.any() && d.late.searched()
 	due.all, d.due = due.all || all, touched{all: d.options.Monitor || d.wish == nil}
 	switch {
 	case d.options.Monitor:

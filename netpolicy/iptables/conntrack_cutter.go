@@ -146,11 +146,11 @@ func (c *cutter) remove(list []entry) (n int) {
 		if !e.doubted {
 			n++
 		}
-		if !e.answer {
+		if !e.answer || c.routine {
 			continue
 		}
-		c.driver.late.await(e.orig.src)
-		c.driver.late.await(e.orig.dst)
+		c.driver.late.await(e.orig.src, false)
+		c.driver.late.await(e.orig.dst, false)
 	}
 	return n
 }

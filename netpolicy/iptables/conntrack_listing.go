@@ -31,11 +31,12 @@ type listing struct {
 	vacancy vacancy
 
 	// The rest is the driver's.
-	asked  bool // about notes
-	report CutReport
-	fault  error
-	full   bool
-	cutter *cutter
+	asked   bool // about notes
+	routine bool // nothing changed that it is about
+	report  CutReport
+	fault   error
+	full    bool
+	cutter  *cutter
 	// What happened since it began: containers left the addresses, packets may have passed
 	// uncounted.
 	gone  map[netip.Addr]bool

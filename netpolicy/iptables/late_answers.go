@@ -1,10 +1,13 @@
 package iptables
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+
+	"golang.org/x/sys/unix"
 )
 
 // lateAnswers has later lists look for connections that late answers enter.
@@ -28,19 +31,24 @@ const (
 	maxNoted    = 4096 // bounds noted
 )
 
-// await has the next lists go over an address. An address that has had its lists waits for a list
-// with another reason.
-func (l *lateAnswers) await(a netip.Addr) {
+// await has the next lists go over an address. Unless anew is said, an address that has had its
+// lists waits until the others have had theirs.
+func (l *lateAnswers) await(a netip.Addr, anew bool) {
 	if l.lists == nil {
 		l.lists = map[netip.Addr]int{}
 	}
-	if _, is := l.lists[a]; !is {
+	if _, is := l.lists[a]; anew || !is {
 		l.lists[a] = answerLists
 	}
 }
 
-// over tells whether no list is left.
+// over tells whether no list is left: none for an address, and none that drops notes.
 func (l *lateAnswers) over() bool {
+	return len(l.notes) == 0 && l.searched()
+}
+
+// searched tells whether all addresses had their lists.
+func (l *lateAnswers) searched() bool {
 	for _, n := range l.lists {
 		if n > 0 {
 			return false
@@ -51,9 +59,8 @@ func (l *lateAnswers) over() bool {
 
 // list adds the addresses to what a list is about.
 func (l *lateAnswers) list(t touched) touched {
-	maps.DeleteFunc(l.lists, func(_ netip.Addr, n int) bool { return n == 0 })
-	if len(l.lists) == 0 {
-		l.noted = nil
+	if l.searched() {
+		l.lists, l.noted = nil, nil
 		return t
 	}
 	addrs := maps.Clone(t.addrs)
@@ -61,7 +68,9 @@ func (l *lateAnswers) list(t touched) touched {
 		addrs = map[netip.Addr]bool{}
 	}
 	for a, n := range l.lists {
-		addrs[a], l.lists[a] = true, n-1
+		if n > 0 {
+			addrs[a], l.lists[a] = true, n-1
+		}
 	}
 	t.addrs = addrs
 	return t
@@ -80,8 +89,11 @@ func (l *lateAnswers) first(e entry) bool {
 }
 
 // noteAnswers gives the notes for the entries of answers. One that lasts is no such note: it is
-// there, or of those given.
+// there, or of those given. Where nothing changed, nobody loses packets.
 func (d *Driver) noteAnswers(list []entry, lasting [2][]element) (notes []element) {
+	if d.listing.routine {
+		return nil
+	}
 	list = slices.DeleteFunc(slices.Clone(list), func(e entry) bool { return !d.late.first(e) })
 	if len(list) == 0 {
 		return nil
@@ -122,7 +134,8 @@ func (d *Driver) dropNotes() error {
 		if len(list) == 0 {
 			continue
 		}
-		if err := d.sets.change(cutSet(i == 1, d.cutSeconds()), true, list); err != nil {
+		err := d.sets.change(cutSet(i == 1, d.cutSeconds()), true, list)
+		if err != nil && !errors.Is(err, unix.ENOENT) { // somebody destroyed the set
 			return fmt.Errorf("delete notes of answers: %w", err)
 		}
 	}

@@ -60,7 +60,7 @@ func (d *Driver) begin(i int, bridge string) error {
 	for _, h := range d.wish.Homes {
 		if a := h.Addr.Unmap(); h.Bridge == bridge && a.Is6() == (i == 1) {
 			list = append(list, element{Member: netpolicy.Member{Prefix: netip.PrefixFrom(a, a.BitLen()), Bridge: bridge}})
-			d.late.await(a)
+			d.late.await(a, true)
 		}
 	}
 	return d.sets.change(beganSet(i == 1), false, list)
