@@ -75,11 +75,18 @@ func (c *Client) StatusText(ctx context.Context) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := indent(text)
-	if err != nil {
+	var status struct {
+		Endpoints []json.RawMessage `json:"endpoints"`
+	}
+	if err := json.Unmarshal(text, &status); err != nil {
 		return nil, c.garbled(err)
 	}
-	return out, nil
+	out := bytes.NewBuffer(make([]byte, 0, 2*len(text)))
+	if err := json.Indent(out, bytes.TrimSpace(text), "", "  "); err != nil {
+		return nil, c.garbled(err)
+	}
+	out.WriteByte('\n')
+	return out.Bytes(), nil
 }
 
 // Version asks which netguard runs there.
