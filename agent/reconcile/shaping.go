@@ -17,7 +17,7 @@ const (
 	// roundEvery is how often some ports are compared with the kernel though it told of
 	// no change, and roundPorts how many of them: so this costs the same on any host.
 	roundEvery = 10 * time.Second
-	roundPorts = 4
+	roundPorts = 16
 )
 
 // shaping brings the limits of ports to what is desired, and keeps them so. It is part of
