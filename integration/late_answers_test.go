@@ -64,7 +64,7 @@ func TestLateAnswers(t *testing.T) {
 				if _, err := client.Write([]byte{1}); errors.Is(err, net.ErrClosed) {
 					return
 				}
-				time.Sleep(asksEvery)
+				time.Sleep(asksEvery) // its pace is what makes answers be on their way
 			}
 		})
 		pending.Go(func() {

@@ -53,13 +53,7 @@ func (b Bindings) whole(o Observation) []*Endpoint {
 			delete(b.ports, seen)
 		}
 	}
-	for key := range b.beside {
-		n, known := o.View.Networks[key.Network]
-		a := n.Attachment(key.Container)
-		if !known || o.View.Container(key.Container) == nil && (a == nil || a.Kind == docker.KindContainer) {
-			delete(b.beside, key)
-		}
-	}
+	b.clean(o)
 	*b.last = last{}
 	all := Join(o, b)
 	for _, n := range b.last.networks {

@@ -63,7 +63,7 @@ type entry struct {
 	midstream bool
 	// doubted says that client and server may have changed places; see answered.
 	doubted bool
-	// answer says that policy allows it, and would refuse it if they did.
+	// answer says that policy allows it as the kernel entered it, and refuses its other direction.
 	answer bool
 }
 
