@@ -166,8 +166,7 @@ func (t *Table) hearLocals(over int) time.Duration {
 		return time.Second
 	}
 	fd := l.events.GetFd()
-	// One second bounds how late a port is asked about that has to wait.
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(over)}}, 1000); n == 0 || err != nil {
+	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(over)}}, t.localsPatience()); n == 0 || err != nil {
 		return 0
 	}
 	buf, oob := make([]byte, 16<<10), make([]byte, 64)
@@ -187,6 +186,17 @@ func (t *Table) hearLocals(over int) time.Duration {
 		}
 	}
 	return localsRest
+}
+
+// localsPatience is how long to wait for a message, in milliseconds: at most a second while a
+// port has to wait for its question, else without an end.
+func (t *Table) localsPatience() int {
+	t.refresh.Lock()
+	defer t.refresh.Unlock()
+	if t.locals.all || len(t.locals.due) > 0 || t.locals.news {
+		return 1000
+	}
+	return -1
 }
 
 // heardLocal finds the port that a message is about, and asks about it.
