@@ -14,6 +14,9 @@ type Pace struct {
 	// Every is the longest time between two runs without any reason. Zero: the work
 	// waits for a reason.
 	Every time.Duration
+	// Early lets a run without a reason begin this much before Every is over, if its owner
+	// looks at that time: what is due about the same time is done together. Zero: never.
+	Early time.Duration
 	// MinRetry is the wait after the first failure. It doubles with each further
 	// failure, up to MaxRetry. Zero: a failure is tried again without a wait.
 	MinRetry, MaxRetry time.Duration
@@ -28,6 +31,7 @@ type Pace struct {
 	held    time.Time // no reason makes it due before
 	began   time.Time // the run that goes on
 	took    time.Duration
+	rest    time.Time     // the end of Every
 	retry   time.Duration // the last wait after a failure; zero after a success
 }
 
@@ -70,7 +74,16 @@ func (p *Pace) Hold(until time.Time) {
 }
 
 // Due tells whether the work is due.
-func (p *Pace) Due() bool { return !p.started || !p.at.IsZero() && !p.now().Before(p.at) }
+func (p *Pace) Due() bool {
+	if !p.started || p.at.IsZero() {
+		return !p.started
+	}
+	at := p.at
+	if at.Equal(p.rest) {
+		at = at.Add(-p.Early)
+	}
+	return !p.now().Before(at)
+}
 
 // Begin notes that a run begins: Share counts from here. Reasons that come during the
 // run count for the next one.
@@ -83,7 +96,8 @@ func (p *Pace) Done() {
 	p.end()
 	p.retry, p.held = 0, time.Time{}
 	if p.Every > 0 {
-		p.By(p.now().Add(p.Every))
+		p.rest = p.now().Add(p.Every)
+		p.By(p.rest)
 	}
 }
 

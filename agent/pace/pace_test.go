@@ -69,6 +69,36 @@ func TestPace(t *testing.T) {
 	}
 }
 
+// TestPaceEarly: work without a reason may begin a little early, and nothing else may.
+func TestPaceEarly(t *testing.T) {
+	c, fresh := start()
+	for name, test := range map[string]struct {
+		do   func(*Pace)
+		wait time.Duration
+		want bool
+	}{
+		"about_time":              {run, 9700 * time.Millisecond, true},
+		"too_early":               {run, 9600 * time.Millisecond, false},
+		"a_reason_gathers":        {func(p *Pace) { run(p); p.Wake() }, 99 * time.Millisecond, false},
+		"a_failure_waits":         {func(p *Pace) { p.Begin(); p.Failed() }, 999 * time.Millisecond, false},
+		"what_is_held_back_waits": {func(p *Pace) { run(p); p.Hold(c.t.Add(20 * time.Second)) }, 19900 * time.Millisecond, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := fresh()
+			p.Early = 300 * time.Millisecond
+			test.do(p)
+			next := p.Next()
+			c.pass(test.wait)
+			if due := p.Due(); due != test.want {
+				t.Errorf("Due says %v", due)
+			}
+			if p.Next() != next {
+				t.Errorf("the next time became %v, was %v", p.Next(), next)
+			}
+		})
+	}
+}
+
 // TestPaceWithoutEvery: work that nothing gives a reason for is never due.
 func TestPaceWithoutEvery(t *testing.T) {
 	c, fresh := start()
