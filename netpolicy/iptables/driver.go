@@ -41,6 +41,7 @@ type Driver struct {
 	settled bool
 	// held are the sets that were read last. They are read again only where a sum differs.
 	held map[string]*heldSet
+	sums sums
 	// few says that foreign sets have no more members than netguard's.
 	few bool
 	// agreed are the tables as they were when they held this generation's layouts, or what

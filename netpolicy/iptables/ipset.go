@@ -190,19 +190,18 @@ func (s sets) headers(name string, start func(), each func(setHeader)) error {
 	return err
 }
 
-// whole hands on all sets of the namespace, each before its members.
-func (s sets) whole(start func(), head func(setHeader), each func(element)) error {
-	return s.list(setRequest(""), start, head, each)
-}
-
 func (s sets) list(request []byte, start func(), head func(setHeader), each func(element)) error {
-	err := s.dump(unix.NFNL_SUBSYS_IPSET<<8|nl.IPSET_CMD_LIST, request, start, func(m []byte) bool {
+	return s.messages(request, start, func(m []byte) {
 		if h := parseSetHeader(m); h.typ != "" { // the rest of a long list has none
 			head(h)
 		}
 		parseMembers(m, each)
-		return true
 	})
+}
+
+// messages hands on the messages of a list as they are.
+func (s sets) messages(request []byte, start func(), each func([]byte)) error {
+	err := s.dump(unix.NFNL_SUBSYS_IPSET<<8|nl.IPSET_CMD_LIST, request, start, func(m []byte) bool { each(m); return true })
 	if err != nil {
 		return fmt.Errorf("list sets: %w", setError(err))
 	}
@@ -230,10 +229,4 @@ func (s sets) members(name string) ([]element, error) {
 	err := s.each(name, func() { all = nil }, func(e element) { all = append(all, e) })
 	slices.SortFunc(all, func(a, b element) int { return netpolicy.CompareMembers(a.Member, b.Member) })
 	return all, err
-}
-
-// sum gives the sum of the members of a set, without keeping them.
-func (s sets) sum(name string) (sum uint64, err error) {
-	err = s.each(name, func() { sum = 0 }, func(e element) { sum += hash(e.Member) })
-	return sum, err
 }

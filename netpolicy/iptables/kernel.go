@@ -215,9 +215,9 @@ func (d *Driver) readSets(k *kernel) error {
 	whole := d.few
 	var err error
 	if start(); whole {
-		err = d.sets.whole(start, head, func(e element) {
+		err = d.sums.whole(d.sets, start, head, func(sum uint64) {
 			if now != nil {
-				now.sum += hash(e.Member)
+				now.sum += sum
 			}
 		})
 	} else {

@@ -111,3 +111,39 @@ func TestDriversOfSamePrograms(t *testing.T) {
 		inSync(t, reader)
 	})
 }
+
+// TestExchangedMember: a look finds a member that somebody exchanged, in a set of one message and
+// of several, also if earlier looks found nothing and parsed little.
+func TestExchangedMember(t *testing.T) {
+	namespace(t)
+	d := open(t)
+	w := states()[5].wish()
+	apply(t, d, w)
+	for range 2 {
+		inSync(t, d)
+	}
+	long := 0
+	for set, held := range d.held {
+		if held.typ != hashIP || held.elements == 0 {
+			continue
+		}
+		all, err := d.sets.members(set)
+		if err != nil {
+			t.Fatal(err)
+		}
+		long = max(long, len(all))
+		for _, e := range []element{all[0], all[len(all)/2], all[len(all)-1]} {
+			other := map[bool]string{true: "192.0.2.77", false: "2001:db8::bad"}[e.Prefix.Addr().Is4()]
+			run(t, "ipset", "del", set, e.Prefix.Addr().String())
+			run(t, "ipset", "add", set, other)
+			if drift, err := d.Verify(t.Context()); err != nil || len(drift.Changes) == 0 {
+				t.Errorf("%s instead of %s in %s: found %q, %v", other, e.Prefix, set, drift.Changes, err)
+			}
+			apply(t, d, w)
+			inSync(t, d)
+		}
+	}
+	if long < 1000 {
+		t.Errorf("no set has more than %d members", long)
+	}
+}
