@@ -77,6 +77,9 @@ func (w *world) watch(at string) {
 			w.t.Errorf("%s: published limits are old: %v, %v; want %v, %v", at, s.Faults, s.Unread, faults, unread)
 		}
 	}
+	if w.blind { // nobody knows whose they are
+		w.known, w.blind = append(w.known, w.rules.Connections()...), w.loop.handover.blind()
+	}
 	var want *desired.State
 	for _, p := range w.links.view.Ports {
 		before := w.sends[p.Index]

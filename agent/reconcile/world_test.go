@@ -58,6 +58,7 @@ type world struct {
 	listed     time.Time
 	listTakes  time.Duration
 	known      []iptables.Flow // connections from before the agent started
+	blind      bool            // no table told the agent whom an earlier one admitted, and it has not looked yet
 }
 
 // box is a container that runs.
@@ -146,7 +147,8 @@ func (w *world) start() {
 	w.loop.Alerted(noAlerts{})
 	w.loop.Shapes(shaper.Hashed)
 	w.links.hint, w.woken = link.Hint{Full: true}, true
-	w.known = w.rules.Connections()
+	earlier, err := w.loop.Guard.Earlier()
+	w.known, w.blind = w.rules.Connections(), earlier.Fresh || err != nil
 	w.docker.due = time.Time{}
 	w.ask()
 }

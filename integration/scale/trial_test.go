@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -30,6 +31,9 @@ func measure(b *testing.B, w world, kind string, endpoints int) Size {
 	w.fill(endpoints)
 	t := &trial{b: b, w: w, a: e.NewAgent(policies()...), Size: Size{Kind: kind, Endpoints: endpoints, Starts: starts}}
 	if binary := os.Getenv("NETGUARD_SCALE_AGENT"); binary != "" {
+		if _, err := exec.LookPath(binary); err != nil {
+			t.b.Fatalf("NETGUARD_SCALE_AGENT: %v", err)
+		}
 		t.a.Binary = binary
 	}
 	var err error
