@@ -58,10 +58,9 @@ type shaped struct {
 	leads   bool         // there may be an IFB
 	tried   bool         // a first try failed half-way, so that the port may have something
 	contest contention
-	// err is why the port is not as desired. It is tried again after until.
+	// err is why the port is not as desired. It is tried again as retry says.
 	err   error
-	until time.Time
-	wait  time.Duration
+	retry pace.Pace
 }
 
 func newShaping(log *slog.Logger, plane ShapePlane, gone func(int) bool, now func() time.Time) *shaping {
@@ -137,7 +136,7 @@ func (s *shaping) contests() (out []*contention) {
 func (s *shaping) record(p *link.Port) *shaped {
 	r := s.ports[p.Seen]
 	if r == nil {
-		r = &shaped{index: p.Index}
+		r = &shaped{index: p.Index, retry: pace.Pace{MinRetry: minFailing, MaxRetry: maxFailing, Clock: s.now}}
 		s.ports[p.Seen] = r
 	}
 	return r

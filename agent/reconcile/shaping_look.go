@@ -83,8 +83,8 @@ func (s *shaping) chosen(ports []*link.Port, wanted map[uint64]*desired.Endpoint
 		switch {
 		case r != nil && r.contest.on() && began.Before(r.contest.until()) && r.form == wanted[p.Seen].FormOrNone():
 			s.again(p, r.contest.until())
-		case r != nil && r.err != nil && began.Before(r.until):
-			s.again(p, r.until)
+		case r != nil && r.retry.Failing() && !r.retry.Due():
+			s.again(p, r.retry.Next())
 		default:
 			out = append(out, p)
 		}
@@ -183,22 +183,16 @@ func (s *shaping) settle(p *link.Port, d *desired.Endpoint, have tc.Port) {
 		s.contested[p.Seen] = true
 		s.again(p, r.contest.next(began, began.Add(verifyEvery)))
 	}
-	if err == nil {
-		r.err, r.wait, r.until = nil, 0, time.Time{}
-		return
-	}
-	if errors.As(err, new(undoneError)) {
-		r.err, r.wait, r.until = err, 0, time.Time{}
-		return // repair has it read again
-	}
-	if r.err == nil || r.err.Error() != err.Error() {
+	undone := errors.As(err, new(undoneError))
+	if err != nil && !undone && another(r.err, err) {
 		s.log.Error("port cannot be shaped; trying again until it can", "veth", p.Name, "error", err)
 	}
-	if r.err = err; errors.As(err, new(ConflictError)) {
-		r.wait, r.until = 0, time.Time{} // the kernel tells when it is gone
+	r.err = err
+	if err == nil || undone || errors.As(err, new(ConflictError)) {
+		r.retry.Done() // repair has it read again, or the kernel tells when the conflict is gone
 		return
 	}
-	r.wait = min(max(2*r.wait, minFailing), maxFailing)
-	r.until = began.Add(r.wait)
-	s.again(p, r.until)
+	r.retry.Begin()
+	r.retry.Failed()
+	s.again(p, r.retry.Next())
 }
