@@ -167,11 +167,11 @@ func TestListen(t *testing.T) {
 	})
 	t.Run("of_many_that_race_one_has_it_at_a_time", func(t *testing.T) {
 		socket := socketOf(t)
-		var holders, had atomic.Int32
+		var holders atomic.Int32
 		var racers sync.WaitGroup
 		for range 8 {
 			racers.Go(func() {
-				for range 200 {
+				for tries, had := 0, false; tries < 200 || !had; tries++ { // each has it once at least
 					p, err := listen(socket)
 					if err != nil {
 						if !errors.Is(err, ErrInUse) {
@@ -179,7 +179,7 @@ func TestListen(t *testing.T) {
 						}
 						continue
 					}
-					had.Add(1)
+					had = true
 					if n := holders.Add(1); n != 1 {
 						t.Errorf("%d have it", n)
 					}
@@ -194,8 +194,5 @@ func TestListen(t *testing.T) {
 			})
 		}
 		racers.Wait()
-		if had.Load() < 8 {
-			t.Errorf("only %d had it", had.Load())
-		}
 	})
 }
