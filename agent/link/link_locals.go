@@ -189,7 +189,8 @@ func (t *Table) hearLocals(over int) time.Duration {
 }
 
 // localsPatience is how long to wait for a message, in milliseconds: at most a second while a
-// port has to wait for its question, else without an end.
+// port has to wait for its question, else without an end. Only the goroutine that waits has
+// ports wait; where Watch finds other addresses, it calls wake itself.
 func (t *Table) localsPatience() int {
 	t.refresh.Lock()
 	defer t.refresh.Unlock()

@@ -14,9 +14,6 @@ type Pace struct {
 	// Every is the longest time between two runs without any reason. Zero: the work
 	// waits for a reason.
 	Every time.Duration
-	// Early lets a run without a reason begin this much before Every is over, if its owner
-	// looks at that time: what is due about the same time is done together. Zero: never.
-	Early time.Duration
 	// MinRetry is the wait after the first failure. It doubles with each further
 	// failure, up to MaxRetry. Zero: a failure is tried again without a wait.
 	MinRetry, MaxRetry time.Duration
@@ -74,15 +71,14 @@ func (p *Pace) Hold(until time.Time) {
 }
 
 // Due tells whether the work is due.
-func (p *Pace) Due() bool {
-	if !p.started || p.at.IsZero() {
-		return !p.started
+func (p *Pace) Due() bool { return !p.started || !p.at.IsZero() && !p.now().Before(p.at) }
+
+// Ahead makes work due now that would be due within by without any reason, so that its owner
+// does it together with other work.
+func (p *Pace) Ahead(by time.Duration) {
+	if now := p.now(); p.started && !p.at.IsZero() && p.at.Equal(p.rest) && !now.Before(p.at.Add(-by)) && now.Before(p.at) {
+		p.at = now
 	}
-	at := p.at
-	if at.Equal(p.rest) {
-		at = at.Add(-p.Early)
-	}
-	return !p.now().Before(at)
 }
 
 // Begin notes that a run begins: Share counts from here. Reasons that come during the

@@ -69,8 +69,8 @@ func TestPace(t *testing.T) {
 	}
 }
 
-// TestPaceEarly: work without a reason may begin a little early, and nothing else may.
-func TestPaceEarly(t *testing.T) {
+// TestPaceAhead: work without a reason is done a little before its time, and no other work is.
+func TestPaceAhead(t *testing.T) {
 	c, fresh := start()
 	for name, test := range map[string]struct {
 		do   func(*Pace)
@@ -85,14 +85,16 @@ func TestPaceEarly(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := fresh()
-			p.Early = 300 * time.Millisecond
 			test.do(p)
 			next := p.Next()
 			c.pass(test.wait)
-			if due := p.Due(); due != test.want {
-				t.Errorf("Due says %v", due)
+			if p.Due() {
+				t.Error("due before its time")
 			}
-			if p.Next() != next {
+			if p.Ahead(300 * time.Millisecond); p.Due() != test.want {
+				t.Errorf("Due says %v", p.Due())
+			}
+			if !test.want && p.Next() != next {
 				t.Errorf("the next time became %v, was %v", p.Next(), next)
 			}
 		})

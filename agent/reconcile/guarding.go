@@ -58,7 +58,7 @@ type guarding struct {
 func newGuarding(log *slog.Logger, plane GuardPlane, mode guard.Mode, now func() time.Time) *guarding {
 	return &guarding{log: log, plane: plane, mode: mode, now: now,
 		hints: pace.Pace{Gather: hintGather, Clock: now},
-		round: pace.Pace{Every: GuardEvery, Early: early, MinRetry: minFailing, MaxRetry: maxFailing, Clock: now}}
+		round: pace.Pace{Every: GuardEvery, MinRetry: minFailing, MaxRetry: maxFailing, Clock: now}}
 }
 
 // hear marks what the kernel reported for the next look.

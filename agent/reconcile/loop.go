@@ -20,9 +20,9 @@ import (
 const (
 	// verifyEvery is the longest time between two turns of the loop.
 	verifyEvery = 30 * time.Second
-	// early is how much earlier than necessary the looks that have no reason may begin, so that
-	// one turn does several of them: each turn of a process that sleeps has its price.
-	early = 300 * time.Millisecond
+	// ahead is how much before their time the looks that have no reason may begin, so that one
+	// turn does several of them: each turn of a process that sleeps has its price.
+	ahead = 300 * time.Millisecond
 	// verifySoon gathers the kernel's messages about one change, netguard's own
 	// among them, before the kernel is read.
 	verifySoon = 100 * time.Millisecond

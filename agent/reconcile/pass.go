@@ -158,6 +158,9 @@ func (l *Loop) holdBoot(want *desired.State) {
 
 // keep looks at what is due, while nothing else is wanted than at the last pass.
 func (l *Loop) keep(ctx context.Context) {
+	for _, p := range []*pace.Pace{&l.shaping.round, &l.policing.glance, &l.policing.check, &l.guarding.round} {
+		p.Ahead(ahead)
+	}
 	if due := pace.Soonest(l.shaping.next(), l.policing.next(), l.guarding.next()); l.now().Before(due) {
 		return
 	}

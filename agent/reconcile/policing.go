@@ -61,8 +61,8 @@ type policing struct {
 
 func newPolicing(log *slog.Logger, plane PolicyPlane, conns Connections, now func() time.Time) *policing {
 	return &policing{log: log, plane: plane, now: now,
-		check:   pace.Pace{Gather: verifySoon, Every: PoliceEvery, Early: early, MinRetry: minFailing, MaxRetry: maxFailing, Clock: now},
-		glance:  pace.Pace{Every: glanceEvery, Early: early, Clock: now},
+		check:   pace.Pace{Gather: verifySoon, Every: PoliceEvery, MinRetry: minFailing, MaxRetry: maxFailing, Clock: now},
+		glance:  pace.Pace{Every: glanceEvery, Clock: now},
 		bridges: newBridgeFilter(log, plane, now),
 		cutting: newCutting(log, conns, now)}
 }

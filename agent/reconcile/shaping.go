@@ -70,7 +70,7 @@ func newShaping(log *slog.Logger, plane ShapePlane, gone func(int) bool, now fun
 	s.look = pace.Pace{Gather: verifySoon, Share: verifyShare, MinRetry: minFailing, MaxRetry: maxFailing, Clock: now}
 	s.sweep = pace.Pace{MinRetry: minFailing, MaxRetry: maxFailing, Clock: now}
 	s.sweep.Begin()
-	s.round = pace.Pace{Every: roundEvery, Early: early, Clock: now}
+	s.round = pace.Pace{Every: roundEvery, Clock: now}
 	s.anew()
 	return s
 }
