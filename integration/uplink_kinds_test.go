@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"netguard/agent/control"
+	"netguard/agent/desired"
 	. "netguard/integration/harness"
 )
 
@@ -84,7 +85,8 @@ func counted(t *testing.T, e *Engine, a *Agent, c *Container, address string) {
 		}
 		return n
 	}
-	for until := time.Now().Add(arrives); ; {
+	// A port that nobody knows is told of when it has been there for desired.Patience.
+	for until := time.Now().Add(desired.Patience + arrives); ; {
 		if arrived := outside.Connect("tcp", c.Addr("net", 80), "300ms").Answered(); arrived != (mode == control.ModeMonitor) {
 			t.Errorf("mode %s: an unknown port reached a container: %v", mode, arrived)
 		}
