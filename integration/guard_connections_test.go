@@ -196,10 +196,7 @@ func TestGuardConnections(t *testing.T) {
 			t.Errorf("%d entries, the label says %d", got, limit)
 		}
 		bad := e.Run("bad", On("net"), Label(connectionsLabel, "lots"))
-		ep := a.AwaitEndpoint(bad, "net", control.Quarantined)
-		if !strings.Contains(ep.Reason, connectionsLabel+` is "lots"`) {
-			t.Errorf("status says %q", ep.Reason)
-		}
+		a.AwaitReason(bad, "net", connectionsLabel+` is "lots"`)
 	})
 }
 

@@ -3,6 +3,7 @@ package harness
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"netguard/agent/control"
@@ -91,6 +92,18 @@ func (a *Agent) AwaitEndpoint(c *Container, networkName, state string) control.E
 	s := a.AwaitStatus(c.Name+" on "+networkName+" is "+state, func(s control.Status) bool {
 		e, ok := Endpoint(s, c, networkName)
 		return ok && e.State == state && (state != control.Admitted || Whole(e))
+	})
+	e, _ := Endpoint(s, c, networkName)
+	return e
+}
+
+// AwaitReason waits until a container is quarantined for a reason that contains the words. At
+// first the reason may be that its port is not there yet.
+func (a *Agent) AwaitReason(c *Container, networkName, words string) control.Endpoint {
+	a.e.tb.Helper()
+	s := a.AwaitStatus(c.Name+" on "+networkName+" is quarantined because of "+words, func(s control.Status) bool {
+		e, ok := Endpoint(s, c, networkName)
+		return ok && e.State == control.Quarantined && strings.Contains(e.Reason, words)
 	})
 	e, _ := Endpoint(s, c, networkName)
 	return e
