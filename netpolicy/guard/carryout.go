@@ -243,11 +243,18 @@ func (d *Driver) Cleanup() error {
 		return fmt.Errorf("guard: clean up: %w", err)
 	}
 	w := diff(newPlan(Wish{}, d.features, nil), &d.kernel, d.features, d.layout, scope{all: true})
-	var errs []error
-	for _, steps := range [][]step{w.settings, w.deletions} {
-		for _, s := range steps {
-			errs = append(errs, d.step(s))
+	for _, s := range w.settings {
+		d.note(s.port, d.step(s))
+	}
+	for _, s := range w.deletions {
+		// A port that still floods nothing needs its FDB entry: without it nothing arrives.
+		if len(d.failed[s.port]) == 0 || s.port == 0 {
+			d.note(s.port, d.step(s))
 		}
+	}
+	var errs []error
+	for _, port := range slices.Sorted(maps.Keys(d.failed)) {
+		errs = append(errs, d.failed[port]...)
 	}
 	if err := errors.Join(errs...); err != nil {
 		// The table knows what is left.
