@@ -33,7 +33,7 @@ func examine(t *testing.T, a *Agent) (doctor.Report, map[string]doctor.Check) {
 // touchable is what doctor could change, without what changes by itself.
 func touchable(e *Engine) string {
 	return e.Output("sh", "-c", `{ iptables-nft-save; ip6tables-nft-save; } | sed 's/ \[[0-9:]*\]$//; /^#/d'
-		cat /proc/net/ip_tables_names; ipset list -n; nft -s list tables; nft -s list table bridge netguard 2>/dev/null | grep -v -e expires -e counter -e 'packets timeout'
+		cat /proc/net/ip_tables_names; ipset list -n; nft -s list tables; nft -s list table bridge netguard 2>/dev/null | grep -v -e expires -e counter -e 'packets timeout' -e 'bytes timeout'
 		tc qdisc show; ip -o link show | sed 's/ state .*//'; bridge -d link | sed 's/ state .*//'
 		sysctl -a 2>/dev/null | grep -E '^net\.(bridge|ipv4\.(conf|ip_forward)|ipv6\.conf)'`)
 }
