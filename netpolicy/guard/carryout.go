@@ -29,14 +29,7 @@ func (d *Driver) carryOut(w work) error {
 			return err
 		}
 	}
-	for _, s := range w.settings {
-		d.note(s.port, d.step(s))
-	}
-	for _, s := range w.deletions {
-		if len(d.failed[s.port]) == 0 || s.port == 0 {
-			d.note(s.port, d.step(s))
-		}
-	}
+	d.takeAway(w)
 	for set, all := range w.release.del {
 		if set == setPrograms {
 			// Those that could not be detached stay on record.
@@ -58,6 +51,19 @@ func (d *Driver) carryOut(w work) error {
 		return nil
 	}
 	return d.commit(w.release)
+}
+
+// takeAway sets ports and then deletes. A port that could not be set keeps what it has: one that
+// floods nothing needs its FDB entry, without which nothing arrives.
+func (d *Driver) takeAway(w work) {
+	for _, s := range w.settings {
+		d.note(s.port, d.step(s))
+	}
+	for _, s := range w.deletions {
+		if len(d.failed[s.port]) == 0 || s.port == 0 {
+			d.note(s.port, d.step(s))
+		}
+	}
 }
 
 func (d *Driver) note(port int, err error) {
@@ -243,15 +249,7 @@ func (d *Driver) Cleanup() error {
 		return fmt.Errorf("guard: clean up: %w", err)
 	}
 	w := diff(newPlan(Wish{}, d.features, nil), &d.kernel, d.features, d.layout, scope{all: true})
-	for _, s := range w.settings {
-		d.note(s.port, d.step(s))
-	}
-	for _, s := range w.deletions {
-		// A port that still floods nothing needs its FDB entry: without it nothing arrives.
-		if len(d.failed[s.port]) == 0 || s.port == 0 {
-			d.note(s.port, d.step(s))
-		}
-	}
+	d.takeAway(w)
 	var errs []error
 	for _, port := range slices.Sorted(maps.Keys(d.failed)) {
 		errs = append(errs, d.failed[port]...)
