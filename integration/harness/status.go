@@ -89,21 +89,25 @@ func Endpoint(s control.Status, c *Container, networkName string) (control.Endpo
 // admitted one all that it should have, and returns it.
 func (a *Agent) AwaitEndpoint(c *Container, networkName, state string) control.Endpoint {
 	a.e.tb.Helper()
-	s := a.AwaitStatus(c.Name+" on "+networkName+" is "+state, func(s control.Status) bool {
-		e, ok := Endpoint(s, c, networkName)
-		return ok && e.State == state && (state != control.Admitted || Whole(e))
+	return a.awaitEndpoint(c, networkName, state, func(e control.Endpoint) bool {
+		return e.State == state && (state != control.Admitted || Whole(e))
 	})
-	e, _ := Endpoint(s, c, networkName)
-	return e
 }
 
 // AwaitReason waits until a container is quarantined for a reason that contains the words. At
 // first the reason may be that its port is not there yet.
 func (a *Agent) AwaitReason(c *Container, networkName, words string) control.Endpoint {
 	a.e.tb.Helper()
-	s := a.AwaitStatus(c.Name+" on "+networkName+" is quarantined because of "+words, func(s control.Status) bool {
+	return a.awaitEndpoint(c, networkName, "quarantined because of "+words, func(e control.Endpoint) bool {
+		return e.State == control.Quarantined && strings.Contains(e.Reason, words)
+	})
+}
+
+func (a *Agent) awaitEndpoint(c *Container, networkName, what string, is func(control.Endpoint) bool) control.Endpoint {
+	a.e.tb.Helper()
+	s := a.AwaitStatus(c.Name+" on "+networkName+" is "+what, func(s control.Status) bool {
 		e, ok := Endpoint(s, c, networkName)
-		return ok && e.State == control.Quarantined && strings.Contains(e.Reason, words)
+		return ok && is(e)
 	})
 	e, _ := Endpoint(s, c, networkName)
 	return e
