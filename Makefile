@@ -10,7 +10,7 @@ BENCH ?= .
 SUITE ?= sid
 FUZZ ?= 10s
 FLAKE ?= 100
-FLAKE_KERNEL ?= 10
+FLAKE_KERNEL ?= $(FLAKE)
 FLAKE_ENGINES ?= 5
 
 # Only make units skips the tests that need root.
@@ -68,7 +68,7 @@ fuzz: ## each fuzz target for FUZZ=10s; failing inputs are kept beside it in tes
 # The hog is a busy loop. It ends when the shell that started it ends.
 HOG = { while kill -0 $$$$ 2>/dev/null; do :; done; } & hog=$$!
 
-flake: deps ## units FLAKE=100 times and the kernel's FLAKE_KERNEL=10 times beside a busy loop, engines FLAKE_ENGINES=5 times
+flake: deps ## units FLAKE=100 times without and FLAKE_KERNEL=100 times with root beside a busy loop, engines FLAKE_ENGINES=5 times
 	$(call swept,failed=0; $(HOG); \
 		test $(FLAKE) = 0 || NETGUARD_TEST_NO_ROOT=1 $(GO) test -count=$(FLAKE) -timeout 0 -p 1 $(UNITS) || failed=1; \
 		test $(FLAKE_KERNEL) = 0 || $(GO) test -count=$(FLAKE_KERNEL) -timeout 0 -p 1 $(UNITS) || failed=1; \
