@@ -1,8 +1,6 @@
 package iptables
 
-import (
-	"hash/maphash"
-)
+import "hash/maphash"
 
 // sum gives the sum of the members of a set, without keeping them.
 func (s sets) sum(name string) (sum uint64, err error) {
