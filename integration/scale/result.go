@@ -39,9 +39,11 @@ type Size struct {
 	StopMessages float64 `json:"stop_messages" title:"stop, kernel messages"`
 	StopForks    float64 `json:"stop_forks" title:"stop, forks"`
 	// From the moment that nothing but netguard keeps a container's packets back, until
-	// one gets through.
+	// one gets through: with a pause between two containers, and without.
 	AdmitP50 float64 `json:"admit_p50_ms" title:"admitted, p50 ms"`
 	AdmitP99 float64 `json:"admit_p99_ms" title:"admitted, p99 ms"`
+	QuickP50 float64 `json:"quick_p50_ms" title:"admitted, no pause, p50 ms"`
+	QuickP99 float64 `json:"quick_p99_ms" title:"admitted, no pause, p99 ms"`
 	// Idle is in percent of a core.
 	Idle      float64 `json:"idle_percent" title:"idle, % of a core"`
 	Status    float64 `json:"status_ms" title:"status, ms"`

@@ -14,7 +14,8 @@ const (
 	quickStarts = 100 // for the time until they are admitted
 	tracedOnes  = 5
 	tracedRest  = 10 * time.Second
-	settle      = time.Second // after a start or stop, for what the agent does late
+	settle      = time.Second     // after a start or stop, for what the agent does late
+	pause       = time.Second / 2 // between two containers, where the machine is idle before each
 	idle        = 30 * time.Second
 )
 

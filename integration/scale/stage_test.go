@@ -183,7 +183,6 @@ func (p *played) admission() (took time.Duration, err error) {
 	g.c.Start(dockerstub.Order(p.made%2), func() { took, err = through(g.dial(echo)) })
 	if err == nil {
 		g.remove()
-		time.Sleep(dockerstub.Turnover)
 	}
 	return took, err
 }
