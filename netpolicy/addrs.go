@@ -11,8 +11,8 @@ func Usable(a netip.Addr) bool {
 	return ok && !(a.Is4() && (a.As4()[0] == 0 || a == netip.AddrFrom4([4]byte{255, 255, 255, 255})))
 }
 
-// usable gives an address in the one form in which it is compared, or tells
-// that it is none that a container can have to itself.
+// usable gives an address in the form in which addresses are compared. ok is false if no
+// container can have the address to itself.
 func usable(a netip.Addr) (netip.Addr, bool) {
 	a = a.Unmap().WithZone("")
 	return a, a.IsValid() && !a.IsUnspecified() && !a.IsLoopback() && !a.IsMulticast()
@@ -33,12 +33,13 @@ func cleaned(e Endpoint) Endpoint {
 	return e
 }
 
-// holder is who has an address.
+// holder lists the subjects that have an address, as their own or as an extra one.
 type holder struct {
 	own, extra []*subject
 }
 
-// by gives them. What containers say of themselves takes no one's address.
+// by gives the subjects that have the address. An extra address does not count if it is
+// somebody's own.
 func (h *holder) by() []*subject {
 	switch {
 	case h == nil:
@@ -49,7 +50,7 @@ func (h *holder) by() []*subject {
 	return h.extra
 }
 
-// holders are the addresses that somebody has.
+// holders are the addresses that subjects have.
 type holders map[netip.Addr]*holder
 
 func (all holders) each(s *subject, f func(*[]*subject)) {

@@ -9,28 +9,28 @@ import (
 	"strings"
 )
 
-// A packet meets the rules of a chain one after the other. Where there are many,
-// it is led past most of them: the sets of one side (senders, receivers, CIDRs)
-// are parted into blocks, and each block has a chain of its own.
+// A packet meets the rules of a chain one after the other. In a long chain, the first rules lead
+// it past most of the others. The sets of one side (senders, receivers, CIDRs) are divided into
+// blocks, and each block has a chain of its own.
 //
 //	not in any set of this side         -> goto the rules that do not ask for it
 //	in the sets of block 1 and no other -> goto those and the rules of block 1
 //	in the sets of block 2 and no other -> goto those and the rules of block 2
 //	all rules, for who is in the sets of several blocks
 //
-// So a way leads to some of the rules and leaves out only such as cannot match,
-// in their order. Which blocks there are follows from the rules alone; who is in
-// one, from the members of sets: a container that comes or goes changes no rule.
+// Each way keeps the order of the rules, and leaves out only rules that cannot match. The rules
+// alone decide which blocks there are. The members of sets decide who is in a block, so a
+// container that comes or goes changes no rule.
 const (
-	// blockRules is how many rules stand in a chain at most before it is parted.
+	// blockRules is the most rules that a chain has without blocks.
 	blockRules = 32
-	// leastSets is how many sets of a side are worth it.
+	// leastSets is the fewest sets of a side for which blocks are worth it.
 	leastSets = 4
 )
 
-// levels is how often the rules of a stage are parted. nf_tables refuses ways of
-// more than 16 chains (NFT_JUMP_STACK_SIZE), the base chain, Docker's and a
-// driver's own among them: no way from an entry is longer than maxWay.
+// levels is how often the rules of a stage are divided. nf_tables refuses ways of more than 16
+// chains (NFT_JUMP_STACK_SIZE). The base chain, Docker's chains and a driver's own count too. So
+// no way from an entry is longer than maxWay.
 func (s Stage) levels() int {
 	if s == FileEgress || s == FileIngress {
 		return 2
@@ -49,14 +49,14 @@ type parter struct {
 	chains []Chain
 }
 
-// parted gives the chains of rules, the one to enter last.
+// parted gives the chains for some rules. The last chain is the one to enter.
 func (b *builder) parted(code string, s Stage, head, rules, last []Rule) []Chain {
 	p := parter{builder: b, code: code, stage: s, last: last}
 	all := p.fill(head, rules, s.levels())
 	return append(p.chains, Chain{chainName(code, all), all})
 }
 
-// fill gives a chain of rules, which are its own to add to.
+// fill gives the rules of one chain. It may write into rules.
 func (p *parter) fill(head, rules []Rule, levels int) []Rule {
 	var led []Rule
 	if levels > 0 && len(rules) > p.block {
@@ -83,10 +83,10 @@ type parts struct {
 	side  Side
 	kind  Kind
 	sets  []*spec // each once
-	rules int     // that ask for one
+	rules int     // how many ask for one
 }
 
-// asked gives the set that a rule asks for there, nil if none.
+// asked gives the set of this kind that a rule asks for on this side, nil if none.
 func (s *parts) asked(r *Rule, sets map[string]*spec) *spec {
 	for _, m := range r.Sets {
 		if m.Side == s.side && !m.Not {
@@ -134,9 +134,8 @@ func sizeOf(sets []*spec) (n int) {
 	return n
 }
 
-// likeness orders sets so that those stand together that are often about the same
-// addresses: by project and service, or by prefix. It tells no two apart that one
-// name may have.
+// likeness orders sets so that sets of the same addresses are often neighbours: by project and
+// service, or by prefix. It looks at nothing that can differ between two sets with the same name.
 func likeness(a, b *spec) int {
 	if a.Kind == Nets && len(a.Members) > 0 && len(b.Members) > 0 {
 		return cmp.Or(CompareMembers(a.Members[0], b.Members[0]), cmp.Compare(a.Name, b.Name))
@@ -158,7 +157,8 @@ func (p *parter) lead(s parts, rules []Rule, levels int) []Rule {
 			others++
 		}
 	}
-	// Each block has the others too: not so many blocks that these are most.
+	// Each block repeats the other rules. There are few enough blocks that these are not most of
+	// the rules.
 	most := max(1, 2*len(rules)/max(1, others))
 	size := max(p.block, int(math.Sqrt(float64(s.rules))), (s.rules+most-1)/most)
 	slices.SortFunc(s.sets, likeness)
@@ -214,7 +214,7 @@ func (b *builder) blockSet(kind Kind, closes bool, about, key string) (string, *
 	return name, s
 }
 
-// unionSet is what is in any of the sets.
+// unionSet is the set of all that is in any of the sets.
 func (p *parter) unionSet(s parts) string {
 	name, union := p.blockSet(s.kind, p.stage == Guardrail, "whom many rules are about", nameAll("union ", s.sets))
 	switch {
@@ -230,8 +230,8 @@ func (p *parter) unionSet(s parts) string {
 	return name
 }
 
-// blockSets are, for each block, what is in its sets and in none of another
-// block. A member more leaves rules out.
+// blockSets gives a set for each block: what is in sets of this block, and in none of another
+// block. A member more lets a packet skip rules.
 func (p *parter) blockSets(s parts, blocks [][]*spec) []string {
 	hash := digest(setHashLen, nameAll("block ", blocks...))
 	names, made := make([]string, len(blocks)), split{kind: s.kind, sets: make([]*spec, len(blocks)), of: blocks}
@@ -268,8 +268,8 @@ func nameAll(word string, lists ...[]*spec) string {
 	return b.String()
 }
 
-// split is what many rules ask for, in blocks: an address is in the set of a block if it
-// is in one of its sets and in none of another block.
+// split is the sets that many rules ask for, in blocks. An address is in the set of a block if it
+// is in a set of this block, and in none of another block.
 type split struct {
 	kind Kind
 	sets []*spec   // by block

@@ -1,7 +1,6 @@
 package netpolicy
 
-// Bounds on what a stranger's text can grow to. They are far above what people
-// write.
+// Bounds of texts that other people write. They are far above what people need.
 const (
 	MaxFileBytes  = 1 << 20
 	MaxLabelBytes = 16 << 10

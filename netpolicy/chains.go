@@ -1,19 +1,19 @@
 package netpolicy
 
-// The way of a packet, for a family. Every stage but the first of a path starts
-// with the way past it for whom it does not close, and ends with Drop.
+// The way of a packet, for a family. Every stage but the guardrails (deny) starts with a rule
+// that leads past it for endpoints that it does not close, and ends with Drop.
 //
 //	F   deny                                       -> FE -> FEL -> FI -> FIL -> return
 //	I   deny, deny as if to the target of a port   -> IE -> IEL -> return
 //	                      to a published port      -> PE -> PEL -> PI -> PIL -> return
 //	O   deny                                       -> OI -> OIL -> return
 //
-// A container's connection to a published port that reaches the host itself is
-// taken on by docker-proxy, and arrives as the host's own: P therefore asks what
-// F would have asked, had it gone straight to the container. Where no port is published there is
-// no P (World.Unpublished).
+// If a container's connection to a published port reaches the host itself, docker-proxy takes it
+// on. It reaches the other container as a connection of the host. So P asks what F would ask if
+// the connection went straight to that container. Without published ports there is no P
+// (World.Unpublished).
 //
-// A stage of many rules, or guardrails that are many, are chains more: see parted.
+// A stage or guardrails with many rules have more chains: see parted.
 
 // route is a path as the builder sees it: Input has two.
 type route uint8
@@ -29,7 +29,7 @@ func (r route) code() string {
 	return [...]string{codeForward, codeInput, codePublished, codeOutput}[r]
 }
 
-// stages gives the stages of a route after the guardrails, last first.
+// stages gives the stages of a route after the guardrails, the last one first.
 func (r route) stages() []Stage {
 	switch r {
 	case toHost:
@@ -86,9 +86,9 @@ func goOn(next string, s Stage) Rule {
 	return r
 }
 
-// stage makes the chains of a stage, the one to enter last: past it if it does
-// not close the endpoint, on to the next for what a policy allows, and nothing
-// else.
+// stage makes the chains of a stage. The last one is the chain to enter. It leads past the stage
+// if the stage does not close the endpoint, and on to the next stage for what a policy allows. It
+// drops all else.
 func (b *builder) stage(r route, s Stage, next string) []Chain {
 	past := goOn(next, s)
 	side := Src
@@ -139,7 +139,7 @@ func (b *builder) guardrails(r route) []Rule {
 // its ports, as far as the route and the family have them.
 func (b *builder) expand(all []Rule, r route, s Stage, g *group, of *readyRule, like Rule) []Rule {
 	matches := of.matches[b.family]
-	if r == toPublished { // the sets of ports know
+	if r == toPublished { // the sets of published ports cover the ports
 		matches = everyPort
 	}
 	if len(matches) == 0 {

@@ -6,8 +6,7 @@ import (
 	"strings"
 )
 
-// class is ends of connections that no rule of two rule sets tells apart in one
-// family.
+// class is ends of connections that all rules of both rule sets treat alike in one family.
 type class struct {
 	names    []string
 	endpoint *Endpoint // the first of them, nil for the host and the world
@@ -40,7 +39,7 @@ func (p *planner) compare() {
 	}
 }
 
-// bridge is the one that a class is reached by.
+// bridge gives the bridge of the class, "" for the host and the world.
 func (c *class) bridge() string { return c.endpoint.bridge() }
 
 // meet tells whether rules are asked about connections from one class to
@@ -108,7 +107,7 @@ func (p *planner) pair(from, to *class, ipv6 bool, total []span) {
 	}
 }
 
-// networksOf names the network of a pair; it is the host's own for two without.
+// networksOf names the network of a pair, or the host if neither end is a container.
 func networksOf(from, to *class) []string {
 	for _, c := range []*class{from, to} {
 		if c.endpoint != nil {
@@ -126,7 +125,7 @@ func (c *class) party() Party {
 	return p
 }
 
-// classes parts all that may be an end of a connection of a family.
+// classes divides into classes all that may be an end of a connection in a family.
 func (p *planner) classes(ipv6 bool) []class {
 	var all []class
 	at := map[string]int{}
@@ -149,7 +148,7 @@ func (p *planner) classes(ipv6 bool) []class {
 		if j < 0 {
 			continue
 		}
-		// Which policies close it is part of what is said of it.
+		// A change names the policies that close its ends, so these tell classes apart.
 		key := "container\x00" + e.Network + "\x00" + p.memberships(e.Addrs[j], e.Bridge, ipv6) + "\x00" + p.closedBy(i)
 		add(key, class{names: []string{e.Name}, endpoint: e, network: e.Network, addr: e.Addrs[j]})
 	}
@@ -172,7 +171,7 @@ func (p *planner) classes(ipv6 bool) []class {
 	return all
 }
 
-// closedBy is what the states say of an endpoint.
+// closedBy lists what closes an endpoint in both rule sets.
 func (p *planner) closedBy(i int) string {
 	var b strings.Builder
 	for _, rs := range []*RuleSet{p.before, p.after} {
@@ -197,8 +196,8 @@ func (p *planner) memberships(a netip.Addr, bridge string, ipv6 bool) string {
 	return b.String()
 }
 
-// world gives an address for each part of the world outside that the CIDRs of
-// both rule sets tell apart, named after those that it is in.
+// world gives one address for each part of the outside world that the CIDRs of both rule sets
+// tell apart. The name of a part is the CIDRs that it is in.
 func (p *planner) world(ipv6 bool) []class {
 	var bounds []netip.Addr
 	bound := func(a netip.Addr) {

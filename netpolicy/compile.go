@@ -22,22 +22,21 @@ type builder struct {
 // spec is a set, and where its members come from.
 type spec struct {
 	Set // Members only where no endpoint has a part in them
-	// number is its place among the sets of the family.
+	// number is its index in the sorted sets of the family.
 	number int
 	// ports gives the members of a set of published ports.
 	ports func(*portLists) []Member
-	// unions are the sets of what is in any of some, of which this is one, and blocks
-	// where it stands in a split.
+	// unions are the union sets that this set is a part of. blocks are its places in splits.
 	unions []*spec
 	blocks []inBlock
 	of     []*spec // of a union
-	// picked is the last pick that met the set, by side. While a chain is parted, rules is
-	// how many of its rules ask for the set, and in is the block that it is in.
+	// picked is the last pick that met the set, by side. While a chain is divided, rules counts
+	// the rules that ask for the set, and in is the block of the set.
 	picked    [2]int
 	rules, in int
 }
 
-// build makes all of a family.
+// build makes the chains and sets of a family.
 func (f *frame) build(family, block int) frameFamily {
 	n := len(f.groups)
 	b := builder{frame: f, family: family, ipv6: family == 1, block: block, names: map[string]string{}, sets: make(map[string]*spec, 3*n),
@@ -61,7 +60,7 @@ func (f frameFamily) numbered() frameFamily {
 	return f
 }
 
-// set gives a set to fill in where it is asked for the first time.
+// set makes a set for the caller to fill in. It gives nil if the set is there already.
 func (b *builder) set(name string) *spec {
 	if b.sets[name] != nil {
 		return nil
@@ -83,8 +82,8 @@ func (b *builder) named(letter string, content ...string) string {
 	return name
 }
 
-// groupSet is the set of a group's addresses. An address that several endpoints
-// claim counts in an allow if all of them are meant, in a deny if one is.
+// groupSet is the set of a group's addresses. If several endpoints have an address, it counts in
+// an allow if the group has all of them, in a deny if the group has one.
 func (b *builder) groupSet(g *group, denies bool) string {
 	letter, list, kind := letterSelect, b.made.allow, 0
 	if denies {
@@ -112,9 +111,9 @@ func (b *builder) isolatedSet(s Stage) string {
 	return name
 }
 
-// containersSet is the set of all containers' addresses, managed or not. It is
-// asked whether an address is not in it, so that a member more closes in an
-// allow, and opens in a deny: there are two, for the order of changes.
+// containersSet is the set of all containers' addresses, managed or not. Rules ask only whether
+// an address is not in it. So a member more closes in an allow, and opens in a deny. For the
+// order of changes, there is one set for each.
 func (b *builder) containersSet(denies bool) string {
 	name := b.named(letterContainers, strconv.FormatBool(denies))
 	if s := b.set(name); s != nil {
@@ -157,7 +156,8 @@ func stageCode(s Stage) string {
 	return strings.ToLower([...]string{"", codeEgress, codeEgressLabel, codeIngress, codeIngressLabel}[s])
 }
 
-// appendTo adds the rule as a text. Names are hashes of it: it stays as it is.
+// appendTo adds the rule as a text. The names of chains are hashes of this text, so its form must
+// not change.
 func (r *Rule) appendTo(text []byte) []byte {
 	text = append(text, '[')
 	for i, m := range r.Sets {

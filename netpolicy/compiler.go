@@ -13,12 +13,12 @@ import (
 type World struct {
 	Endpoints []*Endpoint
 	Policies  []Policy
-	// Broken are policies that could not be read, in place of which nothing is
-	// known: whom they select is closed both ways.
+	// Broken are policies of files with faults that have no earlier version to keep. Whom they
+	// select is closed both ways.
 	Broken []Broken
-	// Places has the rules tell a container by its address and its bridge together,
-	// which costs a little more. Without, by its address alone, and what is Away of
-	// endpoints does not count: nobody may use it then.
+	// Places makes the rules tell a container by its address and its bridge together, which costs
+	// a little more. Without Places, the address alone tells. Addresses in Endpoint.Away then do
+	// not count, and nobody may use them.
 	Places bool
 	// Unpublished leaves out the rules about published ports, and their sets, which are
 	// several for each rule of a policy. It counts only while no endpoint publishes a port.
@@ -49,8 +49,8 @@ type Compiler struct {
 	block int // rules, after which a chain is parted; blockRules if zero
 	read  labelReader
 	frame *frame
-	// subjects are the endpoints of the last world, as they came and after extra
-	// addresses were contested.
+	// subjects are the endpoints of the last world. effective are the same, without the extra
+	// addresses that they did not get.
 	subjects, effective []*subject
 	members             membership
 	last                *RuleSet
@@ -93,8 +93,8 @@ func (c *Compiler) Compile(w World) *RuleSet {
 	return rs
 }
 
-// judge has the frame judge all subjects. It tells whether the rules are others than those of the
-// last world.
+// judge makes the frame judge all subjects. fresh says that the rules are not those of the last
+// world.
 func (c *Compiler) judge(w World, l labels, subjects []*subject) (fresh bool) {
 	for apart := w.Apart; ; {
 		if !c.frame.fits(w, l) || !maps.Equal(apart, c.frame.apart) {
@@ -115,8 +115,7 @@ func (c *Compiler) judge(w World, l labels, subjects []*subject) (fresh bool) {
 	return fresh
 }
 
-// look gives the endpoints as subjects. Those that were in the last world are what they
-// were.
+// look gives the endpoints as subjects. An endpoint that did not change keeps its subject.
 func (c *Compiler) look(endpoints []*Endpoint) []*subject {
 	subjects := make([]*subject, len(endpoints))
 	was := c.subjects
@@ -146,7 +145,7 @@ func (c *Compiler) look(endpoints []*Endpoint) []*subject {
 	return subjects
 }
 
-// share has sets use the members of the sets before that have the same.
+// share makes a set use the members of the earlier set of its name, if they are the same.
 func share(before, after *RuleSet) {
 	for i, f := range after.Families() {
 		old := before.Families()[i].Sets
@@ -179,7 +178,7 @@ func samePolicy(a, b Policy) bool {
 // Shared tells whether two slices are one in memory.
 func Shared[T any](a, b []T) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
 
-// same tells whether two endpoints are the same in all that rules are made of.
+// same tells whether two endpoints agree in everything that rules depend on.
 func (e *Endpoint) same(o *Endpoint) bool {
 	return e == o || e.Workload.same(&o.Workload) && e.Network == o.Network && e.Bridge == o.Bridge && e.Since == o.Since && e.Managed == o.Managed &&
 		equal(e.Addrs, o.Addrs) && equal(e.Extra, o.Extra) && equal(e.Away, o.Away) && equal(e.Published, o.Published) &&

@@ -67,8 +67,8 @@ func (d *decoder) policyName(r rawPolicy) string {
 	return name
 }
 
-// toSelector makes a selector. A project that is left out is home; "*" is any,
-// and none.
+// toSelector makes a selector. If no project is written, the project is home. "*" is any project,
+// or none.
 func (d *decoder) toSelector(r rawSelector, home string) Selector {
 	s := Selector{project: home}
 	for _, w := range []struct {
@@ -192,8 +192,8 @@ func (d *decoder) toPeer(r rawPeer, home string) peer {
 // entityBuild names the steps of builds.
 const entityBuild = "build"
 
-// selectedEntity reads the entity that a policy is about. A build has a network, and
-// nothing else that a policy could tell it by.
+// selectedEntity reads the entity that a policy is about. A policy can tell a build by its
+// network, and by nothing else.
 func (d *decoder) selectedEntity(r rawSelector, s *Selector) {
 	if !r.entity.Set() {
 		return

@@ -7,16 +7,16 @@ import (
 	"strings"
 )
 
-// differences are what two rule sets that were compiled from the same endpoints
-// do not have in common, in a family: between two addresses that none of it is
-// about, both say the same of every packet that does not go to the host.
+// differences are what two rule sets of the same endpoints do not have in common, in a family. If
+// no difference is about two addresses, both rule sets say the same of each packet between them,
+// unless it goes to the host.
 type differences struct {
 	judges [2]*judgeFamily
-	rules  [2][]Rule // of policies, that the other has not
+	rules  [2][]Rule // rules of policies that the other rule set lacks
 	closed [2][]*Set
-	// moved are the addresses that are in a set of the one and not in that of the other
-	// which has its name: whom a policy allows something depends on other policies too,
-	// where labels of images select.
+	// moved are the addresses that are in a set of one rule set, and not in the set of the same
+	// name in the other. This happens where labels of images select. Then other policies also
+	// decide to whom a policy allows something.
 	moved map[netip.Addr]bool
 }
 
@@ -59,7 +59,7 @@ func (f *judgeFamily) isolated(s Stage) *Set {
 	return &Set{}
 }
 
-// between tells whether anything of it may be about a packet, whatever its
+// between tells whether a difference may be about packets between two addresses, whatever their
 // protocol and ports.
 func (d *differences) between(src, dst netip.Addr, from, to string) bool {
 	if d.moved[src] || d.moved[dst] {

@@ -9,27 +9,25 @@ type Endpoint struct {
 	// policy that is about one of them is about the endpoint.
 	Shared  []Workload
 	Network string // name
-	// Addrs are all addresses that it sends from, the first of each family
-	// being the one that Docker gave it. The link-local one is one of them: it
-	// reaches every neighbour on the bridge.
+	// Addrs are all addresses that it sends from. The first of each family is the one that Docker
+	// gave it. The link-local address is one of them, because it reaches every neighbour on the
+	// bridge.
 	Addrs []netip.Addr
-	// Extra are the addresses of netguard.guard.allow. One that is another
-	// endpoint's own is not believed, nor one that another endpoint of the network
-	// named first (see Contested).
+	// Extra are the addresses of netguard.guard.allow. An address does not count if it is another
+	// endpoint's own, or if another endpoint of the network named it first (see Contested).
 	Extra []netip.Addr
-	// Away are extra addresses that are not of its network, by the operator's word.
-	// They are its own on its bridge alone, and only in a world of places (see
-	// World): anywhere else they are whose they are.
+	// Away are extra addresses that are not of its network. The operator permits them. They are
+	// its own on its bridge alone, and only in a world of places (see World). Elsewhere they
+	// belong to whoever has them there.
 	Away []netip.Prefix
-	// Bridge is the device that its network's packets come and go by.
+	// Bridge is the bridge device of its network.
 	Bridge string
-	// Since orders the endpoints that name one extra address that none of them has yet: the
-	// lowest was first.
-	// Of two that are equal the lower ID was.
+	// Since orders the endpoints that name the same extra address, while none of them has it. The
+	// lowest was first. If two are equal, the lower ID was first.
 	Since int64
-	// Managed says that the network is one that netguard manages and that the
-	// container has not opted out: only then does a policy's select, or a peer by
-	// name or label, see it. An address of any other counts for "not external".
+	// Managed says that netguard manages the network, and that the container has not opted out.
+	// Only then do selectors see the endpoint: select, and peers by name or label. The address of
+	// an unmanaged endpoint only counts as not external.
 	Managed bool
 	// Published are the ports through which the host leads to it.
 	Published []Publish
@@ -38,7 +36,7 @@ type Endpoint struct {
 // Publishes tells whether the host leads to the endpoint through a port.
 func (e *Endpoint) Publishes() bool { return len(e.Published) > 0 }
 
-// bridge is the one that an endpoint is on, "" of the host and of the world.
+// bridge gives the bridge of an endpoint, "" for the host and the world, which are nil.
 func (e *Endpoint) bridge() string {
 	if e == nil {
 		return ""
@@ -51,18 +49,18 @@ type Workload struct {
 	ID, Name         string
 	Project, Service string // of Docker Compose, "" without
 	Labels           map[string]string
-	// Inherited names the labels whose value is the image's own: nobody can tell
-	// whether the container's creator wanted them. They close and never open.
+	// Inherited names the labels whose value is the same in the image. Nobody can tell whether
+	// the creator of the container wanted them. They close and never open.
 	Inherited map[string]bool
-	// Unproven says why it is not known which labels are the image's, "" if it is
-	// known. None of the labels opens then.
+	// Unproven says why nobody knows which labels come from the image, "" if that is known.
+	// Unless it is "", no label opens anything.
 	Unproven string
-	// Build says that it is a step of an image build: no container, without project,
-	// service and labels.
+	// Build says that this is a step of an image build and no container. It has no project,
+	// service or labels.
 	Build bool
 }
 
-// The labels that Project and Service are of.
+// The labels that give Project and Service.
 const (
 	LabelProject = "com.docker.compose.project"
 	LabelService = "com.docker.compose.service"
@@ -76,13 +74,14 @@ type Publish struct {
 	Proto    Protocol
 }
 
-// State is what holds an endpoint.
+// State tells what closes an endpoint, and which of its labels and addresses do not count.
 type State struct {
 	Container, ID, Network string
-	// Policies name those that isolate it, by direction.
+	// Policies are the names of the policies that isolate it, by direction.
 	Policies [2][]string
-	// Locked says why it is closed both ways whatever policies allow: faults of
-	// its labels, or of a policy that is about it. Empty if it is not.
+	// Locked says why it is closed both ways, whatever policies allow: faults of its labels, too
+	// many rules in labels, or a fault in a file with a policy about it. It is empty if nothing
+	// of that closes it.
 	Locked []string
 	// Uncounted are labels that a policy's allow names, and that do not count there.
 	Uncounted []Uncounted
@@ -90,14 +89,14 @@ type State struct {
 	Contested []Contested
 }
 
-// Contested is an extra address that an endpoint names and does not get: another one
-// of its network named it first, and policies treat the two differently. If both had
-// it, the one would lose by it what policies allow it, or the other would get that.
+// Contested is an extra address that an endpoint names and does not get. Another endpoint of its
+// network has it, and policies treat the two differently. If both had it, one would lose what
+// policies allow it, or the other would gain that.
 type Contested struct {
 	Prefix netip.Prefix
 	By     string // the container that has it
 }
 
-// Isolated tells whether policy closes the endpoint in a direction but for what
-// it lists.
+// Isolated tells whether policies or faults close the endpoint in a direction. What policies list
+// there passes, unless the endpoint is Locked.
 func (s State) Isolated(d Direction) bool { return len(s.Locked) > 0 || len(s.Policies[d]) > 0 }

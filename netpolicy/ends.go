@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// ends gives what to ask of the two ends of a packet on a route so that it is
-// one between a group and a peer, the group's end being that of the direction.
-// It is false if no packet of the route and the family can be.
+// ends gives what a rule has to ask of the two ends of a packet on a route, so that the packet
+// goes between a group and a peer. The direction says which end is the group's. ok is false if no
+// packet of the route and the family can do so.
 func (b *builder) ends(r route, s Stage, d Direction, g *group, p *readyPeer, of *readyRule) ([]SetMatch, bool) {
 	denies := s == Guardrail
 	mine, theirs := Src, Dst
@@ -53,8 +53,8 @@ func (b *builder) peerMatch(sets []SetMatch, p *readyPeer, side Side, denies boo
 	return nil, false
 }
 
-// publishedEnds is ends for a connection to a published port, asked about as if
-// it went to the container behind.
+// publishedEnds is ends for a connection to a published port. It asks as if the connection went
+// to the container behind the port.
 func (b *builder) publishedEnds(s Stage, d Direction, g *group, p *readyPeer, of *readyRule) ([]SetMatch, bool) {
 	denies := s == Guardrail
 	if d == Ingress {
@@ -75,10 +75,10 @@ func (b *builder) publishedEnds(s Stage, d Direction, g *group, p *readyPeer, of
 	}, true
 }
 
-// targets tells of which containers behind published ports a peer speaks. A CIDR
-// allows what has its first address of the family in it, since that is where a
-// connection would have gone; it denies what has any address in it, since
-// docker-proxy goes to the other family as well.
+// targets gives the containers behind published ports that a peer means. In an allow, a CIDR
+// means a container if it has the container's first address of the family: the connection would
+// have gone there. In a deny, any address of the container will do, because docker-proxy also
+// uses the other family.
 func (b *builder) targets(p *readyPeer, denies bool) (targets, bool) {
 	switch p.kind {
 	case peerAny:

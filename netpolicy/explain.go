@@ -13,8 +13,7 @@ type Party struct {
 	Name      string // as it is to stand in sentences
 	Endpoints []Endpoint
 	Host      bool
-	// Addrs are the address outside, or those of the host as far as they are
-	// known.
+	// Addrs are the one address of a party outside, or the known addresses of the host.
 	Addrs []netip.Addr
 }
 
@@ -23,7 +22,7 @@ type Explanation struct {
 	// Allowed says that every answer is yes.
 	Allowed bool     `json:"allowed" yaml:"allowed"`
 	Answers []Answer `json:"answers" yaml:"answers"`
-	// Note is for what no rule is about.
+	// Note says what no rule decides.
 	Note string `json:"note,omitempty" yaml:"note,omitempty"`
 }
 
@@ -35,15 +34,15 @@ type Answer struct {
 	Dst     string `json:"dst" yaml:"dst"`
 	Service string `json:"service" yaml:"service"`
 	Allowed bool   `json:"allowed" yaml:"allowed"`
-	// Policies are those that decide: that allow it on its way, that deny it, or
-	// that close an endpoint without a rule for it.
+	// Policies are the policies that decide. They allow the connection, deny it, or close an
+	// endpoint without a rule that allows it.
 	Policies []string `json:"policies" yaml:"policies"`
 	// Rules are the rules that decide, such as "db ingress[0]".
 	Rules    []string `json:"rules" yaml:"rules"`
 	Sentence string   `json:"sentence" yaml:"sentence"`
 }
 
-// pair is two addresses between which a connection would be.
+// pair is two addresses, and how a connection would go between them.
 type pair struct {
 	path     Path
 	from, to *Endpoint // nil for the host and for the world
@@ -127,7 +126,7 @@ func (e *explainer) pairs() ([]pair, string) {
 	return pairs, note
 }
 
-// common gives the networks on which both are.
+// common gives the networks that both parties are on.
 func (e *explainer) common() []string {
 	var names []string
 	for _, from := range e.src.Endpoints {
@@ -145,8 +144,8 @@ type end struct {
 	addr     netip.Addr
 }
 
-// scope tells addresses apart between which nothing goes: those of the families,
-// and in IPv6 those of a link.
+// scope numbers the kinds of addresses that cannot reach each other: IPv4, IPv6, and link-local
+// IPv6.
 func (e end) scope() int { return scopeOf(e.addr) }
 
 func scopeOf(a netip.Addr) int {
@@ -159,9 +158,10 @@ func scopeOf(a netip.Addr) int {
 	return 0
 }
 
-// ends gives an address of each family for a container on each of its networks,
-// and all addresses of others: the one of the link where the other is one. A host
-// without known addresses has one that only rules for every address fit.
+// ends gives the addresses of a party. A container has one of each family on each of its
+// networks. If the other party has only link-local addresses, that is the link-local one. The
+// host and a party outside have all their addresses. If none of the host's is known in a family,
+// it has the unspecified one, which only rules for every address fit.
 func ends(p, other Party) []end {
 	link := len(other.Addrs) > 0 && !slices.ContainsFunc(other.Addrs, func(a netip.Addr) bool { return scopeOf(a) != 2 })
 	var all []end
@@ -203,8 +203,8 @@ func (e *explainer) one(p pair, s Service) []Answer {
 	return []Answer{e.answer(p, s.String(), e.judge.Walk(packet), &s)}
 }
 
-// all answers for every service, those of one verdict from the same rules
-// together.
+// all answers for every service. Services with the same verdict from the same rules share an
+// answer.
 func (e *explainer) all(p pair) []Answer {
 	total := spans(p.src.Is6(), e.rs)
 	type lot struct {
@@ -250,8 +250,8 @@ func (e *explainer) all(p pair) []Answer {
 	return answers
 }
 
-// sameTrace tells whether the same rules of policies decided: two ranges of
-// ports of one rule are one rule.
+// sameTrace tells whether the same rules of policies decided. Two ranges of ports in one rule are
+// one rule.
 func sameTrace(a, b Trace) bool {
 	return a.Allowed == b.Allowed && slices.EqualFunc(a.Hits, b.Hits, func(x, y Hit) bool { return x.Origin == y.Origin && x.Verdict == y.Verdict })
 }

@@ -6,26 +6,26 @@ import (
 	"slices"
 )
 
-// Host is what decides about connections to the host's published ports beside the rules.
+// Host is what decides about connections to published ports of the host, besides the rules.
 type Host struct {
-	// Leads tells where the host's translation leads the first packet of a connection
-	// to, and false if it leaves it as it is. in is the bridge that it comes by, "" for
-	// the host's own and "-" for another device.
+	// Leads tells to which address the host translates the first packet of a connection. It gives
+	// false if the host does not translate it. in is the bridge that the packet comes by, "" for
+	// a packet of the host, and "-" for another device.
 	Leads func(in string, src, dst netip.Addr, s Service) (netip.AddrPort, bool)
 	// Addrs are the host's addresses: docker-proxy comes from one.
 	Addrs []netip.Addr
 }
 
-// Explain tells what a rule set does with connections between two parties, in
-// words. The endpoints are those that it was compiled from. Without a service it
-// tells of all services, those with one answer together.
+// Explain tells in words what a rule set does with connections between two parties. endpoints are
+// those that the rule set was compiled from. Without a service, Explain tells of all services.
+// Those with the same answer stand together.
 //
-// Containers that have a network in common are asked about on it; others on
-// every pair of their networks, where policy is one thing and Docker's own
-// isolation of networks another.
+// If two containers have a network in common, Explain asks about connections on it. If they have
+// none, it asks about each pair of their networks. The Note then says that Docker keeps networks
+// apart, whatever policies say.
 //
-// The host tells which published ports the kernel leads on, and which docker-proxy takes on
-// as the host. It is nil where nothing is known of it.
+// h tells which published ports the kernel leads on to the container, and which docker-proxy
+// takes on as the host. It is nil if nothing is known of the host.
 func Explain(h *Host, rs *RuleSet, endpoints []*Endpoint, src, dst Party, service *Service) Explanation {
 	e := explainer{rs: rs, judge: NewJudge(rs), endpoints: endpoints, src: src, dst: dst, host: h}
 	if src.Host && dst.Host && service != nil {
@@ -43,7 +43,7 @@ func Explain(h *Host, rs *RuleSet, endpoints []*Endpoint, src, dst Party, servic
 	return e.explain(service)
 }
 
-// published answers for a published port of the host; false for what is none.
+// published answers for a published port of the host. It gives false for any other connection.
 func (e *explainer) published(p pair, s Service) (Answer, bool) {
 	if e.host == nil || !e.dst.Host || !s.Proto.HasPorts() {
 		return Answer{}, false
@@ -70,7 +70,7 @@ func (e *explainer) published(p pair, s Service) (Answer, bool) {
 	return e.proxied(p, s)
 }
 
-// device is the one that the connection comes to the host by.
+// device gives the device that the connection comes to the host by, as in Host.Leads.
 func (e *explainer) device(p pair) string {
 	switch {
 	case e.src.Host:
@@ -81,8 +81,9 @@ func (e *explainer) device(p pair) string {
 	return "-"
 }
 
-// proxied answers for a connection that docker-proxy takes on: it has to pass as one to
-// the container behind the port, and the proxy's own as one of the host.
+// proxied answers for a connection that docker-proxy takes on. Two connections have to pass: the
+// first, as if it went to the container behind the port, and the one of docker-proxy, as one of
+// the host.
 func (e *explainer) proxied(p pair, s Service) (Answer, bool) {
 	behind, port := e.portOf(p.dst, s)
 	if behind == nil {
@@ -138,8 +139,8 @@ func (e *explainer) reaches(p pair, s Service, allowed bool) string {
 	return fmt.Sprintf("%s %s reach %s (%s to %s) by %s", e.src.Name, may, e.dst.Name, p.src, p.dst, s)
 }
 
-// near gives the host's address that it speaks to a container from: the one that has
-// most of its beginning in common.
+// near gives the address that the host uses towards a container: the one with the longest prefix
+// in common.
 func (e *explainer) near(to netip.Addr) netip.Addr {
 	best, most := netip.IPv4Unspecified(), -1
 	if to.Is6() {

@@ -7,13 +7,15 @@ import (
 	"strings"
 )
 
-// contest decides who has an extra address that several endpoints of a network name.
-// Who had it before has it, else the first one, and each other one that policies treat as the first: the two
-// sides of a keepalived pair, say. No label takes from a neighbour what policies allow
-// under its extra address, closes that address, or gets a neighbour's rights by it.
+// contest decides who gets an extra address that several endpoints of a network name. Who had it
+// before keeps it. If nobody had it, the first one gets it. Other endpoints get it too if
+// policies treat them like that one, such as the two sides of a keepalived pair. So no label
+// takes from a neighbour what policies allow under its extra address. No label closes that
+// address, or gets the neighbour's rights.
 //
-// It is asked when all policies and labels were looked at. It gives the subjects without what
-// they lose, those of before where nothing else becomes of them, and notes it in the states.
+// contest runs after policies and labels were judged. It gives the subjects without the addresses
+// that they do not get, and notes these in the states. A subject of before is used again if it
+// lost the same.
 func contest(subjects, before []*subject, states []*State, held map[Holding]bool) []*subject {
 	type wish struct {
 		at     int
@@ -90,8 +92,8 @@ type Holding struct {
 	Prefix      netip.Prefix
 }
 
-// Held gives the extra addresses that endpoints have, those that the rule set was made
-// of: the next one is to be told, so that whoever has an address keeps it.
+// Held gives the extra addresses that endpoints have. endpoints are those that the rule set was
+// made of. Give Held to the next World, so that who has an address keeps it.
 func (r *RuleSet) Held(endpoints []*Endpoint) map[Holding]bool {
 	held := map[Holding]bool{}
 	for i := range endpoints {
@@ -117,16 +119,18 @@ type claim struct {
 	prefix  netip.Prefix
 }
 
-// claims are those that count so far.
+// claims are the extra addresses that endpoints got so far. first is the first endpoint that got
+// a prefix.
 type claims struct {
 	subjects []*subject
 	first    map[claim]int
-	// below are those who have a part of a prefix: the first, and the first that rules
-	// tell apart from it.
+	// below are the endpoints with a part of a prefix: the first one, and the first one that
+	// rules tell apart from it.
 	below map[claim][]int
 }
 
-// take gives a claim to an endpoint, or tells who has it or a part of it.
+// take gives an extra address to an endpoint. If another endpoint has it, a part of it or a
+// prefix around it, and rules tell the two apart, take names that endpoint.
 func (c *claims) take(i int, wanted claim) (int, bool) {
 	differs := func(has int) bool { return has != i && !alike(c.subjects[has], c.subjects[i]) }
 	if k := slices.IndexFunc(c.below[wanted], differs); k >= 0 {

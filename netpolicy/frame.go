@@ -7,8 +7,8 @@ import (
 
 const stages = int(LabelIngress) + 1
 
-// frame is a rule set without the members of its sets. It follows from the policies and
-// from what labels say, and does not change: endpoints have no part in it.
+// frame is a rule set without the members of its sets. It depends on the policies and on what
+// labels say, and not on endpoints. It does not change.
 type frame struct {
 	policies []Policy
 	broken   []Broken
@@ -21,8 +21,9 @@ type frame struct {
 	selectors selectorIndex
 	// apart are selectors of policies; see World.Apart.
 	apart map[string]bool
-	// selected is the group of whom a policy is about; narrowed, by direction, that of
-	// whom its rules may allow something: another one where its selector is apart.
+	// selected has for each policy the group of endpoints that it is about. narrowed has, by
+	// direction, the group of endpoints to which its rules may allow something. Only if the
+	// selector is apart, these are two groups.
 	selected []int
 	narrowed [2][]int
 	labelled [2]map[string]int // groups by the text of a label
@@ -48,12 +49,12 @@ type frameFamily struct {
 	index    familyIndex
 }
 
-// group is some of the endpoints, under a text that says which, so that the same
-// text is the same set in every generation.
+// group is some of the endpoints. key says which. The same key gives the same set in every
+// generation.
 type group struct {
 	number     int
 	key, about string
-	// Of selectors: the policies that it selects for, and those that allow it something.
+	// For a selector: the policies that select by it, and the rules that name it as a peer.
 	sel      *Selector
 	policies []int
 	mentions []mention
@@ -99,7 +100,7 @@ func (f *frame) fits(w World, l labels) bool {
 		})
 }
 
-// newFrame gives a frame that can judge endpoints. Its rules are yet to be made.
+// newFrame gives a frame that can judge endpoints. It has no chains and sets before make.
 func newFrame(w World, l labels, apart map[string]bool) *frame {
 	f := &frame{policies: slices.Clone(w.Policies), broken: slices.Clone(w.Broken), places: w.Places, unpublished: w.Unpublished, labels: l, apart: apart}
 	known := make(map[string]*group, 2*len(f.policies))
@@ -108,7 +109,7 @@ func newFrame(w World, l labels, apart map[string]bool) *frame {
 	}
 	for _, d := range Directions {
 		f.labelled[d] = map[string]int{}
-		for _, text := range slices.Sorted(maps.Keys(l.rules[d])) { // an order that containers have no part in
+		for _, text := range slices.Sorted(maps.Keys(l.rules[d])) { // the order of containers must not count
 			g := f.group("label "+d.String()+" "+text, "containers with one label "+policyLabels[d], known)
 			f.labelled[d][text] = g.number
 			f.rules[labelStage(d)] = append(f.rules[labelStage(d)], stageRules{g, "label " + policyLabels[d], f.ready(l.rules[d][text], known)})
@@ -195,8 +196,8 @@ func (f *frame) readyRule(r *rule, known map[string]*group) readyRule {
 	return out
 }
 
-// apartOf gives the selectors of policies that fit some of the subjects only by labels of images,
-// beside those that are known.
+// apartOf gives known, and the selectors of policies that fit some subject only by labels of its
+// image.
 func (f *frame) apartOf(subjects []*subject, known map[string]bool) map[string]bool {
 	apart := known
 	for _, s := range subjects {
@@ -229,8 +230,8 @@ func bothFamilies(do func(family int)) {
 	<-done
 }
 
-// scope works out what the members of the scoped sets depend on beside endpoints: whom
-// each stage closes.
+// scope names what the members of the scoped sets depend on, besides endpoints: whom each stage
+// closes.
 func (f *frame) scope() {
 	kind := Addrs
 	if f.places {
@@ -247,7 +248,7 @@ func (f *frame) scope() {
 					}
 				}
 			case labelStage(d):
-				for _, b := range f.broken { // it closes both ways, as what is over does
+				for _, b := range f.broken { // closes both ways, as a label without room does
 					parts = append(parts, "broken "+b.Select.String())
 				}
 				for _, over := range Directions {

@@ -7,8 +7,8 @@ import (
 	"strings"
 )
 
-// Labels that a container has of its image are its author's word. They close: a policy
-// selects by them, and a deny counts them. They open nothing:
+// Labels that a container has from its image are the word of the image's author. They close: a
+// policy selects by them, and a deny counts them. They open nothing:
 //
 //   - a peer of an allow does not count them;
 //   - a policy that selects a container by them closes it and lists what passes, but
@@ -24,7 +24,7 @@ type Uncounted struct {
 	Why          string   // why nobody knows whose it is; "": the image has it
 }
 
-// maxUncounted bounds what is noted of one endpoint.
+// maxUncounted bounds the notes about one endpoint.
 const maxUncounted = 20
 
 // mention is a selector in what a policy of a file allows.
@@ -34,8 +34,8 @@ type mention struct {
 	policy string
 }
 
-// mention notes the labels of a subject that peers of an allow name, and that do not count:
-// those of an operator's policy at the container that has them.
+// mention notes the labels of a subject that a policy of a file names in a peer of an allow, and
+// that do not count there. The notes stand in the state of that subject.
 func (f *frame) mention(s *subject) {
 	var all []mention
 	for _, g := range s.withheld {
@@ -47,8 +47,9 @@ func (f *frame) mention(s *subject) {
 	}
 }
 
-// noteLabels notes the labels that a container's own label names, and that do not count, at
-// the container whose label it is, which is the only one concerned.
+// noteLabels notes the labels that the policy label of a container names in its peers, and that
+// do not count there. The notes stand in the state of the container with the policy label. Nobody
+// else is concerned.
 func (f *frame) noteLabels(subjects []*subject, states []*State) {
 	var withheld []*subject
 	for _, s := range subjects {
@@ -59,7 +60,7 @@ func (f *frame) noteLabels(subjects []*subject, states []*State) {
 	if len(withheld) == 0 {
 		return
 	}
-	own := map[int]bool{} // states that are copies
+	own := map[int]bool{} // states that were copied already
 	for _, d := range Directions {
 		owners := map[int][]int{} // by group
 		for i, s := range subjects {
@@ -145,11 +146,11 @@ func (w *Workload) value(label string) string {
 	return w.Labels[label]
 }
 
-// Notice says of a container's labels that they do not count.
+// Notice tells people that labels of a container do not count.
 type Notice struct{ Container, Text string }
 
-// Notices tell people of uncounted labels, those of one container for the same policies
-// together: `label "role"="backup" of tool does not count for what policy db allows: …`.
+// Notices gives the notices about uncounted labels. Labels of one container for the same policies
+// are in one notice: `label "role"="backup" of tool does not count for what policy db allows: …`.
 func Notices(found []Uncounted) []Notice {
 	type about struct{ container, policies, why string }
 	labels := map[about][]string{}

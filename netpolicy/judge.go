@@ -10,16 +10,16 @@ import (
 type Packet struct {
 	Path     Path
 	Src, Dst netip.Addr // of one family
-	// From and To are the bridges that it comes and leaves by, "" for another
-	// device. Only a world of places asks.
+	// From and To are the bridges that it comes and leaves by, "" for another device. Only rules
+	// of a world of places ask for them.
 	From, To string
 	Proto    Protocol
 	Port     uint16 // of the destination, for protocols that have ports
 	ICMPType int16  // for ICMP and ICMPv6
 }
 
-// Judge walks packets through a rule set, as a packet filter would: it knows
-// chains and sets, and no policy.
+// Judge walks packets through a rule set, as a packet filter would. It knows chains and sets, and
+// nothing of policies.
 type Judge struct {
 	families [2]judgeFamily
 }
@@ -29,8 +29,8 @@ type judgeFamily struct {
 	*familyIndex
 }
 
-// familyIndex finds chains, and sets by their place, by name. It is the same for all rule
-// sets with the same rules.
+// familyIndex finds the rules of a chain and the index of a set by name. All rule sets with the
+// same rules share it.
 type familyIndex struct {
 	chains map[string][]Rule
 	sets   map[string]int
@@ -67,8 +67,7 @@ func (f *judgeFamily) set(name string) *Set {
 	return &Set{}
 }
 
-// Hit is a rule that matched, and did not only lead on past a stage that does
-// not close its endpoint.
+// Hit is a rule that matched, if a policy wrote it or it dropped the packet.
 type Hit struct {
 	Chain string
 	Index int // of the rule in the chain
@@ -79,8 +78,8 @@ type Hit struct {
 // Trace is what became of a packet.
 type Trace struct {
 	Allowed bool
-	// Hits are the rules that policies wrote and that it met, and, if it was
-	// dropped, last the one that did so.
+	// Hits are the rules of policies that the packet matched. If the packet was dropped, the last
+	// hit is the rule that dropped it.
 	Hits []Hit
 
 	steps int // rules that it met
@@ -138,8 +137,8 @@ func (f *judgeFamily) meets(r *Rule, p *Packet) bool {
 	return true
 }
 
-// has tells whether the set has an address, on a bridge; or, of published ports, what a
-// packet is sent to.
+// has tells whether the set has an address on a bridge. For published ports, it tells whether the
+// set has the address with the protocol and port of the packet.
 func (s *Set) has(a netip.Addr, bridge string, p *Packet) bool {
 	if s.Kind == Nets {
 		return inside(len(s.Members), func(i int) netip.Prefix { return s.Members[i].Prefix }, a)
@@ -147,7 +146,7 @@ func (s *Set) has(a netip.Addr, bridge string, p *Packet) bool {
 	if s.Kind == Places && bridge == "" {
 		return false
 	}
-	// A member that has the address begins with one of its prefixes, nearly always all of it.
+	// A member with the address is one of the prefixes of the address, nearly always the longest.
 	for bits := a.BitLen(); bits >= 0; bits-- {
 		m := Member{Prefix: netip.PrefixFrom(a, bits).Masked(), Bridge: bridge}
 		switch s.Kind {

@@ -69,8 +69,8 @@ func (w *Workload) labelText(d Direction) (labelText, bool) {
 	return labelText{d, w.Project, text}, ok
 }
 
-// endpoint gives what the labels of all containers of an endpoint say, and why
-// it is to be locked.
+// endpoint gives what the labels of all containers of an endpoint say, and the reasons to lock
+// it.
 func (r *labelReader) endpoint(e *Endpoint) (labelPolicy, []string) {
 	found, faults := r.workload(&e.Workload)
 	var locked []string
@@ -119,16 +119,16 @@ func (r *labelReader) workload(w *Workload) (labelPolicy, Faults) {
 	return p, faults
 }
 
-// labels are the policies that the labels of all endpoints come to.
+// labels are the policies in the labels of all endpoints.
 type labels struct {
-	// rules are what the first that has a text says, by text.
+	// rules are the rules by their text, as the first endpoint with that text has them.
 	rules [2]map[string][]rule
-	// over are texts for which there is no room.
+	// over are the texts beyond maxLabelsCost.
 	over [2]map[string]bool
 }
 
-// labelsOf gives the label policies of all subjects. Containers whose labels mean the same
-// have one, so that rules grow with what labels say and not with containers.
+// labelsOf gives the label policies of all subjects. Labels that mean the same are one policy. So
+// the number of rules does not grow with the number of containers.
 func labelsOf(subjects []*subject) labels {
 	var costs [2]map[string]int // by what a label comes to
 	for _, s := range subjects {
@@ -164,8 +164,8 @@ func labelsOf(subjects []*subject) labels {
 	return l
 }
 
-// same tells whether the labels are written alike: texts that mean the same may name CIDRs
-// in other ways.
+// same tells whether two lists of labels share their rules in memory. Equal texts are not enough,
+// because their rules may name the same addresses by other CIDRs.
 func (l labels) same(o labels) bool {
 	for _, d := range Directions {
 		if !maps.EqualFunc(l.rules[d], o.rules[d], Shared[rule]) || !maps.Equal(l.over[d], o.over[d]) {
@@ -175,9 +175,9 @@ func (l labels) same(o labels) bool {
 	return true
 }
 
-// beyond gives the labels for which there is no room: what containers say must not
-// fill the kernel's tables for all. The short ones come first, so that nobody
-// crowds others out by much text.
+// beyond gives the labels for which there is no room. Labels of containers must not fill the
+// kernel's tables for all. Short labels get room first, so nobody crowds others out by a long
+// one.
 func beyond(costs [2]map[string]int) [2]map[string]bool {
 	type label struct {
 		cost int

@@ -17,12 +17,11 @@ const (
 
 var policyLabels = [2]string{Ingress: labelIngress, Egress: labelEgress}
 
-// knownLabels are those with a name of their own, to guess what a misspelt one
-// was meant to be.
+// knownLabels are the labels with a fixed name. A misspelt label is compared with them.
 var knownLabels = label.Keys()
 
-// claimed tells whether somebody reads a label, or refuses it with words of his
-// own. Whatever is about bandwidth is the shaper's.
+// claimed tells whether a label is known, or the shaper reports it. All that is about bandwidth
+// is the shaper's.
 func claimed(key string) bool {
 	if slices.Contains(knownLabels, key) {
 		return true
@@ -32,10 +31,9 @@ func claimed(key string) bool {
 		strings.HasSuffix(rest, ".rate") || strings.HasSuffix(rest, ".burst"))
 }
 
-// Strays finds labels that were meant for netguard and that nobody reads: those
-// that start with netguard. and are none of its labels, and those that are a
-// letter or two away from one that restricts. A container that has one is not
-// as safe as its owner thinks.
+// Strays finds unknown labels that were meant for netguard. They start with netguard. and are
+// none of its labels, or they are a letter or two away from one. A container with such a label is
+// not as safe as its owner thinks.
 func Strays(labels map[string]string) Faults {
 	var names []string
 	for name := range labels {

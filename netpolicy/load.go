@@ -16,26 +16,27 @@ type Source struct {
 // File is what a policy file says.
 type File struct {
 	Name string
-	// Policies are those of the file; none is to be used if there are Faults.
+	// Policies are the policies of the file. If there are Faults, only those of a Kept file may
+	// be used.
 	Policies []Policy
 	Faults   Faults
-	// Selects are whom the policies of a file with faults are about, as far as
-	// that can be told, and whom those of earlier versions of it were that had
-	// faults too.
+	// Selects tell whom the policies of a file with faults are about, as far as they can be read.
+	// Those of its earlier versions with faults are among them.
 	Selects []Broken
-	// Unclear says that a file with faults is also about containers that cannot
-	// be told.
+	// Unclear says that the file has faults, and that nobody can tell all containers that it is
+	// about.
 	Unclear bool
-	// Kept says that Policies are from before the faults, and in force.
+	// Kept says that the file has faults, and that Policies are from its last version without
+	// faults. They are in force.
 	Kept bool
 
-	text [sha256.Size]byte // of what it was read from
-	// read is the file as it was read, before it was compared with others. It is nil where
-	// its text has faults.
+	text [sha256.Size]byte // of the text that it was read from
+	// read is the file before its names were compared with other files. It is nil if the text has
+	// faults.
 	read *reading
 }
 
-// Broken is a policy of a file that has a fault.
+// Broken is a policy of a file with faults.
 type Broken struct {
 	Policy string // its name, or ""
 	File   string
@@ -50,10 +51,10 @@ type Catalog struct{ Files []File }
 // there twice included.
 func Load(sources []Source) Catalog { return Catalog{}.Reload(sources) }
 
-// start is the place of what is said of a file as a whole.
+// start is the place for a fault of a whole file.
 func start(file string) Place { return Place{File: file, Line: 1, Column: 1} }
 
-// reading is a file on the way.
+// reading is a file while it is read.
 type reading struct {
 	File
 	decoder
@@ -88,7 +89,7 @@ func read(s Source) *reading {
 		} else {
 			f.Unclear = true
 		}
-		// What the selector's faults are is said once, by convert.
+		// convert reports the faults of the selector. Without this they would be reported twice.
 		f.Found, f.Total = f.Found[:min(before, len(f.Found))], before
 		p := f.convert(raw)
 		if at, ok := f.names[p.name]; ok && p.name != "" {
@@ -118,8 +119,8 @@ func (f *reading) done() File {
 	return f.File
 }
 
-// usable tells whether the policies of the file are to be enforced: there is no
-// fault, or they are those from before it.
+// usable tells whether the policies of the file are to be enforced: the file has no fault, or
+// they are from before the fault.
 func (f File) usable() bool { return len(f.Faults) == 0 || f.Kept }
 
 // Policies gives the policies to enforce.
@@ -133,8 +134,8 @@ func (c Catalog) Policies() []Policy {
 	return all
 }
 
-// Broken gives the policies of files with faults, in place of which nothing is
-// known: whom they are about is closed.
+// Broken gives the policies of files with faults that have no earlier version to keep. Whom they
+// select is closed.
 func (c Catalog) Broken() []Broken {
 	var all []Broken
 	for _, f := range c.Files {
@@ -143,8 +144,8 @@ func (c Catalog) Broken() []Broken {
 	return all
 }
 
-// Unclear names the files with faults that are about containers that cannot be
-// told, and in place of which nothing is known: there is no safe start with one.
+// Unclear names the files with faults that have no earlier version to keep, if nobody can tell
+// all containers that they are about. A start with such a file is not safe.
 func (c Catalog) Unclear() []string {
 	var names []string
 	for _, f := range c.Files {

@@ -58,8 +58,8 @@ func (p Protocol) String() string {
 // name.
 func (p Protocol) HasPorts() bool { return p == TCP || p == UDP || p == SCTP }
 
-// DiffMembers gives the members to add to and to delete from a set that has
-// some, so that it has those that are wanted. Neither list need be sorted.
+// DiffMembers gives the members to add to a set that has have, and those to delete from it, so
+// that it has want. Neither list need be sorted.
 func DiffMembers(have, want []Member) (add, del []Member) {
 	had := make(map[Member]bool, len(have))
 	for _, m := range have {
@@ -86,8 +86,7 @@ func DiffMembers(have, want []Member) (add, del []Member) {
 	return add, del
 }
 
-// Change is one step on the way from the members that there are to those that
-// are wanted.
+// Change is one step from the actual members of sets to the wanted ones.
 type Change struct {
 	Set     string
 	Kind    Kind
@@ -95,10 +94,9 @@ type Change struct {
 	Members []Member
 }
 
-// Changes gives the steps that bring the sets of a family to what is wanted, by
-// what each has now; a set that have does not know is one that is empty. First
-// comes what closes, then what opens, so that no connection passes in between
-// that passes neither before nor after.
+// Changes gives the steps that bring the sets of a family to the wanted members. have are the
+// members that each set has now, none for a set that it lacks. First come the steps that close,
+// then those that open. So no connection passes in between that passes neither before nor after.
 func (f *Family) Changes(have map[string][]Member) []Change {
 	var steps [4][]Change
 	for _, s := range f.Sets {
@@ -117,8 +115,8 @@ func (f *Family) Changes(have map[string][]Member) []Change {
 	return slices.Concat(steps[:]...)
 }
 
-// Patched gives sorted members with some more, none of which is among them, and without others,
-// all of which are. They are the same slice where nothing changes.
+// Patched gives sorted members with add and without del. members has none of add and all of del.
+// If nothing changes, the result is the same slice.
 func Patched(members, add, del []Member) []Member {
 	if len(add)+len(del) == 0 {
 		return members

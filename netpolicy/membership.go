@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// membership is who is in the sets of a rule set, for a compiler: an address is in those
-// that at gives for it, so that another holder of an address changes those and no others.
+// membership is the state of a Compiler about the members of sets. An address is in the sets that
+// at gives for it. So if it gets another holder, only those sets change.
 type membership struct {
 	holders holders
-	// away says that something of an endpoint counts on its bridge alone. Then more than
-	// one address depends on another, and all is made again.
+	// away says that some endpoint has addresses that count on its bridge alone. Then the members
+	// of one address depend on others, so all members are made again.
 	away bool
 }
 
@@ -20,7 +20,8 @@ type at struct {
 	member Member
 }
 
-// at gives the sets that an address is in, as the members that it is there.
+// at adds the sets that an address is in, with its member in each. by are the subjects that have
+// the address.
 func (f *frameFamily) at(all []at, a netip.Addr, by []*subject) []at {
 	begin := len(all)
 	add := func(set *spec, meant func(*subject) bool) {
@@ -44,7 +45,8 @@ func (f *frameFamily) at(all []at, a netip.Addr, by []*subject) []at {
 	if len(by) == 0 {
 		return all
 	}
-	// In an allow an address counts if all who have it are meant, in a deny if one is.
+	// In an allow, an address counts if all subjects that have it are meant. In a deny, one is
+	// enough.
 	for _, g := range by[0].opens {
 		if set := f.allow[g]; set != nil && !slices.ContainsFunc(by[1:], func(s *subject) bool { return !s.in(s.opens, g) }) {
 			add(set, func(*subject) bool { return true })
@@ -69,7 +71,7 @@ func (f *frameFamily) at(all []at, a netip.Addr, by []*subject) []at {
 	return f.blocks(all, begin)
 }
 
-// blocks adds the sets of what is in several sets.
+// blocks adds the union sets and block sets that follow from the sets in all[begin:].
 func (f *frameFamily) blocks(all []at, begin int) []at {
 	type place struct {
 		split  *split
@@ -205,8 +207,8 @@ func (m *membership) addAway(f *frameFamily, lists [][]Member, subjects []*subje
 	}
 }
 
-// patch makes the members from those before, where some subjects went and some came under
-// the same rules. It is false if all has to be made again.
+// patch changes the members of the last rule set for the subjects that went and came. The rules
+// have to be the same. It gives false if all members have to be made again.
 func (m *membership) patch(f *frame, gone, came, subjects []*subject, last, rs *RuleSet) bool {
 	leaves := func(s *subject) bool { return s.leaves() }
 	if m.away || f.places && slices.ContainsFunc(came, leaves) {

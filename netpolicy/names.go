@@ -47,8 +47,8 @@ const (
 
 var lower = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// digest is a hash of parts: two lists of parts that differ anywhere differ in
-// it, wherever the one part ends and the next begins.
+// digest is a hash of a list of parts. It also depends on where one part ends and the next
+// begins.
 func digest(length int, parts ...string) string {
 	var room [256]byte // most are short
 	text := room[:0]
@@ -72,8 +72,8 @@ func SetPrefix(ipv6 bool) string {
 	return setPrefix4
 }
 
-// contentSet names a set by what it is about: the same for every policy and
-// every generation that means the same.
+// contentSet names a set by what it is about. All policies and generations that mean the same use
+// the same name.
 func contentSet(ipv6 bool, letter string, content ...string) string {
 	return SetPrefix(ipv6) + letter + "-" + digest(setHashLen, content...)
 }

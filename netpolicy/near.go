@@ -27,8 +27,8 @@ func Nearest(word string, candidates []string) string {
 	return best
 }
 
-// distance counts the letters to add, drop, change or swap with their neighbour
-// that lead from a to b.
+// distance counts the edits that turn a into b: add, drop or change a letter, or swap two
+// neighbours.
 func distance(a, b string) int {
 	before, prev, row := make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)
 	for j := range prev {

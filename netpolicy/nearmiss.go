@@ -5,9 +5,8 @@ import (
 	"slices"
 )
 
-// nearMiss tells of a peer that would fit the other end but for its project, "" if
-// there is none. Labels and policies do not show the project that a peer has by default,
-// so that people look for the fault elsewhere.
+// nearMiss names a peer that fits the other end in all but its project, "" if there is none. The
+// project that a peer has by default is written nowhere, so people look for the fault elsewhere.
 func (e *explainer) nearMiss(p pair, h Hit, of *Endpoint) string {
 	other := p.other(of)
 	if other == nil || !other.Managed {

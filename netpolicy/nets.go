@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// maxNets is how many prefixes a set gets before another one is begun. A driver
-// takes some times as many; a CIDR with exceptions alone is never more.
+// maxNets is how many prefixes a set gets before another set begins. One CIDR with its exceptions
+// never has more. A driver takes several times as many.
 const maxNets = 1 << 16
 
 // nets is the addresses of some CIDRs of one family.
@@ -38,8 +38,8 @@ func keyOf(prefixes []netip.Prefix) string {
 	return digest(setHashLen, words...)
 }
 
-// gathered puts the CIDRs of a rule's peers together, those of a family into one
-// peer: a packet filter then asks once for all of them.
+// gathered joins the CIDRs of a rule's peers of one family into one peer. Then a packet filter
+// asks once for all of them.
 func gathered(peers []peer) []peer {
 	var all []peer
 	var cidrs [2][]cidr
@@ -66,7 +66,7 @@ func gathered(peers []peer) []peer {
 	return all
 }
 
-// merged gives prefixes of one family as few that do not overlap, none a /0.
+// merged gives the same addresses as few prefixes that do not overlap. None is a /0.
 func merged(all []netip.Prefix) []netip.Prefix {
 	all = slices.Clone(all)
 	slices.SortFunc(all, comparePrefixes)

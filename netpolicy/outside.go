@@ -2,8 +2,8 @@ package netpolicy
 
 import "net/netip"
 
-// outsides are where addresses of nobody in particular are looked for: first those
-// for documentation (RFC 5737, RFC 3849) and benchmarks, then all that may be routed.
+// outsides are where Outside looks for an address: first the prefixes for documentation (RFC
+// 5737, RFC 3849) and benchmarks, then all that may be routed.
 var outsides = [2][]netip.Prefix{
 	prefixes("203.0.113.0/24", "198.51.100.0/24", "192.0.2.0/24", "198.18.0.0/15",
 		"1.0.0.0/8", "2.0.0.0/7", "4.0.0.0/6", "8.0.0.0/7", "11.0.0.0/8", "12.0.0.0/6", "16.0.0.0/4", "32.0.0.0/3", "64.0.0.0/3", "128.0.0.0/3"),
@@ -18,9 +18,9 @@ func prefixes(texts ...string) []netip.Prefix {
 	return out
 }
 
-// Outside gives an address of each family that no CIDR of a rule names, a /0 aside,
-// and no exception of one, and that is none of those that are taken: one of somebody
-// outside of whom no rule knows more than that. A family where all are named has none.
+// Outside gives an address of each family that is in no CIDR of a rule (a /0 aside), in no
+// exception of one, and not taken. It stands for somebody outside of whom rules know nothing
+// more. A family without such an address has none.
 func (r *RuleSet) Outside(taken []netip.Addr) []netip.Addr {
 	var found []netip.Addr
 	for _, f := range r.Families() {

@@ -71,8 +71,9 @@ func (c cidr) String() string {
 	return c.prefix.String() + " except " + strings.Join(words, ", ")
 }
 
-// subtract cuts exceptions out of a prefix: halves it until each part is inside
-// of one or apart from all. An exception costs as many parts as it is longer.
+// subtract cuts exceptions out of a prefix. It halves the prefix until each part is inside an
+// exception, or overlaps none. An exception that is n bits longer than the prefix leaves up to n
+// parts.
 func subtract(p netip.Prefix, except []netip.Prefix) []netip.Prefix {
 	var near []netip.Prefix
 	for _, e := range except {
@@ -91,7 +92,7 @@ func subtract(p netip.Prefix, except []netip.Prefix) []netip.Prefix {
 	return append(subtract(low, near), subtract(high, near)...)
 }
 
-// halves parts a prefix, which is not a single address.
+// halves divides a prefix in two. The prefix must not be a single address.
 func halves(p netip.Prefix) (low, high netip.Prefix) {
 	bits := p.Bits()
 	low = netip.PrefixFrom(p.Addr(), bits+1)
@@ -125,7 +126,7 @@ var entities = []struct {
 	kind peerKind
 }{{"host", peerHost}, {"external", peerExternal}, {"any", peerAny}}
 
-// canonical is a text that two peers share only if they mean the same.
+// canonical gives a text for a peer. Peers with the same text mean the same.
 func (p peer) canonical() string {
 	switch p.kind {
 	case peerContainers:

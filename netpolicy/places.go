@@ -6,10 +6,10 @@ import (
 	"strconv"
 )
 
-// In a world of places a container is an address on a bridge. So an address that an
-// operator lets it have, and that is somebody else's beyond that bridge, counts as the
-// container's there and as nobody's anywhere else: what closes the container closes it
-// for no one else.
+// In a world of places a container is an address on a bridge. An operator may let it have an
+// address that is somebody else's beyond that bridge. On the bridge, the address counts as the
+// container's. Anywhere else it is not, so what closes the container does not close the address
+// for others.
 
 // whose is the kind of the sets that say whose an address is.
 func (b *builder) whose() Kind {
@@ -19,7 +19,7 @@ func (b *builder) whose() Kind {
 	return Addrs
 }
 
-// content names what such a set is about: of another kind it has another name.
+// content names what a set of addresses is about. A set of another kind needs another name.
 func (b *builder) content(key string) []string {
 	if b.places {
 		return []string{key, Places.String()}
@@ -27,12 +27,13 @@ func (b *builder) content(key string) []string {
 	return []string{key}
 }
 
-// loopback is the device that the host's packets have that are led on from one of its own
-// addresses to a container, as by a published port: the kernel chose it before. A
+// loopback is the device of a packet that the host sends to one of its own addresses, and then
+// leads on to a container, as by a published port. The kernel chose the device before that. A
 // container's address counts there too, since nothing else tells whose it is.
 const loopback = "lo"
 
-// awaySet is what is away of any endpoint: on its bridge it is a container's.
+// awaySet is the set of what any endpoint has in Away. On the endpoint's bridge it is a
+// container's.
 func (b *builder) awaySet(denies bool) string {
 	name := b.named(letterAway, strconv.FormatBool(denies))
 	if s := b.set(name); s != nil {
@@ -45,8 +46,8 @@ func (b *builder) awaySet(denies bool) string {
 // leaves tells whether anything of an endpoint counts on its bridge alone.
 func (e *Endpoint) leaves() bool { return e.Managed && e.Bridge != "" && len(e.Away) > 0 }
 
-// awayParts gives for each subject that has some what is away of it in a family, without
-// the addresses of endpoints on its bridge: a prefix takes none of those.
+// awayParts gives for each subject what it has in Away in a family, without the addresses of
+// endpoints on its bridge. A prefix takes none of those.
 func (m *membership) awayParts(subjects []*subject, ipv6 bool) map[*subject][]netip.Prefix {
 	parts := map[*subject][]netip.Prefix{}
 	taken := map[string][]netip.Prefix{} // by bridge

@@ -13,8 +13,8 @@ type Delta struct {
 	Connections []ConnectionChange `json:"connections" yaml:"connections"`
 	// Published are the published ports by which docker-proxy's connections change.
 	Published []PublishedChange `json:"published,omitempty" yaml:"published,omitempty"`
-	// Truncated says that there was too much to compare, so that connections may
-	// be missing; endpoints are not. Fewer differences take less.
+	// Truncated says that there was too much to compare. Connections may be missing, endpoints
+	// are not. Fewer differences take less work.
 	Truncated bool `json:"truncated,omitempty" yaml:"truncated,omitempty"`
 }
 
@@ -29,9 +29,9 @@ type EndpointChange struct {
 	Sentence  string   `json:"sentence" yaml:"sentence"`
 }
 
-// ConnectionChange is connections that were allowed and are not any more, or the
-// other way round. Each of From reaches, or does not, each other of To, on the
-// networks where they meet, or by which the container among them leaves.
+// ConnectionChange is connections that were allowed and no longer are, or the other way round.
+// Each of From may now reach, or no longer reach, each other one of To. Networks are those that
+// both are on, or that the one container among them leaves by.
 type ConnectionChange struct {
 	From     []string `json:"from" yaml:"from"`
 	To       []string `json:"to" yaml:"to"`
@@ -39,10 +39,10 @@ type ConnectionChange struct {
 	Family   string   `json:"family" yaml:"family"` // "IPv4", "IPv6", or "" for both
 	Service  string   `json:"service" yaml:"service"`
 	Allowed  bool     `json:"allowed" yaml:"allowed"` // after the change
-	// Policies are those that decide after it: that deny, or close an end, or
-	// allow. If none is about it any more, they are those that were.
+	// Policies decide after the change: they deny, close an end, or allow. If no policy is about
+	// the connections any more, they are those that decided before.
 	Policies []string `json:"policies" yaml:"policies"`
-	open     bool     // none is
+	open     bool     // no policy decides after the change
 	Sentence string   `json:"sentence" yaml:"sentence"`
 }
 
@@ -51,11 +51,10 @@ func (d Delta) Empty() bool {
 	return len(d.Endpoints)+len(d.Connections)+len(d.Published) == 0 && !d.Truncated
 }
 
-// Plan compares two rule sets that were compiled from the same endpoints: who is
-// closed or open, and which connections between endpoints of one network, with
-// the host, and with the world change. It is exact for services and addresses:
-// those that no rule tells apart are one. The host's addresses are what is known
-// of them.
+// Plan compares two rule sets of the same endpoints: who is closed or open, and which connections
+// change between endpoints of one network, with the host, and with the world. It is exact for
+// services and addresses. What no rule tells apart is compared once. host are the known addresses
+// of the host.
 func Plan(before, after *RuleSet, endpoints []*Endpoint, host []netip.Addr) Delta {
 	return plan(before, after, endpoints, host, maxWork)
 }
@@ -74,8 +73,8 @@ func plan(before, after *RuleSet, endpoints []*Endpoint, host []netip.Addr, work
 	return d
 }
 
-// maxWork bounds a comparison: rules that are met, some seconds of them. What no
-// difference is about costs next to nothing.
+// maxWork bounds a comparison by the rules that packets meet. It is some seconds of work. Pairs
+// that no difference is about cost next to nothing.
 const maxWork = 400_000_000
 
 func endpointChanges(was, is *State) []EndpointChange {
@@ -123,8 +122,8 @@ type found struct {
 	ipv6 bool
 }
 
-// merged puts together what reads alike: both families, then networks, then the
-// targets of one source, then the sources of the same targets.
+// merged joins changes that read alike: first both families, then networks, then the targets of
+// one source, then the sources of the same targets.
 func (p *planner) merged() []ConnectionChange {
 	var all []ConnectionChange
 	for _, f := range p.found {
@@ -154,8 +153,7 @@ func (p *planner) merged() []ConnectionChange {
 	return all
 }
 
-// key is what has to be the same in changes that are told as one, and ends what
-// may differ in one place.
+// key has to be the same in changes that are told as one. ends may differ in one of its parts.
 func (c ConnectionChange) key() string {
 	return fmt.Sprint(c.Family, "\x00", c.Service, "\x00", c.Allowed, "\x00", c.open, "\x00", c.Policies)
 }
@@ -164,7 +162,7 @@ func (c ConnectionChange) ends() string {
 	return fmt.Sprintf("%q %q %q", c.From, c.To, c.Networks)
 }
 
-// joined joins one list of changes that are the same in all else.
+// joined joins one of the lists of changes that are the same in all else.
 func joined(all []ConnectionChange, list func(*ConnectionChange) *[]string) []ConnectionChange {
 	var out []ConnectionChange
 	at := map[string]int{}

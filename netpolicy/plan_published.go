@@ -6,10 +6,10 @@ import (
 	"slices"
 )
 
-// PublishedChange is a published port by which docker-proxy reached a container and does not
-// any more, or the other way round. To policies docker-proxy is the host, whoever asked for
-// the port: a container of any network, or the host by a loopback address. Whom the kernel
-// leads on to the container instead has an own entry among the connections.
+// PublishedChange is a published port by which docker-proxy reached a container and no longer
+// does, or the other way round. For policies docker-proxy is the host, whoever uses the port: a
+// container of any network, or the host by a loopback address. Connections that the kernel leads
+// on to the container are among Delta.Connections.
 type PublishedChange struct {
 	Container string   `json:"container" yaml:"container"`
 	Network   string   `json:"network" yaml:"network"`

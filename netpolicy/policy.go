@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// Policy is a policy that is valid: only Load makes one.
+// Policy is a policy of a file. It is valid if the file has no Faults, or is Kept.
 type Policy struct {
 	name, description string
 	at                Place
 	sel               Selector
-	isolates          [2]bool // by Direction: the list is there, though maybe empty
+	isolates          [2]bool // by Direction: the policy has the list, which may be empty
 	rules             [2][]rule
 	deny              []deny
 }
@@ -28,18 +28,18 @@ func (p Policy) At() Place { return p.at }
 // Select is whom the policy is about.
 func (p Policy) Select() Selector { return p.sel }
 
-// Isolates tells whether the endpoints that the policy selects are closed in a
-// direction, but for what policies allow.
+// Isolates tells whether the policy closes the endpoints that it selects in a direction. What
+// policies allow there still passes.
 func (p Policy) Isolates(d Direction) bool { return p.isolates[d] }
 
 // rule is what a policy allows in one direction, or denies.
 type rule struct {
 	peers []peer // nil: everyone
 	ports ports  // nil: every port of every protocol
-	// text is the ports as a text, and matches by family what they become in rules.
+	// text names the ports. matches are the matches that they become in rules, by family.
 	text    string
 	matches [2][]portMatch
-	// except are ports that a deny leaves out, nil for none. Then it is about the host
+	// except are the ports that a deny leaves out, nil for none. Such a deny is about the host
 	// and every protocol.
 	except ports
 }
@@ -51,7 +51,7 @@ type deny struct {
 	index     int // of the item in the policy's list
 }
 
-// everyone gives the peers, a rule without any being about anyone.
+// everyone gives the peers. A rule without peers is about anyone.
 func (r *rule) everyone() []peer {
 	if r.peers == nil {
 		return anyone
@@ -61,7 +61,7 @@ func (r *rule) everyone() []peer {
 
 var anyone = []peer{{kind: peerAny}}
 
-// canonical is a text that two lists of rules share only if they mean the same.
+// canonical gives a text for a list of rules. Lists with the same text mean the same.
 func canonical(rules []rule) string {
 	var b strings.Builder
 	for _, r := range rules {
@@ -74,8 +74,8 @@ func canonical(rules []rule) string {
 	return b.String()
 }
 
-// cost is the number of rules of a rule set that a list becomes on one path, in
-// the family that has more of them.
+// cost counts the rules of a rule set that a list becomes on one path, in the family with more of
+// them.
 func cost(rules []rule) int {
 	n := 0
 	for _, r := range rules {
@@ -84,8 +84,7 @@ func cost(rules []rule) int {
 	return n
 }
 
-// selectors gives the selectors of container peers, for a look at what a policy
-// names.
+// selectors gives the selectors of the peers that are containers.
 func (r rule) selectors() []Selector {
 	var s []Selector
 	for _, p := range r.peers {
@@ -96,8 +95,8 @@ func (r rule) selectors() []Selector {
 	return s
 }
 
-// Peers gives the selectors of all containers that the policy names besides its
-// own, without duplicates: one that matches nobody may be misspelt.
+// Peers gives the selectors of all peers that are containers, each once. A selector that matches
+// nobody may be misspelt.
 func (p Policy) Peers() []Selector {
 	var all []Selector
 	add := func(r rule) {

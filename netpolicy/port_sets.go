@@ -8,8 +8,8 @@ import (
 // portLists are the published ports of a world, in one family.
 type portLists struct {
 	all []published
-	// byGroup are those that may lead to one of a group, as indexes, in an allow and in a
-	// deny.
+	// byGroup are the ports that may lead to an endpoint of a group, as indexes of all. The first
+	// map is for an allow, the second for a deny.
 	byGroup [2]map[int][]int
 }
 
@@ -29,8 +29,8 @@ func portListsOf(subjects []*subject, ipv6 bool) *portLists {
 	return l
 }
 
-// targets are endpoints that published ports lead to: those of a group, or those of which
-// is holds.
+// targets are the endpoints behind published ports for which the function is gives true. group is
+// their group, or none.
 type targets struct {
 	group int // or none
 	kind  int // of lists of portLists
@@ -44,8 +44,8 @@ func targetsOf(g *group, denies bool) targets {
 	return targets{g.number, 0, func(t target) bool { return t.in(t.opens, g.number) }}
 }
 
-// of gives the published ports that lead to such a target by a port of p: one of them if
-// some will do, else all but those that are open.
+// of gives the published ports that lead to a target by a port of p. With some, one target is
+// enough. Without some, all endpoints that the port leads to must be targets, except open ones.
 func (l *portLists) of(to targets, p ports, some bool, open func(target) bool) []Member {
 	var members []Member
 	consider := func(port *published) {
@@ -95,8 +95,8 @@ func (b *builder) publishedSet() string {
 	return name
 }
 
-// exceptSet is the set of ports of the host that a deny leaves out. What has no ports is
-// in no such set.
+// exceptSet is the set of ports of the host that a deny leaves out. A packet of a protocol
+// without ports is not in it.
 func (b *builder) exceptSet(p ports) string {
 	name := b.named(letterPublished, "except", p.String())
 	s := b.set(name)
@@ -129,9 +129,9 @@ func (b *builder) isolatedPorts(s Stage) string {
 	return name
 }
 
-// targetSet is the set of published ports that lead to whom a rule is about, on
-// one of its ports. For an allow all that the port may lead to has to be meant,
-// but for what the stage leaves open.
+// targetSet is the set of published ports that lead to the endpoints that a rule is about, on one
+// of its ports. In an allow, the rule has to be about all endpoints that the port may lead to,
+// but for those that an ingress stage leaves open.
 func (b *builder) targetSet(key, about string, to targets, of *readyRule, denies bool, s Stage) string {
 	name := contentSet(b.ipv6, letterPublished, key, of.text, strconv.FormatBool(denies), b.scopes[s], s.String())
 	if b.sets[name] != nil {

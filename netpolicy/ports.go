@@ -19,8 +19,8 @@ type portSpec struct {
 	icmp   []icmpType
 }
 
-// icmpType is a type of ICMP by name, with its number in each family; a family
-// that lacks it has AnyICMPType, which never leaves this file.
+// icmpType is a type of ICMP by name, with its number in each family. AnyICMPType stands for a
+// family that lacks the type.
 type icmpType struct {
 	name   string
 	v4, v6 int16
@@ -37,8 +37,7 @@ var icmpTypes = []icmpType{
 	{"packet-too-big", AnyICMPType, 2},
 }
 
-// match is one combination of protocol and ports that a rule of one family can
-// have.
+// portMatch is one combination of protocol and ports that a rule of one family can have.
 type portMatch struct {
 	proto  Protocol
 	ranges []PortRange
@@ -50,8 +49,8 @@ const slots = 15
 
 var everyPort = []portMatch{{icmp: AnyICMPType}}
 
-// matches gives the combinations for a family. It is empty if the ports have
-// none there, and one that matches everything for nil.
+// matches gives the combinations for a family. There are none if the family lacks the ports. For
+// nil there is one that matches everything.
 func (p ports) matches(ipv6 bool) []portMatch {
 	if p == nil {
 		return everyPort
@@ -98,8 +97,8 @@ func (t icmpType) number(ipv6 bool) int16 {
 	return t.v4
 }
 
-// chunks parts ranges so that each part fits one match; no ranges are one part
-// without any.
+// chunks divides ranges into parts that fit one match each. Without ranges, it gives one empty
+// part.
 func chunks(ranges []PortRange) [][]PortRange {
 	if len(ranges) == 0 {
 		return [][]PortRange{nil}

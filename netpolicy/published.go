@@ -16,8 +16,8 @@ type target struct {
 	port uint16 // the container's
 }
 
-// publishedOf gives the published ports of a family, sorted. A port that leads to
-// a container of the other family is one of them: docker-proxy takes it there.
+// publishedOf gives the published ports of a family, sorted. They include ports that lead to a
+// container of the other family only, because docker-proxy takes connections there.
 func publishedOf(subjects []*subject, ipv6 bool) []published {
 	at := map[Member][]target{}
 	for _, s := range subjects {

@@ -8,7 +8,7 @@ import (
 	"netguard/internal/strictyaml"
 )
 
-// rawPolicy mirrors one document of a file. What has no place was not written.
+// rawPolicy mirrors one document of a file. A part with a zero Place was not written.
 type rawPolicy struct {
 	at                Place
 	name, description word
@@ -16,10 +16,10 @@ type rawPolicy struct {
 	rules             [2]rawRules // by Direction
 	deny              []rawDeny
 	denyAt            Place
-	mapping           bool // else nothing of it was read
+	mapping           bool // the document is a mapping; if not, nothing of it was read
 	named             bool
-	stray             bool // a key is not one of a policy's, and may have been meant for one
-	// selectRead says that sel is all that select says, without a fault.
+	stray             bool // a key is unknown, and may be a misspelt key of a policy
+	// selectRead says that select was read without a fault, so that sel is complete.
 	selectRead bool
 }
 
@@ -190,8 +190,7 @@ func (d *decoder) rule(n *node, key string, direction Direction, denies bool) ra
 	return r
 }
 
-// filled refuses a list without items where having none would be read as all by
-// some and as nothing by others.
+// filled refuses an empty list. Some people would read it as everything, others as nothing.
 func (d *decoder) filled(n *node, key, remedy string) bool {
 	if strictyaml.Empty(n) || n.Kind == yaml.SequenceNode && len(n.Content) == 0 {
 		d.Fault(d.Place(n), "%s is empty: %s", key, remedy)

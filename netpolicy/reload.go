@@ -8,14 +8,14 @@ import (
 	"strings"
 )
 
-// maxBroken bounds whom a file isolates that is edited again and again and never
-// right.
+// maxBroken bounds the selectors that a file collects when it is edited many times, each time
+// with a fault.
 const maxBroken = 2000
 
-// Reload reads policy files again, c being what they said before. Nothing that
-// is enforced is lost by a fault, until the file has none or is gone: a file
-// with faults stays what it was without, and one that has never been without
-// isolates whom it is about now and whom any version since was about.
+// Reload reads policy files again. c is what they said before. A fault takes away nothing that is
+// enforced. A file with faults keeps the policies of its last version without faults. If there
+// was no such version, the file isolates whom it selects now and whom earlier versions selected.
+// Both end when the file has no fault any more, or is gone.
 func (c Catalog) Reload(sources []Source) Catalog {
 	sources = slices.Clone(sources)
 	slices.SortStableFunc(sources, func(a, b Source) int { return cmp.Compare(a.Name, b.Name) })
@@ -35,7 +35,8 @@ func (c Catalog) Reload(sources []Source) Catalog {
 	return now
 }
 
-// read reads a file, unless c has the same text.
+// read reads a file. If c has read the same text without faults, read takes the result from
+// there.
 func (c Catalog) read(s Source) *reading {
 	i, ok := slices.BinarySearchFunc(c.Files, s.Name, func(f File, name string) int { return cmp.Compare(f.Name, name) })
 	if ok && c.Files[i].read != nil && s.Err == nil && c.Files[i].text == sha256.Sum256(s.Data) {
@@ -51,9 +52,9 @@ func (c Catalog) read(s Source) *reading {
 	return f
 }
 
-// name gives each name to one file and faults to the others. A file with faults
-// takes none from one without; among those without, one that had its names
-// before is first, then the order of files.
+// name gives each name to one file, and a fault to other files with that name. A file with faults
+// takes no name from a file without. Among files without faults, those come first that had their
+// names before. The others follow in their order.
 func (c Catalog) name(files []*reading) {
 	owners := map[string]Place{}
 	claim := func(f *reading) {
@@ -82,7 +83,7 @@ func (c Catalog) name(files []*reading) {
 	}
 }
 
-// had tells whether all names of a file were those of its policies in force.
+// had tells whether the policies of this file that were in force already had all of its names.
 func (c Catalog) had(f *reading) bool {
 	i := slices.IndexFunc(c.Files, func(o File) bool { return o.Name == f.File.Name && o.usable() })
 	if i < 0 {
@@ -100,8 +101,8 @@ func (f File) has(policy string) bool {
 	return slices.ContainsFunc(f.Policies, func(p Policy) bool { return p.name == policy })
 }
 
-// before gives the file of c that a file was: that of its name, or else one of
-// the same text, of which it is a copy, or which was renamed.
+// before gives what a file was in c: the file of the same name, or else one with the same text.
+// The new file is a copy of that one, or its new name.
 func (c Catalog) before(f File) (File, bool) {
 	for _, is := range []func(File) bool{
 		func(o File) bool { return o.Name == f.Name },
@@ -114,8 +115,8 @@ func (c Catalog) before(f File) (File, bool) {
 	return File{}, false
 }
 
-// keep gives a file that has faults what is in force of it. The faults stay, for
-// people; nothing is broken any more where something good is kept.
+// keep gives a file with faults what its earlier version has in force. The faults stay, for
+// people to read. If policies are kept, the file closes nobody because of the fault.
 func (f File) keep(before File) File {
 	if before.usable() {
 		return File{Name: f.Name, Policies: before.Policies, Faults: f.Faults, Kept: true, text: f.text}
@@ -135,9 +136,9 @@ func (f File) keep(before File) File {
 	return f
 }
 
-// Loses names what was in force and is not in other any more: policies that are
-// gone from a file, and files that isolated somebody. A file that is being
-// written loses them for a moment, as one does that somebody edits.
+// Loses names what is in force in c and not in other: policies that a file no longer has, and
+// files that isolated somebody and no longer do. While a file is being written or edited, it
+// loses them for a moment.
 func (c Catalog) Loses(other Catalog) []string {
 	var lost []string
 	for _, was := range c.Files {

@@ -2,53 +2,52 @@ package netpolicy
 
 import "net/netip"
 
-// RuleSet is what a packet filter shall hold, in words that are no filter's own:
-// sets of addresses, and chains of rules with verdicts. Nothing in it accepts;
-// it drops, or returns to whoever called it.
+// RuleSet is what a packet filter shall hold, whichever filter it is: sets of addresses, and
+// chains of rules with verdicts. Nothing in it accepts a packet. It drops the packet, or returns
+// it to the caller.
 //
 // # What a driver does with it
 //
-// Ahead of everything here, and not part of it, a driver lets pass what belongs
-// to a connection that exists (established, related), after it has refused the
-// connections that a change of policy cut. In IPv6 it then returns neighbour
-// discovery (types 133 to 136, and the host's 137) that was not routed, and multicast
-// listener messages (130, 131, 132, 143) to groups: they are never policy's business.
-// An error message of a container that policies close for sending is judged as any
-// other message of ICMP, whatever connection it quotes. What is left, the first packet of a
-// connection, goes to the entry chain of its path (see Path).
+// Before the rules here, a driver lets pass what belongs to an existing connection (established,
+// related). Then it refuses what would open a cut connection again. In IPv6 it then returns
+// neighbour discovery that was not routed (types 133 to 136, and the host's 137), and multicast
+// listener messages to groups (130, 131, 132, 143). Policies never decide about these. But an
+// error message of a container that policies close for sending is judged as any other message of
+// ICMP, whatever connection it quotes. What is left is the first packet of a connection. It goes
+// to the entry chain of its path (see Path).
 //
 // # Membership and rules
 //
-// A container that comes or goes changes the members of sets and nothing else: names of
-// sets and chains stay, rules stay, Generation stays. There are three exceptions: a
-// container whose label brings a policy that no other container has, the first that
-// publishes a port (see World.Unpublished), and the first that a policy selects only by
-// labels of its image (see Apart). A policy that comes, goes or changes gives another
-// Generation, which is a hash of the rules of both families. Two rule sets with one Generation have the same chains, and sets with
-// the same names and kinds; DiffMembers gives what to do for each.
+// A container that comes or goes changes the members of sets and nothing else: names of sets and
+// chains stay, rules stay, Generation stays. There are three exceptions: a container whose label
+// brings a policy that no other container has, the first that publishes a port (see
+// World.Unpublished), and the first that a policy selects only by labels of its image (see
+// Apart). A policy that comes, goes or changes gives another Generation, which is a hash of the
+// rules of both families. Two rule sets with one Generation have the same chains, and sets with
+// the same names and kinds. DiffMembers gives what to do for each set.
 //
-// The name of a chain is a hash of its rules, and so of all chains that it leads to.
-// The name of a set says what the members are. So two generations share the chains
-// and sets that are the same in both. For another Generation a driver fills the sets
-// that are new or changed, writes the new chains next to the old ones, changes the
-// jumps to the entry chains, and then removes what only the old ones used.
+// The name of a chain is a hash of its rules, and so of all chains that it leads to. The name of
+// a set says what the members are. So two generations share the chains and sets that are the same
+// in both. For another Generation a driver fills the sets that are new or changed, writes the new
+// chains next to the old ones, changes the jumps to the entry chains, and then removes what only
+// the old ones used.
 //
-// Sets with the same members in two rule sets that one Compiler made one after the other
-// share the slice of them: a driver that finds the same slice has nothing to do.
+// If one Compiler makes two rule sets in succession, a set with the same members in both has one
+// slice for them. A driver that finds the same slice has nothing to do.
 //
-// Order matters when members change, so that nothing is open for a moment that
-// is closed before and after: Changes gives them in a good order.
+// The order of changes to members matters: nothing that is closed before and after may be open in
+// between. Changes gives them in a safe order.
 type RuleSet struct {
 	// Generation is a hash of the rules, not of the members. It has
 	// generationLen letters and digits.
 	Generation string
 	V4, V6     Family
-	// States tells for each endpoint what holds it, in the order of the input.
+	// States has the State of each endpoint, in the order of the input.
 	States []*State
-	// Apart are the selectors of policies, as texts, that fit an endpoint only by labels of
-	// its image, and World.Apart. Such a policy allows something to others than those who
-	// count as its peers (see inherited.go), and needs sets more. The next World is to be
-	// told.
+	// Apart are the selectors of policies, as texts, that fit an endpoint only by labels of its
+	// image, and those of World.Apart. Such a policy allows something to endpoints that do not
+	// count as peers by the same selector (see inherited.go). So it needs sets of its own. Give
+	// Apart to the next World.
 	Apart map[string]bool
 
 	policies []Policy // for explanations
@@ -128,11 +127,10 @@ type Set struct {
 	// depends on who else selects it. Who has an extra address that several containers
 	// have depends on whether policies treat them alike.
 	Scoped bool
-	// Closes says that a member more denies more; of any other set, that it
-	// allows more.
+	// Closes says that a member more denies more. In any other set, a member more allows more.
 	Closes bool
-	// About says for people what the set is: "containers with service=api".
-	// It is a stranger's text, already bounded; no name is made of it.
+	// About says for people what the set is: "containers with service=api". It may have text of
+	// users in it, which is bounded. No name is made of it.
 	About string
 	// Members are sorted, without duplicates.
 	Members []Member
@@ -150,8 +148,8 @@ type Member struct {
 	Bridge string
 }
 
-// Chain is a list of rules; the first that matches decides. Each chain ends with
-// a rule that matches everything, so that none is ever left at its end.
+// Chain is a list of rules. The first that matches decides. Each chain ends with a rule that
+// matches everything, so no packet reaches its end.
 type Chain struct {
 	Name  string
 	Rules []Rule
@@ -159,8 +157,7 @@ type Chain struct {
 
 // Rule is a verdict for the packets that all of its matches fit.
 type Rule struct {
-	// Sets are at most one a side that has to be met, and at most two a side that
-	// must not.
+	// Sets has, for each side, at most one set that must match, and at most two that must not.
 	Sets []SetMatch
 	// Proto is zero for every protocol. It is never ICMP in IPv6 or ICMPv6 in
 	// IPv4.
@@ -251,8 +248,8 @@ type Origin struct {
 	Index     int
 }
 
-// Stage is a part of the way through a path. A connection passes all of them, in
-// this order; those of the direction that a path lacks are left out.
+// Stage is a part of the way through a path. A connection passes the stages in this order. A path
+// leaves out the stages of a direction that it lacks.
 type Stage uint8
 
 const (

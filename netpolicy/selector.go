@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Selector tells containers from each other; all that it names must fit. The
+// Selector selects containers. A container has to fit everything that the selector names. The
 // zero Selector fits every container.
 type Selector struct {
 	project, service string
@@ -23,15 +23,14 @@ type labelMatch struct {
 	present    bool // any value will do
 }
 
-// Matches tells whether the selector fits an endpoint: its container, or another
-// that lives in the same network namespace, and its network. It does not ask
-// whether the endpoint is managed.
+// Matches tells whether the selector fits an endpoint: its network, and its container or another
+// one in the same network namespace. It does not ask whether the endpoint is managed.
 //
-// All labels count, those of the containers' images too: Matches is for what
-// closes. Opens is for what an allow names.
+// Matches counts all labels, also those of images. It is for rules that close. Opens is for rules
+// that allow.
 func (s Selector) Matches(e *Endpoint) bool { return s.matches(e, s.fits) }
 
-// Opens is Matches without the labels that the containers have of their images.
+// Opens is like Matches, but does not count labels that come from an image, or may come from one.
 func (s Selector) Opens(e *Endpoint) bool { return s.matches(e, s.fitsOwn) }
 
 func (s Selector) matches(e *Endpoint, fits func(*Workload) bool) bool {
@@ -41,8 +40,7 @@ func (s Selector) matches(e *Endpoint, fits func(*Workload) bool) bool {
 	return fits(&e.Workload) || slices.ContainsFunc(e.Shared, func(w Workload) bool { return fits(&w) })
 }
 
-// fitsOwn tells whether the selector fits by labels that the container's creator
-// has set.
+// fitsOwn tells whether the selector fits by labels that may open something.
 func (s Selector) fitsOwn(w *Workload) bool {
 	return s.fits(w) && !slices.ContainsFunc(s.named(), func(label string) bool { return !w.counts(label) })
 }
@@ -65,7 +63,7 @@ func (s Selector) named() []string {
 	return all
 }
 
-// counts tells whether a label counts where something opens.
+// counts tells whether a label may open something.
 func (w *Workload) counts(label string) bool { return w.Unproven == "" && !w.Inherited[label] }
 
 func (s Selector) fits(w *Workload) bool {
@@ -88,8 +86,8 @@ const everyContainer = "every container"
 
 func (s Selector) equal(o Selector) bool { return s.String() == o.String() }
 
-// String is the selector as it stands in a file, and differs for any two that
-// are not the same: "service=api project=shop", "every container" for {}.
+// String writes the selector for people: "project=shop service=api", "every container" for {}.
+// Two selectors with the same text are the same.
 func (s Selector) String() string {
 	if s.text != "" {
 		return s.text
@@ -118,14 +116,14 @@ func (s Selector) String() string {
 	return strings.Join(words, " ")
 }
 
-// globMatch tells whether a pattern that checkGlob let pass fits the whole name.
+// globMatch tells whether a pattern fits the whole name. checkGlob has accepted the pattern.
 func globMatch(pattern, name string) bool {
 	ok, err := path.Match(pattern, name)
 	return ok && err == nil
 }
 
-// checkGlob refuses patterns that cannot be read, or that no container's name
-// fits. Its cost, and that of matching, is bounded by the length.
+// checkGlob refuses a pattern that cannot be read, or that no name of a container can fit. Its
+// bound on the length also bounds the cost of matching.
 func checkGlob(pattern string) error {
 	switch {
 	case len(pattern) > maxName:

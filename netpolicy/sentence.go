@@ -71,7 +71,7 @@ func policyText(name string) string {
 	return "policy " + name
 }
 
-// faultOf begins what stands in place of a policy's name where a fault closes.
+// faultOf begins the text that replaces the name of a policy if a fault closes the endpoint.
 const faultOf = "fault: "
 
 func inOut(d Direction) string {
@@ -126,7 +126,8 @@ func (p pair) other(e *Endpoint) *Endpoint {
 	return p.from
 }
 
-// closed gives the endpoint whose stage a packet did not get through.
+// closed gives the endpoint that a stage is about: the sender for egress, the receiver for
+// ingress.
 func (e *explainer) closed(p pair, stage Stage, s *Service) (*Endpoint, State) {
 	endpoint := p.from
 	if stage.direction() == Ingress {

@@ -44,8 +44,7 @@ func (s Service) String() string {
 	return s.Proto.String()
 }
 
-// packet puts the service in a packet. It is false if the family does not have
-// it.
+// packet puts the service into a packet. It gives false if the family lacks the service.
 func (s Service) packet(p Packet, ipv6 bool) (Packet, bool) {
 	p.Proto, p.Port, p.ICMPType = s.Proto, s.Port, AnyICMPType
 	if s.Proto != ICMP && s.Proto != ICMPv6 {
@@ -65,14 +64,14 @@ const (
 	otherICMPType int16    = 254
 )
 
-// span is a part of all services that no rule of a rule set tells apart.
+// span is some services that all rules of the rule sets treat alike.
 type span struct {
 	first Service
 	last  uint16 // port
 }
 
-// spans parts all services of a family, so that any rule set of some treats all
-// of a span alike.
+// spans divides all services of a family into spans. Each of the rule sets treats all services of
+// a span alike.
 func spans(ipv6 bool, sets ...*RuleSet) []span {
 	cuts := map[Protocol][]int{}
 	for _, rs := range sets {

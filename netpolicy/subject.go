@@ -11,22 +11,23 @@ type subject struct {
 
 	// What follows from the rules of a frame.
 	frame *frame
-	// has are the groups that it is in where something closes, opens those where
-	// something opens: never more. Both are sorted.
+	// has are the groups that it is in for rules that close, opens those that it is in for rules
+	// that allow: a part of has. Both are sorted.
 	has, opens []int
-	// withheld are the selectors that fit, and open nothing for labels of the image.
+	// withheld are the groups of selectors that fit only by labels of the image, and so open
+	// nothing.
 	withheld []int
 	isolated [stages]bool
-	labels   [2]int // the group of its label, by direction, also where it is closed; or none
+	labels   [2]int // the group of its label, by direction, or none; a lock leaves it
 	state    State
 
-	lost []Contested // of its extra addresses
+	lost []Contested // extra addresses that it does not get
 	base *subject    // itself before it lost them
 }
 
 // inspected is an endpoint with what its labels say.
 type inspected struct {
-	Endpoint           // with usable addresses only, and extra ones that are its own
+	Endpoint           // with usable addresses only, and without the lost extra ones
 	source   *Endpoint // as it came
 	label    labelPolicy
 	faults   []string // of labels; it is closed then
@@ -39,7 +40,7 @@ func (s *subject) in(groups []int, g int) bool {
 	return ok
 }
 
-// judge gives a subject by the rules of the frame.
+// judge gives a subject as the rules of the frame see it.
 func (f *frame) judge(old *subject) *subject {
 	s := &subject{inspected: old.inspected, frame: f, labels: [2]int{none, none}}
 	s.state = State{Container: s.Name, ID: s.ID, Network: s.Network}
@@ -72,9 +73,10 @@ func (f *frame) judge(old *subject) *subject {
 	return s
 }
 
-// isolate has the policies of files close a subject, and open it.
+// isolate notes which policies of files close a subject, and the groups in which their rules open
+// something for it.
 func (f *frame) isolate(s *subject, selected []int) {
-	var proven [2]bool // a policy that counts selects it
+	var proven [2]bool // a policy selects it without labels of its image
 	for _, p := range selected {
 		policy := &f.policies[p]
 		for _, d := range Directions {
@@ -83,7 +85,7 @@ func (f *frame) isolate(s *subject, selected []int) {
 			}
 			s.isolated[fileStage(d)] = true
 			proven[d] = proven[d] || !slices.Contains(s.withheld, f.selected[p])
-			if !slices.Contains(s.state.Policies[d], policy.name) { // a copy of a file, or one that moved
+			if !slices.Contains(s.state.Policies[d], policy.name) { // a copied file has the same names
 				s.state.Policies[d] = append(s.state.Policies[d], policy.name)
 			}
 		}
@@ -92,7 +94,7 @@ func (f *frame) isolate(s *subject, selected []int) {
 		for _, p := range selected {
 			policy, g := &f.policies[p], f.narrowed[d][p]
 			if !policy.isolates[d] || g == f.selected[p] {
-				continue // whom it opens is whom it closes, whoever comes
+				continue // its selector is not apart: one group for both
 			}
 			if !slices.Contains(s.has, g) {
 				s.has = append(s.has, g)
@@ -108,7 +110,7 @@ func (f *frame) isolate(s *subject, selected []int) {
 	}
 }
 
-// label has the labels of a subject close it, and open it.
+// label applies the policy labels of a subject: they close it, and open what they list.
 func (f *frame) label(s *subject) {
 	locked := slices.Clip(s.faults)
 	for _, d := range Directions {

@@ -25,7 +25,7 @@ func unionOf(kind Kind, lists [][]Member) []Member {
 	return sorted(all)
 }
 
-// members gives for each block the members that overlap none of another's.
+// members gives for each block the members that overlap no member of another block.
 func (s *split) members(of func(*spec) []Member) [][]Member {
 	lists := make([][]Member, len(s.of))
 	owner := map[Member]int{} // a block, or -1 for several
@@ -66,8 +66,9 @@ func (s *split) members(of func(*spec) []Member) [][]Member {
 	return out
 }
 
-// placed tells whether a member overlaps others than itself. Nearly all are single
-// addresses, which overlap only the wide ones.
+// placed tells whether a member overlaps a member of another block. all are the members of that
+// block, wide those that are more than one address. A single address can only overlap a wide one:
+// the same single address in two blocks is left out before.
 func placed(all, wide []Member, m Member) bool {
 	if m.Prefix.IsSingleIP() {
 		all = wide
@@ -75,7 +76,8 @@ func placed(all, wide []Member, m Member) bool {
 	return slices.ContainsFunc(all, func(o Member) bool { return o.Bridge == m.Bridge && o.Prefix.Overlaps(m.Prefix) })
 }
 
-// overlaps takes members that are sorted and do not overlap each other.
+// overlaps tells whether a prefix overlaps a member. The members are sorted and do not overlap
+// each other.
 func overlaps(members []Member, p netip.Prefix) bool {
 	i, _ := slices.BinarySearchFunc(members, p, func(m Member, p netip.Prefix) int { return comparePrefixes(m.Prefix, p) })
 	return i < len(members) && members[i].Prefix.Overlaps(p) || i > 0 && members[i-1].Prefix.Overlaps(p)

@@ -5,11 +5,11 @@ import (
 	"slices"
 )
 
-// Widened gives for each endpoint, in the order of the input that the rule set was
-// made of, those of its extra addresses that would open what its own do not: a
-// policy allows a CIDR that has the one and none of the others, or denies a CIDR that
-// has one of the others and not this one. A label that names an address must not open
-// anything by it. It is nil if none has extra addresses.
+// Widened gives, for each endpoint, the extra addresses that would open what its own addresses do
+// not. A policy allows a CIDR that has the extra address and none of its own, or denies a CIDR
+// that has an own one and not the extra one. A label that names an address must not open anything
+// by it. endpoints are those that the rule set was made of, in the same order. The result is nil
+// if none has extra addresses.
 func (r *RuleSet) Widened(endpoints []*Endpoint) [][]netip.Addr {
 	if !slices.ContainsFunc(endpoints, func(e *Endpoint) bool { return len(e.Extra) > 0 }) {
 		return nil
@@ -30,7 +30,7 @@ func (r *RuleSet) Widened(endpoints []*Endpoint) [][]netip.Addr {
 	return widened
 }
 
-// namedNets finds the sets of CIDRs that policies name, by an address.
+// namedNets finds the sets of CIDRs that policies name and that have an address.
 type namedNets struct {
 	opens, closes map[string]bool           // sets, by what rules with them do
 	by            map[netip.Prefix][]string // sets by what is in them

@@ -5,9 +5,9 @@ import (
 	"slices"
 )
 
-// Within tells for each endpoint, in the order of the input that the rule set was
-// made of, whether policies may decide about traffic between it and another of its
-// network. Where they do, a bridge has to hand over what it forwards.
+// Within tells for each endpoint whether policies may decide about traffic between it and another
+// endpoint of its network. If so, its bridge has to hand over the frames that it forwards.
+// endpoints are those that the rule set was made of, in the same order.
 func (r *RuleSet) Within(endpoints []*Endpoint) []bool {
 	within := make([]bool, len(endpoints))
 	for i, s := range r.States {
@@ -50,8 +50,8 @@ func (f *judgeFamily) guardrails() []Rule {
 	return all
 }
 
-// between notes the endpoints that a rule may be about as the two ends of a packet
-// within one network.
+// between notes the endpoints that may be the two ends, on one network, of a packet that a rule
+// is about.
 func (f *judgeFamily) between(r *Rule, endpoints []*Endpoint, within []bool) {
 	from, to := map[string][]int{}, map[string][]int{}
 	for i := range endpoints {
@@ -85,8 +85,8 @@ func (f *judgeFamily) end(r *Rule, e *Endpoint, side Side) bool {
 			}
 		}
 	}
-	// What it says of the container holds for these as well, but for CIDRs: a part of
-	// one may be in them.
+	// An endpoint with such prefixes counts for every rule, since a part of a prefix may be in a
+	// CIDR.
 	return slices.ContainsFunc(e.Away, func(p netip.Prefix) bool { return p.Addr().Is6() == f.IPv6 })
 }
 

@@ -33,9 +33,8 @@ func newDecoder(name string) decoder {
 
 const wholePolicy = "a policy"
 
-// documents gives the roots of a text, up to the first that is not YAML.
-// Documents without anything in them are left out. whole says that the text was
-// read to its end.
+// documents gives the root of each document of a text, up to the first one that is not YAML. It
+// leaves out empty documents. whole says that the text was read to its end.
 func (d *decoder) documents(data []byte, most int) (roots []*node, whole bool) {
 	whole = d.Documents(data, func(doc *node) bool {
 		if len(doc.Content) == 0 || strictyaml.Empty(doc.Content[0]) {
@@ -53,8 +52,8 @@ func (d *decoder) documents(data []byte, most int) (roots []*node, whole bool) {
 	return roots, whole
 }
 
-// plain refuses the parts of YAML with which a text says other than what it
-// shows. An alias is refused where it stands for a value.
+// plain refuses anchors and tags: with them a text does not mean what it shows. An alias is
+// refused where its value would be read.
 func (d *decoder) plain(n *node) {
 	if n.Anchor != "" {
 		d.Fault(d.Place(n), "the anchor %q is not read here: write the value out where it is needed", "&"+clip(n.Anchor))
@@ -67,7 +66,7 @@ func (d *decoder) plain(n *node) {
 	}
 }
 
-// odd refuses a key that is no word, that was there before, or that nobody reads.
+// odd reports a key that is not a word, that is there twice, or that is unknown.
 func odd(d *strictyaml.Decoder, k *node, key string, names []string, first int) {
 	switch {
 	case k.Kind != yaml.ScalarNode:
@@ -79,8 +78,8 @@ func odd(d *strictyaml.Decoder, k *node, key string, names []string, first int) 
 	}
 }
 
-// clip keeps a value from filling a log line, or from writing on a terminal
-// what is no letter.
+// clip shortens a value for a log line. It replaces unprintable characters, which could control a
+// terminal.
 func clip(s string) string {
 	return strings.Map(func(r rune) rune {
 		if !unicode.IsPrint(r) {

@@ -1,7 +1,7 @@
 package conformance
 
-// shop is the usual host of a case: a project of three on one network, and
-// somebody else's container on it.
+// shop is the usual host of a case: three containers of one project, and one of another project,
+// on one network.
 func shop() []Container {
 	return []Container{
 		{Name: "web", Project: "shop", Service: "web", Networks: []string{"front"}},

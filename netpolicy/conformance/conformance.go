@@ -1,7 +1,6 @@
-// Package conformance is a table of what policies mean: containers, policies,
-// and who then reaches whom. It holds no code that decides; whatever enforces
-// policies can be asked about each row, be it the compiled rule set or a host
-// with real containers.
+// Package conformance is a table of what policies mean: containers, policies, and who then
+// reaches whom. It holds no code that decides. Whatever enforces policies can be asked about each
+// row: the compiled rule set, or a host with real containers.
 package conformance
 
 import (
@@ -24,9 +23,9 @@ type Case struct {
 	Policies string
 	// Services are asked about for every pair.
 	Services []string
-	// Want says who reaches whom; the last line that fits a probe counts, and one
-	// fits every probe. "+ web>db tcp/80" opens, "- *>db *" closes, and
-	// "+ web>db@back *" is about one network.
+	// Want says who reaches whom. The last line that fits a probe counts. The first line is there
+	// to fit every probe. "+ web>db tcp/80" opens, "- *>db *" closes, and "+ web>db@back *" is
+	// about one network.
 	Want []string
 }
 
@@ -51,8 +50,8 @@ type Publish struct {
 	Proto      string
 }
 
-// Outsider is a machine that is neither a container nor the host. It reaches a
-// container by its own port, as after the translation of a published one.
+// Outsider is a machine that is neither a container nor the host. It reaches a container by the
+// container's own port, as if a published port were translated already.
 type Outsider struct {
 	Name string
 	IPv4 string
@@ -62,7 +61,7 @@ type Outsider struct {
 // Probe is one row of the matrix: a connection that is tried.
 type Probe struct {
 	From, To string // names; "host" for the host
-	Network  string // on which they meet, or by which the container leaves
+	Network  string // that both are on, or that the container leaves by
 	Service  string // tcp/80, icmp/echo-request
 	Open     bool
 }

@@ -18,9 +18,9 @@ type Home struct {
 // the container's network, because a container takes packets for each of its addresses from
 // any of its devices.
 //
-// The set homes has each address with its bridge. The set homed has the addresses alone, and
-// the rules ask only about those. Neither has link-local addresses of IPv6, which are never
-// routed.
+// The set homes has each address with its bridge. The set homed has the addresses alone, and the
+// rules are only about packets with one of them. Neither has link-local addresses of IPv6, which
+// are never routed.
 func homesSet(ipv6 bool) setSpec {
 	return setSpec{name: netpolicy.SetPrefix(ipv6) + "homes", typ: hashNetIface, ipv6: ipv6}
 }
@@ -48,8 +48,8 @@ func atHome(ipv6 bool, path netpolicy.Path) []string {
 	return nil
 }
 
-// stray counts a packet for the container that it would have reached, else for the container
-// whose address it has as source.
+// stray counts a packet for the container at its destination, else for the container with its
+// source address.
 func stray(ipv6 bool, o Options) chain {
 	denied := deniedSet(ipv6).name
 	return chain{chainStray, []string{

@@ -56,7 +56,7 @@ func (d *Driver) apply(ctx context.Context, w Wish, r *Report) error {
 	case look:
 		r.Drift = p.describe(k)
 	case d.displaced && !p.jumpsAlone(k):
-		// Verify saw no more than what Docker does. This came later.
+		// Verify found only jumps that Docker displaced. The rest changed after it.
 		r.Drift = p.describeTables(k)
 	}
 	d.displaced = false
@@ -110,7 +110,7 @@ func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (er
 		}
 	}
 	r.InForce = true
-	// What cannot be taken away does not keep the rest from going.
+	// A set that cannot be destroyed does not keep the others from going.
 	var faults []error
 	for _, name := range p.destroy {
 		if err := d.release(ctx, name); err != nil {
@@ -148,9 +148,9 @@ func elements(c change) []element {
 	return list
 }
 
-// build writes the chains of a new generation while nothing leads to them. What can go
-// wrong goes wrong here. It writes both families at once, unless the programs would wait for
-// each other: those of the legacy backend have one lock, and some look at it once a second.
+// build writes the chains of a new generation while nothing leads to them. Most errors happen
+// here, where they do no harm. It writes both families at once, unless the programs would wait
+// for each other: those of the legacy backend have one lock, and some look at it once a second.
 func (d *Driver) build(ctx context.Context, k *kernel, p *plan, done *progress, r *Report) error {
 	var ends []func() error
 	for _, i := range d.families {
@@ -238,7 +238,8 @@ func (d *Driver) swap(ctx context.Context, k *kernel, p *plan, done *progress, r
 	return late, nil
 }
 
-// readBack lists what was written, and agrees to how iptables words it.
+// readBack reads the tables after writing, and refuses a chain with another number of rules. Then
+// iptables' wording of the rules becomes the agreed one.
 func (d *Driver) readBack(ctx context.Context, k *kernel, p *plan) error {
 	if err := d.readTables(ctx, k); err != nil {
 		return err

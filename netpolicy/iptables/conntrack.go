@@ -7,7 +7,7 @@ import (
 	"net/netip"
 )
 
-// CutReport counts what a list of connections came to.
+// CutReport counts what Next did with a list of connections.
 type CutReport struct {
 	Seen int // connections of containers
 	Cut  int
@@ -22,8 +22,8 @@ type CutReport struct {
 	Again bool
 }
 
-// Begin has the kernel's connections listed beside the caller, for Next. wake is called when
-// Next has something to do. One list is taken at a time.
+// Begin starts to list the kernel's connections in the background, for Next. It calls wake when
+// Next has something to do. A new list ends the one before.
 //
 // Next ends all connections with one of the addresses of old, which containers left. It makes
 // no notes of them, because the next container with the address may talk to the same peers.
@@ -97,7 +97,7 @@ func (d *Driver) Next(keep func(Flow) bool) (r CutReport, done bool, err error) 
 	return l.report, true, nil
 }
 
-// Cut is Begin and all of Next, for who has nothing else to do.
+// Cut calls Begin, and then Next until the list is over. It is for callers that can wait.
 func (d *Driver) Cut(ctx context.Context, all bool, keep func(Flow) bool) (CutReport, error) {
 	return d.cut(ctx, nil, all, keep)
 }

@@ -20,7 +20,7 @@ type cutter struct {
 	neighbours func() neighbours
 }
 
-// cutter gives the one of a list. It is another one after another wish.
+// cutter gives the cutter of a list. After another wish it is a new one.
 func (d *Driver) cutter(l *listing, keep func(Flow) bool) *cutter {
 	if l.cutter == nil || l.cutter.wish != d.wish {
 		w := d.wish
@@ -56,7 +56,8 @@ func (c *cutter) settle(chunk []entry) {
 func (c *cutter) refuses(e *entry) bool {
 	c.report.Seen++
 	kept := c.kept(*e)
-	// The other end may be the client: of a denied connection only within a bridge.
+	// The other end may be the client. If policy denies the connection as it is, that matters
+	// only within a bridge.
 	other := e.answered() && (kept || c.neighbours().bridged(*e))
 	if kept && (!other || c.keepAll(e.reversed())) {
 		return false
@@ -66,8 +67,8 @@ func (c *cutter) refuses(e *entry) bool {
 	return true
 }
 
-// kept asks keep about a connection. For one that belongs to another, as FTP's data do, it
-// asks about that other one, which is why the rules let it pass.
+// kept asks keep about a connection. If it belongs to another connection, as FTP's data do, kept
+// asks about that other one, because the rules let it pass for that reason.
 func (c *cutter) kept(e entry) bool {
 	if e.master == nil {
 		return c.keepAll(e)
@@ -99,8 +100,8 @@ func (c *cutter) keepAll(e entry) bool {
 	return true
 }
 
-// note notes connections before they are deleted, unless that fails. In between the entry lets the
-// connection pass, as before.
+// note writes notes of the connections that are to be deleted. It gives false if it cannot. Until
+// the deletion, the entries let the connections pass as before.
 func (c *cutter) note(refused []entry) bool {
 	var notes [2][]element
 	for _, e := range refused {

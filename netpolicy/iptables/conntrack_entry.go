@@ -208,13 +208,13 @@ func (e entry) reopens() (element, bool) {
 	}, true
 }
 
-// kept is the entry with bytes of its own. The bytes of a list last only until the next one.
+// kept copies the entry. The bytes that a list hands on are overwritten later.
 func (e entry) kept() entry {
 	e.origRaw, e.id, e.zone, e.master = bytes.Clone(e.origRaw), bytes.Clone(e.id), bytes.Clone(e.zone), bytes.Clone(e.master)
 	return e
 }
 
-// removal is the message that deletes the entry, and not one that has taken its place since.
+// removal is the message that deletes this entry, and no other entry that has taken its place.
 func (e entry) removal() []byte {
 	b := e.request(e.origRaw)
 	if e.id != nil {

@@ -14,9 +14,9 @@ import (
 // chunkSize is how many connections of a list are handed over, and end, at a time.
 const chunkSize = 256
 
-// listing is a list of connections that is taken beside the driver's goroutine. It only finds
-// the connections that may have to end: the driver judges and deletes them, by the rules that are
-// in force then.
+// listing is a list of connections that a goroutine of its own takes. It only finds the
+// connections that may have to end. The driver judges and deletes them, by the rules that are in
+// force then.
 type listing struct {
 	due                   touched
 	old                   map[netip.Addr]bool
@@ -25,20 +25,20 @@ type listing struct {
 	wake                  func()
 	cancel                func()
 
-	// chunks are the connections, until it is closed. What follows counts after that.
+	// chunks are the connections. When it is closed, err and vacancy are complete.
 	chunks  chan []entry
 	err     error
 	vacancy vacancy
 
 	// The rest is the driver's.
 	asked   bool // about notes
-	routine bool // nothing changed that it is about
+	routine bool // no change, and no late answer, asked for this list
 	report  CutReport
 	fault   error
 	full    bool
 	cutter  *cutter
-	// What happened since it began: containers left the addresses, packets may have passed
-	// uncounted.
+	// gone and stale are what happened since the list began: containers left the addresses, and
+	// packets may have passed uncounted.
 	gone  map[netip.Addr]bool
 	stale bool
 }
@@ -63,8 +63,8 @@ func (d *Driver) listConnections(ctx context.Context, l *listing, due touched) (
 			return err
 		}
 	}
-	// The socket is of this list alone, so that nothing else meets the rest of an unfinished
-	// one. It is of the caller's network namespace.
+	// The list has its own socket, so nothing else meets the rest of an unfinished list. The
+	// socket is of the caller's network namespace.
 	socket, err := dial(unix.NETLINK_NETFILTER, nil)
 	if err != nil {
 		return err
@@ -131,7 +131,7 @@ func (l *listing) concerns(e entry) bool {
 	})
 }
 
-// finish takes over what a list came to.
+// finish keeps what a list found.
 func (d *Driver) finish(l *listing) error {
 	if l.cancel != nil {
 		l.cancel()

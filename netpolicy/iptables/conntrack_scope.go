@@ -20,7 +20,8 @@ type touched struct {
 	all   bool
 	addrs map[netip.Addr]bool
 	ports map[uint16]bool // of servers
-	// came are those of addrs that no container had before, since Cut went over them last.
+	// came are the addresses of addrs that no container had when Cut last went over the
+	// connections.
 	came map[netip.Addr]bool
 }
 
@@ -70,8 +71,9 @@ func (e entry) addrs() []netip.Addr {
 }
 
 const (
-	// The kernel goes through its whole table for each list, so more than fewAddrs addresses,
-	// or up to fewEntries connections, are listed as a whole.
+	// The kernel goes through its whole table for each list, even for a list of one address. So
+	// one list of all is cheaper for more than fewAddrs addresses, or up to fewEntries
+	// connections.
 	fewAddrs   = 4
 	fewEntries = 8192
 )

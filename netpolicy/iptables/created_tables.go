@@ -30,7 +30,8 @@ var baseChains = []string{"INPUT", "FORWARD", "OUTPUT"}
 
 var marks = []string{madeMark, madePrefix + "INPUT", madePrefix + "FORWARD", madePrefix + "OUTPUT"}
 
-// toMark gives the marks of what is not there, and what writing rules will make.
+// toMark gives marks for the parts of a table that do not exist, and that iptables makes when
+// netguard writes rules.
 func (b *backend) toMark(i int, t *table) ([]chain, error) {
 	if b.kind != NFT {
 		return nil, nil // the legacy table is always whole, and stays until its module goes
@@ -51,8 +52,8 @@ func (b *backend) toMark(i int, t *table) ([]chain, error) {
 	return out, nil
 }
 
-// chainsOf asks for the chains of a family's filter table, and whether there is that table:
-// iptables lists it, and the kernel's own chains, whether they are there or not.
+// chainsOf asks the kernel for the chains of a family's filter table, and whether the table
+// exists. iptables does not tell: it lists the table and the kernel's own chains in any case.
 func chainsOf(i int) (there map[string]bool, exists bool, err error) {
 	family := [2]nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}[i]
 	c, err := nftables.New()

@@ -30,10 +30,10 @@
 // The names of empty chains keep notes: NG-FORMAT-n has the number of the form, NG-MADE and
 // NG-MADE-… say which parts of the table netguard made.
 //
-// The name of a chain says what is in it, so two generations share the chains that are the
-// same in both. One transaction a family writes the other chains of a new generation beside
-// the old ones. One more fills the three chains anew and removes the old generation. Every packet meets one
-// generation as a whole. Members of sets change by netlink alone, in the order of
+// The name of a chain says what is in it, so two generations share the chains that are the same
+// in both. For each family, one transaction writes the other chains of a new generation beside
+// the old ones. One more fills the three chains anew and removes the old generation. Every packet
+// meets one generation as a whole. Members of sets change by netlink alone, in the order of
 // netpolicy.Family.Changes: a container that comes or goes costs no fork and no rule.
 //
 // A drop is two rules. The first counts for the container in a set with counters, so no
@@ -41,12 +41,12 @@
 //
 // # What a look costs
 //
-// Verify forks only where a table changed. It learns that from the handles of rules
-// (nf_tables), or from the bytes of the table (legacy). It sums up the members of sets while
-// the kernel lists them, and keeps them only where the sum differs. Glance costs less: it
-// compares how many members and, for the legacy backend, how many rules there are. Cut goes
-// over the connections that the last changes may concern. The kernel goes through its whole table
-// for that, so Cut first tells whether there can be any (see vacant.go).
+// Verify forks only where a table changed. It learns that from the handles of rules (nf_tables),
+// or from the bytes of the table (legacy). It sums up the members of sets while the kernel lists
+// them, and keeps them only where the sum differs. Glance costs less: it compares how many
+// members and, for the legacy backend, how many rules there are. Cut goes over the connections
+// that the last changes may concern. The kernel goes through its whole table for that, so Cut
+// first finds out whether there can be any (see vacant.go).
 //
 // # Connections that are cut
 //
@@ -58,11 +58,11 @@
 // side: policy refuses that already, and a note of both addresses would refuse whoever gets
 // the client's address next.
 //
-// Connections within a bridge are older than the kernel's entries of them, where the bridge
-// has just begun to hand over its frames. For TCP the ports tell who is the client (see
-// midstream.go), in the rules for a minute and in Cut. For UDP nothing tells: Cut takes a
-// server that sends on unasked, and that may send to the client by policy, for one that
-// opens a connection of its own.
+// Connections within a bridge are older than the kernel's entries of them, where the bridge has
+// just begun to hand over its frames. For TCP the ports tell who is the client (see
+// midstream.go), in the rules for a minute and in Cut. For UDP nothing tells. If a server goes on
+// sending, and policy lets it send to the client, Cut takes that for a connection that the server
+// opens.
 //
 // # Where it works
 //

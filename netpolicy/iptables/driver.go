@@ -44,9 +44,9 @@ type Driver struct {
 	sums sums
 	// few says that foreign sets have no more members than netguard's.
 	few bool
-	// agreed are the tables as they were when they held this generation's layouts, or what
-	// of these the generation before had too. Their chains are worded as this version of
-	// iptables words them.
+	// agreed are tables that were seen with this generation's layouts, or with the chains that
+	// the generation before shares with it. They show how this version of iptables words these
+	// chains.
 	agreed [2]*table
 	// due are the connections that Cut has to go over.
 	due     touched
@@ -156,8 +156,8 @@ type families [2][]netpolicy.Member
 // fewGone is how many parts of a list may go before all of its members are worked out again.
 const fewGone = 16
 
-// membersOf gives the members that a list of the wish comes to, sorted. have are those of the list
-// before. A part of a list is no member where its prefix is not valid.
+// membersOf gives the sorted members for a list of the wish. was and have are the list before and
+// its members. A part without a valid prefix has no member.
 func membersOf[T comparable](was, is []T, have families, member func(T) netpolicy.Member) families {
 	gone, came := trim(was, is)
 	if len(gone) > fewGone {

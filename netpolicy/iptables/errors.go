@@ -90,7 +90,7 @@ func locked(output string) bool {
 	return strings.Contains(output, "xtables lock") || strings.Contains(output, "Resource temporarily unavailable")
 }
 
-// commandError words an error of go-iptables.
+// commandError turns an error of go-iptables into one of this package, if there is one for it.
 func commandError(err error) error {
 	var e *goipt.Error
 	if errors.As(err, &e) && locked(e.Error()) {
@@ -105,7 +105,7 @@ func commandError(err error) error {
 // hashFull is IPSET_ERR_HASH_FULL, which nl lacks.
 const hashFull = nl.IPSET_ERR_TYPE_SPECIFIC
 
-// setError words an error of the kernel's ipset.
+// setError turns an error of the kernel's ipset into one of this package, if there is one for it.
 func setError(err error) error {
 	var code int
 	var errno unix.Errno

@@ -55,8 +55,9 @@ func mix(v uint64) uint64 {
 	return v ^ v>>33
 }
 
-// fingerprint gives the one of a family's filter table. was is the last one, which it gives
-// where nothing changed since. An unknown one makes the caller read the table.
+// fingerprint gives the fingerprint of a family's filter table. was is the last one. If nftables
+// did not change since, it is given again. An unknown fingerprint makes the caller read the
+// table.
 func (d *Driver) fingerprint(b *backend, i int, was fingerprint) (fingerprint, error) {
 	switch {
 	case b.kind == NFT:
@@ -84,8 +85,8 @@ type ruleLists struct{ *conn }
 // Attributes that unix has no names for.
 const nftaTableHandle = 4
 
-// told are the lists that tell one content of a table from another: the attribute with the
-// table's name, and the attributes that change with the content. The kernel gives each new
+// told are the lists that tell one content of a table from another. table is the attribute with
+// the table's name, by are the attributes that change with the content. The kernel gives each new
 // rule, and each new table, a handle that was never used before.
 var told = []struct {
 	get, table int

@@ -25,7 +25,8 @@ type printKey struct {
 	table  string // of the legacy backend; "" for nftables
 }
 
-// fingerprints gives those of the tables that ReadOthers reads; nil where that cannot be told.
+// fingerprints gives the fingerprints of the tables that ReadOthers reads, nil if one cannot be
+// taken.
 func (d *Driver) fingerprints() map[printKey]fingerprint {
 	all := map[printKey]fingerprint{}
 	s, err := d.rules.generation()
@@ -43,8 +44,8 @@ func (d *Driver) fingerprints() map[printKey]fingerprint {
 	return all
 }
 
-// ReadOthers gives them. It reads them again if any table changed since the last time, and
-// changes nothing.
+// ReadOthers reads the foreign rules. If no table changed since the last time, it gives what it
+// read then. It changes nothing.
 func (d *Driver) ReadOthers(ctx context.Context) (*Others, error) {
 	o := &Others{prints: d.fingerprints()}
 	if was := d.others; was != nil && o.prints != nil && maps.Equal(was.prints, o.prints) {
@@ -107,7 +108,7 @@ type led struct {
 	local    func(netip.Addr) bool
 }
 
-// walk goes through a chain. over says that the packet meets no more chains.
+// walk goes through a chain. over says that the table is done with the packet.
 func (l *led) walk(chain string, depth int) (to netip.AddrPort, over bool) {
 	if depth > 16 {
 		return to, true

@@ -27,8 +27,8 @@ type Listing struct {
 	Tables       [2]map[string]Table // of IPv4 and IPv6, by name, as far as they are there
 }
 
-// List lists all tables of the backends that are installed, first those of what "iptables"
-// is. It makes no table, and does with the programs that are there.
+// List lists all tables of the installed backends. The backend of the command "iptables" comes
+// first. It makes no table. A program that is missing is left out.
 func List(ctx context.Context) []Listing {
 	var all []Listing
 	for _, suffix := range []string{"", "-nft", "-legacy"} {
@@ -106,8 +106,8 @@ type NativeChain struct {
 	Family string // bridge, inet, ip, ip6, arp, netdev
 	Table  string
 	Name   string
-	// Busy says that it is a chain of the family bridge that packets are led to, and that
-	// it can drop them.
+	// Busy says that packets meet the chain, that its family is bridge, and that it may drop
+	// them.
 	Busy bool
 }
 
@@ -152,8 +152,8 @@ func SetTypes() []string {
 	return types
 }
 
-// TrySets makes a set of each type, and tells what the kernel lacks. It is for a network
-// namespace that was made for it.
+// TrySets makes a set of each type, and tells what the kernel lacks. Call it in a network
+// namespace made for that.
 func TrySets() []string {
 	const name = "ngprobe"
 	var lacks []string

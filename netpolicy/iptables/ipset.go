@@ -54,11 +54,11 @@ type element struct {
 // sets speaks with the kernel's ipset.
 type sets struct{ *conn }
 
-// revisions are the first ones of each type that can do all that is used here.
+// revisions has the first revision of each type that can do all that netguard uses.
 var revisions = map[string]uint8{hashIP: 1, hashNet: 3, hashNetPort: 2, hashIPPortIP: 1, hashNetIface: 0}
 
-// smallHash is the smallest table of a set that the kernel makes. The table grows with the
-// members. To count members the kernel goes over the table, and the sets of a policy have few.
+// smallHash is the smallest hash table that the kernel makes for a set. It grows with the
+// members. To count members the kernel goes over this table, and most sets have few.
 const smallHash = 64
 
 func (s sets) create(spec setSpec) error {

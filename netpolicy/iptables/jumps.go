@@ -12,7 +12,7 @@ import (
 const dockerUser = "DOCKER-USER"
 
 // anchors are the rules that lead to the static chains. What the host sends to itself is not
-// netguard's business. All that arrives by the loopback device is that. What leaves by it
+// netguard's business. All that arrives by the loopback device is such traffic. What leaves by it
 // may go to a container: the kernel chose the device before it translated the address of a
 // published port, and rules still see that device. The chain tells them apart (see itself).
 var anchors = [4][]string{
@@ -35,9 +35,9 @@ func chainOf(path netpolicy.Path) string {
 	return staticChains[path]
 }
 
-// place gives the chain that an anchor belongs in, as its first rule, so that no rule accepts
-// a packet before it. That is DOCKER-USER if packets come there first, because Docker keeps
-// its contents when it writes its rules anew.
+// place gives the chain for an anchor. The anchor is the first rule there, so that no rule
+// accepts a packet before it. For forwarded packets the chain is DOCKER-USER, if packets come
+// there first: Docker keeps its contents when it writes its rules anew.
 func (t *table) place(path netpolicy.Path) string {
 	switch path {
 	case netpolicy.Input:
@@ -80,12 +80,12 @@ func first(path netpolicy.Path, rules []string) bool {
 // dockerFirst are the jumps that Docker puts first. Their chains accept nothing themselves.
 var dockerFirst = []string{"-j " + dockerUser, "-j DOCKER-ISOLATION-STAGE-1"}
 
-// anchoring is what is to be done so that the anchor of a path stands in its place, and
-// nowhere else.
+// anchoring is what has to be done so that the anchor of a path stands in its place and nowhere
+// else.
 type anchoring struct {
 	path  netpolicy.Path
 	chain string
-	// insert says that the anchor is not the first rule there, again how often it stands
+	// insert says that the anchor is not the first rule there. again counts the anchors to remove
 	// further down.
 	insert bool
 	again  int
@@ -146,7 +146,7 @@ func (t *table) anchorings() []anchoring {
 				switch {
 				case !ok || of != a.path:
 				case name != a.chain && name == dockerUser && r == spec:
-					// It stays: Docker leads packets there again in a moment.
+					// It stays: Docker leads packets to DOCKER-USER again in a moment.
 				case name != a.chain || r != spec:
 					a.elsewhere = append(a.elsewhere, jump{name, r})
 				case !kept:

@@ -49,7 +49,7 @@ func (h *heldSet) total() uint64 {
 	return h.sum
 }
 
-// wished tells whether a wish says which members a set has.
+// wished tells whether a wish says which members the set has.
 func (h setHeader) wished() bool {
 	wished, own := ownSets[h.name]
 	return wished || !own
@@ -76,7 +76,7 @@ type stale struct {
 	table   *table
 }
 
-// read reads all of it.
+// read reads the tables and the sets.
 func (d *Driver) read(ctx context.Context) (*kernel, error) {
 	k := &kernel{}
 	if err := d.readTables(ctx, k); err != nil {
@@ -88,8 +88,9 @@ func (d *Driver) read(ctx context.Context) (*kernel, error) {
 	return k, nil
 }
 
-// probe leaves out the backends that this kernel lacks, for all Drivers that these programs are
-// given to. Later, a backend that cannot be read is an error, and no reason to use the other one.
+// probe leaves out the backends that this kernel lacks. All Drivers with the same Programs skip
+// them then. Later, a backend that cannot be read is an error, and no reason to use the other
+// one.
 func (d *Driver) probe(ctx context.Context) error {
 	p := d.options.Programs
 	if p.tried {
@@ -110,8 +111,8 @@ func (d *Driver) probe(ctx context.Context) error {
 	return nil
 }
 
-// list lists the filter tables, all at once, and reads those again that changed since any Driver
-// of the same programs read them. It gives an error for each backend.
+// list lists the filter tables, all at once. It reads only tables that changed since any Driver
+// of the same Programs read them. It gives an error for each backend.
 func (d *Driver) list(ctx context.Context) (tables [][2]seen, faults []error) {
 	tables, faults = make([][2]seen, len(d.backends)), make([]error, len(d.backends))
 	var ends []func()

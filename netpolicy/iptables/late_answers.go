@@ -10,17 +10,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// lateAnswers has later lists look for connections that late answers enter.
+// lateAnswers makes later lists look for connections that the kernel enters because of late
+// answers.
 //
-// A bridge begins to hand over its frames, or the entry of an answer goes (see entry.answered).
-// At that moment other answers may be on their way. Where policy lets the server open connections
-// to the client, such an answer makes the kernel enter one, and the entry lets the client go on.
+// When a bridge begins to hand over its frames, or the entry of an answer goes (see
+// entry.answered), other answers may be on their way. If policy lets the server open connections
+// to the client, such an answer makes the kernel enter one. This entry lets the client go on.
 //
-// So the entry's connection is noted as one that was cut, until the next list: the answers that
-// are on their way are refused. This happens once for each connection, because a server that opened
-// the connection itself loses packets by it. Later lists find what later answers enter.
+// So, until the next list, the connection of the entry is noted like one that was cut. The note
+// refuses the answers that are on their way. This happens once for each connection, because a
+// server that opened the connection itself loses packets by it. Later lists find what later
+// answers enter.
 type lateAnswers struct {
-	// lists are how many lists go over the connections of an address.
+	// lists are how many more lists go over the connections of an address.
 	lists map[netip.Addr]int
 	noted map[tuple]bool // the entries
 	notes map[element]bool
@@ -31,8 +33,8 @@ const (
 	maxNoted    = 4096 // bounds noted
 )
 
-// await has the next lists go over an address. Unless anew is said, an address that has had its
-// lists waits until the others have had theirs.
+// await makes the next lists go over an address. If the address has had its lists and anew is
+// false, it waits until the other addresses have had theirs.
 func (l *lateAnswers) await(a netip.Addr, anew bool) {
 	if l.lists == nil {
 		l.lists = map[netip.Addr]int{}
@@ -57,7 +59,7 @@ func (l *lateAnswers) searched() bool {
 	return true
 }
 
-// list adds the addresses to what a list is about.
+// list adds the addresses that await asked for to what a list is about.
 func (l *lateAnswers) list(t touched) touched {
 	if l.searched() {
 		l.lists, l.noted = nil, nil
@@ -88,8 +90,9 @@ func (l *lateAnswers) first(e entry) bool {
 	return true
 }
 
-// noteAnswers gives the notes for the entries of answers. One that lasts is no such note: it is
-// there, or of those given. Where nothing changed, nobody loses packets.
+// noteAnswers gives the notes to make for the entries of answers. It leaves out notes that last
+// longer: those of lasting, and those in the set. A list without a change gets none, so that
+// nobody loses packets by it.
 func (d *Driver) noteAnswers(list []entry, lasting [2][]element) (notes []element) {
 	if d.listing.routine {
 		return nil
@@ -105,7 +108,7 @@ func (d *Driver) noteAnswers(list []entry, lasting [2][]element) (notes []elemen
 		}
 		there, err := d.sets.members(cutSet(i == 1, d.cutSeconds()).name)
 		if err != nil {
-			return nil // it is an aid
+			return nil // the list can do without these notes
 		}
 		for _, n := range there {
 			last[n] = !d.late.notes[n]

@@ -50,8 +50,8 @@ func beganSet(ipv6 bool) setSpec {
 	return setSpec{name: netpolicy.SetPrefix(ipv6) + "began", typ: hashNetIface, ipv6: ipv6, timeout: beganFor}
 }
 
-// begin notes the containers on a bridge that is about to hand over its frames. Lists look for late
-// answers to them.
+// begin notes the containers on a bridge that is about to hand over its frames. The next lists
+// look for late answers to them.
 func (d *Driver) begin(i int, bridge string) error {
 	if d.wish == nil { // there are no rules yet
 		return nil

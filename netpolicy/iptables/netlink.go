@@ -20,8 +20,8 @@ import (
 // answerWithin bounds the wait for the kernel's answer.
 const answerWithin = 10 * time.Second
 
-// conn is a netlink socket, by which many members are written at a time, and long lists
-// are read without a copy.
+// conn is a netlink socket. It writes many members at a time, and reads long lists without a
+// copy.
 type conn struct {
 	*netlinkconn.Conn
 	proto int
@@ -66,8 +66,8 @@ func (c *conn) name(typ int) string {
 	return "conntrack delete"
 }
 
-// ask sends a message and hands on the answers as they come. False from each ends the
-// handing, not the reading. What each is given lasts until it returns.
+// ask sends a message and hands on the answers as they come. When each gives false, ask reads the
+// other answers but hands none on. The bytes that each gets are valid until it returns.
 func (c *conn) ask(typ int, flags int, payload []byte, each func([]byte) bool) error {
 	more := true
 	err := c.Execute(uint16(typ), netlink.HeaderFlags(flags), payload, func(b []byte) error {

@@ -20,14 +20,14 @@ type plan struct {
 	stale   []stale
 }
 
-// change is netpolicy's, with what the set is.
+// change is a change of netpolicy, with its set.
 type change struct {
 	setSpec
 	netpolicy.Change
 	about string
-	// late says that the change waits for new rules, if there are any. It opens something
-	// by a set that the old rules use too, and the new rules may close a container that
-	// the old ones do not know.
+	// late says that the change waits for new rules, if there are any. It opens something by a
+	// set that the old rules use too. The new rules may close a container that the old ones do
+	// not know.
 	late bool
 }
 
@@ -111,7 +111,8 @@ func (p *plan) gone() map[netip.Addr]bool {
 	return out
 }
 
-// counted gives the sets of a family that no rule set has, and whose members are compared.
+// counted gives the sets of a family that are not in a rule set, and that have members to
+// compare.
 func (d *Driver) counted(i int) []netpolicy.Set {
 	return []netpolicy.Set{
 		{Name: deniedSet(i == 1).name, Kind: netpolicy.Addrs, About: "counters of what was denied", Members: d.denied[i]},
@@ -130,7 +131,7 @@ func specOf(s netpolicy.Set, ipv6 bool) setSpec {
 	return setSpec{name: s.Name, typ: typeOf(s.Kind), ipv6: ipv6}
 }
 
-// planSets compares a family's sets. The others only have to exist.
+// planSets compares the sets of a family. The sets of others only have to exist.
 func (p *plan) planSets(k *kernel, f *netpolicy.Family, own []netpolicy.Set, others []setSpec, wanted map[string]bool) error {
 	specs := map[string]setSpec{}
 	for _, s := range others {

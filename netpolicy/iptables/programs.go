@@ -29,7 +29,7 @@ const (
 	Legacy Backend = "legacy"
 )
 
-// backend is one of them, with its programs.
+// backend is a Backend with its programs.
 type backend struct {
 	kind   Backend
 	fam    [2]programs // IPv4, IPv6
@@ -48,17 +48,18 @@ type programs struct {
 // familyNames are used in errors and findings.
 var familyNames = [2]string{"IPv4", "IPv6"}
 
-// Programs are iptables' programs as they are installed: first what "iptables" is, which is
-// what Docker runs, then the other backend's.
+// Programs are iptables' programs as they are installed. The backend of the command "iptables" is
+// the first, because Docker runs that command. The other backend follows.
 //
-// Their Drivers are of one network namespace: a table that one of them read, the others need
-// not read.
+// All Drivers with the same Programs have to be in one network namespace: one Driver uses a table
+// that another one has read.
 type Programs struct {
 	found []backend
 	ipv6  bool
-	// tried says that only backends are left that this kernel has.
+	// tried says that the backends that this kernel lacks are left out.
 	tried bool
-	// seen are the tables as they were read last, by a tableKey. Nobody changes a table.
+	// seen are the tables as they were read last, by a tableKey. A table is never changed after
+	// it was read.
 	seen sync.Map
 }
 
@@ -114,7 +115,7 @@ func (p *Programs) backends(forked *int) []*backend {
 	return out
 }
 
-// findBackend finds the programs of a backend. Two of the same file are the same backend.
+// findBackend finds the programs of a backend. Two backends with the same file are the same.
 func findBackend(suffix string, wait time.Duration, ipv6 bool) (b *backend, file string, err error) {
 	b = &backend{wait: wait, forked: new(int)}
 	for i, name := range []string{"iptables", "ip6tables"} {

@@ -9,15 +9,15 @@ import (
 	"github.com/vishvananda/netlink/nl"
 )
 
-// progress is what has to be taken back if a step fails.
+// progress is what has to be undone if a step fails.
 type progress struct {
 	created []setSpec
 	built   [2][]string // chains, by family
 	inForce [2]bool     // packets meet them: there is no way back
 }
 
-// undo takes back what was made for a wish that failed: chains that nothing leads to, and sets
-// that no rule names.
+// undo removes what was made for a wish that failed: chains that nothing leads to, and sets that
+// no rule names.
 func (d *Driver) undo(k *kernel, done *progress) error {
 	// The caller's context may be over.
 	ctx, cancel := context.WithTimeout(context.Background(), d.options.Wait+answerWithin)

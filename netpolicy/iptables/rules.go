@@ -35,7 +35,7 @@ type chain struct {
 	rules []string
 }
 
-// layout is what the filter table of a family shall have of netguard's.
+// layout is what netguard wants in the filter table of a family.
 type layout struct {
 	generation []chain // each after the chains that it leads to; mirrors last
 	static     []chain // the three, chainStray, and the chain that notes the format
@@ -86,8 +86,8 @@ func lay(f *netpolicy.Family, o Options) (*layout, error) {
 	return l, nil
 }
 
-// keep gives the chains of an agreed table that are the same in this layout as in the one
-// that the table was agreed for.
+// keep gives the part of an agreed table about chains that are the same in this layout and in
+// was. The table was agreed for was.
 func (l *layout) keep(agreed *table, was *layout) *table {
 	if agreed == nil || was == nil {
 		return nil
@@ -158,7 +158,7 @@ func paths(f *netpolicy.Family) map[string][3]bool {
 	return on
 }
 
-// blamed gives the end of a packet whose container a drop counts for.
+// blamed gives the side of a packet on which the container stands that a drop counts for.
 func (w *wording) blamed(chain string, o netpolicy.Origin) netpolicy.Side {
 	switch on := w.paths[chain]; {
 	case on == [3]bool{netpolicy.Input: true}: // the other end is the host

@@ -43,7 +43,7 @@ func (b *backend) run(ctx context.Context, path string, args []string, input str
 // begin starts a program in the network namespace of this thread. The function that it gives
 // waits for its end, and gives what it wrote.
 func (b *backend) begin(ctx context.Context, path string, args []string, input string) func() (string, error) {
-	// The program may wait for the lock that long. One that takes longer hangs.
+	// The program may wait for the lock for b.wait. If it needs 30 s more, it hangs.
 	ctx, cancel := context.WithTimeout(ctx, b.wait+30*time.Second)
 	*b.forked++
 	cmd := exec.CommandContext(ctx, path, args...)

@@ -55,9 +55,9 @@ var ErrNoSamples = errors.New("iptables cannot hand packets over (match limit, t
 // probeChain is the chain that ProbeSamples writes and removes. Nothing leads there.
 const probeChain = "NG-PROBE"
 
-// ProbeSamples tells whether Options.Samples can be used, by writing such a rule: in a
-// network namespace made for that or, where that is not permitted, in this one, of
-// which nothing is left. The error is ErrNoSamples where it cannot.
+// ProbeSamples tells whether Options.Samples can be used, by writing such a rule. It writes in a
+// network namespace made for that. If that is not permitted, it writes in this one, and leaves
+// nothing behind. The error is ErrNoSamples if the rule cannot be written.
 func (p *Programs) ProbeSamples(ctx context.Context) error {
 	backends, families := p.backends(new(int)), 1
 	if p.ipv6 {
@@ -77,8 +77,8 @@ func (p *Programs) ProbeSamples(ctx context.Context) error {
 	return nil
 }
 
-// trySamples writes a rule with each backend that can write anything. What it writes stays where
-// the namespace is apart, and ends with it.
+// trySamples writes a rule with each backend that can write anything. If the namespace is apart,
+// the rule stays there, and ends with the namespace.
 func trySamples(ctx context.Context, backends []*backend, families int, apart bool) error {
 	can := false
 	var faults []error

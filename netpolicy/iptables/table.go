@@ -12,7 +12,7 @@ type table struct {
 	chains []string            // in the order of the list
 	rules  map[string][]string // by chain: what follows "-A CHAIN "
 	policy map[string]string   // of the kernel's own chains
-	// incompatible: nft wrote what iptables cannot read into it.
+	// incompatible says that nft wrote what iptables cannot read into the table.
 	incompatible bool
 }
 
@@ -20,8 +20,8 @@ func newTable() *table {
 	return &table{rules: map[string][]string{}, policy: map[string]string{}}
 }
 
-// parseTables reads a list of tables, by their names. It leaves out what it cannot read:
-// such a line is foreign, for netguard's own are compared as they are.
+// parseTables reads a list of tables, by their names. It leaves out lines that it cannot read.
+// Such a line is foreign: netguard compares its own with what it wrote.
 func parseTables(text string) (map[string]*table, error) {
 	tables := map[string]*table{}
 	var t *table

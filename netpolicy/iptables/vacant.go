@@ -13,9 +13,9 @@ import (
 // whatever policies say of it. To look for such a connection costs the same for each container
 // that starts, because the kernel goes through its whole table.
 //
-// So the rules count the packets with an address that is of a network and no container's, as
-// far as the packets may begin a connection. The set subnets has the counters. While they do
-// not change, nothing can have begun since the last list of all connections.
+// So the rules count packets that may begin a connection and have a vacant address: one that is
+// in a network's subnet, and that no container has. The set subnets has the counters. While they
+// do not change, nothing can have begun since the last list of all connections.
 type vacancy struct {
 	// known says that a list of all connections was taken while the rules were in force.
 	known bool
@@ -33,9 +33,9 @@ func subnetsSet(ipv6 bool) setSpec {
 	return setSpec{name: netpolicy.SetPrefix(ipv6) + "subnets", typ: hashNet, ipv6: ipv6, counters: true}
 }
 
-// vacant counts packets with vacant addresses. It stands after the rule for existing
-// connections, where it costs those nothing. The host itself sends from its own addresses
-// alone, some of which are of the subnets.
+// vacant counts packets with vacant addresses. It stands after the rule for existing connections,
+// where it costs those nothing. Packets that the host sends count by their destination alone:
+// their sources are the host's own addresses, some of which are in the subnets.
 func vacant(ipv6 bool, path netpolicy.Path) (rules []string) {
 	for _, side := range [3][]string{netpolicy.Forward: {"src", "dst"}, netpolicy.Input: {"src"}, netpolicy.Output: {"dst"}}[path] {
 		rules = append(rules, join("-m conntrack ! --ctstate INVALID,UNTRACKED",
@@ -70,8 +70,8 @@ func (d *Driver) vacantPackets() (n uint64, err error) {
 	return n, nil
 }
 
-// leave notes what a plan says of vacant addresses: those that containers leave may have
-// connections. After a change of rules or of subnets, packets may have passed uncounted.
+// leave notes what a plan means for vacant addresses. An address that a container leaves may have
+// connections. After a change of rules or subnets, packets may have passed uncounted.
 func (d *Driver) leave(p *plan) {
 	if p.rules() || slices.ContainsFunc(p.changes, func(c change) bool { return c.name == subnetsSet(c.ipv6).name }) {
 		d.uncounted()
@@ -105,9 +105,8 @@ func (l *listing) occupy(e entry) {
 	}
 }
 
-// Vacant tells which addresses of containers cannot have connections: since all were listed
-// last, nobody sent to such an address or from it before it was in the rules, and no container
-// left it.
+// Vacant tells which addresses of containers cannot have connections. Since the last list of all
+// connections, nobody used such an address before it was in the rules, and no container left it.
 func (d *Driver) Vacant() (func(netip.Addr) bool, error) {
 	v := d.vacancy
 	if !v.known {

@@ -12,11 +12,11 @@ type Drift struct {
 	// Changes are what is not as it was last applied, a sentence each. None means that
 	// all is in place.
 	Changes []string
-	// Displaced says that the changes are no more than what Docker does, which writes its
-	// rules anew each time that it makes a network.
+	// Displaced says that the changes are only what Docker does: it writes its rules anew each
+	// time that it makes a network.
 	Displaced bool
-	// Rewritten says that a program wrote rules in the table since they were last seen to be
-	// as applied, whoever's they are.
+	// Rewritten says that some program wrote rules in a table since the table was last seen as
+	// applied. Foreign rules count too.
 	Rewritten bool
 }
 

@@ -9,7 +9,7 @@ import (
 
 // Options are the settings of a Driver. The zero value is fine.
 type Options struct {
-	// Programs are those to run; nil: Open finds them.
+	// Programs are the programs to run. If nil, Open finds them.
 	Programs *Programs
 	// Wait is how long another program may hold the lock of iptables, in whole seconds;
 	// 5 s if zero.
@@ -35,11 +35,11 @@ type Wish struct {
 	// Homes bind the addresses of managed containers to their bridges: the addresses that
 	// Docker gave them, the link-local ones, and the extra ones of the same network.
 	Homes []Home
-	// Away are addresses that are a container's on its bridge alone. Cut looks at their
+	// Away are addresses that count as a container's on its bridge alone. Cut looks at their
 	// connections, too.
 	Away []netip.Prefix
-	// Subnets are those of the containers' networks. A container with an address of them that
-	// nobody used before has no connections for Cut to look at.
+	// Subnets are the subnets of the containers' networks. If nobody used an address in them
+	// before, Cut need not look for connections of the container that gets it.
 	Subnets []netip.Prefix
 }
 
