@@ -83,9 +83,10 @@ func read(s Source) *reading {
 			continue
 		}
 		before := f.Total
-		home := f.toSelector(raw.sel, "")
+		about := f.toSelector(raw.sel, "")
+		f.selectedEntity(raw.sel, &about)
 		if raw.selectRead && f.Total == before {
-			f.Selects = append(f.Selects, Broken{raw.name.Text, s.Name, home}) // kept only if there are faults
+			f.Selects = append(f.Selects, Broken{raw.name.Text, s.Name, about}) // kept only if there are faults
 		} else {
 			f.Unclear = true
 		}

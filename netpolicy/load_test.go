@@ -137,6 +137,9 @@ func TestBroken(t *testing.T) {
 		"select: {}\ningress: [{from: [{cidr: x}]}]":                  "every container",
 		"select: {labels: {tier: data, tier: x}}\ningress: []":        "",
 		"Select: {service: db}\ningress: []":                          "",
+		"select: {entity: build}\negress: [{to: [{cidr: x}]}]":        "entity=build",
+		"select: {entity: bild}\negress: []":                          "",
+		"select: {entity: build, service: db}\negress: []":            "",
 		"select: &a {service: db}\ningress: []":                       "service=db",
 		"select: {service: db}\ningress: [{from: [{service: 'a*'}]}]": "service=db",
 	} {
