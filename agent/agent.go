@@ -3,8 +3,8 @@
 //
 // Data goes one way: observe (docker, link), snapshot (endpoint.Join), desired,
 // diff with what the kernel has, apply, read back. Events are never more than a
-// reason to look. One goroutine writes to the kernel. What was written stays
-// when the agent ends, however it ends; the next one adopts it.
+// reason to look. One goroutine writes to the kernel. The kernel keeps what the agent wrote,
+// however the agent ends. The next agent adopts it.
 package agent
 
 import (
@@ -45,7 +45,7 @@ type Options struct {
 	Log            io.Writer
 }
 
-// monitors tells whether what is refused is to be let pass.
+// monitors tells whether the agent lets pass what it would refuse.
 func (o Options) monitors() bool { return o.Mode == control.ModeMonitor }
 
 // load reads the configuration and puts the flags over it.
@@ -57,8 +57,8 @@ func (o Options) load() (config.Config, error) {
 	return cfg.With(o.Overrides)
 }
 
-// Run runs the agent in the network namespace of the calling process until ctx
-// ends. The error says why it could not start or go on; an ended ctx is none.
+// Run runs the agent in the network namespace of the calling process until ctx ends. The error
+// says why the agent could not start or go on. The end of ctx is no error.
 func Run(ctx context.Context, o Options) error {
 	cfg, err := o.load()
 	if err != nil {
@@ -120,7 +120,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer watcher.Close()
-	// Two again: one that writes, and one that is asked.
+	// Two drivers again: one writes, the other answers status.
 	filtering := iptables.Options{Programs: has.programs, Samples: has.samples == nil, Monitor: o.monitors()}
 	filter, err := iptables.Open(ctx, filtering)
 	if err != nil {
@@ -206,7 +206,7 @@ type parts struct {
 	tables  *nftNotices
 }
 
-// tasks runs everything that lasts until one fails or ctx ends.
+// tasks runs all long-lived tasks until one fails or ctx ends.
 func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p parts, log *slog.Logger) error {
 	g, run := errgroup.WithContext(ctx)
 	start := func(name string, task func(context.Context) error) {
@@ -248,7 +248,7 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 		start("serve metrics", func(ctx context.Context) error {
 			err := metrics.New(cfg.Metrics, p.status, log).Serve(ctx)
 			if err != nil && ctx.Err() == nil {
-				// Nothing to stop enforcing for.
+				// The agent goes on enforcing without metrics.
 				log.Error("metrics are not served", "error", err)
 				s.complain("metrics are not served: %v: free the address or choose another with metrics: in the configuration, then restart the agent", err)
 				return nil
@@ -284,8 +284,8 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 	return err
 }
 
-// notify tells systemd that the agent is ready: its socket answers and it
-// follows the kernel. It does not wait for Docker, which may be ordered after.
+// notify tells systemd that the agent is ready: its socket answers and it follows the kernel.
+// It does not wait for Docker, because dockerd may be ordered after netguard.
 func notify(log *slog.Logger) func(context.Context) error {
 	return func(context.Context) error {
 		if _, err := daemon.SdNotify(false, daemon.SdNotifyReady); err != nil {

@@ -14,9 +14,9 @@ import (
 	"netguard/shaper/tc"
 )
 
-// clean takes everything of netguard's out of the kernel, and what is written down
-// for the next boot. It goes on after an
-// error, and can be called again.
+// clean removes all that is netguard's from the kernel, and the boot cache. After an error it
+// goes on with the rest. It can be called again. The error is untouchedError if it must not
+// begin.
 func clean(ctx context.Context, filter *iptables.Driver, watcher *guard.Driver, shaper *tc.Driver) error {
 	if err := untouchable(ctx, filter, watcher); err != nil {
 		return untouchedError{err}
@@ -24,14 +24,14 @@ func clean(ctx context.Context, filter *iptables.Driver, watcher *guard.Driver, 
 	return errors.Join(filter.Cleanup(ctx), shaper.Cleanup(), watcher.Cleanup(), reconcile.ForgetNetworks(reconcile.BootCachePath()))
 }
 
-// untouchedError is why a clean-up did not begin: all of it is a newer netguard's
-// business, or cannot be read.
+// untouchedError says why a clean-up did not begin: a newer netguard wrote what is in the
+// kernel, or the agent cannot read it.
 type untouchedError struct{ error }
 
 func (e untouchedError) Unwrap() error { return e.error }
 
-// untouchable says why what is in the kernel is not this netguard's to change: a newer
-// one wrote it.
+// untouchable says why this netguard must not change what is in the kernel: a newer one wrote
+// it, or it cannot be read.
 func untouchable(ctx context.Context, filter *iptables.Driver, watcher *guard.Driver) error {
 	return errors.Join(filter.Check(ctx), watcher.Check())
 }
@@ -75,7 +75,7 @@ func Cleanup(ctx context.Context, socket string) error {
 	return clean(ctx, filter, watcher, shaper)
 }
 
-// cleaner has the running agent clean up, and end. It implements control.Cleaner.
+// cleaner makes the running agent clean up and end. It implements control.Cleaner.
 type cleaner struct {
 	loop  *reconcile.Loop
 	clean func(context.Context) error
@@ -83,7 +83,7 @@ type cleaner struct {
 	end   context.CancelCauseFunc
 }
 
-// errCleaned is why an agent ends that was told to clean up.
+// errCleaned is why an agent ends after a clean-up.
 var errCleaned = errors.New("everything of netguard's was taken out of the kernel")
 
 // Cleanup implements control.Cleaner.
@@ -99,13 +99,12 @@ func (c *cleaner) Cleanup(ctx context.Context) error {
 	return err
 }
 
-// cleanup takes everything out of the kernel. Nothing is put back after that.
+// cleanup removes everything from the kernel. After that the loop writes nothing more.
 //
-// When it fails half-way the agent goes on, and puts back what is gone. The other
-// choice, to leave the rest as it is, would be a host on which some is enforced and
-// some is not, for as long as nobody looks, with an agent that repairs nothing and
-// lets containers in. Whoever wants it all out is told so, and can ask again, or stop the
-// agent first.
+// If the clean-up fails half-way, the agent goes on and puts back what is gone. The other
+// choice is to leave the rest as it is. Then the host would enforce only a part until somebody
+// looks, with an agent that repairs nothing and lets containers in. The error tells the
+// operator to mend the cause and to ask again. They can also stop the agent first.
 func (c *cleaner) cleanup(ctx context.Context) error {
 	err := c.clean(ctx)
 	switch {

@@ -13,14 +13,14 @@ import (
 	"netguard/netpolicy/guard"
 )
 
-// tables follows the kernel's messages about nftables, which the guard and
-// iptables' nft backend use. (Neither iptables' legacy backend nor ipset tell.)
+// nftNotices follows the kernel's messages about nftables. The guard and iptables' nft backend
+// use nftables. iptables' legacy backend and ipset send no such messages.
 type nftNotices struct {
 	mu    sync.Mutex
 	rules bool     // iptables' filter table was changed
 	guard bool     // a table of the guard's was changed
 	by    []string // the programs that did so, as the kernel names them
-	// touched: it was changed in the transaction whose messages are arriving.
+	// touched says that the transaction whose messages arrive now changed the filter table.
 	touched bool
 }
 
@@ -47,8 +47,8 @@ func (t *nftNotices) Guard() bool {
 	return changed
 }
 
-// watch notes changes until ctx ends, netguard's own among them. A kernel
-// without nftables has none.
+// watch notes changes until ctx ends. It notes netguard's own changes too. A kernel without
+// nftables sends no messages.
 func (t *nftNotices) watch(ctx context.Context, wake func()) error {
 	conn, err := listenTables()
 	if err != nil {
@@ -66,7 +66,8 @@ func listenTables() (*netlink.Conn, error) {
 	if err := conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		return nil, errors.Join(fmt.Errorf("subscribe to nftables: %w", err), conn.Close())
 	}
-	// A big change is many messages; those that are lost are noted all the same.
+	// A big change is many messages. If some are lost, the kernel reports ENOBUFS, and lost
+	// notes a change of everything.
 	_ = conn.SetReadBuffer(1 << 20)
 	return conn, nil
 }
@@ -113,9 +114,9 @@ const (
 	sizeofNfGenMsg  = 4
 )
 
-// message notes what one message says, and tells whether it is about a table that
-// netguard uses. What others do in tables of their own is none of its business, and
-// may be any number.
+// message notes what one message says, and tells whether to wake the loop. Two messages do: one
+// about the guard's table, and the end of a transaction that changed the filter table. Other
+// programs may change their own tables at any rate, so these changes wake nobody.
 func (t *nftNotices) message(m netlink.Message) bool {
 	if m.Header.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || len(m.Data) < sizeofNfGenMsg {
 		return false
@@ -138,7 +139,7 @@ func (t *nftNotices) message(m netlink.Message) bool {
 	defer t.mu.Unlock()
 	switch family := m.Data[0]; {
 	case end:
-		// It ends a transaction, and says whose it was.
+		// NEWGEN ends a transaction, and names the program that made it.
 		touched := t.touched
 		if t.touched = false; !touched {
 			return false

@@ -13,13 +13,14 @@ import (
 	"netguard/agent/control"
 )
 
-// ownerLock belongs to the network namespace and to no file system: two agents on a
-// host meet here whatever their control sockets are, and nothing of a dead one stays.
+// ownerLock is the address of the owner lock. It belongs to the network namespace and to no
+// file system. So two agents on a host meet here even if their control sockets differ. The
+// address is free again when its process dies.
 const ownerLock = "@netguard/agent"
 
-// lockOwner makes sure that no other agent is at work in this network namespace until it is
-// closed. The error is control.ErrInUse if one is. Anybody on the host may take an
-// address; only root's counts.
+// lockOwner takes the owner lock. Until the caller closes it, no other agent can work in this
+// network namespace. The error is control.ErrInUse if another agent has the lock. Any user can
+// take the address, so only a process of root counts as an agent.
 func lockOwner(log *slog.Logger) (io.Closer, error) {
 	held, err := net.Listen("unix", ownerLock)
 	if err == nil {

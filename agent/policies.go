@@ -23,8 +23,8 @@ var policyFiles = []string{"*.yaml", "*.yml"}
 // maxPolicyFiles bounds the directory.
 const maxPolicyFiles = 1000
 
-// readPolicies reads the files of a policy directory. One that cannot be read is a
-// file with a fault, and keeps no other from being read.
+// readPolicies reads the files of a policy directory. A file that cannot be read becomes a
+// Source with an error. The other files are read all the same.
 func readPolicies(dir string) ([]netpolicy.Source, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -61,15 +61,16 @@ type policies struct {
 
 	now   atomic.Pointer[netpolicy.Catalog]
 	fault atomic.Pointer[string] // why the directory cannot be read; nil if it can
-	pause func(context.Context)  // before what is lost is taken as lost
+	pause func(context.Context)  // waits before a missing policy counts as removed
 }
 
 func newPolicies(dir string, monitor bool) *policies {
 	return &policies{dir: dir, monitor: monitor, pause: await}
 }
 
-// start reads the directory for the first time. A file with a fault isolates whom
-// it is about; where that cannot be told there is no safe start.
+// start reads the directory for the first time. A file with a fault isolates the containers
+// that it selects. If the fault hides which containers these are, no start is safe: then start
+// gives an error, unless the agent only monitors.
 func (p *policies) start() error {
 	sources, err := readPolicies(p.dir)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) { // no directory is no policies
@@ -84,12 +85,11 @@ func (p *policies) start() error {
 	return nil
 }
 
-// confirm is how long a file may be away, or empty, or half written, before what it
-// said is taken back: editors and copies need a moment.
+// confirm is how long a policy file may be missing, empty or half written before its policies
+// are removed. Editors and copies need a moment.
 const confirm = 250 * time.Millisecond
 
-// await lets the moment pass. There is no event for an editor that does not write
-// any more.
+// await waits for confirm. An editor that has finished sends no event to wait for.
 func await(ctx context.Context) {
 	select {
 	case <-ctx.Done():
@@ -97,7 +97,8 @@ func await(ctx context.Context) {
 	}
 }
 
-// reload reads the directory again. A file with a fault changes nothing.
+// reload reads the directory again. A file with a fault takes back nothing that is enforced.
+// See netpolicy.Catalog.Reload.
 func (p *policies) reload(ctx context.Context, log *slog.Logger) {
 	before := p.now.Load()
 	c, err := p.read(*before)
@@ -125,7 +126,8 @@ func (p *policies) reload(ctx context.Context, log *slog.Logger) {
 func (p *policies) read(before netpolicy.Catalog) (netpolicy.Catalog, error) {
 	sources, err := readPolicies(p.dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		// A file system may have been unmounted, a deployment may have failed.
+		// Perhaps a file system was unmounted, or a deployment failed. The policies must stay
+		// in force then.
 		if err = nil; len(before.Files) > 0 {
 			err = fmt.Errorf("the policy directory %s is gone; to have no policies make it, empty", p.dir)
 		}

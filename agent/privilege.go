@@ -8,10 +8,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// needed are the capabilities without which the agent can do nothing, and what they
-// are for. CAP_BPF and CAP_PERFMON (guard.Probe says) and CAP_NET_BROADCAST (package link) it
-// only uses where it has them. It needs no other: docker.sock is root's, containers' namespaces are asked
-// for over netlink and never entered.
+// needed are the capabilities without which the agent cannot work, and what each is for. The
+// agent uses three more if it has them: CAP_BPF and CAP_PERFMON (see guard.Probe), and
+// CAP_NET_BROADCAST (see package link). It needs no other: docker.sock belongs to root, and the
+// agent asks about containers' namespaces over netlink and never enters them.
 var needed = []struct {
 	bit  int
 	name string
@@ -21,8 +21,8 @@ var needed = []struct {
 	{unix.CAP_NET_RAW, "CAP_NET_RAW", "for the sockets by which iptables finds its sets"},
 }
 
-// privileged says which capabilities this process lacks, before anything is written.
-// What it has is passed on to the programs that it runs.
+// privileged gives an error if this process lacks a needed capability. The agent calls it
+// before it writes anything. The programs that the agent runs inherit its capabilities.
 func privileged() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData

@@ -55,7 +55,8 @@ func (s *settings) reload(o Options, log *slog.Logger) bool {
 		s.fault.Store(&text)
 		return false
 	}
-	// What was opened at the start stays as it is.
+	// What is read only at the start (socket, log and so on) stays as it is. All else takes its
+	// new value.
 	started := *old
 	started.Exclude, started.Limits, started.AllowOptOut = cfg.Exclude, cfg.Limits, cfg.AllowOptOut
 	started.Unguarded, started.AdmissionOpen, started.Storm = cfg.Unguarded, cfg.AdmissionOpen, cfg.Storm

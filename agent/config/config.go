@@ -1,5 +1,5 @@
-// Package config is the operator's word: /etc/netguard/netguard.yaml, and the
-// flags that override it.
+// Package config reads what the operator wrote: /etc/netguard/netguard.yaml, and the flags that
+// override it.
 //
 // It promises that a Config it returns is valid, whatever the file held, and
 // that a file with faults gives all of them at once, each with its line, its
@@ -40,18 +40,19 @@ type Config struct {
 	Exclude   Globs // networks that netguard leaves alone
 	Unguarded Globs // networks whose ports are not guarded
 	Uplinks   Globs // ports of Docker's bridges that are the host's own
-	// AdmissionOpen lets an endpoint send and receive before all its rules are
-	// in the kernel, and while a label of its is wrong.
+	// AdmissionOpen lets an endpoint send and receive before all its rules are in the kernel,
+	// and while one of its labels is wrong.
 	AdmissionOpen bool
 	Storm         guard.Storm
-	Connections   uint32 // that a container may have open at a time; 0 is no limit
-	// Claims are the addresses that labels may claim; none is any single one.
+	Connections   uint32 // how many a container may have open at a time; 0 is no limit
+	// Claims are the prefixes from which labels may name extra addresses. If there are none, a
+	// label may name any single address, but no prefix.
 	Claims []netip.Prefix
 	// DHCPServers are the networks on which containers may be DHCP servers by their label.
 	DHCPServers Globs
 	// Fragments says what becomes of fragments that containers send.
 	Fragments Fragments
-	// FragmentRate is how many of them a second a container may send; 0 is no limit.
+	// FragmentRate is how many fragments a second a container may send; 0 is no limit.
 	FragmentRate uint32
 	// Limits are the defaults and caps of bandwidth; no default is above its cap.
 	Limits shaper.Operator
@@ -75,8 +76,8 @@ type Config struct {
 type Fragments string
 
 const (
-	// FragmentsAuto refuses them where the guard cannot see what the kernel writes into
-	// a packet after it was judged, and policies are about containers.
+	// FragmentsAuto refuses fragments if a policy has selected a container, and no program at
+	// the ports can see what the kernel writes into a packet after the policies judged it.
 	FragmentsAuto   Fragments = "auto"
 	FragmentsPass   Fragments = "pass"
 	FragmentsRefuse Fragments = "refuse"
@@ -117,9 +118,8 @@ func (g Globs) Match(name string) bool {
 	})
 }
 
-// MatchImage tells whether one of the patterns fits a whole reference of an image. Of
-// Match it differs in this: * and ? stand for slashes too, since what is between the
-// slashes of a reference means nothing here.
+// MatchImage tells whether one of the patterns fits a whole image reference. Unlike in Match, *
+// and ? stand for slashes too: the parts between the slashes mean nothing here.
 func (g Globs) MatchImage(ref string) bool {
 	const slash = "\x00" // in no reference, and in no pattern
 	return slices.ContainsFunc(g, func(pattern string) bool {
@@ -143,8 +143,8 @@ func Default() Config {
 	}
 }
 
-// Load reads a file. A file that is not there gives the defaults, unless the
-// operator named it, which explicit says. Faults in the file come as Faults.
+// Load reads a file. If the file does not exist, it gives the defaults. But if explicit says
+// that the operator named the file, that is an error. Faults in the file come as Faults.
 func Load(name string, explicit bool) (Config, error) {
 	data, err := smallfile.Read(name, MaxBytes) // Parse says that it is too large
 	switch {
@@ -177,8 +177,8 @@ func Parse(data []byte, name string) (Config, error) {
 	return c, nil
 }
 
-// Faults are all that is wrong with a configuration, in the order of the file. They
-// are no policy's: who gets an error tells the one from the other by its type.
+// Faults are all that is wrong with a configuration, in the order of the file. They have a type
+// of their own, so that a caller can tell them from the faults of policies.
 type Faults strictyaml.Faults
 
 // Error lists the faults, one a line.

@@ -106,8 +106,8 @@ func (d *decoder) document(data []byte) (root *node) {
 	return root
 }
 
-// mapping reads a mapping that has just these keys. One without a value is a heading
-// whose keys are all commented out.
+// mapping reads a mapping that may have only these keys. It accepts a key without a value: that
+// is a heading whose keys are all commented out.
 func (d *decoder) mapping(fields ...field) func(*node, string) {
 	return func(n *node, key string) {
 		if !strictyaml.Empty(n) {
@@ -128,7 +128,7 @@ func (d *decoder) list(words *[]word) func(*node, string) {
 	}
 }
 
-// odd refuses a key that is no word, that was there before, or that nobody reads.
+// odd reports a key that is no word, is there twice, or is unknown.
 func odd(d *strictyaml.Decoder, k *node, key string, names []string, first int) {
 	where := "under " + key
 	if key == whole {

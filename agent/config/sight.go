@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// sight is what tells one state of the file from another without reading it.
+// sight is what os.Stat says of a file. It differs whenever the file may have changed.
 type sight struct {
 	fault    string
 	dev, ino uint64

@@ -15,13 +15,13 @@ import (
 	"github.com/fsnotify/fsnotify"
 )
 
-// Watch calls changed each time that the file may say something else, until ctx
-// ends; then it returns ctx's error. It calls it once at the start, so that an
-// edit between the first Load and the watch is not lost. The file, its directory
-// and the directories above need not exist yet; editors that replace the file
-// and symbolic links that are swapped (as for mounted config maps) are seen.
-// Until changed returns nothing more is told. Any other error means that the kernel
-// refused to watch.
+// Watch calls changed whenever the content of the file may have changed. It also calls it once
+// at the start, so that an edit between the first Load and the watch is not lost. When ctx
+// ends, Watch returns ctx's error. Any other error means that the kernel refused to watch.
+//
+// The file and the directories above it need not exist yet. Watch notices editors that replace
+// the file, and symbolic links that are swapped (as for mounted config maps). It does not call
+// changed again before the last call returned.
 func Watch(ctx context.Context, name string, log *slog.Logger, changed func()) error {
 	name, err := filepath.Abs(name)
 	if err != nil {
@@ -30,8 +30,8 @@ func Watch(ctx context.Context, name string, log *slog.Logger, changed func()) e
 	return watch(ctx, name, func() []string { return []string{name} }, log, changed)
 }
 
-// WatchDir is Watch for the files of a directory that a pattern of path.Match
-// accepts one of.
+// WatchDir is Watch for the files of a directory whose names fit one of the patterns of
+// path.Match.
 func WatchDir(ctx context.Context, dir string, patterns []string, log *slog.Logger, changed func()) error {
 	dir, err := filepath.Abs(dir)
 	if err != nil {
@@ -49,7 +49,8 @@ func WatchDir(ctx context.Context, dir string, patterns []string, log *slog.Logg
 	}, log, changed)
 }
 
-// watch watches files whose names may change with what is in them.
+// watch watches the files that names gives. It calls names again after each change, because the
+// list of files may have changed too.
 func watch(ctx context.Context, what string, names func() []string, log *slog.Logger, changed func()) error {
 	fsw, err := fsnotify.NewWatcher()
 	if err != nil {
@@ -77,7 +78,7 @@ func watch(ctx context.Context, what string, names func() []string, log *slog.Lo
 			if !ok {
 				return fmt.Errorf("watch %s: the watch ended", what)
 			}
-			// Events were lost; what they told is seen by looking.
+			// Events were lost. lookAll below finds what changed.
 			log.Warn("events of files were lost", "watched", what, "error", err)
 		case <-settled:
 			settled, events = nil, burst{}
@@ -94,9 +95,9 @@ func watch(ctx context.Context, what string, names func() []string, log *slog.Lo
 	}
 }
 
-// aim watches the directories on which the files' content depends: their own (or
-// the nearest above that exists), and each one that a symbolic link on the way
-// leads to. It repeats until nothing came to be meanwhile.
+// aim watches the directories that decide what the files contain: the file's own (or the
+// nearest one above that exists), and those to which symbolic links lead. It repeats until it
+// finds no new directory.
 func aim(fsw *fsnotify.Watcher, names func() []string) error {
 	for range 10 {
 		want := map[string]bool{}
@@ -128,7 +129,8 @@ func aim(fsw *fsnotify.Watcher, names func() []string) error {
 	return nil
 }
 
-// places follows the file through its symbolic links.
+// places gives the directories to watch for a file: its own, and that of each target of a
+// symbolic link on the way.
 func places(name string) map[string]bool {
 	dirs := map[string]bool{}
 	for range 16 {

@@ -20,7 +20,7 @@ import (
 var ErrUnreachable = errors.New("agent cannot be reached")
 
 const (
-	// answerTimeout leaves the agent its own limits for reading the kernel.
+	// answerTimeout is longer than the agent's own limits for reading the kernel.
 	answerTimeout = 20 * time.Second
 	maxAnswer     = 64 << 20
 	// maxQuery leaves room for the other headers in maxHeader.
@@ -111,7 +111,7 @@ func request(ctx context.Context, method, path, query string, body []byte) (*htt
 	return r, nil
 }
 
-// ask asks and decodes. Keys that are not known are a newer agent's.
+// ask asks, and decodes the answer. It ignores unknown keys: a newer agent sends them.
 func (c *Client) ask(ctx context.Context, method, path, query string, body []byte, to any) error {
 	text, err := c.fetch(ctx, method, path, query, body)
 	if err != nil {

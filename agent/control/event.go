@@ -11,7 +11,7 @@ const (
 	EventViolation = "violation" // the guard refused frames of a container
 	EventDenied    = "denied"    // policies refused packets
 	EventWithheld  = "withheld"  // frames of a port, or for one, that is not admitted
-	EventLost      = "lost"      // Count events were not told, as more came than were read
+	EventLost      = "lost"      // Count events were lost: more came than were read
 )
 
 // Event is something that was refused, as `netguard monitor -o json` prints it, one
@@ -19,40 +19,42 @@ const (
 type Event struct {
 	Time time.Time `json:"time"`
 	Type string    `json:"type"`
-	// Count is how many frames or packets it is about. Of violations the counts
-	// add up to what status counts; of denied packets they are those that were
-	// seen, and status has the exact number.
+	// Count is how many frames or packets the event is about. The counts of violations add up
+	// to what status counts. Of denied packets only those that were seen are counted here:
+	// status has the exact number.
 	Count uint64 `json:"count"`
-	// Mode is monitor where it was let pass, and empty where it was refused.
+	// Mode is monitor if the agent let the frames pass, and empty if it refused them.
 	Mode string `json:"mode,omitempty"`
-	// Container is whose frames were refused, or whose policies refused the
-	// packet; with its id, network and host veth.
+	// Container is the sender of refused frames, the one whose policies refused the packet, or
+	// the one whose port is not admitted. ID, Network and Veth (on the host) belong to it.
 	Container string   `json:"container,omitempty"`
 	ID        string   `json:"id,omitempty"`
 	SharedBy  []string `json:"shared_by,omitempty"`
 	Network   string   `json:"network,omitempty"`
 	Veth      string   `json:"veth,omitempty"`
-	// Bridge is that of withheld frames. Where Container is empty, the port is nobody's.
+	// Bridge is the bridge of withheld frames. If Container is empty there, the port is an
+	// unknown port.
 	Bridge string `json:"bridge,omitempty"`
 	// Kind is that of a violation: mac, arp, ip, nd, dhcp, ethertype, storm,
 	// connections, checksum or fragments.
 	Kind string `json:"kind,omitempty"`
-	// What one of the frames claimed: whose it is, and what it is. Empty if none
-	// was seen.
+	// ClaimedMAC, ClaimedIP and What are what one of the frames said of its sender and of
+	// itself. They are empty if no frame was seen.
 	ClaimedMAC string `json:"claimed_mac,omitempty"`
 	ClaimedIP  string `json:"claimed_ip,omitempty"`
 	What       string `json:"what,omitempty"`
-	// Of a denied packet: Direction is egress where the sender's policies refused
-	// it, ingress where the receiver's did. Of withheld frames it is egress for those
-	// that the port sent, ingress for those to it. Policies are those that decided;
-	// Service is by what, such as tcp/5432.
+	// Direction of a denied packet is egress if the sender's policies refused it, and ingress
+	// if the receiver's did. Direction of withheld frames is egress if the port sent them, and
+	// ingress if they were for it. Policies are those that decided. Service is the protocol and
+	// the port, such as tcp/5432.
 	Direction string   `json:"direction,omitempty"`
 	From      *Peer    `json:"from,omitempty"`
 	To        *Peer    `json:"to,omitempty"`
 	Service   string   `json:"service,omitempty"`
 	Policies  []string `json:"policies,omitempty"`
-	// Published are ports of the host that lead to the container's. Where the packet is the
-	// host's own, docker-proxy may have sent it for whoever asked for one of them.
+	// Published are the host's ports that lead to the container's port. They are there only if
+	// the host itself sent the packet: docker-proxy may have sent it for a client of such a
+	// port.
 	Published []string `json:"published,omitempty"`
 }
 
@@ -64,8 +66,8 @@ type Peer struct {
 	Address   string `json:"address"`
 }
 
-// About tells whether an event is about one of the containers that are named, as
-// Status.Filter takes names; without names it is. What was lost is about all.
+// About tells whether an event is about one of the named containers. It takes names as
+// Status.Filter does. Without names it gives true. Lost events are about all containers.
 func (e Event) About(names []string) bool {
 	if len(names) == 0 || e.Type == EventLost {
 		return true

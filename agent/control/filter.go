@@ -12,10 +12,10 @@ import (
 // ErrUnknownContainer says that a name has no endpoint.
 var ErrUnknownContainer = errors.New("no endpoint of a container")
 
-// Filter keeps the endpoints of the containers that are named: by name, by that
-// of a container in the same network namespace, or by the beginning of an id
-// where no name is equal. Without names it keeps all. A name without an endpoint
-// is ErrUnknownContainer. What is said of the host stays.
+// Filter keeps the endpoints of the named containers, or all if there are no names. A name is
+// the container's, or that of a container in the same network namespace. If it is neither, it
+// is the beginning of an ID. The error is ErrUnknownContainer if a name has no endpoint. What
+// the status says of the host stays.
 func (s Status) Filter(names []string) (Status, error) {
 	if len(names) == 0 {
 		return s, nil
@@ -56,8 +56,8 @@ func (s Status) mark(keep []bool, is func(Endpoint) bool) (found bool) {
 	return found
 }
 
-// unknown says what was probably meant. Comparing is dear, and nobody reads
-// more than a few.
+// unknown makes the error for names that have no endpoint, and says what was probably meant. It
+// takes few names: comparing is slow, and nobody reads more.
 func (s Status) unknown(names []string) error {
 	const most = 3
 	if s.Docker.ReadAt.IsZero() && len(s.Endpoints) == 0 {
@@ -81,8 +81,8 @@ func (s Status) unknown(names []string) error {
 	return fmt.Errorf("%w %s: `netguard status` without names lists those there are", ErrUnknownContainer, strings.Join(texts, ", "))
 }
 
-// fill makes the lists that are never absent from the contract's JSON empty
-// instead of null. It writes to a copy: the source may hand the same to others.
+// fill makes nil lists empty, so that the JSON has [] and not null where the contract promises
+// a list. It writes to a copy of the endpoints: the source may give the same ones to others.
 func (s *Status) fill() {
 	fill(&s.Findings)
 	s.Endpoints = slices.Clone(s.Endpoints)

@@ -26,9 +26,10 @@ const (
 	lockMode   = 0o600
 )
 
-// place is the socket, held so that no other agent takes it. The lock beside it
-// decides: looking whether somebody answers, then removing the file and binding,
-// would let two agents that start together remove each other's socket.
+// place is the control socket, held so that no other agent takes it. The lock file beside it
+// decides who has the socket. Without the lock, an agent would look whether somebody answers,
+// then remove the file and bind. Two agents that start together would then remove each other's
+// socket.
 type place struct {
 	net.Listener
 	socket string
@@ -52,8 +53,8 @@ func listen(socket string) (*place, error) {
 	return p, nil
 }
 
-// makeDir makes the directory if it is not there. The mode of one that is there
-// is its owner's business.
+// makeDir makes the directory if it does not exist. It does not change the mode of an existing
+// one.
 func makeDir(dir string) error {
 	if err := os.MkdirAll(filepath.Dir(dir), dirMode); err != nil {
 		return err
@@ -83,8 +84,8 @@ func claim(socket string) (*os.File, error) {
 			f.Close()
 			return nil, fmt.Errorf("lock %s: %w", name, err)
 		}
-		// The one who had it may have removed the file between our open and
-		// our lock: then this is a lock that nobody else will ever see.
+		// The agent before may have removed the file between our open and our lock. Then nobody
+		// else will ever see this lock, so try again.
 		if !isAt(f, name) {
 			f.Close()
 			continue
@@ -112,7 +113,7 @@ func isAt(f *os.File, name string) bool {
 	return err == nil && os.SameFile(held, there)
 }
 
-// taken says who has the lock, and whether he answers.
+// taken says which process has the lock, and whether it answers.
 func taken(socket string, lock *os.File) error {
 	pid, answers := listener(socket)
 	if !answers {
@@ -135,7 +136,7 @@ func taken(socket string, lock *os.File) error {
 func listener(socket string) (pid int, answers bool) {
 	conn, err := net.DialTimeout("unix", socket, time.Second)
 	if err != nil {
-		// A full backlog is that of a living one.
+		// EAGAIN is a full backlog, so a living process listens.
 		return 0, errors.Is(err, unix.EAGAIN)
 	}
 	defer conn.Close()
@@ -161,7 +162,7 @@ func (p *place) bind() error {
 	case info.Mode().Type() != fs.ModeSocket:
 		return fmt.Errorf("%s is there and is no socket: remove it, or name another place with --socket", p.socket)
 	default:
-		// One who lives without the lock: somebody removed the lock's file.
+		// An agent may live here without the lock, if somebody removed the lock's file.
 		if pid, answers := listener(p.socket); answers {
 			return fmt.Errorf("a process (pid %d) without a lock answers at %s: %w", pid, p.socket, ErrInUse)
 		}
@@ -169,8 +170,8 @@ func (p *place) bind() error {
 			return err
 		}
 	}
-	// bind(2) gives the file the mode that the descriptor has, less the
-	// umask: no moment in which anybody may connect.
+	// bind(2) gives the file the mode of the descriptor, less the umask. So there is no moment
+	// in which anybody may connect.
 	config := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 		var failed error
 		err := raw.Control(func(fd uintptr) { failed = unix.Fchmod(int(fd), socketMode) })
@@ -193,7 +194,7 @@ func (p *place) bind() error {
 	return nil
 }
 
-// release gives the socket back: its file is gone, then the lock's.
+// release gives the socket back: it removes the socket's file, then the lock's.
 func (p *place) release() error {
 	p.Listener.Close() // http.Server may have
 	var failed error
@@ -211,6 +212,6 @@ func (p *place) unlock() error {
 	if !isAt(p.lock, p.lock.Name()) {
 		return nil
 	}
-	// While it is locked: whoever opened it meanwhile will see that it is gone.
+	// Remove it while it is locked: a process that opened it meanwhile sees that it is gone.
 	return os.Remove(p.lock.Name())
 }

@@ -14,17 +14,16 @@ import (
 	"netguard/netpolicy"
 )
 
-// PolicySource knows the policies in force. Both return soon after their context
-// ends, or within seconds where they only compute, and may be called by several
-// at a time.
+// PolicySource knows the policies in force. Both methods return soon after their context ends,
+// or within seconds if they only compute. Several goroutines may call them at a time.
 type PolicySource interface {
 	// Explain tells what the policies in force say of connections. A party is a
 	// container's name or the beginning of its id, host, external, or an address;
 	// service is as netpolicy.ParseService reads it, or "" for all. The error is
 	// ErrUnknownParty or ErrBadService where one of them cannot be told.
 	Explain(ctx context.Context, src, dst, service string) (netpolicy.Explanation, error)
-	// Plan tells what would change were these all the policy files, and changes
-	// nothing. The error is netpolicy.Faults where they have some.
+	// Plan tells what would change if these were all the policy files. It changes nothing. The
+	// error is netpolicy.Faults if the files have faults.
 	Plan(ctx context.Context, sources []netpolicy.Source) (netpolicy.Delta, error)
 }
 
@@ -51,7 +50,8 @@ const (
 	// maxPlan bounds what one plan can make the agent hold: some thousand
 	// policies of the usual size.
 	maxPlan = 8 << 20
-	// planAnswerTimeout leaves the agent its own limit, and those before us theirs.
+	// planAnswerTimeout is longer than the agent's own limit, and leaves time for the requests
+	// that come before this one.
 	planAnswerTimeout = 90 * time.Second
 )
 
@@ -64,8 +64,8 @@ func UnknownParty(name string, containers []string) error {
 	return &told{text + ": `netguard status` lists the containers there are", ErrUnknownParty}
 }
 
-// Policies has the server answer questions about policies from p. It is called
-// before Serve, or not at all: then they are refused.
+// Policies makes the server answer questions about policies from p. Call it before Serve.
+// Without it the server refuses such questions.
 func (s *Server) Policies(p PolicySource) { s.policies = p }
 
 // explain answers what the policies in force say of connections.
@@ -101,8 +101,8 @@ type planFile struct {
 	Text string `json:"text"`
 }
 
-// plan answers what would change with other policy files. It is the one request
-// whose body counts: one at a time is in memory, and has to come soon.
+// plan answers what would change with other policy files. No other request has a body that
+// counts. So only one body at a time is in memory, and it must come soon.
 func (s *Server) plan(at *http.ResponseController, r *http.Request) (any, error) {
 	if s.policies == nil {
 		return nil, errNoPolicies
@@ -173,8 +173,8 @@ func (c *Client) Explain(ctx context.Context, src, dst, service string) (netpoli
 	return e, nil
 }
 
-// Plan asks what would change were these all the policy files. The error is
-// ErrUnreachable, ErrPolicyFaults, or what the agent says.
+// Plan asks what would change if these were all the policy files. The error is ErrUnreachable,
+// ErrPolicyFaults, or what the agent says.
 func (c *Client) Plan(ctx context.Context, sources []netpolicy.Source) (netpolicy.Delta, error) {
 	request := planRequest{Files: make([]planFile, len(sources))}
 	for i, s := range sources {

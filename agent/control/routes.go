@@ -13,9 +13,9 @@ import (
 	"netguard/internal/plain"
 )
 
-// routes is the API. Each verb of the command line that needs the agent has its
-// line here: a reply is one JSON document, a stream (with a deadline for each
-// write, see http.ResponseController) is one JSON document a line.
+// routes is the API: each command that needs the agent has its line here. A reply is one JSON
+// document. A stream is one JSON document a line, with a deadline for each write (see
+// http.ResponseController).
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /v1/status", s.question(s.status))
@@ -36,7 +36,8 @@ func (s *Server) question(answer func(*http.Request) (any, error)) http.Handler 
 	return http.MaxBytesHandler(reply(answer, s.timeouts.reply), maxBody)
 }
 
-// begin waits for a free slot, and gives the request so much time in all. done ends it.
+// begin waits for a free slot. limit is the time for the whole request, the waiting included.
+// Call done at the end of the request.
 func begin(r *http.Request, limit time.Duration, slots chan struct{}) (ctx context.Context, done func(), err error) {
 	ctx, cancel := context.WithTimeout(r.Context(), limit)
 	select {
@@ -80,8 +81,8 @@ func unknown(r *http.Request) (any, error) {
 
 var errUnknownRequest = errors.New("the agent does not know the request")
 
-// fault is the answer when there is no other. The codes are as stable as the
-// answers; the text is for people.
+// fault is the answer to a request that failed. The codes are as stable as the other answers;
+// the text is for people.
 type fault struct {
 	Code  string `json:"code"`
 	Error string `json:"error"`
@@ -127,7 +128,7 @@ func reply(answer func(*http.Request) (any, error), patience time.Duration) http
 			text.Reset()
 			write(&text, f) // two strings
 		}
-		// A client that does not read is left alone with what fits its socket.
+		// A client that does not read gets only what fits its socket.
 		http.NewResponseController(w).SetWriteDeadline(time.Now().Add(patience))
 		w.Header().Set("Content-Type", "application/json")
 		w.Header().Set("Content-Length", strconv.Itoa(text.Len()))

@@ -21,7 +21,7 @@ const (
 	maxConns   = 32
 	maxHeader  = 64 << 10 // the names of `netguard status $(docker ps -q)` are in it
 	maxBody    = 1 << 20
-	maxReading = 4 // how many may have the kernel read, or policies asked, at a time
+	maxReading = 4 // how many status and explain requests are answered at a time
 )
 
 type timeouts struct {

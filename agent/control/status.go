@@ -31,8 +31,8 @@ type Status struct {
 	Shaper    Shaper     `json:"shaper" yaml:"shaper"`
 	Guard     Guard      `json:"guard" yaml:"guard"`
 	Endpoints []Endpoint `json:"endpoints" yaml:"endpoints"`
-	// UnknownPorts are ports of managed bridges that are nobody's, for longer than it
-	// takes a container to start.
+	// UnknownPorts are ports of managed bridges that have been nobody's for longer than a
+	// container takes to start.
 	UnknownPorts []UnknownPort `json:"unknown_ports,omitempty" yaml:"unknown_ports,omitempty"`
 }
 
@@ -76,7 +76,7 @@ type Guard struct {
 	Tier string `json:"tier" yaml:"tier"`
 	// Missing says what the kernel lacks, and what that means; empty is all.
 	Missing []string `json:"missing,omitempty" yaml:"missing,omitempty"`
-	// Checksum is what keeps a packet as it was judged: one of the three below.
+	// Checksum says what keeps a packet as it was judged: ByProgram, ByFragments or ByNothing.
 	Checksum string `json:"checksum" yaml:"checksum"`
 	// ChecksumMissing says why there is no program.
 	ChecksumMissing string `json:"checksum_missing,omitempty" yaml:"checksum_missing,omitempty"`
@@ -91,8 +91,8 @@ const (
 
 // The states of an endpoint.
 const (
-	// Admitted: all that is wanted for it was put into the kernel. What is not
-	// there (any more, or of a later wish) is in Missing.
+	// Admitted: everything that was wanted for it was written to the kernel. Missing says what
+	// is not there now, because it was removed or is wanted only since.
 	Admitted    = "admitted"
 	Quarantined = "quarantined" // it can neither send nor receive; Reason says why
 	Unmanaged   = "unmanaged"   // netguard does nothing about it; Reason says why
@@ -106,7 +106,7 @@ const (
 	KindUnknown      = "unknown"       // the engine lists it, and it is none of these
 )
 
-// Endpoint is one container on one network, or what Docker lists there else.
+// Endpoint is one container on one network, or something else that Docker lists there.
 type Endpoint struct {
 	Container string `json:"container" yaml:"container"` // name
 	Kind      string `json:"kind" yaml:"kind"`           // KindContainer and so on
@@ -122,8 +122,8 @@ type Endpoint struct {
 	IPv6     string   `json:"ipv6" yaml:"ipv6"`
 	State    string   `json:"state" yaml:"state"`
 	Reason   string   `json:"reason" yaml:"reason"`
-	// Missing says what of its wish the kernel does not hold, with the remedy;
-	// "" if it holds all. Then the status is not in sync.
+	// Missing says what the kernel lacks of what is wanted for it, with the remedy. Then the
+	// status is not in sync. "" if the kernel lacks nothing.
 	Missing    string     `json:"missing,omitempty" yaml:"missing,omitempty"`
 	Findings   []string   `json:"findings,omitempty" yaml:"findings,omitempty"`
 	Policy     Policies   `json:"policy" yaml:"policy"`
@@ -131,7 +131,7 @@ type Endpoint struct {
 	Egress     Traffic    `json:"egress" yaml:"egress"`
 	Denied     uint64     `json:"denied" yaml:"denied"`
 	Violations Violations `json:"violations" yaml:"violations"`
-	// Withheld counts since the port came, which is before any container is admitted: a
+	// Withheld counts from the moment the port appears. No container is admitted yet then, so a
 	// few frames of its start are usual.
 	Withheld Withheld `json:"withheld" yaml:"withheld"`
 }
@@ -172,8 +172,8 @@ type Violations struct {
 	Storm     uint64 `json:"storm" yaml:"storm"` // broadcast and multicast beyond the limit
 	// Connections counts packets that would have opened one beyond the limit.
 	Connections uint64 `json:"connections" yaml:"connections"`
-	// Checksum counts frames that the kernel would have written into, or cut into very
-	// many, after they were judged.
+	// Checksum counts frames that were refused because the kernel would have written into them,
+	// or cut them into very many, after they were judged.
 	Checksum uint64 `json:"checksum" yaml:"checksum"`
 	// Fragments counts fragments of IP beyond the limit.
 	Fragments uint64 `json:"fragments" yaml:"fragments"`

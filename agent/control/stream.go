@@ -17,12 +17,12 @@ import (
 
 // EventSource gives events as they happen.
 type EventSource interface {
-	// Subscribe gives those that happen from now on and are about the names.
+	// Subscribe gives the events from now on that are about the named containers.
 	Subscribe(names []string) EventStream
 }
 
-// EventStream is what one watcher gets. Events that he does not take in time are
-// counted instead.
+// EventStream is what one watcher gets. Events that the watcher does not take in time are only
+// counted.
 type EventStream interface {
 	// Next waits for the next event, and returns ctx's error when that ends.
 	Next(ctx context.Context) (Event, error)
@@ -37,8 +37,8 @@ var (
 	errTooManyWatchers = fmt.Errorf("%d others watch events already: end one of them", maxWatchers)
 )
 
-// Events has the server stream events of source. It is called before Serve, or not
-// at all: then requests for them are refused.
+// Events makes the server stream the events of source. Call it before Serve. Without it the
+// server refuses requests for events.
 func (s *Server) Events(source EventSource) { s.events = source }
 
 // stream answers with one JSON document a line, until one of the two sides ends it.
@@ -64,7 +64,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 		refuse(errTooManyWatchers)
 		return
 	}
-	// They are few, and theirs is to stay: others do not take their place.
+	// Watchers are few and stay long, so a newer connection must not close theirs.
 	httpd.Keep(r.Context())
 	events := s.events.Subscribe(names)
 	defer events.Close()
@@ -73,7 +73,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 	lines := json.NewEncoder(plain.Writer(w))
 	lines.SetEscapeHTML(false)
 	send := func(write func() error) error {
-		// The server's own limit is for answers as a whole.
+		// The server's own limit is for a whole answer, not for one line.
 		at.SetWriteDeadline(time.Now().Add(s.timeouts.reply))
 		return errors.Join(write(), at.Flush())
 	}
@@ -89,10 +89,10 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request) {
 // maxEvent bounds a line of the stream.
 const maxEvent = 1 << 20
 
-// Events asks for what is refused from now on, about the containers that are named
-// or about all, and gives each event to f until f fails, ctx ends, or the agent
-// does. ready is called when the agent watches. The error is that of f or ctx, or
-// ErrUnreachable, ErrUnknownContainer, or what the agent says.
+// Events asks for what is refused from now on, about the named containers or about all. It
+// calls ready when the agent watches, then f for each event. It ends when f fails, ctx ends or
+// the agent ends. The error is that of f or ctx, or ErrUnreachable, ErrUnknownContainer, or
+// what the agent says.
 func (c *Client) Events(ctx context.Context, names []string, ready func(), f func(Event) error) error {
 	query := url.Values{"container": names}.Encode()
 	if len(query) > maxQuery {

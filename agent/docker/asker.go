@@ -9,7 +9,7 @@ import (
 const (
 	// askers is how many questions of one kind the engine is asked at a time.
 	askers = 4
-	// askAgain is how old a failure is when the next reading asks again.
+	// askAgain is how long after a failure the next reading asks again.
 	askAgain = 2 * time.Second
 )
 
@@ -23,7 +23,7 @@ type asker[K comparable, V any] struct {
 // answer is what is known of one thing. It does not change once it is answered.
 type answer[V any] struct {
 	about    string // the state of the thing that was asked about
-	value    V      // the last that came without an error
+	value    V      // of the last question that had no error
 	err      error
 	at       time.Time
 	answered bool
@@ -35,8 +35,9 @@ func newAsker[K comparable, V any]() asker[K, V] {
 	return asker[K, V]{known: map[K]*answer[V]{}, turns: make(chan struct{}, askers)}
 }
 
-// ask asks, unless the answer is known or on its way. It gives what to wait for, nil if
-// nothing new comes. With the answer it calls then, and gives it the value before.
+// ask asks in the background and gives the answer to wait for. It gives nil if the answer is
+// known or on its way, or if asking failed less than askAgain ago. When the answer comes, ask
+// calls then with it and with the value before.
 func (a *asker[K, V]) ask(ctx context.Context, key K, about string, read func(context.Context) (V, error), then func(k *answer[V], before V)) *answer[V] {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -9,19 +9,19 @@ import (
 )
 
 const (
-	// maxAnswer is what an answer may cost: that of some 5,000 containers with
-	// the labels that Compose gives. Longer lists are asked for in pages.
+	// maxAnswer is how much memory one answer may cost, in bytes. It is enough for some 5,000
+	// containers with the labels that Compose gives. Longer lists are asked for in pages.
 	maxAnswer = 64 << 20
 	// maxEvent is what one event may cost. It carries all labels of its
 	// container.
 	maxEvent = 16 << 20
 	// maxImage is what the answer about an image may cost. It carries its labels.
 	maxImage = 4 << 20
-	// maxRefusal is how much is read of why the engine refuses, in bytes.
+	// maxRefusal is how much is read of an error answer, in bytes.
 	maxRefusal = 2 << 10
 
-	// costObject and costValue are about what decoding makes of a few bytes:
-	// [{},{},...] is a hundred times as large in memory.
+	// costObject and costValue are what decoding adds, in bytes, for each object or list and
+	// for each value in it: in memory [{},{},...] is a hundred times as large as its text.
 	costObject = 512
 	costValue  = 32
 )
@@ -31,11 +31,11 @@ var (
 	errLargeEvent  = errors.New("docker engine's event is too large or has no end: has a container labels of many MB?")
 )
 
-// bounded bounds what the engine's answers can make the agent hold. The client
-// decodes what comes for as long as it comes.
+// bounded limits how much memory the engine's answers take. Docker's client would decode an
+// answer of any length.
 type bounded struct {
 	http.RoundTripper
-	most int // that an answer may cost
+	most int // how much an answer may cost
 }
 
 func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -44,7 +44,7 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if response.StatusCode >= http.StatusMultipleChoices {
-		// It ends in a line of the log, and may be somebody's web page.
+		// The text ends in a log line. If the address is wrong, it may be a whole web page.
 		response.Body = struct {
 			io.Reader
 			io.Closer

@@ -13,7 +13,8 @@ import (
 
 const (
 	optionBridge = "com.docker.network.bridge.name"
-	// optionMode and 4 or 6 are how containers are reached, from Docker 27 on.
+	// optionMode with 4 or 6 after it is the option that says how others reach the containers.
+	// Docker 27 and newer have it.
 	optionMode = "com.docker.network.bridge.gateway_mode_ipv"
 
 	sharedMode = "container:"
@@ -43,7 +44,7 @@ func newContainer(s container.Summary) *Container {
 			break
 		}
 	}
-	// What the engine calls the mode that nobody chose.
+	// The engine writes "default" if nobody chose a mode.
 	if c.NetworkMode == "default" || c.NetworkMode == "" {
 		c.NetworkMode = network.NetworkBridge
 	}
@@ -110,7 +111,7 @@ func newNetwork(i network.Inspect) Network {
 			}
 		}
 	}
-	slices.SortFunc(n.Reserved, netip.Addr.Compare) // of a map
+	slices.SortFunc(n.Reserved, netip.Addr.Compare) // they come from a map, in any order
 	return n
 }
 
@@ -126,7 +127,8 @@ func bridgeOf(i network.Inspect) string {
 	return "br-" + i.ID[:12]
 }
 
-// newAttachment gives what a network lists under a key; nil for what is in no namespace yet.
+// newAttachment gives the attachment that a network lists under a key. It is nil for an
+// endpoint that is in no namespace yet.
 func newAttachment(network, key string, r network.EndpointResource) *Attachment {
 	if strings.HasPrefix(key, unjoined) {
 		return nil

@@ -17,8 +17,8 @@ import (
 const (
 	// callTimeout bounds each request to the engine.
 	callTimeout = 10 * time.Second
-	// sandboxTimeout is short: the container is said to run, so that nothing
-	// holds its lock for long.
+	// sandboxTimeout is short: the engine said that the container runs, so nothing holds the
+	// container's lock for long.
 	sandboxTimeout = 2 * time.Second
 )
 
@@ -34,24 +34,24 @@ var (
 type Engine struct {
 	host string
 	log  *slog.Logger
-	most int // that an answer may cost
+	most int // how much an answer may cost
 	// The times of Watch; tests shorten them.
 	pingEvery, pingTimeout time.Duration
 
 	reading sync.Mutex // one Refresh at a time
 	images  images
 	locals  asker[string, locals]
-	members map[string]*members // by network; of Refresh
+	members map[string]*members // by network; only Refresh uses it
 
 	mu     sync.Mutex // guards what follows
 	client *caller
 	hint   Hint
-	wake   func() // tells who reads that the hint grew; nil if nobody wants to know
+	wake   func() // tells the reader that the hint grew; nil before Watch
 	view   View
 
 	// watching says that a stream of events is being read.
 	watching atomic.Bool
-	// told says that the engine has said which one it is since the last connect.
+	// told says that the engine's version and firewall were read since the last connect.
 	told atomic.Bool
 }
 
@@ -173,10 +173,9 @@ func (e *Engine) connected(ctx context.Context) (*caller, error) {
 	return e.connect(ctx)
 }
 
-// connect makes a new client, so that the API version is agreed upon anew: the
-// engine that comes back after a restart may be another one. The client's own
-// negotiation would do that only once, and would settle for the oldest version
-// if just then the engine answers with an error.
+// connect makes a new client, so that both sides agree on the API version anew: after a restart
+// the engine may be another version. The client's own negotiation happens only once. If the
+// engine answers it with an error, the client keeps the oldest version.
 func (e *Engine) connect(ctx context.Context) (*caller, error) {
 	c, err := e.newClient()
 	if err != nil {

@@ -49,17 +49,17 @@ func (h *Hint) add(to *map[string]struct{}, id string) {
 	}
 }
 
-// watched are the events about which the engine is asked. It leaves out what
-// health checks and exec make all the time.
+// watched are the events that the agent asks for. Others are left out: health checks and exec
+// make them all the time.
 var watched = []events.Action{
 	events.ActionCreate, events.ActionStart, events.ActionRestart, events.ActionStop, events.ActionDie,
 	events.ActionKill, events.ActionRename, events.ActionUpdate, events.ActionPause, events.ActionUnPause,
 	events.ActionDestroy, events.ActionRemove, events.ActionConnect, events.ActionDisconnect,
 }
 
-// note adds what an event is about. Docker reports a container that stops to each of its
-// networks (disconnect): they are read then, once. The view tells where a container was attached
-// whose network did not report that.
+// note adds what an event is about. When a container stops, Docker reports a disconnect for
+// each of its networks: each is read then, once. If a network did not report it, the view still
+// lists the container there. The events stop, destroy and restart add such networks.
 func (h *Hint) note(m events.Message, v View) {
 	switch m.Type {
 	case events.ContainerEventType:
@@ -72,8 +72,7 @@ func (h *Hint) note(m events.Message, v View) {
 		h.container(m.Actor.ID)
 	case events.NetworkEventType:
 		h.network(m.Actor.ID)
-		// Not on connect: what is needed of the container was learnt
-		// when it was created, and time is short.
+		// Not on connect: the container was read when it was created, and now time is short.
 		if m.Action == events.ActionDisconnect {
 			h.container(m.Actor.Attributes["container"])
 		}
@@ -83,8 +82,8 @@ func (h *Hint) note(m events.Message, v View) {
 // listedAfter is how long after a container was connected it is listed again.
 const listedAfter = 500 * time.Millisecond
 
-// connected gives the container that was put on one more network while it runs, "" of
-// any other event: it may have got link-local addresses there.
+// connected gives the container that an event attached to one more network while it runs; ""
+// for any other event. The container may have got link-local addresses there.
 func connected(m events.Message, v View) string {
 	id := m.Actor.Attributes["container"]
 	if m.Type == events.NetworkEventType && m.Action == events.ActionConnect && v.Container(id).Running() {

@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// imagePatience is how long a reading waits for images that are new to it: what
-	// Docker has to say of them takes some milliseconds. The first reading waits longer,
-	// since what it finds is compared with connections that exist.
+	// imagePatience is how long a reading waits for the labels of new images. Docker answers
+	// within some milliseconds. The first reading waits for firstImagePatience, because its
+	// result is compared with connections that exist.
 	imagePatience      = 150 * time.Millisecond
 	firstImagePatience = 5 * time.Second
 	// versionPlatform is the API with which an image of one platform can be asked for.
@@ -31,10 +31,11 @@ var composeOnly = []string{"com.docker.compose.config-hash", "com.docker.compose
 // Labels that Docker Compose gives to containers, and to the images that it builds.
 var composeBoth = []string{"com.docker.compose.project", "com.docker.compose.service"}
 
-// inherited names the labels of a container whose value is that of its image: the
-// engine copies an image's labels, and does not say which were asked for. Compose's
-// project and service are its creator's where only Compose can have made the container:
-// it has the labels that Compose gives to no image, and its image has none of them.
+// inherited names the labels of a container that have the same value in its image. The engine
+// copies an image's labels, and does not say which ones the creator asked for. Compose's
+// project and service labels count as the creator's if only Compose can have made the
+// container. That is so if the container has the labels of composeOnly and its image has none
+// of them.
 func inherited(own, image map[string]string) map[string]bool {
 	var out map[string]bool
 	composed := true

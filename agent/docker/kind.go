@@ -14,8 +14,8 @@ const (
 	KindContainer Kind = ""
 	// KindBuild is a RUN step of an image that BuildKit builds inside of dockerd.
 	KindBuild Kind = "build"
-	// KindSwarmIngress is the namespace by which Swarm's routing mesh takes in what
-	// is for published ports of services.
+	// KindSwarmIngress is the namespace where Swarm's routing mesh receives packets for the
+	// published ports of services.
 	KindSwarmIngress Kind = "swarm-ingress"
 	// KindUnknown is anything else that the engine lists.
 	KindUnknown Kind = "unknown"
@@ -25,18 +25,17 @@ const (
 	// ingressSandbox and gatewayNetwork are names that libnetwork has built in.
 	ingressSandbox = "ingress-sbox"
 	gatewayNetwork = "docker_gwbridge"
-	// unjoined begins the name of an endpoint that is in no namespace (yet). It can
-	// send nothing, and may become anybody's: a container's for example.
+	// unjoined is the beginning of an endpoint's name while the endpoint is in no namespace.
+	// Such an endpoint can send nothing. It may later become a container's.
 	unjoined = "ep-"
 	// buildName is how long the random names are that BuildKit gives.
 	buildName = 25
 )
 
-// kindOf tells an endpoint's kind by what the engine lists it by: the ID of the
-// container whose namespace it is in, or the name that other parts of the engine gave
-// to the namespace. BuildKit gives namespace and endpoint the same random name, and no
-// container's ID is as short. Whoever can make an endpoint is root by the engine's
-// socket.
+// kindOf tells an endpoint's kind by the key under which the engine lists it. A container's key
+// is its ID. The key of another namespace is the name that a part of the engine gave it.
+// BuildKit gives the namespace and its endpoint the same random name, which is shorter than any
+// ID. Nobody can fake a kind without the engine's socket, and that socket gives root anyway.
 func kindOf(network, key string, r network.EndpointResource) Kind {
 	switch {
 	case isID(key):

@@ -12,10 +12,11 @@ import (
 	"github.com/docker/docker/api/types/container"
 )
 
-// The link-local addresses that a container's creator gave it (docker run
-// --link-local-ip) stand in no list: the engine tells of them where it is asked about the
-// container alone, and not while the container starts. So they are asked for in the
-// background, of those containers that may have some, and nobody waits for the answer.
+// A container's creator can give it link-local addresses (docker run --link-local-ip). They
+// stand in no list of the engine's. Only an inspection of the container gives them, and the
+// engine does not answer one while the container starts. So the agent inspects in the
+// background, and only containers that may have such addresses. Only the first reading waits a
+// moment.
 
 const (
 	// localsPatience is how long the first reading waits for them.
@@ -24,8 +25,7 @@ const (
 	maxLinkLocals = 32
 )
 
-// locals are the link-local addresses of containers by network; they are known by the
-// container's ID.
+// locals are the link-local addresses of one container, by network.
 type locals = map[string][]netip.Addr
 
 // LinkLocals are the link-local addresses that the container's creator gave it on a
@@ -37,8 +37,8 @@ func (c Container) LinkLocals(n Network) []netip.Addr {
 	return c.LocalAddrs[n.ID]
 }
 
-// localsOf names the endpoints on which a container has addresses that were asked for,
-// "" if there are none. Each endpoint is another one each time that it is made.
+// localsOf names the endpoints for which the creator asked for addresses; "" if there are none.
+// An endpoint that is made again has a new ID, so the result differs then.
 func localsOf(s container.Summary) string {
 	if s.NetworkSettings == nil {
 		return ""
@@ -101,7 +101,7 @@ func (c *caller) linkLocals(ctx context.Context, id string) (locals, error) {
 			continue
 		}
 		for _, text := range n.IPAMConfig.LinkLocalIPs {
-			// The engine takes any address. Others than these are no link's.
+			// The engine takes any address. Only link-local ones count here.
 			if a := parseAddr(text).Unmap(); a.IsLinkLocalUnicast() && a.Zone() == "" && len(out[clip(name)]) < maxLinkLocals {
 				out[clip(name)] = append(out[clip(name)], a)
 			}

@@ -18,12 +18,13 @@ const (
 	// maxByID is how many containers are asked for by ID; beyond it, listing
 	// all is cheaper for the engine.
 	maxByID = 64
-	// firstPage is how many containers are listed at a time when all at once
-	// are too much, smallestPage when these and a thirty-second of them are.
+	// firstPage is the size of a page if the list of all containers is too large. If a page is
+	// too large as well, its size shrinks to a thirty-second, down to smallestPage.
 	firstPage, smallestPage = 1024, 1
 )
 
-// containers lists containers, all for nil. Those that are not in the answer are taken out.
+// containers lists the containers with these IDs, or all if ids is nil. A container that is not
+// in the answer becomes nil in r.read.
 func (r *reader) containers(ctx context.Context, ids map[string]struct{}) error {
 	full := ids == nil || len(ids) > maxByID
 	o := container.ListOptions{All: true}
@@ -51,7 +52,7 @@ func (r *reader) containers(ctx context.Context, ids map[string]struct{}) error 
 	}
 	for _, c := range list {
 		if was := r.before.Container(c.ID); was != nil && was.Image != "" && c.Image == c.image.id {
-			c.Image = was.Image // its tag has moved on: that it was given does not change
+			c.Image = was.Image // the tag names another image now; the container was made with this one
 		}
 		r.read[c.ID] = c
 	}
@@ -98,8 +99,8 @@ func (r *reader) page(ctx context.Context, o container.ListOptions) ([]*Containe
 	return out, nil
 }
 
-// gone makes sure that containers that were known and are not any more do not
-// exist. The engine does not wait for a lock to say so.
+// gone makes sure that the containers which a new list lacks do not exist any more. It inspects
+// each of them: for a container that does not exist, the engine waits for no lock.
 func (r *reader) gone(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(inspectors)
@@ -108,7 +109,7 @@ func (r *reader) gone(ctx context.Context) error {
 			continue
 		}
 		if ctx.Err() != nil {
-			break // one is there
+			break // a container exists, or an inspection failed
 		}
 		g.Go(func() error {
 			ctx, cancel := context.WithTimeout(ctx, sandboxTimeout)
@@ -126,9 +127,10 @@ func (r *reader) gone(ctx context.Context) error {
 	return g.Wait()
 }
 
-// share resolves whose namespace containers share. While a container runs that
-// stays as it was when it started, also when the other one gets a new name, so
-// it is resolved when it is listed and did not run before.
+// share finds the container whose network namespace another one shares. This stays the same
+// while the container runs, even if the other one gets a new name. So a container that ran
+// before keeps its answer as long as the other one exists. share resolves the mode of all
+// others.
 func (r *reader) share() {
 	for _, was := range r.before.sharing {
 		if _, read := r.read[was.ID]; !read && was.SandboxOf == "" {
@@ -149,8 +151,8 @@ func (r *reader) share() {
 	}
 }
 
-// shared returns the container whose network namespace c shares, by the ID,
-// name or start of the ID that its mode gives.
+// shared returns the ID of the container whose network namespace c shares; "" if it is not
+// known. The mode of c has that container's ID, its name or the start of its ID.
 func (r *reader) shared(c *Container) string {
 	ref := strings.TrimPrefix(c.NetworkMode, sharedMode)
 	if ref == "" || r.now(ref) != nil {

@@ -15,9 +15,9 @@ import (
 	"netguard/internal/changed"
 )
 
-// The answer about a network lists all that is attached to it, and most of that is as it was in
-// the answer before. So the list is cut out before the client decodes the answer, and only what
-// is new in it is decoded.
+// The engine's answer about a network lists all attachments, and most of them are as in the
+// answer before. So cut takes the list out before the client decodes the answer. Then decode
+// reads only what is new in the list.
 
 // members are what is attached to a network, as it was listed last.
 type members struct {
@@ -59,8 +59,8 @@ func (c *caller) network(ctx context.Context, id string, m *members) (Network, e
 // cutting is the key of the members in the context of a question.
 type cutting struct{}
 
-// cut takes the list out of the answer to a question about a network. What it does not
-// understand it leaves to the client.
+// cut takes the list of attachments out of an answer about a network. If it does not understand
+// the answer, it leaves the whole answer to the client.
 func cut(r *http.Request, response *http.Response) error {
 	m, ok := r.Context().Value(cutting{}).(*members)
 	if !ok {
@@ -78,7 +78,7 @@ func cut(r *http.Request, response *http.Response) error {
 			m.text, before, after = value, raw[:from+len(key)], raw[to:]
 			lists++
 		} else if name, _, _ := bytes.Cut(raw[from:to], []byte(":")); bytes.ContainsRune(name, '\\') || bytes.EqualFold(name, []byte(`"Containers"`)) {
-			lists = 2 // the client takes this key for the list as well
+			lists = 2 // the client would take this key for the list too: leave all to it
 		}
 	})
 	body := io.MultiReader(bytes.NewReader(before), strings.NewReader("{}"), bytes.NewReader(after))
@@ -92,8 +92,8 @@ func cut(r *http.Request, response *http.Response) error {
 	return nil
 }
 
-// parts gives of each part of a JSON object, a key with its value, where it begins and ends. It
-// is false if text is something else, or has spaces between keys and values.
+// parts calls do for each part of a JSON object: a key with its value, text[from:to]. It gives
+// false if text is something else, or has spaces between keys and values.
 func parts(text []byte, do func(from, to int)) bool {
 	depth, from := 0, 1
 	for i := 0; i < len(text) && text[0] == '{'; i++ {
@@ -124,7 +124,7 @@ func parts(text []byte, do func(from, to int)) bool {
 	return false
 }
 
-// decode brings all to the list of the last answer, about a network of that name.
+// decode brings m.all to the list of the last answer. network is the name of the network.
 func (m *members) decode(network string) error {
 	if m.known == nil {
 		m.known = map[string]*member{}

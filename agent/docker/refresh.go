@@ -31,10 +31,9 @@ var (
 	errNoNetworks  = fmt.Errorf("list networks: %w: it lists none", errWrongAnswer)
 )
 
-// Refresh reads what the hint names and returns the view with it. After an
-// error the view is the last good one, and what the hint named is in the next
-// TakeHint again. A container or network that does not exist (any more) is no
-// error: the view has it not.
+// Refresh reads what the hint names and returns the view with it. After an error the view is
+// the last good one, and the next TakeHint names the same things again. It is no error if a
+// container or network does not exist any more: the view lacks it then.
 func (e *Engine) Refresh(ctx context.Context, h Hint) (View, error) {
 	e.reading.Lock()
 	defer e.reading.Unlock()
@@ -68,9 +67,9 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 		r.keep()
 		return r.View, nil
 	}
-	if !e.told.Load() || v.InSwarm() && v.DataPort == 0 { // once a connection, and in a Swarm: /info asks storage drivers
+	if !e.told.Load() || v.InSwarm() && v.DataPort == 0 { // once a connection, or until a Swarm's port is known: /info asks storage drivers
 		if err := r.about(ctx); err != nil {
-			// Status only: no reason to be blind.
+			// No reason to be blind: the next full reading asks again.
 			e.log.Warn("docker engine does not tell its version and firewall", "error", err)
 		} else {
 			e.told.Store(true)
@@ -96,15 +95,15 @@ func (e *Engine) read(ctx context.Context, v View, h Hint) (View, error) {
 	return r.View, nil
 }
 
-// reader makes one view out of another, which has been handed out and does not change.
+// reader makes a new view from the one before. That one was handed out, so it does not change.
 type reader struct {
 	View
 	before  View
 	client  *caller
 	members map[string]*members // by network
 	ownNets bool                // Networks is a map of its own
-	// read are the containers that were read, or are others by that. Those that the engine
-	// does not list are nil.
+	// read are the containers that were read, and those that share resolves again. A container
+	// that the engine does not list is nil.
 	read map[string]*Container
 }
 
@@ -116,8 +115,8 @@ func (r *reader) now(id string) *Container {
 	return r.before.Container(id)
 }
 
-// keep takes from the view before all that was read again and did not change. To compare the
-// two views is quick then.
+// keep reuses the values of the view before, where a new reading brought no change. So the two
+// views are quick to compare: most pointers are equal.
 func (r *reader) keep() {
 	sharing := make(map[string]*Container, len(r.read))
 	for id, c := range r.read {
@@ -145,7 +144,7 @@ func (r *reader) keep() {
 	}
 }
 
-// about reads which engine it is.
+// about reads the engine's version, its firewall and Swarm's data port.
 func (r *reader) about(ctx context.Context) error {
 	i, err := r.client.info(ctx)
 	if err != nil {
@@ -166,9 +165,9 @@ func (r *reader) about(ctx context.Context) error {
 	return nil
 }
 
-// all reads everything. Containers come first, so that those found in networks
-// but not in the list are the new ones. What was known and is not in a list is
-// asked for: a list that lacks something must not take anybody's rules away.
+// all reads everything. It reads containers first: one that a network names and the list lacks
+// is new. What was known and is in no list is asked for by ID: a list with a gap must not take
+// anybody's rules away.
 func (r *reader) all(ctx context.Context) error {
 	if err := r.containers(ctx, nil); err != nil {
 		return err
@@ -200,8 +199,7 @@ func (r *reader) all(ctx context.Context) error {
 	return r.gone(ctx)
 }
 
-// named reads what a hint names. Networks come first: their answer is the one
-// that is waited for.
+// named reads what a hint names. Networks come first: they are the urgent part.
 func (r *reader) named(ctx context.Context, h Hint) error {
 	if err := r.networks(ctx, h.Networks); err != nil {
 		return err
@@ -256,8 +254,8 @@ func (r *reader) networks(ctx context.Context, ids map[string]struct{}) error {
 	return g.Wait()
 }
 
-// strangers lists the containers that are attached to these networks and not
-// known, other than those that were just asked for.
+// strangers lists the containers that are attached to these networks and not known. It leaves
+// out those that were asked for just before.
 func (r *reader) strangers(ctx context.Context, networks, asked map[string]struct{}) error {
 	ids := map[string]struct{}{}
 	for n := range networks {
@@ -273,7 +271,7 @@ func (r *reader) strangers(ctx context.Context, networks, asked map[string]struc
 	return r.containers(ctx, ids)
 }
 
-// isID tells a container's ID from the name of an endpoint that has none.
+// isID tells whether s is a container's ID. The name of another endpoint is none.
 func isID(s string) bool {
 	return len(s) == 64 && strings.Trim(s, "0123456789abcdef") == ""
 }

@@ -2,11 +2,11 @@
 // their labels, and which networks, with who is attached to them. It is the only
 // importer of github.com/docker/docker/client.
 //
-// It promises that an event is never more than a hint to read again: what a
-// View holds was read from the API. A View that was handed out does not change.
-// It never inspects a container that may be starting, since the engine holds
-// the container's lock for as long as the start takes; networks and the list of
-// containers answer at once, before the container's first instruction.
+// It promises that an event is never more than a hint to read again: what a View holds was read
+// from the API. A View that was handed out does not change. A reading does not depend on
+// inspecting a container that may be starting: the engine holds the container's lock while it
+// starts, and answers no inspection meanwhile. The networks and the list of containers come at
+// once, before the container's first instruction.
 package docker
 
 import (
@@ -27,20 +27,20 @@ type View struct {
 	Containers []*Container       // sorted by ID
 	Networks   map[string]Network // by ID
 
-	sharing []*Container // of the containers, those that were created in the namespace of another
+	sharing []*Container // the containers that were created in the namespace of another one
 }
 
 // Container is a container that exists, running or not.
 type Container struct {
 	ID, Name string
 	Labels   map[string]string
-	// Image is the reference that it was created with, or the image's ID where that
-	// names another image now.
+	// Image is the reference that the container was created with. It is the image's ID if the
+	// reference named another image already when the agent first saw the container.
 	Image string
-	// Inherited names the labels whose value is the image's own: whether the
-	// container's creator wanted them, nobody can tell.
+	// Inherited names the labels that have the same value in the image. Nobody can tell whether
+	// the container's creator wanted them.
 	Inherited map[string]bool
-	// Unproven says why it is not known which labels those are, "" if it is.
+	// Unproven says why Inherited is not known; "" if it is.
 	Unproven string
 	State    string // created, running, paused, restarting, removing, exited, dead
 	// NetworkMode is how it was created: the name or ID of a network, host,
@@ -51,12 +51,12 @@ type Container struct {
 	SandboxOf string
 	Ports     []Published
 	Created   int64 // seconds since 1970
-	// Networks are the names of those that it was to be on when it was listed,
-	// sorted, if it has an endpoint there yet or not.
+	// Networks are the names of the networks in its configuration when it was listed, sorted.
+	// It need not have an endpoint there yet.
 	Networks []string
 
-	// LocalAddrs are the link-local addresses that its creator gave it, by the network's
-	// name (or ID, as it was named), as far as is known: see LinkLocals.
+	// LocalAddrs are the link-local addresses that its creator gave it, as far as is known. The
+	// key is the network's name or ID, as the creator wrote it: see LinkLocals.
 	LocalAddrs map[string][]netip.Addr
 
 	image imageRef
@@ -64,8 +64,8 @@ type Container struct {
 	asked string
 }
 
-// Counts tells whether a label is known to be the word of whoever created the
-// container, and not of the author of its image.
+// Counts tells whether a label surely comes from the container's creator, and not from its
+// image.
 func (c Container) Counts(label string) bool { return c.Unproven == "" && !c.Inherited[label] }
 
 // Published is a port of a container that is reachable through the host.
@@ -85,8 +85,8 @@ type Network struct {
 	IPv6     bool
 	Gateways []netip.Addr
 	Subnets  []netip.Prefix
-	// Routed tells by family, IPv4 first, whether others reach its containers by their
-	// own addresses, and not by published ports alone.
+	// Routed tells, for IPv4 and then IPv6, whether others reach its containers at their own
+	// addresses, and not only at published ports.
 	Routed    [2]bool
 	Reserved  []netip.Addr  // addresses that the engine gives to no container (--aux-address)
 	Endpoints []*Attachment // sorted by ID
@@ -94,8 +94,8 @@ type Network struct {
 
 // Attachment is a container's endpoint on a network, as the engine declares it.
 type Attachment struct {
-	// ID is the container's. What belongs to no container has a Kind, and the name that the
-	// engine lists it by.
+	// ID is the container's ID. If the attachment belongs to no container, ID is the name under
+	// which the engine lists it, and Kind says what it is.
 	ID         string
 	MAC        net.HardwareAddr // nil if the network gives none
 	IPv4, IPv6 netip.Addr       // invalid where there is none
@@ -151,8 +151,8 @@ func (v View) Bridges() map[string]bool {
 	return out
 }
 
-// Lives tells whether the container runs, or may at any moment without anybody
-// asking for it: it was just created, or is restarted.
+// Lives tells whether the container runs, or may run at any moment without a request: it was
+// just created, or it restarts.
 func (c *Container) Lives() bool {
 	return c.Running() || c != nil && (c.State == "created" || c.State == "restarting")
 }

@@ -23,10 +23,10 @@ const (
 
 var errSilent = errors.New("engine does not answer a ping")
 
-// Watch collects hints from the engine's events until ctx ends, and returns
-// ctx's error and no other: an engine that is not there (yet) is tried again,
-// every 100 ms to a second. Whenever a stream begins, the hint is full. It calls wake,
-// which must not block, each time the hint grew, and when a stream broke.
+// Watch collects hints from the engine's events until ctx ends, and then returns ctx's error.
+// It returns no other error: if the engine is away, Watch tries again every 100 ms to a second.
+// Whenever a stream begins, the hint is full. Watch calls wake when the hint grew and when a
+// stream broke. wake must not block.
 func (e *Engine) Watch(ctx context.Context, wake func()) error {
 	e.mu.Lock()
 	e.wake = wake
@@ -43,8 +43,8 @@ func (e *Engine) Watch(ctx context.Context, wake func()) error {
 			return ctx.Err()
 		}
 		wake()
-		// Not before the stream lasted: an engine that breaks each one
-		// at once must not be asked for everything ten times a second.
+		// Only after a stream that lasted: an engine that breaks each stream at once must not
+		// be asked for everything ten times a second.
 		if time.Since(began) > steady {
 			wait = minBackoff
 		}
@@ -69,8 +69,8 @@ func (e *Engine) stream(ctx context.Context, wake, began func()) error {
 		return err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
-	// The engine answers before it subscribes us. What happens in between
-	// is replayed for the sake of Since.
+	// The engine answers before it has subscribed us. Since makes it send again what happens in
+	// between.
 	f := filters.NewArgs(filters.Arg("type", string(events.ContainerEventType)), filters.Arg("type", string(events.NetworkEventType)))
 	for _, a := range watched {
 		f.Add("event", string(a))
@@ -110,7 +110,7 @@ func (e *Engine) stream(ctx context.Context, wake, began func()) error {
 			e.note(func(h *Hint, v View) {
 				h.note(m, v)
 				if id := connected(m, v); id != "" {
-					// The engine lists what it was given only after it told of it.
+					// The engine sends the event before its list has the new addresses.
 					time.AfterFunc(listedAfter, func() { e.hurry(map[string]struct{}{id: {}}) })
 				}
 			})

@@ -39,8 +39,8 @@ func readAgent(ctx context.Context, socket string) Agent {
 	return a
 }
 
-// holder finds out who has locked a file, without touching the lock: to try it
-// would keep an agent that starts just now from starting.
+// holder finds the process that has locked a file; 0 if none has. It does not try the lock
+// itself: that could stop an agent that is just starting.
 func holder(locks, name string) int {
 	var file unix.Stat_t
 	if unix.Lstat(name, &file) != nil {

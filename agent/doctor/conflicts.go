@@ -8,7 +8,7 @@ import (
 	"netguard/netpolicy/iptables"
 )
 
-// program is another program that filters or shapes, and how it is known.
+// program is another program that filters or shapes, and how to recognise it.
 type program struct {
 	name string // of the check
 	// tables are names of tables of nftables, chains prefixes of chains' names,
@@ -62,7 +62,7 @@ func (p program) here(f Facts) (string, bool) {
 		return "chain " + c.Name, true
 	}
 	for _, l := range f.Links.Links {
-		// A network of Docker's may be named as one likes.
+		// A bridge of Docker's may have any name, so its name proves nothing.
 		docker := slices.ContainsFunc(f.Docker.Networks, func(n Network) bool { return n.Bridge == l.Name })
 		if !docker && begins(l.Name, p.links) {
 			return "device " + l.Name, true

@@ -75,7 +75,7 @@ func aboutDockerFirewall(c *checks, f Facts) {
 		c.ok("docker.ip6tables", "Docker does not filter IPv6, and no network has it")
 	}
 
-	// Only without the proxy are connections to 127.0.0.0/8 translated.
+	// Docker translates connections to 127.0.0.0/8 only if the proxy is off.
 	switch output := f.Firewall.rule("nat", "OUTPUT", func(r string) bool { return strings.HasSuffix(r, "-j DOCKER") }); {
 	case output == "":
 		c.skip("docker.userland_proxy", "Docker has no rule in nat OUTPUT that would tell")

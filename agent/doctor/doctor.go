@@ -1,12 +1,11 @@
 // Package doctor finds out what a host supports, what conflicts, and the remedy.
 //
-// It promises to change nothing: what has to be tried is tried in a network
-// namespace made for that, which is gone afterwards; everything else is read. (Kernel
-// modules that a probe asked for stay loaded, as they would after an agent.) It
-// works with or without an agent. What is there is learnt from the kernel and
-// the engine, never from the names of processes.
+// It promises to change nothing. It tries things only in a network namespace of their own,
+// which is gone afterwards, and reads everything else. (Kernel modules that a probe loaded stay
+// loaded, as after an agent.) It works with or without an agent. It learns what is there from
+// the kernel and the engine, never from the names of processes.
 //
-// Gather does all of the looking; Judge, which is pure, makes checks of it.
+// Gather does all the reading. Judge, which is pure, makes checks of the facts.
 package doctor
 
 import "fmt"

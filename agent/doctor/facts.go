@@ -8,8 +8,7 @@ import (
 	"netguard/netpolicy/iptables"
 )
 
-// Facts are what was found. An Err is why something could not be told, "" if it
-// could.
+// Facts are what Gather found. A field Err says why something is not known; "" if it is known.
 type Facts struct {
 	Version  string // of this netguard
 	Host     Host
@@ -32,8 +31,8 @@ type Host struct {
 	// BridgeFilter are the host's switches net.bridge.bridge-nf-call-iptables and
 	// -ip6tables; none where br_netfilter is not loaded.
 	BridgeFilter []string
-	// Connections are how many the table of connections holds, and may hold; both
-	// 0 where there is no table.
+	// Connections is how many connections the kernel tracks, MaxConnections how many it can
+	// track. Both are 0 if there is no table of connections.
 	Connections, MaxConnections int
 }
 
@@ -43,7 +42,7 @@ type Shaper struct {
 	Untried string
 	Leaf    string
 	Missing []string
-	// Err is why limits cannot be made. Only then the next three are known.
+	// Err is why limits cannot be made. The next three fields are known only if Err is set.
 	Err               string
 	HTB, IFB, Ingress bool
 }
@@ -58,9 +57,8 @@ type Guard struct {
 // Policy is what was tried of policies.
 type Policy struct {
 	Untried string
-	// OpenErr is why iptables cannot be used, RulesErr why rules of all kinds
-	// that policies are made of cannot be written, CutErr why connections cannot
-	// be listed.
+	// OpenErr is why iptables cannot be used. RulesErr is why the kinds of rules that policies
+	// need cannot be written. CutErr is why connections cannot be listed.
 	OpenErr, RulesErr, CutErr string
 	// Sets are the types of sets that the kernel lacks.
 	Sets []string
@@ -88,12 +86,12 @@ type Network struct {
 
 // Firewall is what iptables and nftables hold.
 type Firewall struct {
-	// Programs are the iptables that are installed: first what "iptables" is.
+	// Programs are the installed iptables. The first is the one that the command iptables runs.
 	Programs []iptables.Listing
 	Chains   []iptables.NativeChain
 	Err      string // why Chains is not known
-	// Untracked are the chains of nftables with rules that take packets out of the table
-	// of connections, those of iptables' nft backend aside.
+	// Untracked are the nftables chains with rules that take packets out of the table of
+	// connections. The chains of iptables' nft backend are not among them.
 	Untracked []string
 }
 
@@ -102,8 +100,8 @@ type Links struct {
 	Err     string
 	Links   []link.Device
 	Foreign []Foreign // on ports of managed bridges
-	// Own are ports of managed bridges that are the host's own, and that the
-	// operator did not name, by bridge.
+	// Own are the host's own ports on managed bridges, by bridge. Those that the operator named
+	// (networks.uplinks) are not among them.
 	Own map[string][]string
 	// ForeignErr is why Foreign is not known.
 	ForeignErr string

@@ -36,7 +36,7 @@ func readFirewall(ctx context.Context) Firewall {
 		f.Err = fmt.Sprintf("nftables cannot be listed: %v", err)
 	}
 	if errors.Is(err, unix.EPERM) {
-		// iptables-nft-save then lists nothing, and says that all is well.
+		// Without the capability iptables-nft-save lists nothing, and reports no error.
 		for i := range f.Programs {
 			f.Programs[i].Err = "rules cannot be listed without CAP_NET_ADMIN"
 		}
@@ -61,7 +61,7 @@ func (f Firewall) docker6() bool {
 
 const incompatible = "the filter table holds rules of nft that iptables cannot read"
 
-// unread is why it is not known what iptables holds, "" if it is.
+// unread says why the rules of iptables are not known; "" if they are.
 func (f Firewall) unread() string {
 	why := "iptables is not installed"
 	for _, p := range f.Programs {
@@ -84,16 +84,16 @@ func (f Firewall) enforced() bool {
 	return found
 }
 
-// closed tells whether the rules of netguard that are in the kernel hold back
-// containers that no agent has admitted.
+// closed tells whether netguard's rules in the kernel close the ports of containers that no
+// agent has admitted.
 func (f Firewall) closed() bool {
 	return slices.ContainsFunc(f.Chains, func(c iptables.NativeChain) bool {
 		return c.Family == "bridge" && c.Table == guardTable && c.Name == guard.UnknownPortChain
 	})
 }
 
-// chain finds such a chain, of nftables or of legacy iptables. Of iptables it is the first
-// by name.
+// chain finds the first chain for which is(chain) is true. It looks at nftables first. Then it
+// looks at each iptables program, sorted by the names of tables and chains.
 func (f Firewall) chain(is func(iptables.NativeChain) bool) (iptables.NativeChain, bool) {
 	all := slices.Clone(f.Chains)
 	for _, p := range f.Programs {

@@ -6,9 +6,8 @@ import (
 	"netguard/agent/config"
 )
 
-// Gather looks at the host with the configuration in force. It does not read the
-// files: Config and Policies are the caller's. The error is that of a context that
-// ended meanwhile.
+// Gather looks at the host with the configuration in force. The caller sets Config and
+// Policies, because Gather does not read the files. The error is ctx's, if ctx ended meanwhile.
 func Gather(ctx context.Context, version string, cfg config.Config) (Facts, error) {
 	f := Facts{Version: version}
 	for _, look := range []func(){
@@ -17,7 +16,7 @@ func Gather(ctx context.Context, version string, cfg config.Config) (Facts, erro
 		func() { probe(ctx, &f) },
 		func() { f.Firewall = readFirewall(ctx) },
 		func() { f.Links = readLinks(ctx, f.Docker, cfg.Uplinks) },
-		// After the probes: some of it is there only once a module is loaded.
+		// After the probes: they load modules, and some of these files exist only then.
 		func() { f.Host = readHost() },
 	} {
 		if err := ctx.Err(); err != nil {

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// oldest is the kernel below which the guard's settings cannot be read back.
+// oldestMajor and oldestMinor are the oldest kernel that lets the guard read back its settings.
 const oldestMajor, oldestMinor = 5, 0
 
 func has(caps uint64, capability int) bool { return caps&(1<<capability) != 0 }

@@ -13,8 +13,8 @@ import (
 	"netguard/shaper/tc"
 )
 
-// readLinks lists the devices of this network namespace, and the qdiscs of others
-// on the ports of managed bridges.
+// readLinks lists the devices of this network namespace, and the foreign qdiscs on the ports of
+// managed bridges.
 func readLinks(ctx context.Context, engine Docker, named config.Globs) Links {
 	out := Links{Own: map[string][]string{}}
 	devices, err := link.All()
@@ -28,7 +28,7 @@ func readLinks(ctx context.Context, engine Docker, named config.Globs) Links {
 		managed[n.Bridge] = n.Managed
 	}
 	foreigners := map[int]bool{} // veths that are no container's
-	// Without this list, the veths that are older than their bridges are known below.
+	// If this list fails, the veths that are older than their bridges are found below.
 	veths, _ := link.List(ctx)
 	for _, p := range veths {
 		foreigners[p.Index] = endpoint.Foreign(p, engine.view, nil)
@@ -39,8 +39,8 @@ func readLinks(ctx context.Context, engine Docker, named config.Globs) Links {
 			continue
 		}
 		ports[d.Index] = d
-		// As the agent has it: a container's port is a veth that is younger
-		// than its bridge, and named by Docker.
+		// As the agent has it: a container's port is a veth that is younger than its bridge and
+		// is not foreign (see endpoint.Foreign).
 		if (d.Kind != "veth" || d.Index < d.Master || foreigners[d.Index]) && !named.Match(d.Name) {
 			out.Own[d.MasterName] = append(out.Own[d.MasterName], d.Name)
 		}
@@ -53,7 +53,7 @@ func readLinks(ctx context.Context, engine Docker, named config.Globs) Links {
 	return out
 }
 
-// foreign finds the qdiscs of others where netguard would put its own.
+// foreign finds foreign qdiscs at the places where netguard would put its own.
 func foreign(ports map[int]link.Device) ([]Foreign, error) {
 	d, err := tc.Open()
 	if err != nil {

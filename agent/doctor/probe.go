@@ -19,7 +19,7 @@ func probe(ctx context.Context, f *Facts) {
 		f.Policy = tryPolicy(ctx)
 		return nil
 	}); err != nil {
-		// guard.Probe would try in this namespace then. Doctor touches nothing.
+		// guard.Probe would then try in this namespace, and doctor must not change that.
 		f.Shaper.Untried, f.Policy.Untried, f.Guard.Untried = err.Error(), err.Error(), err.Error()
 		return
 	}

@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// aboutUplinks is about Docker networks on bridges that hold the host's own ports: to
-// close unknown ports there would cut the host off, so that netguard leaves them alone.
+// aboutUplinks warns of Docker networks whose bridge has a port of the host's own. To close
+// unknown ports there would cut the host off, so netguard leaves such a network alone.
 func aboutUplinks(c *checks, f Facts) {
 	for _, n := range f.Docker.Networks {
 		if own := f.Links.Own[n.Bridge]; n.Managed && len(own) > 0 {

@@ -7,7 +7,7 @@ import (
 	"netguard/netpolicy"
 )
 
-// Flow is what the beginning of a packet says of the connection that it is part of.
+// Flow is what the beginning of a packet says of its connection.
 type Flow struct {
 	Src, Dst netip.Addr
 	Proto    netpolicy.Protocol

@@ -28,8 +28,8 @@ type Watcher struct {
 	more chan struct{} // something was lost
 }
 
-// Publish gives an event to those whom it is about. It never waits: who has no room
-// for it is told how many he lost.
+// Publish gives an event to the watchers that it concerns. It never waits: a watcher whose
+// queue is full is told later how many events it lost.
 func (h *Hub) Publish(e control.Event) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -69,8 +69,8 @@ func (w *Watcher) put(e control.Event) {
 		default:
 		}
 	}
-	// From the first that is lost on all are, until that was told: events stay
-	// in order.
+	// After one event is lost, all further ones are lost too, until the watcher is told how
+	// many. So events stay in order.
 	if e.Type == control.EventLost {
 		w.lost += e.Count
 	} else {
@@ -85,7 +85,7 @@ func (w *Watcher) put(e control.Event) {
 // Next implements control.EventStream.
 func (w *Watcher) Next(ctx context.Context) (control.Event, error) {
 	for {
-		select { // what waits comes before what was lost after it
+		select { // waiting events come first: the loss was after them
 		case e := <-w.events:
 			return e, nil
 		default:

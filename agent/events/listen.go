@@ -1,13 +1,13 @@
-// Package events says who was refused what, while it happens.
+// Package events reads refused packets from the kernel while they are refused, and gives events
+// to watchers.
 //
-// The kernel hands the beginnings of a few refused packets to a group of
-// nfnetlink_log. A Listener reads them, Sample tells what such a packet claims,
-// and a Hub gives events to whoever watches. What is kept is bounded everywhere:
-// packets wait in the socket's buffer, events in a watcher's queue, and what finds
-// no room there is counted.
+// The kernel hands the beginnings of a few refused packets to a group of nfnetlink_log. A
+// Listener reads them, Sample tells what such a packet claims, and a Hub gives events to
+// watchers. Memory is bounded everywhere: packets wait in the socket's buffer, and events in a
+// watcher's queue. If there is no room, they are only counted.
 //
-// The packets are strangers'. What is told of them consists of addresses and
-// numbers, and of words of this package.
+// Anybody may have written the packets. What the package tells of them is only addresses,
+// numbers and its own words.
 package events
 
 import (
@@ -88,7 +88,7 @@ func Listen(group uint16) (*Listener, error) {
 	return l, nil
 }
 
-// bind does all in one message: samples begin to come with it.
+// bind sends all settings in one message: samples begin to come with it.
 func (l *Listener) bind(group uint16) error {
 	ae := netlink.NewAttributeEncoder()
 	ae.ByteOrder = binary.BigEndian
@@ -124,8 +124,8 @@ func (l *Listener) bind(group uint16) error {
 	}
 }
 
-// Run gives each sample to f until ctx ends, and closes the listener. A sample is
-// f's only until it returns.
+// Run gives each sample to f until ctx ends, and closes the listener. f must not use a sample
+// after it has returned.
 func (l *Listener) Run(ctx context.Context, f func(Sample)) error {
 	defer l.conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = l.conn.SetReadDeadline(time.Unix(1, 0)) })

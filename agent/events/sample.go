@@ -70,7 +70,7 @@ func parseSample(data []byte) (Sample, error) {
 				s.Link = ad.Bytes()
 			}
 		case attrLink:
-			s.Link = ad.Bytes() // as it was, where the other is as it would be
+			s.Link = ad.Bytes() // the header as it came; attrHeader has it as it would be sent
 		case attrVLAN:
 			s.VLAN = &VLAN{}
 			ad.Nested(s.VLAN.parse)

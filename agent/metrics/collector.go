@@ -1,6 +1,6 @@
-// Package metrics tells Prometheus what `netguard status` tells people, from the
-// same Source. There are as many series as endpoints, times a constant: nothing
-// that a container sends or is labelled with makes more of them.
+// Package metrics tells Prometheus what `netguard status` tells people, from the same Source.
+// The number of series is a constant times the number of endpoints and unknown ports. No packet
+// and no label of a container can add a series.
 package metrics
 
 import (
@@ -15,8 +15,8 @@ import (
 	"netguard/internal/plain"
 )
 
-// scrapeTimeout is less than Prometheus' usual patience (10 s), so that it hears
-// that netguard is not well instead of nothing.
+// scrapeTimeout is less than Prometheus' usual patience (10 s). So Prometheus gets netguard_up
+// 0 instead of no answer.
 const scrapeTimeout = 8 * time.Second
 
 var (
@@ -85,8 +85,8 @@ func (c *collector) Collect(to chan<- prometheus.Metric) {
 		w.counter(unknownOf, p.Withheld.Sent, p.Port, p.Bridge, "egress")
 		w.counter(unknownOf, p.Withheld.Received, p.Port, p.Bridge, "ingress")
 	}
-	// A series that comes twice makes Prometheus lose the whole scrape. A name
-	// is there twice for a moment when a container replaces another.
+	// A series that comes twice makes Prometheus lose the whole scrape. While one container
+	// replaces another, a name is there twice for a moment.
 	seen := make(map[[2]string]bool, len(s.Endpoints))
 	for _, e := range s.Endpoints { // copies: the source may hand the same to others
 		e.Container, e.Network = label(e.Container), label(e.Network)
@@ -156,8 +156,8 @@ func (w writer) write(d *prometheus.Desc, kind prometheus.ValueType, v float64, 
 	w.to <- m
 }
 
-// label makes a name a label's value that a terminal may show: Prometheus' text
-// format leaves escapes in place.
+// label makes a name safe as a label's value: a terminal may show it, and Prometheus' text
+// format keeps escape sequences.
 func label(name string) string { return plain.Text(strings.ToValidUTF8(name, "?")) }
 
 func truth(b bool) float64 {

@@ -27,7 +27,7 @@ type Server struct {
 	address string
 	source  control.Source
 	log     *slog.Logger
-	header  time.Duration // a client has for its request, and then for reading the answer
+	header  time.Duration // time for a client to send its request, and then to read the answer
 	ready   chan struct{}
 	at      net.Addr
 }

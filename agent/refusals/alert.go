@@ -16,21 +16,20 @@ import (
 )
 
 const (
-	// countEvery is how often the counters are looked at: with claimWait, and time for
-	// the agent to get to it, an alert follows within a second. A look takes 8 ms where
-	// 1,000 ports have sent all kinds of frames that they must not, and next to nothing
-	// where none has. Three of them are a little less than the time between two glances at the
-	// sets, and fifteen less than ten seconds, so that the loop does all at the same turn.
+	// countEvery is how often the counters are read. With claimWait and some delay of the
+	// agent, an alert follows within a second. A reading takes 8 ms if 1,000 ports sent every
+	// kind of frame that they must not send, and almost nothing if no port did. Three times
+	// countEvery is a little less than the time between two glances at the sets, and fifteen
+	// times a little less than ten seconds. So the loop does all of these in the same turn.
 	countEvery = 650 * time.Millisecond
 	// alertEvery is how often there is a line about a port, at most.
 	alertEvery = 10 * time.Second
-	// claimWait is how long a first alert waits for a frame that was counted to
-	// be read as well.
+	// claimWait is how long a first alert waits for the sample of a counted frame.
 	claimWait = 100 * time.Millisecond
 )
 
-// claims are what refused frames said of themselves since they were taken, the
-// first of each port and kind. Any goroutine may add to them.
+// claims are what refused frames said of their sender since the last take, the first of each
+// port and kind. Any goroutine may add to them.
 type claims struct {
 	mu  sync.Mutex
 	all map[claimKey]events.Claim
@@ -41,8 +40,8 @@ type claimKey struct {
 	kind string
 }
 
-// maxClaims bounds what waits for the next look at the counters. The kernel makes
-// up neither ports nor kinds.
+// maxClaims bounds how many claims wait for the next reading of the counters. The kernel names
+// the ports and kinds, so no frame can invent more of them.
 const maxClaims = 4096
 
 func (c *claims) add(s events.Sample) {
@@ -70,15 +69,15 @@ func (c *claims) take() map[claimKey]events.Claim {
 	return all
 }
 
-// alerts tells who was refused frames: a line of the log for people, an event for
-// those who watch. The counters decide that, and how many; what a frame claimed is
-// told if one was seen. It is part of the loop's goroutine.
+// alerts reports which containers sent refused frames: a log line for people, an event for
+// watchers. The counters decide which containers, and how many frames. If such a frame was
+// seen, alerts adds what it claimed. alerts is part of the loop's goroutine.
 type alerts struct {
 	log    *slog.Logger
 	hub    *events.Hub
 	claims *claims
-	// count reads the counters, by ifindex; samples says that the kernel shows
-	// frames.
+	// count reads the counters, by ifindex. samples says that the kernel hands over samples of
+	// refused frames.
 	count   func() (map[int]guard.Violations, error)
 	samples bool
 	monitor bool // the frames pass
@@ -87,7 +86,7 @@ type alerts struct {
 
 	next  time.Time // the next look at the counters
 	ports map[int]*alerting
-	// base are the counts at the first look, of which an agent before told.
+	// base are the counts at the first reading: an earlier agent reported these.
 	base map[int]guard.Violations
 }
 
@@ -96,7 +95,7 @@ type alerting struct {
 	told, logged guard.Violations // the counts then
 	at           time.Time        // of the last line
 	waited       bool
-	// What frames claimed since the last event, and since the last line, by kind.
+	// fresh is what frames claimed since the last event, first since the last line, by kind.
 	fresh, first map[string]events.Claim
 }
 
@@ -122,7 +121,8 @@ func (a *alerts) pass(now time.Time, endpoints []*desired.Endpoint, unadmitted f
 	if a.base == nil {
 		a.base = counts
 	}
-	// After the counters: what is counted was handed over before.
+	// After the counters, so that samples have more time to come: the kernel counts a frame
+	// first and hands over its sample then.
 	taken := a.claims.take()
 	if len(counts)+len(taken)+len(a.ports)+len(a.withheld.ports) == 0 {
 		return // nobody was refused anything

@@ -19,19 +19,19 @@ import (
 )
 
 const (
-	// gather is how long packets of the same flow are put together.
+	// gather is how long the packets of one flow are collected for one event.
 	gather = 200 * time.Millisecond
 	// maxFlows bounds how many flows wait for that.
 	maxFlows = 1024
 )
 
-// denials tells those who watch which packets policies refused.
+// denials tells watchers which packets policies refused.
 type denials struct {
 	log   *slog.Logger
 	hub   *events.Hub
 	state func() *reconcile.State
 	local func() (map[netip.Addr]bool, error) // the host's addresses
-	// would logs what is let pass; nil where it is refused.
+	// would logs what monitor mode lets pass; nil if the agent enforces.
 	would *wouldDeny
 
 	mu    sync.Mutex
@@ -50,7 +50,7 @@ type denial struct {
 	path netpolicy.Path
 }
 
-// add takes a sample. It is called by the one who reads them, and never waits.
+// add takes a sample. The goroutine that reads samples calls it, so it never waits.
 func (n *denials) add(s events.Sample) {
 	refusal, ok := iptables.RefusalOf(s.Prefix)
 	if !ok || n.would == nil && !n.hub.Watched() {
@@ -145,8 +145,9 @@ func (n *denials) tell(now time.Time) {
 	}
 }
 
-// policies names those that decided: the guardrail, or all that close the endpoint in
-// the direction, none of which allows it.
+// policies names the policies that decided. That is the guardrail that refused the packet. If
+// none did, it is all policies that isolate the endpoint in this direction: none of them allows
+// it.
 func (n *denials) policies(s *reconcile.State, d denial, blamed *desired.Endpoint, from, to string) []string {
 	if s.Policies == nil || s.Policies.Ruling == nil {
 		return nil
@@ -165,7 +166,7 @@ func (n *denials) policies(s *reconcile.State, d denial, blamed *desired.Endpoin
 	return r.State(blamed.Key).Policies[d.Direction]
 }
 
-// published are the host's ports that lead to where a packet of the host's own was sent.
+// published are the host's ports that lead to the port to which the host itself sent a packet.
 func published(e control.Event, to *desired.Endpoint, f events.Flow) []string {
 	if e.From.Entity != "host" || to == nil {
 		return nil
@@ -193,7 +194,7 @@ func peer(a netip.Addr, byAddr map[netip.Addr]*desired.Endpoint, local map[netip
 	return p
 }
 
-// serviceOf names what a flow is by, as policies do.
+// serviceOf names the protocol and port of a flow as policies do.
 func serviceOf(f events.Flow) string {
 	switch {
 	case f.Proto.HasPorts() && f.Port != 0:

@@ -17,13 +17,14 @@ import (
 	"netguard/netpolicy/iptables"
 )
 
-// A listener that fails is tried again after minRetry, and later and later up to maxRetry.
+// A listener that fails is tried again after minRetry. Each further failure doubles the wait,
+// up to maxRetry.
 const (
 	minRetry = time.Second
 	maxRetry = 30 * time.Second
 )
 
-// Refusals is all that tells what was refused, while it happens.
+// Refusals reports what is refused, while it happens.
 type Refusals struct {
 	log     *slog.Logger
 	Hub     *events.Hub
@@ -66,8 +67,8 @@ func New(log *slog.Logger, src Source, noSamples error, monitor bool) *Refusals 
 	return r
 }
 
-// Tasks are those that run until their context ends. None of them fails: there is
-// nothing to stop enforcing for.
+// Tasks are the tasks that run until their context ends. None of them fails otherwise: that
+// would stop an agent that can still enforce.
 func (r *Refusals) Tasks() []func(context.Context) error {
 	all := []func(context.Context) error{r.denials.run}
 	for group, take := range r.groups {

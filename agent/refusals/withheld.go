@@ -20,7 +20,7 @@ type lasting struct {
 	d    *desired.Endpoint // nil if the port is nobody's
 }
 
-// lastingIn gives those of the managed bridges.
+// lastingIn gives the lasting ports of the managed bridges.
 func lastingIn(s *reconcile.State, now time.Time) []lasting {
 	var out []lasting
 	for _, p := range s.Unknown {
@@ -40,9 +40,9 @@ type withholding struct {
 	at           time.Time // of the last line
 }
 
-// withheld tells of the frames that ports sent, or were to receive, while they are not
-// admitted: an event for those who watch, and now and then a line of the log. In monitor
-// mode these frames passed. It is part of the loop's goroutine.
+// withheld reports frames that ports sent, or were to receive, while they were not admitted: an
+// event for watchers, and now and then a log line. In monitor mode these frames passed.
+// withheld is part of the loop's goroutine.
 type withheld struct {
 	log   *slog.Logger
 	ports map[int]*withholding

@@ -18,8 +18,8 @@ const (
 	wouldLines = 30
 )
 
-// wouldBe logs in monitor mode what policies would refuse, so that it can be read
-// afterwards: each flow once in a while. It is part of the denials' goroutine.
+// wouldDeny logs in monitor mode what policies would refuse, so that people can read it later.
+// Each flow has a line once in a while. wouldDeny is part of the goroutine of denials.
 type wouldDeny struct {
 	log    *slog.Logger
 	told   map[wouldKey]time.Time

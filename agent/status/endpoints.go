@@ -143,14 +143,14 @@ func traffic(d *desired.Endpoint, dir shaper.Direction) control.Traffic {
 	return t
 }
 
-// pending says what of an endpoint's wish the kernel does not hold, and what to
-// do about it; "" if it holds all.
+// pending says what the kernel lacks of an endpoint's wanted limits, and what to do about it;
+// "" if it lacks nothing.
 func pending(d *desired.Endpoint, s *reconcile.State, snapshot *tc.Snapshot) string {
 	if d.Port == nil {
 		return fmt.Sprintf("its port on bridge %q is not found: if it does not appear in a second, does the agent run in another network namespace than dockerd?", d.Network.Bridge)
 	}
-	// The kernel tells the loop of each change to classes and filters, so they are read only
-	// where the loop has not looked at the port since.
+	// The kernel reports each change of classes and filters to the loop. So pending reads them
+	// only if the loop has not checked the port since.
 	if !s.Unread[d.Key] && s.Faults[d.Key] == nil && snapshot.Holds(d.Port.Index, d.Wish) {
 		return ""
 	}
@@ -178,7 +178,7 @@ func kindName(k docker.Kind) string {
 	return string(k)
 }
 
-// frames are those counts for people and programs.
+// frames gives the frames of a port that is not admitted, as status says them.
 func frames(v guard.Violations) control.Withheld {
 	return control.Withheld{Sent: v.Quarantine, Received: v.Withheld}
 }

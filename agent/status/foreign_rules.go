@@ -9,8 +9,8 @@ import (
 	"netguard/netpolicy/iptables"
 )
 
-// ForeignRules reads the rules of others that decide about a packet before netguard's do, when
-// somebody asks.
+// ForeignRules reads foreign rules on request: those that decide about a packet before
+// netguard's rules do.
 type ForeignRules struct {
 	Options iptables.Options
 
@@ -43,8 +43,8 @@ func (o *ForeignRules) get(ctx context.Context) (*iptables.Others, error) {
 	return others, nil
 }
 
-// untracked tells what rules that take packets out of the table of connections mean for
-// policies, "" if there are none.
+// untracked says what follows for policies if rules take packets out of the table of
+// connections; "" if there are no such rules.
 func untracked(rules []string) string {
 	if len(rules) == 0 {
 		return ""

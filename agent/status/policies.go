@@ -93,8 +93,8 @@ func (r *Policies) Plan(_ context.Context, sources []netpolicy.Source) (netpolic
 	return netpolicy.Plan(now.Rules, after, now.Endpoints, reachable(local)), nil
 }
 
-// reachable gives the addresses of the host that others use: not those of loopback,
-// and not one of each link, which rules treat like any other of the host.
+// reachable gives the host's addresses that others use. It leaves out loopback and link-local
+// addresses: rules treat these like any other of the host's.
 func reachable(local map[netip.Addr]bool) []netip.Addr {
 	var all []netip.Addr
 	for a := range local {
@@ -106,8 +106,8 @@ func reachable(local map[netip.Addr]bool) []netip.Addr {
 	return all
 }
 
-// party finds an end of a connection by the name, the beginning of the ID or an
-// address of a container, the words host and external, or any other address.
+// party finds one end of a connection. name is a container's name, the beginning of its ID or
+// one of its addresses, or it is host, external or any other address.
 func party(name string, rules *netpolicy.RuleSet, endpoints []*netpolicy.Endpoint, local map[netip.Addr]bool) (netpolicy.Party, error) {
 	switch name {
 	case "host":
@@ -135,7 +135,7 @@ func party(name string, rules *netpolicy.RuleSet, endpoints []*netpolicy.Endpoin
 	for _, e := range endpoints {
 		names = append(names, e.Name)
 	}
-	// A name wins over what IDs begin with, as for `status`.
+	// A name wins over the beginning of an ID, as in `status`.
 	for _, named := range []func(netpolicy.Workload) bool{
 		func(w netpolicy.Workload) bool { return w.Name == name },
 		func(w netpolicy.Workload) bool { return len(name) >= 4 && strings.HasPrefix(w.ID, id) },

@@ -24,7 +24,7 @@ type reading struct {
 	findings  []string
 }
 
-// reader reads the kernel for one question at a time, and keeps the last reading.
+// kernelReader reads the kernel for one question at a time, and keeps the last reading.
 type kernelReader struct {
 	busy chan struct{} // holds one while a reading goes on
 	last atomic.Pointer[reading]

@@ -31,7 +31,7 @@ type Reader struct {
 	Guard    *guard.Driver
 	Engine   *docker.Engine
 	Began    time.Time // of the agent
-	// findings tells what is wrong with what the operator wrote.
+	// Findings tells what is wrong with the operator's configuration and policies.
 	Findings func() []string
 
 	kernel *kernelReader
@@ -46,8 +46,8 @@ func New(r Reader) *Reader {
 	return &r
 }
 
-// Status implements control.Source. What cannot be read of the kernel in time it gives
-// as it was read last, and says so.
+// Status implements control.Source. If the kernel cannot be read in time, it gives the last
+// reading, and says so in a finding.
 func (r *Reader) Status(ctx context.Context) (control.Status, error) {
 	s := r.Loop.State()
 	if s == nil {
@@ -126,7 +126,7 @@ func (r *Reader) read(ctx context.Context, s *reconcile.State) (*reading, error)
 	})
 	if s.Policies.Closes() {
 		g.Go(func() error {
-			if others, err := r.Around.get(asking); err == nil { // what cannot be read doctor tells
+			if others, err := r.Around.get(asking); err == nil { // if it cannot be read, doctor tells
 				untrack = untracked(others.Untracked(nil))
 			}
 			return nil
@@ -161,11 +161,11 @@ func (r *Reader) read(ctx context.Context, s *reconcile.State) (*reading, error)
 	return out, nil
 }
 
-// patient is how long an answer of Docker's is not worth a word.
+// patient is how long Docker may take to answer before a finding reports it.
 const patient = 3 * time.Second
 
-// starting tells whether an agent of some age is only about to read Docker's containers.
-// Docker is given as long to answer as always.
+// starting tells whether the agent has just begun and has not read Docker's containers yet.
+// After patient it gives false: Docker is late then.
 func starting(o observe.Snapshot, complete bool, age time.Duration) bool {
 	return !complete && o.At.IsZero() && o.Err == nil && age < patient
 }
@@ -232,7 +232,7 @@ func (r *Reader) guarding(ctx context.Context, s *reconcile.State) (guard.Report
 	return out, nil
 }
 
-// unlistedFinding says how many endpoints Docker does not list, "" if none for long.
+// unlistedFinding says how many endpoints Docker has not listed for long; "" if there are none.
 func unlistedFinding(want *desired.State, now time.Time) string {
 	n := want.Seen.MissingLong(now)
 	if n == 0 {

@@ -51,8 +51,8 @@ adopts it.`,
 		if flags.Changed("metrics") {
 			overrides.Metrics = &metrics
 		}
-		// The agent reads it itself, and again when it changes; this tells a
-		// fault in it from one of the host.
+		// The agent reads the file itself, and again when it changes. Reading it here tells a
+		// fault in the file from a fault of the host.
 		if _, err := g.read(cmd); err != nil {
 			return err
 		}

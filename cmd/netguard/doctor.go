@@ -68,8 +68,8 @@ something failed, and 0 otherwise.`,
 	return cmd
 }
 
-// examine reads the configuration. A file with faults is something to tell, and
-// the defaults stand in for it.
+// examine reads the configuration. If the file has faults, it returns them for the report, and
+// the defaults as the configuration.
 func (g *globals) examine(cmd *cobra.Command) (config.Config, doctor.Files, error) {
 	file := doctor.Files{Path: g.config}
 	if _, err := os.Stat(g.config); errors.Is(err, fs.ErrNotExist) && !g.explicit(cmd) {
@@ -84,8 +84,8 @@ func (g *globals) examine(cmd *cobra.Command) (config.Config, doctor.Files, erro
 	return cfg, file, err
 }
 
-// examinePolicies reads the policy files. The error is that of a directory that is
-// none, or of a context that ended.
+// examinePolicies reads the policy files. It gives an error if dir is no directory, or if ctx
+// ended.
 func examinePolicies(ctx context.Context, dir string, named bool) (doctor.Files, error) {
 	out := doctor.Files{Path: dir}
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) && !named {

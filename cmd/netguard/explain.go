@@ -84,8 +84,8 @@ The exit code is 0 when every answer is ALLOWED, and 1 otherwise.`,
 	return cmd
 }
 
-// explanationText is an explanation for people: a block for each answer, those
-// that differ by addresses only being one.
+// explanationText is an explanation for people: a block for each answer. Answers that differ
+// only by addresses have one block.
 func explanationText(e netpolicy.Explanation, v term.View) string {
 	var b strings.Builder
 	if len(e.Answers) == 0 {

@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return code
 }
 
-// complain writes an error, which may quote a stranger and have several lines.
+// complain writes an error. The error may have several lines and quote text that anybody chose.
 func complain(to io.Writer, err error) {
 	start := "netguard: "
 	for line := range strings.SplitSeq(err.Error(), "\n") {
@@ -69,8 +69,7 @@ func complain(to io.Writer, err error) {
 	}
 }
 
-// ranError is what a verb ended with. All other errors are cobra's, about the
-// command line.
+// ranError marks the error of a verb. All other errors are cobra's, about the command line.
 type ranError struct{ error }
 
 func (e *ranError) Unwrap() error { return e.error }
@@ -87,7 +86,7 @@ func usage(format string, args ...any) error {
 	return &kind{fmt.Errorf(format, args...), errUsage}
 }
 
-// kind is an error in its own words that is a sentinel as well.
+// kind is an error with its own text that also wraps a sentinel.
 type kind struct {
 	error
 	is error
@@ -109,7 +108,7 @@ func exitCode(err error) int {
 	return exitNotFine
 }
 
-// verb is what a command does, its errors marked as its own.
+// verb makes the function that cobra runs: it marks the errors of do with ranError.
 func verb(do func(cmd *cobra.Command, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		if err := do(cmd, args); err != nil {

@@ -67,7 +67,7 @@ that are not read in time are dropped, and a line says how many.`,
 			findings: func(ctx context.Context) []string {
 				s, err := client.Status(ctx)
 				if err != nil {
-					return nil // what watches says so as well
+					return nil // the watch reports this error too
 				}
 				return s.Findings
 			}}
@@ -79,7 +79,7 @@ that are not read in time are dropped, and a line says how many.`,
 // monitor shows events.
 type monitor struct {
 	watch func(ctx context.Context, ready func(), f func(control.Event) error) error
-	// findings are what status says of the host: what is not guarded is not shown either.
+	// findings are what status says of the host: monitor shows nothing of what is not guarded.
 	findings func(ctx context.Context) []string
 	output   string
 	screen   term.Screen
@@ -91,7 +91,7 @@ type monitor struct {
 	quiet bool  // it was said that the agent is away
 }
 
-// writeError is what cannot be mended by asking again.
+// writeError is an error of the output: asking the agent again cannot mend it.
 type writeError struct{ error }
 
 func (e writeError) Unwrap() error { return e.error }

@@ -55,8 +55,8 @@ func withheld(w control.Withheld, did string) string {
 	return fmt.Sprintf("not admitted: %s frames that it sent and %s for it were %s", term.Count(w.Sent), term.Count(w.Received), did)
 }
 
-// note writes one, within the width. Its own line breaks stay, so that lists of
-// faults with file and line can be read.
+// note writes one note, within the width. It keeps the text's own line breaks, so that people
+// can read lists of faults with file and line.
 func note(b *strings.Builder, mark string, style term.Style, about, text string, v term.View) {
 	const indent = "    "
 	width := v.Width
@@ -76,7 +76,7 @@ func note(b *strings.Builder, mark string, style term.Style, about, text string,
 		}
 		first = false
 		wrapped := term.Wrap(about+" "+line, width-2, indent)
-		// What is styled is what it is about; a break may fall into it.
+		// The style is for about alone. If a line break falls into about, there is none.
 		if rest, ok := strings.CutPrefix(wrapped, about); ok {
 			wrapped = style.On(about, v.Colour) + rest
 		}

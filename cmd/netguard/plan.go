@@ -76,8 +76,8 @@ otherwise, whether anything changes or not.`,
 	return cmd
 }
 
-// loadFor gives the configuration; without the policy directory's name it is
-// needed even where the socket is named.
+// loadFor gives the configuration. If the user did not name the policy directory, it reads the
+// file even if the user named the socket.
 func (g *globals) loadFor(cmd *cobra.Command, dirNamed bool) (config.Config, error) {
 	if dirNamed {
 		return g.load(cmd)
@@ -96,8 +96,8 @@ func policyDirFlag(cmd *cobra.Command) *string {
 	return dir
 }
 
-// readPolicyDir reads a policy directory. One that nobody named need not be
-// there, as it need not for an agent.
+// readPolicyDir reads a policy directory. If nobody named the directory, it need not exist: an
+// agent does not need it either.
 func readPolicyDir(ctx context.Context, dir string, named bool) (policyFiles, error) {
 	var files policyFiles
 	info, err := os.Stat(dir)

@@ -27,8 +27,8 @@ type policyFiles struct {
 	seen    map[string]bool // paths, so that none is read twice
 }
 
-// add reads a file, the files of a directory that an agent would read there, or
-// the standard input. The error is that of a context that ended meanwhile.
+// add reads a file, or the standard input, or the files of a directory that an agent would read
+// there. The error is ctx's, if ctx ended meanwhile.
 func (p *policyFiles) add(ctx context.Context, name string, stdin io.Reader) error {
 	if name == "-" {
 		if p.first(name) {
@@ -62,8 +62,8 @@ func (p *policyFiles) first(name string) bool {
 	return true
 }
 
-// addText reads to the end, or to where it is too large. What is read may be a
-// pipe or a terminal, on which nobody writes.
+// addText reads to the end, or until the text is too large. It stops when ctx ends: a pipe or a
+// terminal may never come to an end.
 func (p *policyFiles) addText(ctx context.Context, name string, from io.Reader) error {
 	type result struct {
 		data []byte
@@ -101,8 +101,8 @@ func (p *policyFiles) addFile(ctx context.Context, name string) error {
 	return p.addText(ctx, name, f)
 }
 
-// addDir reads what an agent would read in a directory. What keeps an agent from
-// reading the directory is a fault.
+// addDir reads what an agent would read in a directory. If an agent could not read the
+// directory, that is a fault.
 func (p *policyFiles) addDir(ctx context.Context, dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

@@ -12,7 +12,7 @@ type sample struct {
 	status control.Status
 }
 
-// port is what an endpoint's counters belong to: another veth counts anew.
+// port names what an endpoint's counters belong to: a new veth begins to count anew.
 type port struct{ id, network, veth string }
 
 func portOf(e control.Endpoint) port { return port{e.ID, e.Network, e.Veth} }
@@ -23,8 +23,8 @@ type flow struct {
 	drops, denied   float64
 }
 
-// flows compares two samples. An endpoint is missing that is not in both, or
-// whose counters began anew in between.
+// flows compares two samples. It leaves out an endpoint that is not in both, and one whose
+// counters began anew in between.
 func flows(before, after sample) map[port]flow {
 	seconds := after.at.Sub(before.at).Seconds()
 	if seconds <= 0 {

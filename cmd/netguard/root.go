@@ -86,8 +86,8 @@ func (g *globals) overrides(cmd *cobra.Command) config.Overrides {
 	return config.Overrides{Socket: given("socket", &g.socket), DockerHost: given("docker-host", &g.dockerHost)}
 }
 
-// absolute makes a path of the command line one that holds wherever it is looked at.
-// In the configuration paths are absolute: nobody could tell what to.
+// absolute makes a path of the command line absolute, so that it means the same everywhere.
+// Paths in the configuration are absolute already: nobody could tell what they are relative to.
 func absolute(path string) string {
 	if path == "" || filepath.IsAbs(path) {
 		return path
@@ -97,7 +97,7 @@ func absolute(path string) string {
 		return path // it is refused
 	}
 	if strings.HasSuffix(path, "/") {
-		abs += "/" // which is told from a file
+		abs += "/" // Abs removed it; it tells a directory from a file
 	}
 	return abs
 }
@@ -105,8 +105,9 @@ func absolute(path string) string {
 // explicit tells whether the configuration file was named, so that it must be there.
 func (g *globals) explicit(cmd *cobra.Command) bool { return cmd.Flags().Changed("config") }
 
-// load gives the configuration for a command that asks the agent. A named socket
-// is all it needs: a fault in the file must not keep anybody from looking.
+// load gives the configuration for a command that asks the agent. If the user named a socket,
+// that is enough, and load does not read the file: a fault in it must not keep anybody from
+// looking.
 func (g *globals) load(cmd *cobra.Command) (config.Config, error) {
 	overrides := g.overrides(cmd)
 	if overrides.Socket != nil {

@@ -78,8 +78,8 @@ type validatedFile struct {
 	Faults   []validatedFault `json:"faults" yaml:"faults"`
 }
 
-// validatedFault is a fault with its place, counted from 1. One of the file as a
-// whole is at its beginning, so that every fault has a place.
+// validatedFault is a fault with its place, counted from 1. A fault of the whole file is at its
+// beginning, so that every fault has a place.
 type validatedFault struct {
 	Line   int    `json:"line" yaml:"line"`
 	Column int    `json:"column" yaml:"column"`

@@ -14,7 +14,7 @@ import (
 
 // What a terminal understands.
 const (
-	takeScreen  = "\x1b[?25l\x1b[?7l" // no cursor; what is too long for a line is cut
+	takeScreen  = "\x1b[?25l\x1b[?7l" // no cursor; lines that are too long are cut
 	giveScreen  = "\x1b[?7h\x1b[?25h"
 	clearScreen = "\x1b[H\x1b[2J"
 	home        = "\x1b[H"

@@ -1,5 +1,5 @@
-// Package apart runs code in a network namespace of its own, for what is tried there and
-// leaves nothing behind.
+// Package apart runs code in a new network namespace, so that what the code tries leaves
+// nothing behind.
 package apart
 
 import (

@@ -1,5 +1,5 @@
-// Package changed finds what differs between two lists, so that a change costs what it is
-// about.
+// Package changed finds what differs between two lists, so that work grows with the change and
+// not with the list.
 package changed
 
 import (
@@ -9,17 +9,18 @@ import (
 	"strings"
 )
 
-// Identical tells whether two maps are one. What was handed out does not change, so then
-// nothing in it did.
+// Identical tells whether a and b are the same map. A map that was handed out does not change,
+// so the same map has the same content.
 func Identical[K comparable, V any](a, b map[K]V) bool {
 	return len(a) == len(b) && reflect.ValueOf(a).UnsafePointer() == reflect.ValueOf(b).UnsafePointer()
 }
 
-// Same tells whether the same is in two maps. It is quick where they are one.
+// Same tells whether two maps have the same content. It is quick if they are the same map.
 func Same[V comparable](a, b map[string]V) bool { return Identical(a, b) || maps.Equal(a, b) }
 
-// Between gives what is in was alone, and what is in is alone. No list has anything twice.
-// It is quick where the lists differ in one place.
+// Between gives the values that only the list was has (gone), and those that only the list is
+// has (came). Neither list has a value twice. Between is quick if the lists differ in one
+// place.
 func Between[T comparable](was, is []T) (gone, came []T) {
 	for len(was) > 0 && len(is) > 0 && was[0] == is[0] {
 		was, is = was[1:], is[1:]
@@ -55,7 +56,8 @@ type Keyed interface {
 	Key() string
 }
 
-// Find gives what has a key in a list that is sorted by keys; the zero value if nothing has it.
+// Find gives the value with a key from a list that is sorted by keys. If there is none, it
+// gives the zero value.
 func Find[T Keyed](list []T, key string) (none T) {
 	if i, ok := slices.BinarySearchFunc(list, key, byKey[T]); ok {
 		return list[i]
@@ -63,9 +65,9 @@ func Find[T Keyed](list []T, key string) (none T) {
 	return none
 }
 
-// With gives a sorted list with some more, in the place of those that have their keys. Where
-// some has the zero value for a key, nothing of that key is left. It is the same list if nothing
-// in it changes.
+// With gives a sorted list with the values of some put in. Each replaces the value that has its
+// key, or is added. If some has the zero value for a key, the result has no value with that
+// key. If nothing changes, the result is list itself.
 func With[T Keyed](list []T, some map[string]T) []T {
 	var none T
 	keys := slices.SortedFunc(maps.Keys(some), strings.Compare)

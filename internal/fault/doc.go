@@ -1,5 +1,4 @@
-// Package fault is what every write to the kernel passes, so that a test can have
-// any of them fail, or the process end there. Without the build tag faultinject,
-// which only tests give, a write is made and nothing else: the compiler leaves
-// nothing of this package.
+// Package fault wraps every write to the kernel, so that a test can make any of them fail, or
+// kill the process there. Only tests give the build tag faultinject. Without it a write is made
+// and nothing else happens: the compiler leaves nothing of this package.
 package fault

@@ -14,12 +14,12 @@ import (
 
 // Variables of the environment that say what goes wrong, and when.
 const (
-	// Plan is kill:N (instead of the N-th write of the process, counted from 1),
-	// kill-after:N (when it is made), error:N (from the N-th on no write is made)
-	// or error-after:N (all are made, and reported as failed). kill:WHAT:N counts
-	// only those that are named so.
+	// Plan says what happens at the N-th write of the process, counted from 1. kill:N kills the
+	// process instead of the write, kill-after:N kills it after the write. error:N makes no
+	// write from the N-th on. error-after:N makes these writes, and reports them as failed.
+	// kill:WHAT:N counts only writes with the name WHAT.
 	Plan = "NETGUARD_FAULT"
-	// While is a file: errors last as long as it is there.
+	// While names a file: errors last as long as the file exists.
 	While = "NETGUARD_FAULT_WHILE"
 	// Log is a file that gets a line for each write.
 	Log = "NETGUARD_FAULT_LOG"
@@ -81,8 +81,8 @@ func parse(getenv func(string) string) (*plan, error) {
 // Write makes a write, or what is to happen instead.
 func Write(what string, write func() error) error { return current().write(what, write, die) }
 
-// Begin is for a write that goes on while something else is done. After an error nothing is
-// to be written. Give the function what the write came to: it says what to take for that.
+// Begin is for a write that goes on while other work is done. If it gives an error, do not
+// write. Else call made with the result of the write: made gives the result that counts.
 func Begin(what string) (made func(error) error, err error) { return current().begin(what, die) }
 
 func (p *plan) write(what string, write func() error, die func()) error {

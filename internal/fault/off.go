@@ -2,7 +2,7 @@
 
 package fault
 
-// Write makes a write. What is the name under which tests count it.
+// Write makes a write. Tests count it under the name that is its first argument.
 func Write(_ string, write func() error) error { return write() }
 
 // Begin is Write for a write that goes on while something else is done.

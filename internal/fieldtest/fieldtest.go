@@ -1,5 +1,5 @@
-// Package fieldtest helps tests of functions that compare structs field by field: a field
-// that is added to a struct and forgotten there fails them.
+// Package fieldtest helps tests of functions that compare structs field by field. Such a test
+// fails if somebody adds a field to the struct and forgets it in the function.
 package fieldtest
 
 import (
@@ -8,7 +8,7 @@ import (
 )
 
 // Differs sets each field of a T to something else, and fails the test unless same notices.
-// Values gives, by field, what a field is set to; one with the value nil does not count.
+// values says, by field, what to set. Differs skips a field that has nil there.
 func Differs[T any](t testing.TB, same func(a, b *T) bool, values map[string]any) {
 	t.Helper()
 	for i := range reflect.TypeFor[T]().NumField() {

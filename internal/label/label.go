@@ -1,7 +1,7 @@
-// Package label is the registry of the labels that netguard reads on containers: their
-// keys, what may stand there, and what they mean to people. Whoever obeys a label parses
-// it, and names it by its key from here. A label that is not in All is one that nobody
-// reads, and a container that has it is closed.
+// Package label is the registry of the labels that netguard reads on containers: their keys,
+// their values, and what they mean to people. The package that uses a label parses it, and
+// takes the key from here. A label of netguard's that is not in All is an unknown label. A
+// container that has one is closed.
 package label
 
 import (
@@ -36,10 +36,11 @@ type Label struct {
 	Form string `json:"form"`
 	// Meaning says what it does, for people: a part of a sentence.
 	Meaning string `json:"meaning"`
-	// PerNetwork says that netguard.network.<name>. and the rest of the key is the same
-	// for one network.
+	// PerNetwork says that the label also exists for one network: its key is then
+	// netguard.network.<name>. and the rest of this key.
 	PerNetwork bool `json:"per_network"`
-	// Opens says that it gives the container something. An image's does not count then.
+	// Opens says that the label gives the container something. Such a label of an image does
+	// not count.
 	Opens bool `json:"opens"`
 	// Page is where docs/ tells more.
 	Page string `json:"page"`
@@ -75,7 +76,7 @@ var All = []Label{
 		Meaning: "netguard leaves the container alone, where the operator's `allow_opt_out` permits it", Page: "configuration.md"},
 }
 
-// Keys are the keys of all labels, those first that narrow whom a container talks to.
+// Keys are the keys of all labels. Those that narrow whom a container talks to come first.
 func Keys() []string {
 	keys := []string{Ingress, Egress}
 	for _, l := range All {
@@ -114,7 +115,7 @@ func Markdown() string {
 	return b.String()
 }
 
-// link leads from docs/labels.md to where more is told.
+// link is the link from docs/labels.md to the page that tells more.
 func (l Label) link() string {
 	page, anchor, _ := strings.Cut(l.Page, "#")
 	if page == "labels.md" {

@@ -73,8 +73,8 @@ func (c *Conn) bind(within time.Duration) error {
 	return os.NewSyscallError("getsockname", err)
 }
 
-// Strict has the kernel refuse filters of lists that it does not understand, instead of ignoring
-// them (Linux 4.20).
+// Strict makes the kernel refuse a filter of a list that it does not understand, instead of
+// ignoring the filter (Linux 4.20).
 func (c *Conn) Strict() {
 	_ = unix.SetsockoptInt(c.fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 }

@@ -1,6 +1,6 @@
-// Package plain writes out what in names of others could move a cursor, hide text or
-// reorder it. Names of networks, containers and labels are any text that somebody
-// chose: what netguard prints of them is harmless to a terminal and to a log viewer.
+// Package plain makes text of others harmless to a terminal and to a log viewer. It writes
+// characters that could move a cursor, hide text or reorder it as escapes. Names of networks,
+// containers and labels need this: anybody may choose them.
 package plain
 
 import (
@@ -14,8 +14,8 @@ import (
 	"unicode/utf8"
 )
 
-// Text gives a text without anything that is not printed: an escape is \x1b. It has
-// no line break and is valid UTF-8.
+// Text gives a text in which every character that is not printed is written as an escape, such
+// as \x1b. It has no line break and is valid UTF-8.
 func Text(s string) string {
 	if !strings.ContainsFunc(s, func(r rune) bool { return !unicode.IsPrint(r) || r == unicode.ReplacementChar }) {
 		return s
@@ -32,12 +32,12 @@ func Text(s string) string {
 	return b.String()
 }
 
-// Hostile tells of a character of JSON or YAML whether it must be written out. A
-// line break stands between documents.
+// Hostile tells whether a character of JSON or YAML must be written as an escape. A line break
+// need not: it stands between documents.
 func Hostile(r rune) bool { return r != '\n' && !unicode.IsPrint(r) }
 
-// simple tells of a text of printed ASCII, which most are, that nothing of it is hostile. It takes a
-// tenth of the time of Hostile.
+// simple tells whether a text is printed ASCII. Most texts are, and nothing in them is hostile.
+// simple takes a tenth of the time of Hostile.
 func simple[T string | []byte](text T) bool {
 	for i := range len(text) {
 		if c := text[i]; c != '\n' && (c < ' ' || c > '~') {
@@ -47,8 +47,8 @@ func simple[T string | []byte](text T) bool {
 	return true
 }
 
-// JSON gives a JSON text that means the same. encoding/json and log/slog leave in
-// place what is no control character of ASCII.
+// JSON gives a JSON text that means the same and has no hostile character. It is needed because
+// encoding/json and log/slog write only control characters of ASCII as escapes.
 func JSON(text string) string {
 	if simple(text) || !strings.ContainsFunc(text, Hostile) {
 		return text
@@ -66,8 +66,8 @@ func JSON(text string) string {
 	return b.String()
 }
 
-// Writer gives a writer of JSON that is as JSON says. Each Write must be a whole
-// document, as those of log/slog and encoding/json are.
+// Writer gives a writer of JSON that passes each document through JSON. Each Write must be a
+// whole document, as those of log/slog and encoding/json are.
 func Writer(to io.Writer) io.Writer { return writer{to} }
 
 type writer struct{ io.Writer }

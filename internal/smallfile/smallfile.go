@@ -12,8 +12,8 @@ import (
 // ErrNotRegular is said of a FIFO, a device, a socket or a directory.
 var ErrNotRegular = errors.New("is not a regular file")
 
-// Read gives what is in a regular file. Of one that is larger than most it gives a
-// byte more, for the caller to say so. Other errors are those of package os.
+// Read gives what is in a regular file. From a file that is larger than most it gives most+1
+// bytes, so that the caller can report it. The error is ErrNotRegular, or one of package os.
 func Read(name string, most int) ([]byte, error) {
 	// Opening a FIFO would wait for its writer.
 	if info, err := os.Stat(name); err != nil {

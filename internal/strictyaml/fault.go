@@ -7,9 +7,8 @@ import (
 	"strings"
 )
 
-// Place is where something stands in a text, counted from 1. A text that is no file,
-// such as a label or a flag, has its name for one; a Line of zero is the text as a
-// whole.
+// Place is where something stands in a text. Line and Column count from 1. A Line of 0 is the
+// whole text. If the text is no file, such as a label or a flag, File is its name.
 type Place struct {
 	File         string
 	Line, Column int

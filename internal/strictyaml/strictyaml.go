@@ -1,6 +1,6 @@
-// Package strictyaml walks YAML that people write. It promises that no key is passed
-// over, and that all that is wrong is told at once, each thing with its place, what
-// was written and what was meant. It is pure.
+// Package strictyaml walks YAML that people write. It promises that it passes over no key, and
+// that it tells all faults at once. Each fault has its place, what was written and what was
+// meant. It is pure.
 package strictyaml
 
 import (
@@ -37,14 +37,14 @@ type Field struct {
 	read func(n *Node, key string)
 }
 
-// Terms are that in which faults of one kind of text differ from those of another.
+// Terms are the words that differ between the faults of one kind of text and of another.
 type Terms struct {
 	Whole string // a document, which is no part of the names of its keys
 	Unset string // how to go without a value
 	List  string // how a list is written
 	Clip  func(string) string
-	// Odd tells of a key that is no word, that was there before, in line first, or
-	// that is none of the names.
+	// Odd reports a key that is no word, that was there before (in line first), or that is none
+	// of the names.
 	Odd func(d *Decoder, k *Node, key string, names []string, first int)
 }
 
@@ -98,8 +98,8 @@ func (d *Decoder) Field(name string, read func(n *Node, key string)) Field {
 	return Field{name, read}
 }
 
-// Mapping reads a mapping that has just these keys, key being its own name. It tells
-// whether n is one.
+// Mapping reads a mapping that may have only these keys. key is the mapping's own name. It
+// tells whether n is a mapping.
 func (d *Decoder) Mapping(n *Node, key string, fields ...Field) bool {
 	names := make([]string, len(fields))
 	for i := range fields {
@@ -176,7 +176,7 @@ func (d *Decoder) Words(n *Node, key string, most int, words *[]Word) {
 	})
 }
 
-// Empty tells a key with nothing after it from one with "" after it.
+// Empty tells whether a key has nothing after it. A key with "" after it is not empty.
 func Empty(n *Node) bool {
 	return n.Kind == yaml.ScalarNode && n.ShortTag() == "!!null"
 }

@@ -16,17 +16,17 @@ type Bounds struct {
 	Stop  time.Duration // for answers that are on the way when ctx ends
 }
 
-// Serve answers at l until ctx ends, and returns ctx's error then. Requests have
-// a context that ends with ctx, and none is being answered any more when Serve
-// returns: handlers return soon after their context ends. Deadlines are the
-// server's own; without them a client can hold a connection until others need it.
+// Serve answers at l until ctx ends, and returns ctx's error then. The context of each request
+// ends with ctx, and handlers must return soon after. When Serve returns, no request is being
+// answered any more. Deadlines are the server's own. Without them a client can hold a
+// connection until others need it.
 func Serve(ctx context.Context, server *http.Server, l net.Listener, b Bounds) error {
 	// An idle connection is one that can be held.
 	server.SetKeepAlivesEnabled(false)
 	server.BaseContext = func(net.Listener) context.Context { return ctx }
 	server.ConnContext = func(ctx context.Context, c net.Conn) context.Context {
-		// http.Server sees that a connection is closed when it reads from it,
-		// which it does not while there is a body that nobody reads.
+		// http.Server notices a closed connection only when it reads from it. It does not read
+		// while a request has a body that the handler does not read.
 		if c, ok := c.(*limited); ok {
 			ctx = c.bind(ctx)
 		}

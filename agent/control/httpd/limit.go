@@ -7,10 +7,9 @@ import (
 	"sync"
 )
 
-// limit bounds the connections that are open at a time. When there are n, the
-// next one closes the oldest: a client that holds its connections without end
-// takes nothing from the others, who need theirs for milliseconds. Those that Keep
-// was called for do not count.
+// limit bounds how many connections are open at a time. If there are n, the next one closes the
+// oldest. So a client that holds connections without end cannot shut out the others, which need
+// theirs for milliseconds. Connections for which Keep was called do not count.
 func limit(l net.Listener, n int) net.Listener {
 	return &limiter{Listener: l, most: n}
 }
@@ -88,9 +87,9 @@ func (c *limited) Close() error {
 
 type connection struct{}
 
-// Keep keeps the connection of a request, by the request's context, from being
-// closed for others, until its handler returns. Who calls it bounds how many there
-// are.
+// Keep keeps the connection of a request from being closed for a newer one, until the request's
+// handler returns. ctx is the request's context. The caller bounds how many connections it
+// keeps.
 func Keep(ctx context.Context) {
 	if c, ok := ctx.Value(connection{}).(*limited); ok {
 		c.forget()

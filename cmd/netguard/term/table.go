@@ -78,8 +78,8 @@ func (t *Table) Add(r Row) {
 	t.Rows = append(t.Rows, r)
 }
 
-// mostPad is how wide a column becomes for the sake of its widest cell where
-// nothing is cut: one name of a thousand letters must not move all others.
+// mostPad is how wide a column may become for its widest cell if nothing is cut. One name of a
+// thousand letters must not move all others.
 const mostPad = 80
 
 // Widths gives each column what it needs, or less so that all fit into width. Zero is no
