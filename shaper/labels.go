@@ -54,7 +54,7 @@ type Declaration struct {
 	BurstLabel [2]string // the label that gave the burst
 	burstText  [2]string // its value
 	Faults     []Fault   // in the order in which the labels were read
-	Notes      []string  // labels that were read and are about nothing
+	Notes      []string  // labels that have no effect
 }
 
 // Claims tells whether a label is about bandwidth, so that it is Decode's to
@@ -72,15 +72,14 @@ func Claims(label string) bool {
 // a hundred networks.
 const maxLabels = 1000
 
-// maxStrays is how many labels of networks that a container is not on are named.
+// maxStrays is how many labels about a network that the container is not on are named.
 const maxStrays = 20
 
-// Decode reads the bandwidth labels of a container for its endpoint on the
-// network of that name; on names all networks that the container is on, sorted. A label
-// for one network wins over the one for all of them. The value of one for another
-// network that the container is on is not looked at, since it is where it counts;
-// that of one for a network that the container is not on is, and it is noted. Of a
-// container with too many labels none is read.
+// Decode reads the bandwidth labels of a container for its endpoint on one network. on names
+// all networks of the container, sorted. A label for this network wins over a label for all
+// networks. A label for another network of the container is skipped: it counts for the endpoint
+// there. A label for a network that the container is not on becomes a note, or a fault if its
+// value cannot be read. If there are too many labels, none is read.
 func Decode(labels map[string]string, network string, on []string) Declaration {
 	var d Declaration
 	names := make([]string, 0, len(labels))
@@ -121,8 +120,8 @@ func Decode(labels map[string]string, network string, on []string) Declaration {
 	return d
 }
 
-// read reads one label. It gives the network that a label is about which can be
-// read and which the container is not on.
+// read reads one label. stray tells that the label can be read, but is about a network that the
+// container is not on. Then of is that network.
 func (d *Declaration) read(name, value, network string, on []string) (of string, stray bool) {
 	of, key, particular := cutNetwork(name)
 	dir, what, err := parseKey(key)
@@ -159,7 +158,7 @@ func (d *Declaration) read(name, value, network string, on []string) (of string,
 	return of, !here && fault.Err == nil
 }
 
-// keyOr is the end of a label, or what it may be where it is none.
+// keyOr gives the key of a label, or an example of a key if err says that there is none.
 func keyOr(key string, err error) string {
 	if err != nil {
 		return "egress.rate"
@@ -167,7 +166,7 @@ func keyOr(key string, err error) string {
 	return key
 }
 
-// whichOf says which network was meant by a name, or which there are.
+// whichOf guesses which network a name means, or says on which networks the container is.
 func whichOf(name string, on []string) string {
 	for _, n := range on {
 		// Docker Compose puts the project's name before those of its networks.

@@ -7,17 +7,15 @@ func (t *Tree) class(minor uint16) int {
 	return slices.IndexFunc(t.Classes, func(c Class) bool { return c.Minor == minor })
 }
 
-// earlier tells whether a class is one that an earlier version had and this one need
-// not have. No packet comes to it once the filter does not name it, and its parents
-// limit what it still holds.
+// earlier tells whether a class may come from an earlier version, which had more classes. The
+// filter of this version sends no packet to it, and its parents limit what still waits in it.
 func (c Class) earlier() bool {
 	return c.Parent == RootMinor && c.Minor-FlowMinor < mostQueues ||
 		c.Parent == SmallMinor && c.Minor-SmallLeafMinor < mostQueues
 }
 
-// Leftovers gives the steps that delete the empty classes that an earlier version
-// left in trees which are otherwise as wanted. They may wait: such a class costs
-// memory and nothing else.
+// Leftovers gives the steps that delete empty classes of an earlier version, in trees that are
+// otherwise as wanted. These steps are not urgent: such a class costs only memory.
 func Leftovers(have Endpoint, want Wish) []Step {
 	steps := leftovers(Veth, have.Veth, want.Ingress)
 	if have.IFB != nil {

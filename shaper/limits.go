@@ -26,12 +26,12 @@ type Limit struct {
 type Limits struct {
 	Limit  [2]Limit
 	Faults []Fault  // labels that could not be read
-	Notes  []string // labels that were read, but do not hold as they stand
+	Notes  []string // labels that were read, but do not apply as they are written
 }
 
-// burstWindow is how long an operator's cap may be overrun by a burst label.
-// Without a bound a container could declare its way past the cap with a burst
-// that takes minutes to spend, as CNI's bandwidth plugin lets it.
+// burstWindow is how long a container may exceed the operator's cap by a burst label. Without
+// this bound, a label could ask for a burst that lasts minutes. (CNI's bandwidth plugin has no
+// such bound.)
 const burstWindow = 10 // a tenth of a second
 
 // Resolve gives the limits of an endpoint from the operator's words and the
@@ -50,7 +50,7 @@ func (op Operator) Resolve(declared ...Declaration) Limits {
 
 func (op Operator) resolve(dir Direction, declared []Declaration, out *Limits) Limit {
 	var lim Limit
-	var alone []Declaration // with a burst that no rate of theirs goes with
+	var alone []Declaration // those that declare a burst but no rate
 	lower := func(rate Rate, burst Size, source string) {
 		if rate != 0 && (lim.Rate == 0 || rate < lim.Rate) {
 			lim = Limit{Rate: rate, Burst: burst, Source: source}

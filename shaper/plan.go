@@ -35,9 +35,9 @@ type Endpoint struct {
 	IFB *State
 	// Redirect tells that the host veth's ingress leads to IFB.
 	Redirect bool
-	// IngressQdisc tells that the host veth has an ingress qdisc, Ours that a
-	// filter of netguard's is in it (its IFB may be gone), Stranger that it, or
-	// a filter in it, is somebody else's.
+	// IngressQdisc tells that the host veth has an ingress qdisc. Ours tells that a filter
+	// of netguard's is in it (its IFB may be gone). Stranger tells that the qdisc, or a
+	// filter in it, is foreign.
 	IngressQdisc, Ours, Stranger bool
 }
 
@@ -87,8 +87,8 @@ type StepError struct {
 func (e StepError) Error() string { return e.Step.String() + ": " + e.Err.Error() }
 func (e StepError) Unwrap() error { return e.Err }
 
-// Undone tells whether a step failed since what it needs, and what was there before it, is
-// not there any more: somebody else took it away meanwhile.
+// Undone tells whether a step failed because somebody else removed what it builds on: the tree,
+// the ingress qdisc or the IFB. have is what the kernel holds after the failure.
 func (e StepError) Undone(have Endpoint) bool {
 	tree := have.Veth
 	if e.Step.Device == IFB {
@@ -111,10 +111,10 @@ type Wish struct {
 	Ingress, Egress *Tree
 }
 
-// Diff gives the steps that lead from what the kernel has to what it should
-// have: additions in an order in which nothing is led where it is not expected,
-// changes in place, and nothing at all where both are the same. A qdisc of
-// somebody else's gets no step; Conflicts names it.
+// Diff gives the steps that lead from what the kernel has to what it should have. The redirect
+// comes last, so that packets are led only to an IFB that is ready. What can be changed in place
+// is changed in place. If both are the same, there is no step. A foreign qdisc gets no step
+// either; Conflicts reports it.
 func Diff(have Endpoint, want Wish) []Step {
 	steps := device(Veth, have.Veth, want.Ingress)
 	if have.Stranger {
@@ -195,9 +195,8 @@ func device(dev Device, have State, want *Tree) []Step {
 	return steps
 }
 
-// alike tells whether a tree can be changed into another in place: HTB's default
-// class cannot be changed, and a class too many would hold packets that no limit
-// counts.
+// alike tells whether a tree can be changed into another in place. HTB's default class cannot be
+// changed. A class that is not wanted would hold packets that no limit counts.
 func (s State) alike(want *Tree) bool {
 	if s.Root.Default != want.Default || s.Classify && !want.Classify {
 		return false

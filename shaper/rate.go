@@ -57,8 +57,9 @@ var (
 	sizeUnits = []unit{{"kB", 1e3}, {"MB", 1e6}, {"KiB", 1 << 10}, {"MiB", 1 << 20}}
 )
 
-// perSecond are units that mean different things to different people, by what they
-// are worth if bits are meant. Their bytes have a unit of rates, or none.
+// perSecond are units that mean bits to some people and bytes to others. worth is the unit in
+// bits, if it means bits. bits and bytes are the clear units to write instead; bytes is empty
+// if there is none.
 var perSecond = map[string]struct {
 	worth       uint64
 	bits, bytes string
@@ -66,7 +67,8 @@ var perSecond = map[string]struct {
 	"bps": {1, "bit", ""}, "kbps": {1e3, "kbit", "kB/s"}, "mbps": {1e6, "mbit", "MB/s"}, "gbps": {1e9, "gbit", "GB/s"}, "tbps": {1e12, "tbit", ""},
 }
 
-// readings are what a number of such a unit may be, as far as rates go.
+// readings says, for an error message, which rates a number with such a unit may mean. It leaves
+// out rates that are not allowed.
 func readings(number, unit string) string {
 	u := perSecond[unit]
 	var texts []string

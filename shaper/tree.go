@@ -29,11 +29,10 @@ const (
 	leafMajor      = 0x4e00
 )
 
-// Spread is how many queues a limit has. What the container receives goes by its
-// sender, so that nobody fills a queue that neighbours wait in, and senders have equal
-// parts whatever flows they open. What it sends goes by flow. Each queue is a class of
-// HTB. The kernel searches all classes of the host for each new one
-// (flow_indr_dev_setup_offload), so they are few.
+// Spread is how many queues a limit has. Packets to the container are spread over them by
+// sender: a sender fills one queue only, and gets no larger part by opening more flows. Packets
+// from the container are spread by flow. Each queue is a class of HTB. They are few, since the
+// kernel searches all classes of the host for each new one (flow_indr_dev_setup_offload).
 type Spread struct {
 	Small uint16 // for packets up to SmallPacket
 	Large uint16
@@ -42,8 +41,8 @@ type Spread struct {
 // Spreads are those of the hashed leaf.
 var Spreads = [2]Spread{Ingress: {Small: 8, Large: 8}, Egress: {Small: 4, Large: 4}}
 
-// mostQueues is how many small ones, or large ones, there is room for. Earlier
-// versions had as many.
+// mostQueues is how many class numbers are free for small packets, and how many for large ones.
+// Earlier versions used them all.
 const mostQueues = 16
 
 // SmallPacket is the greatest frame, in bytes, that goes to a class for small
@@ -57,12 +56,13 @@ const (
 	// tick is the unit, in nanoseconds, in which the kernel takes bursts
 	// (PSCHED_SHIFT in include/net/pkt_sched.h).
 	tick = 64
-	// segmentBelow is the rate under which a super-packet takes more than two
-	// milliseconds on the wire and is cut into its segments before it is queued.
+	// segmentBelow is the rate below which super-packets are cut into their segments before they
+	// are queued: one would take more than two milliseconds on the wire.
 	segmentBelow = 256 * Mbit
-	// queueTime is how long a bulk queue may be, unless one datagram is more.
+	// queueTime limits the length of a bulk queue. The queue may be longer to hold one
+	// datagram.
 	queueTime = 50 // a fiftieth of a second, 20 ms
-	// smallQueueTime is that of a queue of small packets, each of which takes much
+	// smallQueueTime limits the length of a queue of small packets. Such a packet takes much
 	// more memory than it has bytes.
 	smallQueueTime = 8 * queueTime
 	// fragmentHeader is what each fragment of a datagram, or each segment of a
@@ -95,7 +95,7 @@ type Queue struct {
 	// fq_codel
 	Target, Interval, Memory, Quantum uint32 // us, us, bytes, bytes
 
-	// Backlog is how many bytes wait in it, where the kernel was read.
+	// Backlog is how many bytes wait in it. Only a queue that was read from the kernel has it.
 	Backlog uint32
 }
 
@@ -127,8 +127,8 @@ func Build(lim Limit, dir Direction, mtu int, leaf Leaf) (Tree, error) {
 	if leaf == Hashed && lim.Rate < segmentBelow {
 		largest, quantum = frame, uint32(frame)
 	}
-	// What can pass ahead of the root class: each class that is at rest may
-	// send once before its tokens are gone.
+	// ahead is what can pass beyond the burst of the root class: each class that is at rest
+	// may send once before its tokens are gone.
 	small := max(rate/2/1000, SmallPacket)
 	spread := Spreads[dir]
 	ahead := largest
@@ -150,10 +150,10 @@ func Build(lim Limit, dir Direction, mtu int, leaf Leaf) (Tree, error) {
 		return t, nil
 	}
 	t.Default, t.Classify = OtherMinor, true
-	// Half of the rate is guaranteed to small packets, half to large ones. HTB serves
-	// a class within its guarantee first, then whom a parent nearer to the leaves can
-	// lend to: what small packets borrow of their half passes before what anybody
-	// borrows of the whole.
+	// Half of the rate is guaranteed to small packets, half to large ones. HTB first serves
+	// classes within their guarantee. Then it serves classes that borrow, those that borrow
+	// from a lower parent first. So small packets that borrow from their half pass before
+	// packets that borrow from the whole.
 	share := max(rate/2/uint64(spread.Small+1), 1)
 	t.addLeaf(RootMinor, share, 0, quantum, queue(OtherMinor, rate, frame, largest))
 	t.addClass(SmallMinor, RootMinor, max(rate/2-share, 1), small, superPacket)
@@ -172,8 +172,8 @@ func (t *Tree) addLeaf(parent uint16, rate, burst uint64, quantum uint32, q Queu
 	t.Queues = append(t.Queues, q)
 }
 
-// addClass adds a class with a guaranteed rate. A burst that it cannot have at its
-// rate is cut, not refused: it is netguard's own choice.
+// addClass adds a class with a guaranteed rate. A burst that is too long at this rate is cut,
+// not refused: the burst is netguard's own choice.
 func (t *Tree) addClass(minor, parent uint16, rate, burst uint64, quantum uint32) {
 	root := t.Classes[0]
 	ticks := uint32(1)
@@ -205,7 +205,7 @@ func queue(class uint16, rate, frame, largest uint64) Queue {
 		q.Buffer, q.Rate = 1, (frame+vlanTag)*1e9/tick
 		return q
 	}
-	// Far from one super-packet, so that none is cut or held back.
+	// Far above one super-packet, so that none is cut or held back.
 	q.Buffer, q.Rate = 64, 1e12
 	return q
 }
@@ -219,8 +219,8 @@ func smallQueue(class uint16, rate, frame uint64) Queue {
 func scheduler(leaf Leaf, rate, frame uint64) Queue {
 	q := Queue{Class: RootMinor, Kind: string(leaf)}
 	if leaf == SFQ {
-		// Packets, since sfq counts nothing else; super-packets count as one. It
-		// drops of the longest queue, so a datagram needs room for others beside it.
+		// The limit is in packets: sfq counts nothing else, and a super-packet counts as one.
+		// sfq drops from the longest queue. So the limit has room for more than one datagram.
 		q.Limit = uint32(min(max(rate/queueTime/frame, fragments(frame)+16), 127))
 		q.Quantum = uint32(frame)
 		return q
@@ -235,9 +235,8 @@ func scheduler(leaf Leaf, rate, frame uint64) Queue {
 	return q
 }
 
-// Ticks is how long a burst of bytes takes at a rate in bytes a second, in
-// kernel ticks. It refuses what does not fit the kernel's 32 bits rather than
-// letting it wrap, as tc does.
+// Ticks is how long a burst of bytes takes at a rate in bytes a second, in kernel ticks. It
+// returns an error if the result does not fit the kernel's 32 bits; tc lets it wrap.
 func Ticks(bytes, rate uint64) (uint32, error) {
 	if rate == 0 {
 		return 0, fmt.Errorf("a burst needs a rate")

@@ -1,5 +1,5 @@
-// Package desired works out what every endpoint should have: its limits, its addresses, what
-// policies say of it, and which ports are netguard's to close.
+// Package desired works out what every endpoint should have: its limits, its addresses, and
+// what policies say of it. It also works out which ports netguard may close.
 //
 // It is pure: it takes what was observed, the configuration and the policies as values, and
 // gives one value, the State. It reads no clock and no kernel. It asks two questions, about
@@ -28,12 +28,12 @@ type Inputs struct {
 	Seen    observe.Snapshot
 	Config  *config.Config
 	Catalog *netpolicy.Catalog
-	// Before are the networks of before the boot, which count until Docker has answered.
+	// Before are the networks from before the boot. They count until Docker answers.
 	Before docker.View
 	Now    time.Time
 }
 
-// Same tells whether the same state would be made of them, but for what time decides.
+// Same tells whether both inputs lead to the same state, except for what time decides.
 func (i *Inputs) Same(o *Inputs) bool {
 	return i.Config == o.Config && i.Catalog == o.Catalog && i.Seen.Same(&o.Seen)
 }
@@ -43,21 +43,20 @@ type State struct {
 	Inputs
 	// Endpoints are what each endpoint should have, in the order of Seen.Joined.
 	Endpoints []*Endpoint
-	// Changed says that an endpoint is another one than in the state before.
+	// Changed says that an endpoint differs from the state before.
 	Changed bool
 	Site    Site
-	// Left says why bridges are left alone, by name.
+	// Left says, by bridge name, why netguard leaves a bridge alone.
 	Left map[string]string
-	// Ruling is what policies come to. It is the same pointer as in the state before where
-	// it is the same.
+	// Ruling is what policies mean for the endpoints. If it did not change, it is the same
+	// pointer as in the state before.
 	Ruling *Ruling
-	// Closed are the ports, by ifindex, that policies close for what reaches them.
+	// Closed are the ports, by ifindex, that policies isolate for ingress.
 	Closed map[int]bool
 }
 
-// Builder makes states. It keeps what it made, so that a change costs what it is about and
-// not what there is. It is pure but for the questions that it asks, and belongs to one
-// goroutine.
+// Builder makes states. It keeps its last results, so that the cost of a change does not grow
+// with the host. It is pure except for the questions that it asks. One goroutine owns it.
 type Builder struct {
 	Leaf    shaper.Leaf
 	Monitor bool // what is refused is to be let pass
@@ -75,11 +74,11 @@ type Builder struct {
 	failed   bool // the last Decide
 }
 
-// NewBuilder gives a builder that has made nothing.
+// NewBuilder gives a builder without earlier results.
 func NewBuilder() *Builder { return &Builder{} }
 
-// Look finds what labels say, and which bridges are netguard's. After an error it is not known
-// which bridges an earlier agent took, and all are taken.
+// Look finds what labels say, and which bridges netguard manages. After an error it is unknown
+// which bridges an earlier agent managed. Then the state manages all bridges.
 func (b *Builder) Look(in Inputs) (s *State, err error) {
 	s = &State{Inputs: in}
 	s.Site = Site{View: in.Seen.Links, Op: in.Config, watches: b.Monitor}
@@ -89,7 +88,7 @@ func (b *Builder) Look(in Inputs) (s *State, err error) {
 	if !in.Seen.Complete {
 		networks = in.Before
 	}
-	if !in.Config.AdmissionOpen { // otherwise nobody is cut off
+	if !in.Config.AdmissionOpen { // with open admission nothing is cut off
 		s.Left, err = b.taking.left(networks, op, s.Site, in.Seen.Sandboxes, b.Earlier)
 		op.Left = s.Left
 	}
@@ -98,10 +97,10 @@ func (b *Builder) Look(in Inputs) (s *State, err error) {
 	return s, err
 }
 
-// Again gives the last state with the inputs of another that Look made, where Decide would come
-// to the same; nil where it may not.
+// Again is a short cut after Look has made s. If Decide would decide the same as for the last
+// state, it gives that state with the inputs of s. If Decide may differ, it gives nil.
 func (b *Builder) Again(last, s *State) *State {
-	routed := len(b.decided.copies) > 0 // by what may have changed meanwhile
+	routed := len(b.decided.copies) > 0 // routes decided about them, and may have changed meanwhile
 	lacks := len(s.Seen.Unlisted)+len(last.Seen.Unlisted) > 0
 	if b.failed || routed || lacks || !s.Seen.Complete || last.Config != s.Config || last.Catalog != s.Catalog ||
 		!last.Seen.SameEndpoints(&s.Seen) || swarmPort(last.Seen.View, last.Config) != swarmPort(s.Seen.View, s.Config) || !maps.Equal(last.Left, s.Left) {
@@ -112,8 +111,8 @@ func (b *Builder) Again(last, s *State) *State {
 	return &again
 }
 
-// Decide adds to a state which extra addresses count, and what policies come to. After an
-// error link-local addresses do not count.
+// Decide adds to a state which extra addresses count, and what policies mean for its endpoints.
+// After an error, link-local addresses do not count.
 func (b *Builder) Decide(s *State) error {
 	s.Endpoints = copies(s.Endpoints)
 	x := extraAddresses{s.Config.Claims, b.Route, s.Seen.Links.Bridges, s.Site.Own}

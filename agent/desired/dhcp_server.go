@@ -8,8 +8,8 @@ import (
 	"netguard/netpolicy/guard"
 )
 
-// serves reads whether the container may answer DHCP clients of its network. It takes
-// the creator's word and the operator's: who answers them becomes their router.
+// serves reads whether the container may answer DHCP clients of its network. Both its creator
+// and the operator must permit it: a DHCP server can make itself the router of its clients.
 func (d *Endpoint) serves(cfg *config.Config, on []string) {
 	note := func(format string, args ...any) { d.notes = append(slices.Clip(d.notes), fmt.Sprintf(format, args...)) }
 	for _, c := range d.containers() {

@@ -9,8 +9,8 @@ import (
 	"netguard/shaper"
 )
 
-// drafts keeps what endpoints should have by their labels, so that each is worked out
-// once. What did not change is the same pointer as before. The zero value is ready.
+// drafts keeps what endpoints should have by their labels, so that each is worked out only
+// once. An endpoint that did not change keeps its pointer. The zero value is ready.
 type drafts struct {
 	op   endpoint.Operator
 	cfg  *config.Config
@@ -21,7 +21,7 @@ type drafts struct {
 }
 
 // desired gives what each endpoint should have, in the order of the endpoints. Nobody may
-// change what a pointer leads to, or the slice. It is pure, but for what it keeps.
+// change the slice, or what its pointers lead to. It is pure, except for what drafts keeps.
 func (m *drafts) desired(endpoints []*endpoint.Endpoint, op endpoint.Operator, cfg *config.Config, leaf shaper.Leaf) []*Endpoint {
 	if m.of == nil || !m.op.Same(op) || m.cfg != cfg || m.leaf != leaf {
 		*m = drafts{op: op, cfg: cfg, leaf: leaf, of: make(map[*endpoint.Endpoint]*Endpoint, len(endpoints))}
@@ -30,7 +30,7 @@ func (m *drafts) desired(endpoints []*endpoint.Endpoint, op endpoint.Operator, c
 		return m.out
 	}
 	gone, came := changed.Between(m.in, endpoints)
-	others := make(map[string]bool, len(came)+len(gone)) // containers of which an endpoint is another one
+	others := make(map[string]bool, len(came)+len(gone)) // containers with an endpoint that changed
 	for _, e := range came {
 		others[e.Key.Container] = true
 	}
@@ -61,8 +61,8 @@ func (m *drafts) desired(endpoints []*endpoint.Endpoint, op endpoint.Operator, c
 	return m.out
 }
 
-// copies gives endpoints that may be changed: copies of those that others decide about,
-// and the rest as they are.
+// copies gives endpoints that Decide may change. It copies each endpoint that more than its
+// labels decides about (not alone). All others keep their pointers.
 func copies(endpoints []*Endpoint) []*Endpoint {
 	first := slices.IndexFunc(endpoints, func(d *Endpoint) bool { return !d.alone })
 	if first < 0 {
@@ -77,22 +77,22 @@ func copies(endpoints []*Endpoint) []*Endpoint {
 	return out
 }
 
-// copy is one that may be changed.
+// copy gives a copy that may be changed.
 func (d *Endpoint) copy() *Endpoint {
 	c := *d
 	c.base = d
 	return &c
 }
 
-// settled are the endpoints of the last round, and the copies among them by key: a copy
-// that came to the same is the same pointer.
+// settled keeps the endpoints of the last Decide, and the copies among them by key. So a copy
+// that did not change keeps its pointer.
 type settled struct {
 	all    []*Endpoint
 	copies map[endpoint.Key]*Endpoint
 }
 
-// settle replaces the copies that came to the same as before, and tells whether any endpoint
-// is another one than before.
+// settle replaces each copy that equals the one before by that one. It tells whether any
+// endpoint changed.
 func (s *settled) settle(endpoints []*Endpoint) (changed bool) {
 	now := map[endpoint.Key]*Endpoint{}
 	for i, d := range endpoints {
@@ -109,15 +109,15 @@ func (s *settled) settle(endpoints []*Endpoint) (changed bool) {
 	return changed
 }
 
-// same tells whether what was decided about two copies of one endpoint is the same.
+// same tells whether Decide decided the same about two copies of one endpoint.
 func (d *Endpoint) same(o *Endpoint) bool {
 	return slices.Equal(d.Allow.Prefixes, o.Allow.Prefixes) && slices.Equal(d.Allow.MACs, o.Allow.MACs) &&
 		slices.Equal(d.Extra, o.Extra) && slices.Equal(d.locals, o.locals) && slices.Equal(d.answers, o.answers) &&
 		slices.Equal(d.Wrong, o.Wrong) && slices.Equal(d.notes, o.notes)
 }
 
-// Narrow leaves out the extra addresses that the ruling says an endpoint must not have, and
-// those that the rules in force do not know yet; inForce is nil while there are none.
+// Narrow removes extra addresses of endpoints: those that the ruling does not permit, and those
+// that the rules in force do not know yet. inForce is nil while no rules are in force.
 func (s *State) Narrow(inForce *Ruling) {
 	if !s.Ruling.uncounted && !slices.ContainsFunc(s.Endpoints, func(d *Endpoint) bool { return len(d.Allow.Prefixes) > 0 }) {
 		return

@@ -15,37 +15,37 @@ import (
 // Endpoint is what one endpoint should have.
 type Endpoint struct {
 	endpoint.Endpoint
-	// Unmanaged says why netguard leaves it alone, "" if it does not.
+	// Unmanaged says why netguard leaves it alone; "" if netguard manages it.
 	Unmanaged string
 	Limits    shaper.Limits
 	Wish      shaper.Wish
 	Allow     guard.Allow
-	// extra are those of allow's addresses that are of the container's network.
+	// Extra are the addresses of Allow that lie in the container's network.
 	Extra []netip.Addr
-	// locals are those of allow's that no label names: see linkLocals.
+	// locals are the addresses of Allow that no label names: see linkLocals.
 	locals []netip.Addr
-	// answers are its container's addresses on other networks, under which it may
-	// answer on this one.
+	// answers are addresses of its container on other networks. It may send answers from them
+	// on this network.
 	answers []netip.Addr
 	// dhcpServer says that it may answer DHCP clients of its network.
 	dhcpServer bool
 	// connections is how many it may have open at a time; 0 is no limit.
 	connections uint32
-	// addrs are own's, worked out once.
+	// addrs is what Own gives, worked out once.
 	addrs []netip.Addr
-	// base is what it was copied from, to be changed; nil where it was not: see drafts.
+	// base is the endpoint that this one is a copy of; nil if it is no copy. See drafts.copies.
 	base *Endpoint
-	// alone says that no other endpoint, and nothing but its labels, decides about it.
+	// alone says that only its own labels decide about it, and no other endpoint.
 	alone bool
-	// wrong is what is wrong with its labels, with the remedy: it is not to be
-	// admitted. notes are what holds other than as it was declared.
+	// Wrong are the faults of its labels, with the remedies: with any of them it is not
+	// admitted. notes say what applies otherwise than it was declared.
 	Wrong, notes []string
 }
 
 // maxTold is how many faults of labels are named for one endpoint.
 const maxTold = 20
 
-// Bridge is the one that an endpoint is on, "" of none.
+// Bridge is the bridge that an endpoint is on; "" if there is none.
 func (d *Endpoint) Bridge() string {
 	if d == nil {
 		return ""
@@ -53,12 +53,12 @@ func (d *Endpoint) Bridge() string {
 	return d.Network.Bridge
 }
 
-// Faults are all that is not as declared.
+// Faults are all messages about labels that do not apply as declared.
 func (d *Endpoint) Faults() []string { return slices.Concat(d.Wrong, d.notes) }
 
-// newEndpoint works out what an endpoint should have, with all addresses that labels name:
-// extraAddresses decides later which of them count. On are the networks of its container. It
-// is pure.
+// newEndpoint works out what an endpoint should have by its labels. It takes all addresses that
+// they name: extraAddresses decides later which of them count. on are the names of its
+// container's networks, sorted. It is pure.
 func newEndpoint(e *endpoint.Endpoint, op endpoint.Operator, cfg *config.Config, leaf shaper.Leaf, on []string) *Endpoint {
 	d := &Endpoint{Endpoint: *e, addrs: ownOf(e)}
 	d.trust(cfg.TrustImageLabels)
@@ -78,8 +78,8 @@ func newEndpoint(e *endpoint.Endpoint, op endpoint.Operator, cfg *config.Config,
 	return d
 }
 
-// networksOf gives the names of the networks that each container is on, by its ID,
-// sorted: where it has an endpoint, and where it was declared to have one.
+// networksOf gives for each container, by its ID, the sorted names of its networks: those where
+// it has an endpoint, and those where it was declared to have one.
 func networksOf(endpoints []*endpoint.Endpoint) map[string][]string {
 	on := map[string][]string{}
 	for _, e := range endpoints {
@@ -101,7 +101,7 @@ func (d *Endpoint) containers() []docker.Container {
 	return append([]docker.Container{d.Container}, d.Sharers...)
 }
 
-// owns reads which further addresses are the container's.
+// owns reads the extra addresses that labels name.
 func (d *Endpoint) owns() {
 	for _, c := range d.containers() {
 		label, ok := c.Labels[guard.LabelAllow]
@@ -122,8 +122,8 @@ func (d *Endpoint) owns() {
 	}
 }
 
-// counts reads how many connections the container may have open. Of containers that
-// share a namespace the lowest counts, and none counts beyond the operator's.
+// counts reads how many connections the container may have open. If containers share a
+// namespace, the lowest label counts. No label counts above the operator's limit.
 func (d *Endpoint) counts(operator uint32) {
 	var asked []uint32
 	for _, c := range d.containers() {
@@ -191,7 +191,7 @@ func (d *Endpoint) shape(op shaper.Operator, leaf shaper.Leaf, on []string) {
 	}
 }
 
-// Form is what a wish depends on: while it stays, the wish stays.
+// Form is all that a Wish depends on: the same Form means the same Wish.
 type Form struct {
 	limit [2]shaper.Limit
 	mtu   int
@@ -209,7 +209,7 @@ func (d *Endpoint) Form() Form {
 	return f
 }
 
-// FormOrNone is the form of nothing where there is no endpoint.
+// FormOrNone is Form, or the empty Form for a nil endpoint.
 func (d *Endpoint) FormOrNone() Form {
 	if d == nil {
 		return Form{}
@@ -219,7 +219,7 @@ func (d *Endpoint) FormOrNone() Form {
 
 func (f Form) Empty() bool { return f == Form{} }
 
-// Summary is all that a log says of an endpoint, and empty for what is not worth a line.
+// Summary is all that the log says of an endpoint; "" if it is not worth a line.
 func (d *Endpoint) Summary() string {
 	if (d.Unmanaged != "" || d.Port == nil) && len(d.Faults()) == 0 {
 		return ""

@@ -12,27 +12,27 @@ import (
 	"netguard/netpolicy/guard"
 )
 
-// extras decides which extra addresses count, those that labels netguard.guard.allow
-// name. A label comes with an image: it may say what a container is on its own
-// network, and nothing about the rest of the world.
+// extraAddresses decides which extra addresses count, those that labels netguard.guard.allow
+// name. A label may come with an image, so alone it can only name addresses of the container's
+// own network. All other addresses need the operator's permission.
 type extraAddresses struct {
-	// permitted is the operator's word, guard.allow of the configuration.
+	// permitted is what the operator permits: guard.allow of the configuration.
 	permitted []netip.Prefix
 	// route tells how the host reaches an address; bridges are ifindexes by name.
 	route   func(netip.Addr) (link.Route, error)
 	bridges map[string]int
-	// own are the ports of bridges that are the host's own: beyond them is anybody.
+	// own are the host's own ports of bridges, by bridge: anybody may be beyond them.
 	own map[string]ownPorts
 }
 
-// known is what labels must not take.
+// known is what counts has to know of all endpoints.
 type known struct {
 	owners map[netip.Addr][]*Endpoint
 	// on are the managed endpoints of each container, by its ID.
 	on map[string][]*Endpoint
 }
 
-// decide leaves in each endpoint's allow what counts, and says why the rest does not.
+// decide removes from each endpoint's Allow the addresses that do not count, and notes why.
 func (x extraAddresses) decide(endpoints []*Endpoint) {
 	answers(endpoints)
 	if !slices.ContainsFunc(endpoints, func(d *Endpoint) bool { return len(d.Allow.Prefixes) > 0 }) {
@@ -60,8 +60,8 @@ func (x extraAddresses) decide(endpoints []*Endpoint) {
 	}
 }
 
-// counts tells whether a single address is one that a label may name, or why not. With
-// no reason there is nothing to tell.
+// counts tells whether a label may name a single address. If not, why is the reason, or "" if
+// there is nothing to report.
 func (x extraAddresses) counts(d *Endpoint, a netip.Addr, k known) (why string, ok bool) {
 	on := func(d *Endpoint) bool { return within(d.Network.Subnets, a) }
 	for _, o := range k.owners[a] {
@@ -118,9 +118,10 @@ func (x extraAddresses) counts(d *Endpoint, a netip.Addr, k known) (why string, 
 	return "", true
 }
 
-// answers notes under which addresses of its other networks a container may answer: where
-// it is reached by them past translation, it answers by its default gateway, on whatever
-// network that is. It cannot begin anything under them there: see netpolicy/iptables.
+// answers notes the addresses on other networks from which a container may send answers. If a
+// client reaches such an address without translation, the container answers by its default
+// gateway, and that may be on any of its networks. It cannot begin connections from the address
+// there: see netpolicy/iptables.
 func answers(endpoints []*Endpoint) {
 	by := map[string][]*Endpoint{}
 	for i := range endpoints {
@@ -141,11 +142,11 @@ func answers(endpoints []*Endpoint) {
 	}
 }
 
-// ask is the remedy.
+// ask is the remedy in messages about addresses.
 const ask = "add it to guard.allow of the configuration if the container shall have it"
 
-// leads tells whether a route leads elsewhere than to a bridge. A default route says
-// nothing of an address: networks that Docker isolates have no route of their own.
+// leads tells whether a route leads away from a bridge. A default route proves nothing about an
+// address: networks that Docker isolates have no route of their own.
 func leads(r link.Route, bridge int) bool {
 	return r.Bits > 1 && len(r.Links) > 0 && !slices.Contains(r.Links, bridge)
 }
@@ -174,9 +175,9 @@ func subnetsText(subnets []netip.Prefix) string {
 	return strings.Join(all, ", ")
 }
 
-// permit leaves of a label netguard.guard.allow what the operator permits. Without
-// the operator's word a label has single addresses, no prefixes: they would take what
-// nobody has yet.
+// permit removes the addresses of the label netguard.guard.allow that the operator does not
+// permit. If the operator permits nothing by name, a label may name single addresses, but no
+// prefixes: a prefix would take addresses that nobody has yet.
 func (d *Endpoint) permit(permitted []netip.Prefix) {
 	d.disclaim(func(p netip.Prefix) (string, bool) {
 		switch {
@@ -189,9 +190,9 @@ func (d *Endpoint) permit(permitted []netip.Prefix) {
 	})
 }
 
-// narrow takes away what the ruling says that the endpoint must not have: addresses by
-// which the label would open what policies leave closed, but for what the operator
-// permits by name, and those that another container named first.
+// narrow removes the extra addresses that the ruling does not permit. These are addresses by
+// which a label would open what policies leave closed, unless the operator permits them by
+// name. And these are addresses that another container named first.
 func (d *Endpoint) narrow(r *Ruling, permitted []netip.Prefix) {
 	widened, contested := r.widened[d.Key], r.State(d.Key).Contested
 	if len(permitted) > 0 {
@@ -218,13 +219,13 @@ func (d *Endpoint) narrow(r *Ruling, permitted []netip.Prefix) {
 	})
 }
 
-// await leaves out what the rules in force do not know yet: policies would not hold for it.
+// await removes addresses that the rules in force do not know yet: policies would not apply to
+// them.
 func (d *Endpoint) await(known *Ruling) {
 	d.disclaim(func(p netip.Prefix) (string, bool) { return "", known != nil && slices.Contains(known.named[d.Key], p) })
 }
 
-// disclaim takes away the addresses that do not count, and tells why where there is a
-// reason to tell.
+// disclaim removes the addresses that do not count, and notes each reason that is not empty.
 func (d *Endpoint) disclaim(counts func(netip.Prefix) (why string, ok bool)) {
 	var left []netip.Prefix
 	for _, p := range d.Allow.Prefixes {
@@ -248,8 +249,8 @@ func (d *Endpoint) disclaim(counts func(netip.Prefix) (why string, ok bool)) {
 	d.Allow.Prefixes = left
 }
 
-// away are the extra addresses that are not of the container's network. They count on
-// its bridge alone; anywhere else they are whose they are.
+// away gives the extra addresses that are not of the container's network. They count as its
+// addresses only on its own bridge.
 func (d *Endpoint) away() []netip.Prefix {
 	var out []netip.Prefix
 	for _, p := range d.Allow.Prefixes {
@@ -260,8 +261,8 @@ func (d *Endpoint) away() []netip.Prefix {
 	return out
 }
 
-// Own are the addresses that Docker gave an endpoint, and its link-local one. Nobody may
-// change them.
+// Own gives the addresses that Docker gave an endpoint, and the link-local address that follows
+// from its MAC. Nobody may change the slice.
 func (d *Endpoint) Own() []netip.Addr {
 	if d.addrs != nil {
 		return d.addrs

@@ -8,8 +8,8 @@ import (
 	"netguard/netpolicy/iptables"
 )
 
-// FlowBridges tells by which bridges a connection comes and goes. The kernel's table
-// does not say.
+// FlowBridges tells by which bridges a connection comes and goes. The kernel's table of
+// connections does not say it.
 type FlowBridges struct {
 	homes map[netip.Addr][]string
 	away  []away
@@ -17,13 +17,13 @@ type FlowBridges struct {
 	route func(netip.Addr) (link.Route, error)
 }
 
-// away is what is a container's on its bridge alone.
+// away are extra addresses that are a container's only on its own bridge.
 type away struct {
 	prefix netip.Prefix
 	bridge string
 }
 
-// FlowBridges is needed, and something, only where the rules ask for bridges.
+// FlowBridges is nil unless the rules tell containers by their bridges too. A nil one is ready.
 func (r *Ruling) FlowBridges(index map[string]int, route func(netip.Addr) (link.Route, error)) *FlowBridges {
 	if !r.ByBridge {
 		return nil
@@ -57,8 +57,8 @@ func (w *FlowBridges) Of(f iptables.Flow) (from, to string) {
 	return from, to
 }
 
-// end gives the bridge of an end. What is away is on the bridge of the other end, if
-// nothing was translated, or where the host's route leads.
+// end gives the bridge of the end with address a. An away address is on the bridge of the other
+// end if nothing was translated, or on the bridge that the host's route leads to.
 func (w *FlowBridges) end(a netip.Addr, homes, others []string, f iptables.Flow) string {
 	if len(homes) > 0 {
 		return homes[0]

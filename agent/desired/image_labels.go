@@ -31,7 +31,7 @@ func trusting(c docker.Container, images config.Globs) docker.Container {
 	return c
 }
 
-// imageWhy says why labels of a container do not count where something opens.
+// imageWhy says why a container's label does not count if it would open something.
 func imageWhy(c docker.Container) string {
 	if c.Unproven != "" {
 		return c.Unproven
@@ -39,13 +39,12 @@ func imageWhy(c docker.Container) string {
 	return "the image has the same, and an image opens nothing"
 }
 
-// imageRemedy says what to do for labels to count.
+// imageRemedy says how to make labels count.
 func imageRemedy(c docker.Container) string {
 	return fmt.Sprintf("give the container a label of its own, with another value than the image's, or add the image to trust_image_labels of the configuration (docker lists it as %.200q)", c.Image)
 }
 
-// uncounted notes the labels that policies name in what they allow, and that do not
-// count there.
+// uncounted notes the labels that a policy's allow names, but that do not count there.
 func (d *Endpoint) uncounted(found []netpolicy.Uncounted) {
 	for _, n := range netpolicy.Notices(found) {
 		remedy := "give that container labels of its own, or add its image to trust_image_labels of the configuration"
@@ -66,8 +65,8 @@ func (d *Endpoint) named(name string) (docker.Container, bool) {
 	return docker.Container{}, false
 }
 
-// ownBandwidth gives a container's labels about bandwidth but for those of its image,
-// and tells whether there are such.
+// ownBandwidth gives a container's bandwidth labels without those of its image. images says
+// that its image has some.
 func ownBandwidth(c docker.Container) (labels map[string]string, images bool) {
 	for label := range c.Labels {
 		images = images || shaper.Claims(label) && !c.Counts(label)
@@ -84,7 +83,8 @@ func ownBandwidth(c docker.Container) (labels map[string]string, images bool) {
 	return labels, true
 }
 
-// atMost keeps labels of images from giving more bandwidth than there is without them.
+// atMost lowers the limits to those without the labels of images: an image must not give more
+// bandwidth.
 func (d *Endpoint) atMost(without shaper.Limits) {
 	for _, dir := range shaper.Directions {
 		with, most := &d.Limits.Limit[dir], without.Limit[dir]

@@ -7,8 +7,8 @@ import (
 	"netguard/agent/docker"
 )
 
-// kind has what is no container treated as what it is. The routing mesh carries what is
-// for all services of the host: no limit for one container is meant for it.
+// kind handles endpoints that are no containers, and tells whether limits apply. Swarm's
+// routing mesh carries the traffic of all services of the host, so no limit applies to it.
 func (d *Endpoint) kind(cfg *config.Config) (limits bool) {
 	switch d.Attachment.Kind {
 	case docker.KindSwarmIngress:
@@ -21,8 +21,8 @@ func (d *Endpoint) kind(cfg *config.Config) (limits bool) {
 	return true
 }
 
-// underPolicies tells whether policies are about an endpoint. They are not about the
-// routing mesh: what it takes in, it hands to containers on networks of its own.
+// underPolicies tells whether policies can select an endpoint. They cannot select the routing
+// mesh: it hands its traffic to containers on networks of its own.
 func (d *Endpoint) underPolicies() bool {
 	return d.Unmanaged == "" && d.Attachment.Kind != docker.KindSwarmIngress
 }

@@ -11,28 +11,29 @@ import (
 	"netguard/netpolicy/guard"
 )
 
-// linkLocals decides which link-local addresses are an endpoint's, beside the one that is
-// made of its MAC. There are two kinds.
+// linkLocals decides which link-local addresses an endpoint has, besides the one that follows
+// from its MAC. There are two kinds.
 //
-// Docker gives some (docker run --link-local-ip). That is the creator's word, like a label
-// netguard.guard.allow, and needs no permission: such an address is nobody's beyond the
-// link.
+// Docker gives some (docker run --link-local-ip). The container's creator names them, as in a
+// label netguard.guard.allow. They need no permission: beyond the link they mean nothing.
 //
-// Others a container makes by itself (stable-privacy, addr_gen_mode 2 or 3). They are what
-// it says of itself, so they count only where nobody else has them or is given them: the
-// first one that has an address keeps it as long as it has it, and there are few for each.
-// On a bridge that holds the host's own uplink neither kind counts without the operator's
-// word: beyond it anybody may have them.
+// A container makes others by itself (stable-privacy, addr_gen_mode 2 or 3). Only the container
+// says so. Such an address counts only if no other container has it or was given it. The first
+// container that has it keeps it as long as it has it. Only a few count for each port.
 //
-// Both count on their bridge and nowhere else, as what the operator lets a label name.
+// On a bridge with one of the host's own ports, neither kind counts without the operator's
+// permission: anybody beyond that port may have the address.
+//
+// Both kinds count only on their own bridge, like an address that the operator permits.
 type linkLocals struct {
-	// earlier are the addresses that an earlier agent let ports have, by ifindex.
+	// earlier are the addresses that an earlier agent let each port have, by ifindex.
 	earlier map[int]map[netip.Addr]bool
 	read    bool
-	// has are the ports that have an address, by link.Port.Seen.
+	// has gives the port (link.Port.Seen) that has an address.
 	has map[spot]uint64
-	// ever says that a container had one. From then on rules tell containers by their
-	// bridge as well; they are not written anew for each that comes and goes.
+	// ever says that a container has had such an address. From then on, rules tell containers
+	// by their bridge as well. It stays set, so that the rules are not written again for each
+	// container that comes and goes.
 	ever bool
 }
 
@@ -42,20 +43,21 @@ type spot struct {
 	addr   netip.Addr
 }
 
-// cloudAddrs are where clouds tell a machine its secrets. No container is that.
+// cloudAddrs are the addresses of clouds' metadata services, which give a machine its secrets.
+// No container can have one unless the operator permits it.
 var cloudAddrs = []netip.Addr{
 	netip.MustParseAddr("169.254.169.254"), netip.MustParseAddr("169.254.169.253"), netip.MustParseAddr("169.254.169.123"),
 	netip.MustParseAddr("169.254.170.2"), netip.MustParseAddr("169.254.170.23"), netip.MustParseAddr("169.254.0.23"),
 }
 
-// said is an address that a port's peer has.
+// said is an endpoint that says it has an address, and since when (link.LinkLocal.Since).
 type said struct {
 	by    *Endpoint
 	since uint64
 }
 
-// decide adds to each endpoint's allow what counts, and says why the rest does not. It is
-// called when labels were decided about.
+// decide adds to each endpoint's Allow the link-local addresses that count, and notes why others
+// do not. Call it after extraAddresses.decide, which decides about labels.
 func (l *linkLocals) decide(endpoints []*Endpoint, x extraAddresses, before func() (guard.Earlier, error)) error {
 	if !l.read {
 		earlier, err := before()
@@ -136,7 +138,7 @@ func (l *linkLocals) decide(endpoints []*Endpoint, x extraAddresses, before func
 	return nil
 }
 
-// foreign says why an address cannot be an endpoint's, "" if it can.
+// foreign says why an address cannot be an endpoint's; "" if it can.
 func foreign(d *Endpoint, a netip.Addr, mine map[spot]*Endpoint, x extraAddresses) string {
 	permitted := within(x.permitted, a)
 	if other := mine[spot{d.Network.Bridge, a}]; other != nil && other != d {
@@ -162,7 +164,9 @@ func foreign(d *Endpoint, a netip.Addr, mine map[spot]*Endpoint, x extraAddresse
 	return ""
 }
 
-// first finds who has an address, of those who say so.
+// first finds the endpoint that keeps an address, of those that say they have it: the one that
+// had it at the last call, else the one that had it under an earlier agent, else the first that
+// had it. ok is false if nobody knows which was first.
 func (l *linkLocals) first(s spot, by []said) (*Endpoint, bool) {
 	for _, one := range by {
 		if seen, ok := l.has[s]; ok && one.by.Port.Seen == seen {
@@ -187,10 +191,10 @@ func (l *linkLocals) first(s spot, by []said) (*Endpoint, bool) {
 	return lowest.by, true
 }
 
-// local adds an address.
+// local adds a link-local address to the endpoint's Allow.
 func (d *Endpoint) local(a netip.Addr) {
 	if !d.allows(a) && !slices.Contains(d.Own(), a) {
-		// What a label says of it does not matter then.
+		// The address counts now, so notes about it from a label are wrong.
 		d.notes = slices.DeleteFunc(slices.Clone(d.notes), func(n string) bool {
 			return strings.HasPrefix(n, fmt.Sprintf("label %s: %s ", guard.LabelAllow, a))
 		})
@@ -204,7 +208,8 @@ func (d *Endpoint) allows(a netip.Addr) bool {
 	return within(d.Allow.Prefixes, a)
 }
 
-// givenTo tells which other endpoint of a bridge has an address by a label or by Docker.
+// givenTo gives a function that finds another endpoint of the bridge that has an address by a
+// label or by Docker.
 func givenTo(endpoints []*Endpoint) func(spot, *Endpoint) *Endpoint {
 	by := map[string][]*Endpoint{}
 	for i := range endpoints {

@@ -12,8 +12,8 @@ import (
 	"netguard/netpolicy/guard"
 )
 
-// parties gives the endpoints as policies see them, in the same order, and tells whether any
-// is another one than in the last ruling. Those that are not share what they came to then.
+// parties gives the endpoints as policies see them, in the same order. others says that any of
+// them differs from the last ruling. An endpoint that does not differ keeps its pointer.
 func (c *compiler) parties(endpoints []*Endpoint) (out []*netpolicy.Endpoint, others bool) {
 	was := c.endpoints
 	gone, _ := changed.Between(was, endpoints)
@@ -65,8 +65,8 @@ func workload(c docker.Container) netpolicy.Workload {
 		Labels: c.Labels, Inherited: c.Inherited, Unproven: c.Unproven}
 }
 
-// linkLocal is the address that the kernel derives from a MAC, invalid for what
-// no container can have.
+// linkLocal is the address that the kernel derives from a MAC; invalid for a MAC that no
+// container can have.
 func linkLocal(hw net.HardwareAddr) netip.Addr {
 	mac, err := guard.MACOf(hw)
 	if err != nil {
@@ -75,8 +75,8 @@ func linkLocal(hw net.HardwareAddr) netip.Addr {
 	return mac.LinkLocal()
 }
 
-// Addresses are those of all containers, netguard's or not, and single ones that are
-// theirs on their bridge alone.
+// Addresses gives the addresses of all containers, managed or not. The single addresses that
+// count only on a container's own bridge are among them.
 func Addresses(ps []*netpolicy.Endpoint) []netip.Addr {
 	out := make([]netip.Addr, 0, 2*len(ps))
 	for _, p := range ps {

@@ -12,36 +12,36 @@ import (
 	"netguard/netpolicy/iptables"
 )
 
-// Ruling is what policies come to, for some endpoints. It does not change.
+// Ruling is what policies mean for some endpoints. It does not change.
 type Ruling struct {
 	catalog   *netpolicy.Catalog
 	ByBridge  bool
 	BuiltIn   []netpolicy.Policy // beside the catalog's
 	Endpoints []*netpolicy.Endpoint
 	Rules     *netpolicy.RuleSet
-	// within tells of each endpoint whether policies may decide about its traffic within its
-	// network. Bridges are those that have such an endpoint.
+	// within tells for each endpoint whether policies may decide about its intra-bridge
+	// traffic. Bridges are the bridges that have such an endpoint.
 	within  []bool
 	Bridges map[string]bool
 	// Held are the extra addresses that containers have.
 	Held map[netpolicy.Holding]bool
-	// named are the extra addresses that the rules know.
+	// named are the extra addresses that the rules were made for.
 	named map[endpoint.Key][]netip.Prefix
-	// widened are the addresses by which a label would open something.
+	// widened are the addresses by which a label would open what policies leave closed.
 	widened map[endpoint.Key][]netip.Addr
-	// uncounted says that a state leaves labels out.
+	// uncounted says that some label does not count: see netpolicy.State.Uncounted.
 	uncounted bool
 	at        func() map[endpoint.Key]int // the places of the endpoints
 	Wish      iptables.Wish
 }
 
-// rule compiles. Where the operator lets labels name addresses of other networks, a
-// container is told by its bridge as well. It is pure.
+// rule compiles the policies for the endpoints. With byBridge the rules tell a container by its
+// bridge as well: it may have addresses that count only there. It is pure.
 func rule(compiler *netpolicy.Compiler, catalog *netpolicy.Catalog, endpoints []*Endpoint, ps []*netpolicy.Endpoint, byBridge, published bool, held map[netpolicy.Holding]bool, apart map[string]bool, builtIn ...netpolicy.Policy) *Ruling {
 	r := &Ruling{catalog: catalog, BuiltIn: builtIn, Endpoints: ps, ByBridge: byBridge, Bridges: map[string]bool{}, widened: map[endpoint.Key][]netip.Addr{}, named: map[endpoint.Key][]netip.Prefix{}}
 	r.Rules = compiler.Compile(netpolicy.World{Endpoints: ps, Policies: append(slices.Clip(catalog.Policies()), builtIn...), Broken: catalog.Broken(), Places: byBridge, Unpublished: !published, Held: held, Apart: apart})
 	r.Held, r.within = r.Rules.Held(ps), r.Rules.Within(ps)
-	r.at = sync.OnceValue(func() map[endpoint.Key]int { // nobody asks most often
+	r.at = sync.OnceValue(func() map[endpoint.Key]int { // most often nobody asks
 		at := make(map[endpoint.Key]int, len(endpoints))
 		for i, e := range endpoints {
 			at[e.Key] = i
@@ -72,18 +72,18 @@ func Rule(catalog *netpolicy.Catalog, endpoints []*Endpoint) *Ruling {
 	return new(compiler).compile(catalog, endpoints, false, 0)
 }
 
-// compiler makes rulings, a new one only where it would be another one than before.
+// compiler makes rulings. It makes a new one only if that would differ from the last one.
 type compiler struct {
 	policies  netpolicy.Compiler
 	last      *Ruling
-	endpoints []*Endpoint // that the last one was made for, or would have been
+	endpoints []*Endpoint // that the last ruling was asked for
 	swarm     uint16
 	// published says that an endpoint has published a port. It stays set, so that the rules
 	// are not written again for each container that comes and goes.
 	published bool
 }
 
-// compile rules on the endpoints that there are now.
+// compile gives the ruling for the endpoints.
 func (c *compiler) compile(catalog *netpolicy.Catalog, endpoints []*Endpoint, byBridge bool, swarm uint16) *Ruling {
 	same := c.last != nil && c.last.catalog == catalog && c.last.ByBridge == byBridge && c.swarm == swarm
 	if same && slices.Equal(c.endpoints, endpoints) {
@@ -104,8 +104,7 @@ func (c *compiler) compile(catalog *netpolicy.Catalog, endpoints []*Endpoint, by
 	return c.last
 }
 
-// closed are the ports of those that policies close for what reaches them, by ifindex, as
-// they were found last.
+// closed keeps the ports that policies isolate for ingress, by ifindex, as they were found last.
 type closed struct {
 	ruling    *Ruling
 	endpoints []*Endpoint
@@ -113,8 +112,8 @@ type closed struct {
 	ports     map[int]bool // the same
 }
 
-// of gives those of the endpoints that the ruling was made for, in the same order. It is the
-// same map where they are the same as before.
+// of gives these ports. The endpoints must be those of the ruling, in the same order. If the
+// ports did not change, it gives the same map as before.
 func (c *closed) of(r *Ruling, endpoints []*Endpoint) map[int]bool {
 	if c.ruling == r && slices.Equal(c.endpoints, endpoints) {
 		return c.ports
@@ -141,7 +140,7 @@ func (c *closed) of(r *Ruling, endpoints []*Endpoint) map[int]bool {
 	return c.ports
 }
 
-// Any tells whether policies are about a container.
+// Any tells whether policies isolate any endpoint.
 func (r *Ruling) Any() bool {
 	for _, s := range r.Rules.States {
 		if s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress) {
@@ -151,9 +150,8 @@ func (r *Ruling) Any() bool {
 	return false
 }
 
-// homes gives the bridges of the containers that are netguard's: of the addresses that
-// Docker gave them, of their link-local ones, and of their extra ones that are of the
-// same network. It is pure.
+// homes binds addresses of managed containers to their bridges: the addresses that Docker gave
+// them, their link-local ones, and their extra ones of the same network. It is pure.
 func homes(endpoints []*Endpoint) []iptables.Home {
 	out := make([]iptables.Home, 0, 2*len(endpoints))
 	for _, e := range endpoints {
@@ -169,8 +167,8 @@ func homes(endpoints []*Endpoint) []iptables.Home {
 	return out
 }
 
-// subnetsOf gives the subnets that addresses of netguard's containers are of, link-local ones
-// among them. It is pure.
+// subnetsOf gives the subnets of managed containers, and the one of link-local addresses. It is
+// pure.
 func subnetsOf(endpoints []*Endpoint) []netip.Prefix {
 	out := []netip.Prefix{netip.MustParsePrefix("fe80::/10")}
 	seen := map[string]bool{}
@@ -183,8 +181,9 @@ func subnetsOf(endpoints []*Endpoint) []netip.Prefix {
 	return out
 }
 
-// everywhere has all bridges of a container filtered if policies hold it on one of its
-// networks: it takes what is for any of its addresses by all of them.
+// everywhere makes all bridges of a container hand frames to the rules if policies isolate it
+// for ingress on one of its networks. The container takes packets for any of its addresses on
+// each of them.
 func (r *Ruling) everywhere(endpoints []*Endpoint) {
 	held := map[string]bool{} // those that may be on several networks
 	for i, e := range endpoints {
@@ -199,7 +198,7 @@ func (r *Ruling) everywhere(endpoints []*Endpoint) {
 	}
 }
 
-// State is what holds an endpoint.
+// State says what isolates an endpoint.
 func (r *Ruling) State(key endpoint.Key) netpolicy.State {
 	if i, known := r.at()[key]; known {
 		return *r.Rules.States[i]
@@ -207,13 +206,13 @@ func (r *Ruling) State(key endpoint.Key) netpolicy.State {
 	return netpolicy.State{}
 }
 
-// Within tells whether policies may decide about an endpoint's traffic within its network.
+// Within tells whether policies may decide about an endpoint's intra-bridge traffic.
 func (r *Ruling) Within(key endpoint.Key) bool {
 	i, known := r.at()[key]
 	return known && r.within[i]
 }
 
-// Governs tells whether policies are about an endpoint.
+// Governs tells whether policies may decide about any traffic of an endpoint.
 func (r *Ruling) Governs(key endpoint.Key) bool {
 	s := r.State(key)
 	return s.Isolated(netpolicy.Ingress) || s.Isolated(netpolicy.Egress) || r.Within(key)

@@ -15,21 +15,21 @@ import (
 	"netguard/netpolicy/guard"
 )
 
-// Verdict is what the agent says of an endpoint's port.
+// Verdict is the agent's decision on an endpoint's port.
 type Verdict int
 
 const (
 	Refuse Verdict = iota
-	// leave keeps it as it is in the kernel: an earlier agent may have admitted it.
+	// Leave keeps it as it is in the kernel: an earlier agent may have admitted it.
 	Leave
 	Admit
-	// Stay is said of an endpoint that was admitted. It is said again as long as the endpoint is
-	// the same, unless Judge.Again is set.
+	// Stay is the verdict on an endpoint that is admitted already. Until the endpoint changes,
+	// nobody asks about it again, unless Judge.Again is set.
 	Stay
 )
 
-// Site is what there is to guard, and how: all ports, the bridges of the networks
-// that netguard manages, and the operator's word.
+// Site is what to guard, and how: all ports, the bridges of the networks that netguard
+// manages, and the configuration.
 type Site struct {
 	link.View
 	Managed Bridges
@@ -38,32 +38,32 @@ type Site struct {
 	watches bool // what is refused is to be let pass
 }
 
-// GuardPorts gives the ports of the managed bridges: those of endpoints as they are
-// declared, admitted where ask says so, and all others quarantined.
+// GuardPorts gives the ports of the managed bridges. A port of an endpoint is as declared, and
+// admitted if ask says so. All others are quarantined.
 func GuardPorts(endpoints []*Endpoint, here Site, ask func(*Endpoint) Verdict) []*guard.Port {
 	return new(Ports).Of(endpoints, here, Judge{Ask: ask})
 }
 
-// Judge says how ports are to be.
+// Judge decides about ports.
 type Judge struct {
-	// Ask is asked about endpoints that may be admitted; with Again, also about those that stay.
+	// Ask gives the verdict on an endpoint; with Again, also on one that got Stay before.
 	Ask   func(*Endpoint) Verdict
 	Again bool
-	// Closed are the ports, by ifindex, from which broadcasts are kept. With Keep, they are
-	// kept as well from those from which they were kept until now.
+	// Closed are the ports, by ifindex, that get no broadcasts. With Keep, ports that got no
+	// broadcasts until now get none either.
 	Closed map[int]bool
 	Keep   bool
 }
 
-// Ports keeps the ports that it gave. A port that is the same again has the same pointer. The
-// zero value is ready.
+// Ports keeps the ports that it gave. A port that did not change keeps its pointer. The zero
+// value is ready.
 type Ports struct {
 	endpoints []*Endpoint
 	owners    map[int]*Endpoint // by ifindex
 	links     []*link.Port
 	here      map[int]*link.Port // these, by ifindex
-	// due are ports, by ifindex, that may be others now: their endpoint is another one, or
-	// something else may be said of it than at the last time.
+	// due are the ports, by ifindex, to decide about again: their endpoint changed, or its
+	// verdict may change.
 	due     map[int]struct{}
 	from    []portSource // the oldest port first
 	out     []*guard.Port
@@ -74,7 +74,7 @@ type Ports struct {
 	op      *config.Config
 }
 
-// portSource is what a port of the guard was made of.
+// portSource is what a guard.Port was made from.
 type portSource struct {
 	port     *link.Port
 	endpoint *Endpoint
@@ -83,7 +83,7 @@ type portSource struct {
 	isolated bool
 }
 
-// Of gives the ports of the managed bridges, as GuardPorts. It looks at those alone that may
+// Of gives the ports of the managed bridges, like GuardPorts. It only looks at ports that may
 // have changed. Nobody may change the result.
 func (c *Ports) Of(endpoints []*Endpoint, here Site, j Judge) []*guard.Port {
 	c.own(endpoints)
@@ -112,8 +112,8 @@ func (c *Ports) Of(endpoints []*Endpoint, here Site, j Judge) []*guard.Port {
 	return c.out
 }
 
-// todo gives the ports that may be others than at the last time, or all, by link.Port.Seen; nil
-// for those that are gone.
+// todo gives the ports that may have changed since the last time, or all, by link.Port.Seen. A
+// port that is gone is nil.
 func (c *Ports) todo(here Site, j Judge, all bool) map[uint64]*link.Port {
 	gone, came := changed.Between(c.links, here.Ports)
 	c.links = here.Ports
@@ -149,8 +149,8 @@ func (c *Ports) todo(here Site, j Judge, all bool) map[uint64]*link.Port {
 	return out
 }
 
-// source gives what a port is to be made of; false where it is left alone. Was tells whether
-// broadcasts were kept from it until now.
+// source gives what to make a guard.Port from; is is false if netguard leaves the port alone.
+// was says that the port got no broadcasts until now.
 func (c *Ports) source(p *link.Port, here Site, j Judge, was bool) (s portSource, is bool) {
 	if p == nil {
 		return s, false
@@ -172,7 +172,7 @@ func (c *Ports) source(p *link.Port, here Site, j Judge, was bool) (s portSource
 	return s, true
 }
 
-// own notes whose the ports are.
+// own notes which endpoint each port belongs to.
 func (c *Ports) own(endpoints []*Endpoint) {
 	if c.owners == nil {
 		c.owners, c.here, c.due = make(map[int]*Endpoint, len(endpoints)), map[int]*link.Port{}, map[int]struct{}{}
@@ -192,9 +192,8 @@ func (c *Ports) own(endpoints []*Endpoint) {
 	c.endpoints = endpoints
 }
 
-// Unknown gives the ports of managed bridges that are nobody's, for longer than it takes a
-// container to start. While Docker cannot be read it gives none: nobody can be asked whose
-// they are.
+// Unknown gives the ports of managed bridges that have been unknown for longer than a container
+// takes to start. While Docker cannot be read it gives none: then nothing says whose they are.
 func (c *Ports) Unknown(s *State, now time.Time) []*link.Port {
 	if s.Seen.Err != nil {
 		return nil
@@ -212,14 +211,14 @@ func (c *Ports) Unknown(s *State, now time.Time) []*link.Port {
 	return out
 }
 
-// mayAdmit tells whether it is somebody's to say if an endpoint is admitted. Without a MAC
-// that Docker gave it stays quarantined.
+// mayAdmit tells whether Judge.Ask decides on an endpoint. Without a MAC from Docker, a guarded
+// endpoint stays quarantined, and nobody asks.
 func (s Site) mayAdmit(d *Endpoint) bool {
 	mac, err := guard.MACOf(d.Attachment.MAC)
 	return d.Unmanaged == "" && (err == nil && mac != guard.MAC{} || s.Op.Unguarded.Match(d.Network.Name))
 }
 
-// guarded is a port of a managed bridge as it is to be.
+// guarded gives the wanted state of a port of a managed bridge.
 func (s Site) guarded(of portSource) *guard.Port {
 	p, d := of.port, of.endpoint
 	g := &guard.Port{Index: p.Index, Name: p.Name, Bridge: s.Managed[p.MasterName].Index, BridgeName: p.MasterName, Guarded: true, Isolated: of.isolated}
@@ -236,7 +235,7 @@ func (s Site) guarded(of portSource) *guard.Port {
 	case d.Unmanaged != "":
 		g.Guarded, g.Admitted = false, true
 	case s.Op.Unguarded.Match(d.Network.Name):
-		// Nobody guards it; it is quarantined as any other.
+		// It is not guarded, but quarantined like any other until it is admitted.
 		if s.Op.AdmissionOpen || of.verdict == Admit {
 			g.Guarded, g.Admitted = false, true
 		}
@@ -249,8 +248,7 @@ func (s Site) guarded(of portSource) *guard.Port {
 	return g
 }
 
-// Unmanaged are the addresses of containers on networks that are not managed, so
-// that no label takes them.
+// Unmanaged gives the addresses of unmanaged endpoints. No label may take them.
 func Unmanaged(endpoints []*Endpoint) []netip.Addr {
 	var out []netip.Addr
 	for i := range endpoints {
@@ -266,7 +264,7 @@ func Unmanaged(endpoints []*Endpoint) []netip.Addr {
 	return out
 }
 
-// Bridges are those of the networks that netguard manages, by name.
+// Bridges are the bridges of the networks that netguard manages, by name.
 type Bridges map[string]guard.Bridge
 
 func managedBridges(v docker.View, there map[string]int, op endpoint.Operator) Bridges {
@@ -284,7 +282,7 @@ func (b Bridges) Same(o Bridges) bool {
 	return maps.EqualFunc(b, o, func(x, y guard.Bridge) bool { return x.Index == y.Index && slices.Equal(x.Subnets, y.Subnets) })
 }
 
-// Others gives the ports of all other bridges.
+// Others gives the ifindexes of the ports of all other bridges.
 func (b Bridges) Others(ports []*link.Port) []int {
 	var out []int
 	for _, p := range ports {

@@ -11,9 +11,9 @@ import (
 	"netguard/shaper"
 )
 
-// inVain notes the labels that have no effect on an endpoint, because netguard can
-// do nothing about its network. Who wrote them may think otherwise. Those of another
-// network that the container is on are that endpoint's.
+// inVain notes the labels that have no effect on an endpoint, because netguard cannot manage
+// its network. Their author may think otherwise. It leaves out labels that name another network
+// of the container: they belong to the endpoint there.
 func (d *Endpoint) inVain(on []string) {
 	names := map[string]bool{}
 	for _, c := range d.containers() {

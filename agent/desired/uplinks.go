@@ -13,29 +13,30 @@ import (
 	"netguard/netpolicy/guard"
 )
 
-// A bridge may hold ports that are no container's: the host's own uplink, a machine's
-// tap. A port counts as the host's own if it is no veth, or a veth that is older than
-// the bridge. Neither can be a container's, whatever a container does. A younger veth
-// with a name that Docker gives to none, and of no container that Docker lists, is no
-// container's either (endpoint.Foreign).
+// A bridge may hold ports that are no container's: the host's own uplink, or the tap of a
+// virtual machine. A port counts as the host's own if it is no veth, or if it is a veth that is
+// older than the bridge. No container can have such a port, whatever it does. A younger veth is
+// no container's either if Docker gives no such name, and if it fits no container that Docker
+// lists (endpoint.Foreign).
 //
-// A bridge that holds such a port when netguard first sees its network is not taken:
-// to close unknown ports there would cut the host off. The operator's word
-// (networks.uplinks) has it taken, with these ports let pass. A bridge that was taken
-// stays so, also under the next agent: what its containers are held by is not given up
-// for a port that somebody adds. What is no veth is let pass there as well; a veth that is
-// added is an unknown port.
+// If a bridge holds such a port when netguard first sees its network, netguard does not take
+// the bridge: to close unknown ports there would cut the host off. If the operator names these
+// ports (networks.uplinks), netguard takes the bridge and lets them pass.
+//
+// A bridge that was taken stays taken, also under the next agent: a port that somebody adds must
+// not end the protection of its containers. An added port that is no veth passes. An added veth
+// is an unknown port.
 
-// taking tells which bridges are netguard's. It is part of the loop's goroutine.
+// taking tells which bridges netguard manages. It is part of the loop's goroutine.
 type taking struct {
-	// earlier are those that an earlier agent took, read at the first look.
+	// earlier are the bridges that an earlier agent took, by ifindex. They are read once.
 	earlier map[int]bool
 	read    bool
 	taken   map[int]bool // by ifindex
 }
 
-// ownPorts are the ports of a bridge that are the host's own: all, and those that the
-// operator did not name.
+// ownPorts are the host's own ports of a bridge: all of them, and those that the operator did
+// not name.
 type ownPorts struct{ all, unnamed []string }
 
 // HostPorts finds the host's own ports, by bridge.
@@ -59,8 +60,8 @@ func HostPorts(v link.View, named config.Globs) map[string]ownPorts {
 	return out
 }
 
-// foreign gives the veths of a bridge that are no container's and count as the host's own
-// while the bridge is not taken.
+// foreign gives the young veths of a bridge that are no container's. They count as the host's
+// own only while the bridge is not taken.
 func (s Site) foreign(bridge string, v docker.View, sandboxes map[string]endpoint.Sandbox) []string {
 	var out []string
 	for _, p := range s.Ports {
@@ -71,7 +72,7 @@ func (s Site) foreign(bridge string, v docker.View, sandboxes map[string]endpoin
 	return out
 }
 
-// left says why bridges are not taken, by name.
+// left says, by bridge name, why netguard does not take a bridge.
 func (t *taking) left(v docker.View, op endpoint.Operator, here Site, sandboxes map[string]endpoint.Sandbox, before func() (guard.Earlier, error)) (map[string]string, error) {
 	if !t.read {
 		was, err := before()
@@ -110,7 +111,7 @@ func (s Site) Others() []*link.Port {
 	return slices.DeleteFunc(slices.Clone(s.Ports), s.isOwn)
 }
 
-// trusted gives the ports of managed bridges that are no veths: nobody guards them.
+// trusted gives the ports of managed bridges that are no veths. They are not guarded.
 func (s Site) trusted() []*guard.Port {
 	var out []*guard.Port
 	for _, d := range s.Devices {
@@ -121,11 +122,11 @@ func (s Site) trusted() []*guard.Port {
 	return out
 }
 
-// Patience is after what time a port that nobody knows is worth a word: one of a
-// container that starts is unknown for a moment.
+// Patience is how long a port may be unknown before netguard reports it: the port of a container
+// that starts is unknown for a moment.
 const Patience = 5 * time.Second
 
-// Findings name what of the bridges' ports an operator should know.
+// Findings are what an operator should know about ports of bridges.
 func (s Site) Findings(left map[string]string, unknown []*link.Port) []string {
 	var out []string
 	for _, why := range left {

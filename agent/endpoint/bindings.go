@@ -9,28 +9,27 @@ import (
 	"netguard/agent/link"
 )
 
-// Bindings are what Join has found out about ports, which are named by link.Port.Seen, and
-// what it came to last.
+// Bindings are what Join has found out about ports (by link.Port.Seen), and its last results.
 type Bindings struct {
-	// ports gives whose they are. Those with the zero Key are nobody's whom their
-	// MAC names.
+	// ports gives the endpoint of each port. The zero Key says that the MAC of the port does
+	// not count: see disbelieve.
 	ports map[uint64]Key
-	// beside is how far ports had been seen while the endpoint had one. None of
-	// those will be its next one, whatever MAC they have by then.
+	// beside is the newest port (link.Port.Seen) on the bridge while the endpoint still had its
+	// port. No port up to that one becomes its next port by its MAC alone.
 	beside map[Key]uint64
 	last   *last
 }
 
-// NewBindings knows of no port.
+// NewBindings gives bindings without any port.
 func NewBindings() Bindings {
 	return Bindings{ports: map[uint64]Key{}, beside: map[Key]uint64{}, last: &last{}}
 }
 
-// unclaimed is how long after a port came Docker may name its container. Who has none
-// by then may wait for somebody whose MAC it has.
+// unclaimed is how long Docker may take to list the container of a new port. A port that still
+// has none may wait for a container with the same MAC, to be taken for its port.
 const unclaimed = 5 * time.Second
 
-// lose takes a network's ports from those that have them no more.
+// lose removes the bindings to endpoints that are gone from a network.
 func (b Bindings) lose(n *network, gone func(Key) bool) {
 	for seen, key := range b.ports {
 		if gone(key) {
@@ -93,10 +92,10 @@ func (o Observation) port(of Key, a *docker.Attachment, ports []*link.Port, boun
 	return found[0], false
 }
 
-// disbelieve notes the ports of a network whose MAC does not count: it is that of a
-// container that has another port, or nobody's for long. What they wait for is that
-// whose MAC it is goes, or comes. That a MAC is not final excuses nobody: a container
-// that may change it may keep its link down as well.
+// disbelieve notes the free ports of a network whose MAC does not count. Either it is the MAC of
+// a container that has another port, or the port has been free for longer than unclaimed. Such a
+// port may wait until a container with its MAC goes, or comes. A MAC that is not final (see
+// link.Port.Pinned) is no excuse: a container that can change it can also keep its link down.
 func (o Observation) disbelieve(n *network, free []*link.Port, bound Bindings) {
 	for _, p := range free {
 		_, known := bound.ports[p.Seen]
@@ -109,8 +108,8 @@ func (o Observation) disbelieve(n *network, free []*link.Port, bound Bindings) {
 	}
 }
 
-// claimed tells whether a container that has a port has a MAC, as Docker says: a proven port may
-// itself have a MAC that is a lie.
+// claimed tells whether Docker gave a MAC to a container that has a port. It does not look at the
+// MAC of that port: even a port that is proven by its namespace may lie about its MAC.
 func (n *network) claimed(mac net.HardwareAddr, bound Bindings) bool {
 	for _, a := range n.Endpoints {
 		if slices.Equal(a.MAC, mac) && slices.ContainsFunc(n.ports, func(p *link.Port) bool { return bound.ports[p.Seen] == Key{a.ID, n.ID} }) {

@@ -1,15 +1,13 @@
-// Package endpoint joins what Docker declares with what the kernel has: which
-// bridge port is which container's on which network. It is pure.
+// Package endpoint joins what Docker declares with what the kernel has: it finds which bridge
+// port belongs to which container on which network. It is pure.
 //
-// It promises that a port is bound to a container once and for the port's whole
-// life, and never on the word of a view that is older than the port: an address
-// that a dead container left behind and a new one got does not make the new one
-// the old.
+// It binds a port to a container once, for the port's whole life. It never does so by a view
+// that is older than the port: in such a view, a dead container may have the MAC that a new
+// container, the owner of the port, has got now.
 //
-// A port's MAC says whose it is where it was read before the container could change
-// it, which is nearly always, and sooner than anything else does. It counts no more
-// where it may be a lie: the network namespace is asked for then, which no container
-// chooses.
+// A port's MAC says which container it belongs to, if it was read before the container could
+// change it. That is nearly always so, and nothing else says it sooner. A MAC that may be a lie
+// does not count. Then Docker is asked for the network namespace, which no container chooses.
 package endpoint
 
 import (
@@ -39,8 +37,8 @@ type Endpoint struct {
 	Attachment docker.Attachment
 	// Port is the host's end, nil where there is none (yet).
 	Port *link.Port
-	// Contested says that it has no port because a MAC does not tell which: several
-	// have it, or one that is not to be believed. Its Sandbox tells.
+	// Contested says that it has no port because its MAC does not tell which: several ports
+	// have that MAC, or a port that may lie. The container's Sandbox tells it.
 	Contested bool
 }
 
@@ -48,13 +46,12 @@ type Endpoint struct {
 type Observation struct {
 	View  docker.View
 	Ports []*link.Port
-	// Fresh gives for each network (by ID) how far the ports had been seen
-	// (link.Port.Seen) when reading it began: later ones may belong to
-	// somebody whom the view does not know.
+	// Fresh gives for each network (by ID) the newest port (link.Port.Seen) when reading it
+	// began. A newer port may belong to a container that the view does not know.
 	Fresh map[string]uint64
-	// Sandboxes gives the network namespaces of containers (by ID) for which they
-	// were asked for: of those that ran when netguard began, and may have changed
-	// their MACs unwatched, and of those whose ports were contested.
+	// Sandboxes gives the network namespaces that Docker was asked for, by container ID. Docker
+	// is asked about containers that ran when netguard began: they may have changed their MACs
+	// unwatched. And it is asked about containers whose ports were contested.
 	Sandboxes map[string]Sandbox
 	Now       time.Time
 }
@@ -62,14 +59,14 @@ type Observation struct {
 // Sandbox is a container's network namespace.
 type Sandbox struct {
 	NSID int // what this namespace calls it
-	// Seen is how far the ports had been seen when it was asked for. Of those
-	// nothing else counts; later ones may be of the container's next start.
+	// Seen is the newest port (link.Port.Seen) before it was asked for. Among ports up to that
+	// one, only NSID decides. A newer port may belong to the container's next start.
 	Seen uint64
 }
 
-// Join gives all endpoints that the view names, ordered by container and
-// network name, and updates the bindings. What did not change is the same pointer as at
-// the last call. Nobody may change what a pointer leads to, or the slice.
+// Join gives all endpoints that the view names, ordered by container and network name, and
+// updates the bindings. An endpoint that did not change keeps its pointer. Nobody may change the
+// slice, or what its pointers lead to.
 func Join(o Observation, bound Bindings) []*Endpoint {
 	l := bound.last
 	left := l.group(o.Ports)
@@ -98,8 +95,8 @@ func (e *Endpoint) order(o *Endpoint) int {
 		strings.Compare(e.Key.Container, o.Key.Container), strings.Compare(e.Key.Network, o.Key.Network))
 }
 
-// network joins what may be another than at the last time of one network. It gives the endpoints
-// that it has no more, and the new ones.
+// network joins again what may have changed in one network. It gives the endpoints that are gone
+// and the new ones. An endpoint that changed is in both.
 func (o Observation) network(nid string, bound Bindings) (gone, came []*Endpoint) {
 	l := bound.last
 	n := l.networks[nid]
@@ -144,8 +141,8 @@ func (o Observation) network(nid string, bound Bindings) (gone, came []*Endpoint
 	return gone, came
 }
 
-// endpoint gives what an attachment comes to, the one of before where it is the same; nil while
-// it is none. What may come to something else without a reason is looked at again.
+// endpoint gives the endpoint of an attachment; nil while there is none. If nothing changed, it
+// keeps its pointer. If its container or its port is missing, it is looked at again next time.
 func (o Observation) endpoint(n *network, a *docker.Attachment, port *link.Port, free []*link.Port, bound Bindings) *Endpoint {
 	c := o.View.Container(a.ID)
 	switch {
@@ -168,11 +165,11 @@ func (o Observation) endpoint(n *network, a *docker.Attachment, port *link.Port,
 		return e
 	}
 	e := &Endpoint{Key: key, Container: *c, Sharers: sharers, Network: n.Network, Attachment: *a, Port: port, Contested: contested}
-	e.Network.Endpoints = nil // it would keep what was attached once
+	e.Network.Endpoints = nil // otherwise it would keep old attachments
 	return e
 }
 
-// as tells whether an endpoint that is made of these would be as e is.
+// as tells whether an endpoint made of these would equal e.
 func (e *Endpoint) as(c *docker.Container, sharers []docker.Container, n *docker.Network, a *docker.Attachment, p *link.Port, contested bool) bool {
 	return e.Contested == contested && (p == nil) == (e.Port == nil) && (p == nil || p.Same(e.Port)) &&
 		e.Container.SameDeclared(c) && e.Network.Same(n) && e.Attachment.Same(a) &&
@@ -180,8 +177,8 @@ func (e *Endpoint) as(c *docker.Container, sharers []docker.Container, n *docker
 }
 
 // provenFirst orders attachments: first those of containers whose namespaces were asked for,
-// last those of no container. A namespace tells a port for certain, a MAC may be a lie, and of
-// what is no container there is only the MAC. The order is always the same.
+// last those of no container. A namespace tells a port for certain. A MAC may be a lie, and what
+// is no container has only a MAC. The order is always the same.
 func (o Observation) provenFirst(all []*docker.Attachment) []*docker.Attachment {
 	rank := func(a *docker.Attachment) int {
 		_, asked := o.Sandboxes[a.ID]

@@ -7,10 +7,10 @@ import (
 	"netguard/agent/link"
 )
 
-// Foreign tells whether a veth on the bridge of a Docker network is surely no container's:
-// it has a name that Docker gives to none, and neither its MAC nor its namespace is one of
-// a container on that bridge. The other end of a pair that leads to another bridge, to a
-// machine's namespace or to the host itself is such a port, however young it is.
+// Foreign tells whether a veth on the bridge of a Docker network is surely no container's. Such
+// a port has a name that Docker never gives. No container on the bridge has its MAC or its
+// namespace. An example is one end of a veth pair that leads to another bridge, to a virtual
+// machine's namespace or to the host itself. Its age does not matter.
 func Foreign(p *link.Port, v docker.View, sandboxes map[string]Sandbox) bool {
 	if p.Dockers() {
 		return false

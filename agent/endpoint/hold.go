@@ -10,14 +10,14 @@ import (
 	"netguard/internal/changed"
 )
 
-// Hold gives the view with those endpoints of last added that it lacks although
-// their ports are there, and says which. A port belongs to its container for as
-// long as it is there, and a container whose port is there runs: that Docker does
-// not list it (for a moment, or wrongly) is no reason to take its rules away, and
-// none to cut it off. It is let go when Docker gives its bridge or one of its
-// addresses to another, so that nobody inherits what it may do.
+// Hold adds to a view the endpoints of last that Docker does not list although their ports are
+// there. It returns the new view and their keys. The parameter was is the view that has all of
+// last.
 //
-// Was is the view that has all of last.
+// A port belongs to its container as long as the port is there, and a container with a port
+// runs. So an endpoint keeps its rules and stays admitted even if Docker does not list it, for a
+// moment or wrongly. Hold lets it go when Docker gives its bridge or one of its addresses to
+// another, so that nobody inherits what it may do.
 func Hold(v, was docker.View, last []*Endpoint, ports []*link.Port) (docker.View, []Key) {
 	gone := map[string]bool{} // containers
 	for _, c := range less(was.Containers, v.Containers) {
@@ -34,7 +34,7 @@ func Hold(v, was docker.View, last []*Endpoint, ports []*link.Port) (docker.View
 	}
 	var lacking []*Endpoint
 	for _, e := range last {
-		// Nothing of another kind outlives its end.
+		// Endpoints of other kinds are over as soon as Docker does not list them.
 		if e.Port != nil && e.Attachment.Kind == docker.KindContainer && (gone[e.Key.Container] || left[e.Key]) {
 			lacking = append(lacking, e)
 		}
@@ -58,7 +58,7 @@ func Hold(v, was docker.View, last []*Endpoint, ports []*link.Port) (docker.View
 	for _, e := range lacking {
 		p := here[e.Port.Seen]
 		if p == nil || p.MasterName != e.Network.Bridge || p.NSID != e.Port.NSID || p.NSID < 0 {
-			continue // its end, or on its way there
+			continue // the port is gone, or is about to go
 		}
 		if nid, taken := bridges[e.Network.Bridge]; taken && nid != e.Key.Network {
 			continue
@@ -93,7 +93,7 @@ func Hold(v, was docker.View, last []*Endpoint, ports []*link.Port) (docker.View
 	return v, held
 }
 
-// less gives what a list has no more, by key.
+// less gives the items of a list whose keys it has no more.
 func less[T changed.Keyed](was, is []T) (out []T) {
 	var none T
 	gone, _ := changed.Between(was, is)

@@ -10,8 +10,8 @@ import (
 	"netguard/internal/changed"
 )
 
-// last is what Join looked at and came to last, so that a change costs what it is about
-// and not what there is.
+// last are the input and the result of the last Join, so that the cost of a change does not
+// grow with the host.
 type last struct {
 	view      docker.View
 	all       []*Endpoint
@@ -22,14 +22,14 @@ type last struct {
 	sandboxes map[string]Sandbox
 }
 
-// network is what Join came to for one network.
+// network is the last result of Join for one network.
 type network struct {
 	docker.Network
 	ports []*link.Port
 	by    map[string]*Endpoint // by container
 	again map[string]bool      // the containers to look at at the next time
-	// settled says that nothing but another observation would come to something else:
-	// each endpoint has its port, and each port is somebody's.
+	// settled says that to join again gives the same until the observation changes: each
+	// endpoint has its port, and each port is bound or disbelieved.
 	settled bool
 }
 
@@ -56,8 +56,8 @@ func has(ports []*link.Port, seen uint64) bool {
 	return slices.ContainsFunc(ports, func(p *link.Port) bool { return p.Seen == seen })
 }
 
-// compare gives the networks that have to be joined again, and notes of which containers. It
-// takes the bindings away that no longer count.
+// compare gives the networks that have to be joined again, and notes in each for which
+// containers. It removes the bindings that no longer count.
 func (l *last) compare(o Observation, bound Bindings) (affected []string) {
 	if l.networks == nil {
 		l.networks, l.all = map[string]*network{}, nil
@@ -101,7 +101,7 @@ func (l *last) compare(o Observation, bound Bindings) (affected []string) {
 	return affected
 }
 
-// asked adds the containers whose namespaces are others than at the last time.
+// asked adds the containers whose namespaces are not the same as at the last time.
 func (l *last) asked(sandboxes map[string]Sandbox, others map[string]bool) {
 	if changed.Identical(l.sandboxes, sandboxes) {
 		return
@@ -118,7 +118,7 @@ func (l *last) asked(sandboxes map[string]Sandbox, others map[string]bool) {
 	}
 }
 
-// moved notes which ports are on the network's bridge, and tells whether they are others.
+// moved notes which ports are on the network's bridge, and tells whether they changed.
 func (n *network) moved(ports []*link.Port, bound Bindings) bool {
 	left, came := changed.Between(n.ports, ports)
 	for _, p := range slices.Concat(left, came) {
@@ -134,7 +134,7 @@ func (n *network) moved(ports []*link.Port, bound Bindings) bool {
 	return len(left)+len(came) > 0
 }
 
-// seen is how far ports had been seen when the network was joined last.
+// seen is the newest port (link.Port.Seen) that was on the network's bridge at the last time.
 func (n *network) seen() (last uint64) {
 	for _, p := range n.ports {
 		last = max(last, p.Seen)
@@ -142,8 +142,8 @@ func (n *network) seen() (last uint64) {
 	return last
 }
 
-// containers gives those that are others than in the last view, and those that share
-// namespaces with them, and tells whether any is gone.
+// containers gives the containers that changed since the last view, and those whose namespaces
+// they share. gone says that a container is not there any more.
 func (l *last) containers(v docker.View) (others map[string]bool, gone bool) {
 	left, came := changed.Between(l.view.Containers, v.Containers)
 	others = map[string]bool{}
@@ -169,8 +169,9 @@ func (l *last) containers(v docker.View) (others map[string]bool, gone bool) {
 	return others, gone
 }
 
-// sharers lists who runs in whose namespace, or is about to: what is said of it has
-// to hold before its first instruction, and Docker tells of that afterwards.
+// sharers lists, for each owner of a namespace, the other containers that run in it or may start
+// at any moment. Their labels must count before their first instruction, but Docker reports the
+// start only afterwards.
 func sharers(v docker.View) map[string][]docker.Container {
 	out := map[string][]docker.Container{}
 	for _, c := range v.Containers {
@@ -186,8 +187,8 @@ func sharers(v docker.View) map[string][]docker.Container {
 	return out
 }
 
-// replace puts endpoints in the place of others in all, which was handed out and does not
-// change.
+// replace removes some endpoints from all and adds others. It makes a new slice: the old one was
+// handed out and must not change.
 func (l *last) replace(gone, came []*Endpoint) {
 	if len(gone)+len(came) == 0 {
 		return

@@ -10,15 +10,14 @@ import (
 	"netguard/internal/label"
 )
 
-// Label is the one that turns netguard off for a container, where the operator
-// permits it.
+// Label is the label that turns netguard off for a container, if the operator permits it.
 const Label = label.Enabled
 
 // Operator is what the configuration says about which endpoints are managed.
 type Operator struct {
 	Exclude     []string // patterns of network names
 	AllowOptOut bool     // netguard.enabled=false counts
-	// Left says of bridges, by name, why their networks are left alone.
+	// Left says, by bridge name, why netguard leaves a network alone.
 	Left map[string]string
 }
 
@@ -65,8 +64,8 @@ func (op Operator) leaves(n docker.Network) string {
 	return ""
 }
 
-// Unmanaged says why an endpoint is left alone, "" if it is not, and what is wrong with the
-// label that asks for it.
+// Unmanaged says why netguard leaves an endpoint alone; "" if it manages it. faults are what is
+// wrong with the label that asks for that.
 func (op Operator) Unmanaged(n docker.Network, c docker.Container) (reason string, faults []string) {
 	if reason := op.leaves(n); reason != "" {
 		return reason, nil

@@ -57,7 +57,7 @@ func (t *Table) askLocals(index int, since uint64) bool {
 	return true
 }
 
-// request asks the kernel. It answers for the peer alone.
+// request asks the kernel for the link-local addresses of a peer.
 func (l *locals) request(peer, nsid int) (map[netip.Addr]bool, error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETADDR, unix.NLM_F_DUMP)
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: {Socket: l.ask}}
@@ -75,7 +75,7 @@ func (l *locals) request(peer, nsid int) (map[netip.Addr]bool, error) {
 			continue
 		}
 		var addr netip.Addr
-		told := false // it is that namespace's
+		told := false // the kernel says that the address is in the peer's namespace
 		walk(a[sizeofNetlinkAddr:], func(typ uint16, _, value []byte) {
 			switch {
 			case typ == unix.IFA_ADDRESS && !addr.IsValid(), typ == unix.IFA_LOCAL:
@@ -91,8 +91,8 @@ func (l *locals) request(peer, nsid int) (map[netip.Addr]bool, error) {
 	return out, nil
 }
 
-// madeOf is the link-local address that the kernel makes of a MAC. It is the container's
-// anyway, and goes and comes with its link.
+// madeOf gives the link-local address that the kernel makes of a MAC. A container owns this
+// address in any case. It comes and goes with the container's link.
 func madeOf(mac net.HardwareAddr) netip.Addr {
 	if len(mac) != 6 {
 		return netip.Addr{}

@@ -62,14 +62,14 @@ func (t *Table) storeDevice(l netlink.Link) {
 	t.devices[a.Index] = Device{Index: a.Index, Name: a.Name, Kind: l.Type(), Master: a.MasterIndex}
 }
 
-// Older tells whether a port is older than its bridge. The kernel numbers devices in the
-// order in which they are made, and Docker makes a container's veth for a bridge that is
-// there: such a port is the host's own.
+// Older tells whether a port is older than its bridge. The kernel numbers devices in the order
+// in which they are made. Docker makes a container's veth when the bridge is there. So an older
+// port is the host's own.
 func (p Port) Older() bool { return p.Index < p.Master }
 
 // dockers is how all engines from 20.10 to 29 name the host's end of a container's veth.
 var dockers = regexp.MustCompile("^veth[0-9a-f]{7}$")
 
-// Dockers tells whether a port has a name as Docker gives one. A container cannot rename
-// it: a port with another name is somebody's who may do so on the host.
+// Dockers tells whether a port has a name as Docker gives it. A container cannot rename its
+// port. So a port with another name was made or renamed by somebody with rights on the host.
 func (p Port) Dockers() bool { return dockers.MatchString(p.Name) }

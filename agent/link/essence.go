@@ -75,7 +75,7 @@ func (t *Table) same(m syscall.NetlinkMessage, index int) bool {
 	return was == now
 }
 
-// linkInfo adds what is special to the kind of a link and to its being a port.
+// linkInfo adds the settings that belong to the kind of a link, and those of a port.
 func linkInfo(h *maphash.Hash, info []byte) {
 	var kind, slave string
 	walk(info, func(typ uint16, raw, value []byte) {

@@ -112,13 +112,13 @@ func (t *Table) Ignore(socket uint32) {
 	t.listen()
 }
 
-// unmute listens to muted links again, reads each, and tells whether the hint grew.
+// unmute ends the muting of links, reads each of them, and tells whether the hint grew.
 func (t *Table) unmute(now time.Time) bool {
 	muted := t.flood.take(now)
 	if len(muted) == 0 {
 		return false
 	}
-	// Before they are read: what changes from here on is heard.
+	// Listen before reading: so no change after the reading is missed.
 	if !t.listen() {
 		t.flood.muted, t.flood.end = muted, now.Add(window)
 	}

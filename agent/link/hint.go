@@ -3,11 +3,14 @@ package link
 // maxHint is how many things a hint names before it says "look at all".
 const maxHint = 1024
 
-// Hint names the links about which the kernel said something: a veth, bridge or
-// IFB that came, went or changed, a bridge whose addresses changed, bridge port
-// flags that changed, or a qdisc, class or filter that changed on any device; and
-// static FDB entries and neighbours that came, went or changed. It is never more
-// than a reason to look. The reader's own changes are among them.
+// Hint names what the kernel reported since the last hint. It is never more than a reason
+// to look. It also names the reader's own changes, except those of queues by sockets that the
+// reader gave to Ignore.
+//
+//   - Links: a veth, bridge, IFB or bridge port came, went or changed; the addresses of a
+//     bridge changed; a qdisc, class or filter changed on any device.
+//   - MACs: a static FDB entry came, went or changed.
+//   - Neighbours: a neighbour entry that names its program came, went or changed.
 type Hint struct {
 	Full       bool // look at all
 	Links      map[int]struct{}

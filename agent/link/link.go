@@ -7,26 +7,29 @@
 // about a port is what the kernel said, up to date as of the last message; a
 // lost message (ENOBUFS) leads to a complete re-list.
 //
-// What a container does to its own end wakes nobody as long as the port stays where
-// it is, or wakes rarely, and is hardly read (see essence.go, pace.go and flood.go).
+// What a container does to its own end wakes nobody, or only rarely, and costs little to
+// read (see essence.go, pace.go and flood.go).
 //
 // # The MAC of a port's peer
 //
-// A container that holds NET_ADMIN may change the MAC of its own end whenever
-// it likes, so the answer of the first good moment is kept ("pinned") for as
-// long as the port exists. That moment is when the peer is in another network
-// namespace and is up: Docker 20.10 enslaves the veth while both ends are still
-// in the host's namespace and carry random MACs, moves the container's end (a
-// DELLINK of the peer), and only then gives it its MAC and addresses, and last
-// of all sets it up, which the host sees as the port's carrier. All of that
-// happens before the container's first instruction (measured: moved 28 ms,
-// up 28 ms before the start event; the same order is in libnetwork of every
-// engine up to 29). Before that moment Port.PeerMAC is nil or provisional.
+// A container that holds NET_ADMIN may change the MAC of its own end at any time. So the
+// table keeps ("pins") the first final MAC for as long as the port exists. The MAC is final
+// when the peer is in another network namespace and is up. Docker 20.10 works in this order:
 //
-// A process in the container can win the race against a reader that comes late,
-// and the pin does not survive a restart of the reader. A MAC is therefore a
-// way to find the container; proof is Port.NSID, which the kernel assigns and
-// no container can choose: compare it with NSIDOf of the container's sandbox.
+//   - It attaches the veth to the bridge. Both ends are still in the host's namespace and
+//     have random MACs.
+//   - It moves the container's end (a DELLINK of the peer).
+//   - It gives this end its MAC and addresses.
+//   - It sets this end up. The host sees that as the port's carrier.
+//
+// All of that happens before the container's first instruction (measured: moved 28 ms, up
+// 28 ms before the start event; the same order is in libnetwork of every engine up to 29).
+// Before the MAC is final, Port.PeerMAC is nil or provisional.
+//
+// If the reader comes late, a process in the container may have changed the MAC before. And
+// the pin does not survive a restart of the reader. So a MAC is only a way to find the
+// container. The proof is Port.NSID: the kernel assigns it, and no container can choose it.
+// Compare it with NSIDOf of the container's sandbox.
 package link
 
 import (
@@ -66,12 +69,12 @@ type Port struct {
 	// NSID is the id that this namespace gave to the peer's namespace, -1
 	// while the peer is in this namespace.
 	NSID int
-	// PeerMAC is what the peer's MAC is (not Pinned), or was when it could
-	// first be known for certain (Pinned); nil when it cannot be asked for.
+	// PeerMAC is the MAC of the peer. If Pinned, it is the first MAC that was final; if not,
+	// it may change. It is nil if it could not be read.
 	PeerMAC net.HardwareAddr
 	Pinned  bool
-	// LinkLocals are the link-local addresses of IPv6 that the peer says it has,
-	// but for the one that is made of its MAC.
+	// LinkLocals are the link-local addresses of IPv6 that the peer has, without the one
+	// that is made of its MAC.
 	LinkLocals []LinkLocal
 	// Up says that both ends are up.
 	Up bool
@@ -103,14 +106,14 @@ type Table struct {
 	pace    pace
 	flood   flood
 	locals  locals
-	own     []uint32 // sockets of this program whose messages about queues are not heard
+	own     []uint32 // sockets of this program; see Ignore
 	listing bool     // all ports are being looked at
 
 	mu      sync.Mutex // guards what follows
 	veths   map[int]*Port
 	order   []*Port      // the veths in the order in which they were first seen
 	ports   []*Port      // the last snapshot
-	stored  map[int]bool // veths about which something was stored since; nil: perhaps all
+	stored  map[int]bool // veths that may differ from the last snapshot; nil: perhaps all
 	peers   map[int]int  // ifindex of a peer while in this namespace -> port
 	bridges map[int]string
 	ifbs    map[int]struct{}

@@ -25,22 +25,22 @@ import (
 // messages are read at a time, and the time that one port costs is limited.
 
 const (
-	// MaxLinkLocals is how many count of a port, those that it has had for longest.
+	// MaxLinkLocals is how many link-local addresses of a port count: the oldest ones.
 	MaxLinkLocals = 4
 	// localsBuffer is how many bytes of messages wait, some 100.
 	localsBuffer = 64 << 10
-	// localsRest is the pause between two handfuls of them.
+	// localsRest is the pause between two handfuls of messages.
 	localsRest = 50 * time.Millisecond
-	// localsHandful is how many that is.
+	// localsHandful is how many messages are read at a time.
 	localsHandful = 50
-	// localsShare limits the time for questions about one port, and for all, to this part.
+	// localsShare 100 limits the time for questions about one port to 1/100, and for all too.
 	localsShare = 100
 	// localsEvery is how often all ports are asked if the kernel reports no changes.
 	// localsSoon is the shortest time between two such rounds after lost messages.
 	localsEvery = 5 * time.Second
 	localsSoon  = 2 * time.Second
-	// localsCalm is how long a change counts against a port. localsSlow is the longest
-	// wait of a port that makes many changes.
+	// localsCalm is how long a port must stay unchanged to be asked without a pause again.
+	// localsSlow is the longest pause of a port that changes often.
 	localsCalm = 30 * time.Second
 	localsSlow = 5 * time.Second
 
@@ -155,8 +155,8 @@ func (t *Table) watchLocals(ctx context.Context, wake func()) {
 	}
 }
 
-// hearLocals reads the messages that are there, or waits a while for one. It gives how long
-// to rest afterwards.
+// hearLocals reads the messages that are there. If there are none, it waits for one. It gives
+// how long to rest afterwards.
 func (t *Table) hearLocals(over int) time.Duration {
 	l := &t.locals
 	if l.events == nil {
@@ -188,9 +188,9 @@ func (t *Table) hearLocals(over int) time.Duration {
 	return localsRest
 }
 
-// localsPatience is how long to wait for a message, in milliseconds: at most a second while a
-// port has to wait for its question, else without an end. Only the goroutine that waits has
-// ports wait; where Watch finds other addresses, it calls wake itself.
+// localsPatience is how long to wait for a message, in milliseconds: a second while a port waits
+// for its question, else without an end. Only the goroutine that calls localsPatience makes
+// ports wait. If Watch finds other addresses, it calls wake itself.
 func (t *Table) localsPatience() int {
 	t.refresh.Lock()
 	defer t.refresh.Unlock()
@@ -223,8 +223,8 @@ func (t *Table) heardLocal(message, oob []byte) {
 			}
 		}
 		t.mu.Unlock()
-		// Asked at once, in the order of the messages: of two that take one address
-		// the first one has it.
+		// Ask at once, in the order of the messages: if two ports take one address, the
+		// first one has it.
 		t.askNow(time.Now())
 		t.refresh.Unlock()
 	}
@@ -260,7 +260,7 @@ func (t *Table) indexes() []int {
 	return slices.Collect(maps.Keys(t.veths))
 }
 
-// askNow asks about the ports of which a message came, unless they were asked a moment ago.
+// askNow asks about the ports that are due, without those that were asked a moment ago.
 // The caller holds t.refresh.
 func (t *Table) askNow(now time.Time) {
 	l := &t.locals

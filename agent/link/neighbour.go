@@ -15,7 +15,7 @@ import (
 // MAC is an address of Ethernet.
 type MAC [6]byte
 
-// Neighbour is where a neighbour entry stands.
+// Neighbour identifies a neighbour entry of the host.
 type Neighbour struct {
 	Link int // ifindex
 	Addr netip.Addr
@@ -115,7 +115,8 @@ func silence(muted map[int]struct{}) []bpf.Instruction {
 	return out
 }
 
-// ofInterest is the rest of the filter. A message of rtnetlink's is one packet.
+// ofInterest is the last part of the filter; see followNeighbours. To a filter, each message of
+// rtnetlink is one packet.
 func ofInterest() []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.LoadAbsolute{Off: 4, Size: 2}, // nlmsghdr.nlmsg_type

@@ -22,7 +22,7 @@ type pace struct {
 	due   time.Time        // when these are read; zero if there are none
 }
 
-// room is how many times a link may still be read, at a moment.
+// room is how many times a link could still be read at one moment.
 type room struct {
 	left int
 	at   time.Time
@@ -100,7 +100,7 @@ func (t *Table) patience(now time.Time) {
 	if !due.IsZero() {
 		tv = unix.NsecToTimeval(max(due.Sub(now), time.Millisecond).Nanoseconds())
 	}
-	_ = t.events.SetReceiveTimeout(&tv) // it only notes it
+	_ = t.events.SetReceiveTimeout(&tv) // it only stores the value, and never fails
 }
 
 // catchUp reads the links that waited or were muted, and tells whether the hint grew.

@@ -13,12 +13,12 @@ import (
 type Route struct {
 	// Bits is the length of the route's prefix, 0 where there is no route.
 	Bits int
-	// Own says that the address is the host's own, Broadcast that it is one of a
-	// network that the host is on.
+	// Own says that the address is the host's own. Broadcast says that it is the broadcast
+	// address of a network that the host is on.
 	Own, Broadcast bool
-	// Links are the ifindexes of the devices that it leads to; none if it refuses.
+	// Links are the ifindexes of the devices that the route leads to; none if it refuses.
 	Links []int
-	// Device is the name of the first.
+	// Device is the name of the first of Links.
 	Device string
 }
 

@@ -34,12 +34,12 @@ func (t *Table) Snapshot() []*Port {
 	return t.ports
 }
 
-// touch notes that a veth may be another one than in the last snapshot. The caller holds t.mu.
+// touch notes that a veth may differ from the last snapshot. The caller holds t.mu.
 func (t *Table) touch(index int) {
 	if t.stored != nil {
 		t.stored[index] = true
 	}
 }
 
-// touchAll notes that any veth may be. The caller holds t.mu.
+// touchAll notes that all veths may differ from the last snapshot. The caller holds t.mu.
 func (t *Table) touchAll() { t.stored = nil }

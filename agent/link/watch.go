@@ -27,7 +27,7 @@ func (t *Table) Watch(ctx context.Context, wake func()) error {
 	}
 	wake()
 	heard := make(chan struct{})
-	// ctx itself says that the socket was closed: a context below it may say so later.
+	// The loop asks ctx and not hearing: hearing may end later, when the socket is closed already.
 	hearing, cancel := context.WithCancel(ctx)
 	go func() { t.watchLocals(hearing, wake); close(heard) }()
 	defer func() { cancel(); <-heard }()
@@ -88,9 +88,9 @@ func (t *Table) list(ctx context.Context) error {
 	for _, l := range links {
 		a := l.Attrs()
 		here[a.Index] = struct{}{}
-		// The lost messages may have been about a veth that went and
-		// another one that took its index. The container cannot change
-		// the MAC of the host's end.
+		// A veth may have gone unseen, and another one may have its index now.
+		// Then the host's end has another MAC, which no container can
+		// change.
 		if v, ok := t.veths[a.Index]; ok && !bytes.Equal(v.MAC, a.HardwareAddr) {
 			t.drop(a.Index)
 		}
@@ -115,7 +115,7 @@ func (t *Table) list(ctx context.Context) error {
 		t.store(l)
 	}
 	t.locals.found++
-	t.listing = true // what is found now, was there: nobody knows what was first
+	t.listing = true // all addresses found now get one number: nobody knows which was first
 	for _, l := range links {
 		t.pin(l.Attrs().Index)
 	}
@@ -156,7 +156,7 @@ func (t *Table) message(m syscall.NetlinkMessage) bool {
 	return grew
 }
 
-// linkMessage is message for those about links.
+// linkMessage handles a message about a link, and tells whether the hint grew.
 func (t *Table) linkMessage(m syscall.NetlinkMessage) bool {
 	info := nl.DeserializeIfInfomsg(m.Data)
 	index := int(info.Index)

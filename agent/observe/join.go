@@ -16,14 +16,14 @@ import (
 type joiner struct {
 	bound endpoint.Bindings
 	last  []*endpoint.Endpoint // of the last snapshot
-	// listed is the view that Docker gave last, view the same with the endpoints that Docker
-	// does not list although their ports are there; unlisted says since when.
+	// listed is the last view that Docker gave. view also has the endpoints that Docker does
+	// not list although their ports are there. unlisted says since when each is not listed.
 	listed, view docker.View
 	ports        []*link.Port
 	unlisted     map[endpoint.Key]time.Time
 }
 
-// join completes a snapshot that has the view that Docker gave, and the links.
+// join completes a snapshot, which has only Docker's view and the links so far.
 func (j *joiner) join(s *Snapshot, now time.Time) {
 	j.hold(s.View, s.Links.Ports, now)
 	s.View.Containers, s.View.Networks, s.Unlisted = j.view.Containers, j.view.Networks, j.unlisted
@@ -50,11 +50,12 @@ func (j *joiner) hold(v docker.View, ports []*link.Port, now time.Time) {
 	}
 }
 
-// wanted is what the last snapshot lacks: the engine is asked for it.
+// wanted is what Docker must be asked for, because the last snapshot lacks it.
 type wanted struct {
-	// contested are the containers whose ports their MACs do not tell.
+	// contested are the containers whose MACs do not tell their ports.
 	contested map[string]bool
-	// lacks is since when Docker does not list what the kernel has; zero if it lists all.
+	// lacks is since when Docker has not listed an endpoint whose port is there; zero if it
+	// lists all.
 	lacks time.Time
 }
 
@@ -82,8 +83,8 @@ func (w wanted) news(before wanted) bool {
 	return before.lacks.IsZero() && !w.lacks.IsZero()
 }
 
-// waiting names the contested containers that do not run as far as is known: only of one
-// that runs the namespace may be asked for.
+// waiting names the contested containers that are not known to run, so that they are read again:
+// only a running container can be asked for its namespace.
 func (w wanted) waiting(v docker.View) docker.Hint {
 	h := docker.Hint{Containers: map[string]struct{}{}}
 	for id := range w.contested {
@@ -94,8 +95,8 @@ func (w wanted) waiting(v docker.View) docker.Hint {
 	return h
 }
 
-// relist is when everything should be read again because Docker lacks something; zero if it
-// lacks nothing. Last is when everything was read. The longer it lacks, the longer the pause.
+// relist is when to read everything again because Docker does not list an endpoint; zero if it
+// lists all. The pause since the last time grows with the time that Docker has not listed it.
 func (w wanted) relist(last time.Time) time.Time {
 	if w.lacks.IsZero() {
 		return time.Time{}

@@ -1,9 +1,10 @@
 // Package observe joins what Docker lists with the ports that the kernel has, into a Snapshot.
 //
 // A goroutine of its own asks Docker, so that an engine that answers slowly delays nothing
-// else. It asks for what Docker's events name, and for what the last snapshot lacks: ports
-// that fit no endpoint, endpoints that Docker does not list, and the namespaces of containers
-// whose ports their MACs do not tell. A snapshot does not change after it was handed out.
+// else. It asks for what Docker's events name, and for what the last snapshot lacks: networks
+// with ports that fit no endpoint, endpoints that Docker does not list, and the namespaces of
+// containers whose MACs do not tell their ports. A snapshot does not change after it was handed
+// out.
 package observe
 
 import (
@@ -24,14 +25,13 @@ const (
 	minRetry = 100 * time.Millisecond
 	maxRetry = time.Second
 	maxRest  = 3 * time.Second
-	// listEvery is how often everything is read, because no event tells of some changes.
-	// Where that takes long it is read less often: see listAfter.
+	// listEvery is how often everything is read, because Docker sends no event about some
+	// changes. If that takes long, it is read less often: see listAfter.
 	listEvery  = 30 * time.Second
 	listRarely = 5 * time.Minute
 	listShare  = 500
 	listMost   = 50
-	// listSoon is how long Docker's word of a new network may be behind the
-	// kernel's.
+	// listSoon is how much later than the kernel Docker may report a new network.
 	listSoon = 300 * time.Millisecond
 	// LackingFor is how long Docker may not list a container whose port is there: while a
 	// container stops, Docker does not list it for a moment.
@@ -45,16 +45,16 @@ const (
 	inspectors = 8
 )
 
-// listAfter is how long after everything was read it is read again, by how long that took.
-// It takes one part in listShare of the time, or more where that would be more seldom than
-// listRarely, but never more than one part in listMost.
+// listAfter is the pause before everything is read again. It is listShare times as long as the
+// last reading took, but at least listEvery and at most listRarely. It is never shorter than
+// listMost times the reading, even if that is longer than listRarely.
 func listAfter(took time.Duration) time.Duration {
 	return max(listEvery, min(listShare*took, listRarely), listMost*took)
 }
 
 // Engine is what the observer needs of Docker.
 type Engine interface {
-	// TakeHint takes what the events named since the last call.
+	// TakeHint takes what Docker's events named since the last call.
 	TakeHint() docker.Hint
 	// Refresh reads what a hint names, and gives all that is known then.
 	Refresh(context.Context, docker.Hint) (docker.View, error)
@@ -83,7 +83,7 @@ type Observer struct {
 	links  Links
 	log    *slog.Logger
 	clock  func() time.Time
-	notify func() // tells who calls Take
+	notify func() // wakes the caller of Take
 
 	// What follows belongs to the goroutine of Run.
 	known     Snapshot
@@ -114,8 +114,8 @@ func (o *Observer) Current() Snapshot {
 	return o.now
 }
 
-// Take takes what the kernel told of links since the last call, and gives what is known. Run
-// asks Docker for what is still missing then. One goroutine may call it.
+// Take takes what the kernel reported about links since the last call, and gives what is known.
+// It makes Run ask Docker for what is still missing. Only one goroutine may call it.
 func (o *Observer) Take() (link.Hint, Snapshot) {
 	s := o.Current() // before the ports: they may only be newer
 	var hint link.Hint
@@ -157,8 +157,8 @@ func (o *Observer) Run(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// Turn asks for what hints name and for what is due, and says when the next turn is due. It
-// belongs to Run; a test calls it instead of Run.
+// Turn asks Docker for what hints name and for what is due. It returns when the next turn is
+// due. Only Run calls it, or a test instead of Run.
 func (o *Observer) Turn(ctx context.Context) time.Time {
 	known, now := &o.known, o.clock()
 	if known.Fresh == nil { // the first turn
@@ -199,7 +199,7 @@ func (o *Observer) Turn(ctx context.Context) time.Time {
 				o.log.Warn("docker cannot be read; what is enforced stays enforced", "error", read.Err)
 			}
 			known.Err = read.Err
-			// What takes long to fail may take the processor's time.
+			// A failure that took long may have used the processor all the time.
 			next = o.clock().Add(max(o.retry, min(took, maxRest)))
 			o.retry = min(2*o.retry, maxRetry)
 		default:
@@ -220,8 +220,7 @@ func (o *Observer) Turn(ctx context.Context) time.Time {
 	return pace.Soonest(next, o.settled)
 }
 
-// settle asks for the namespaces of containers whose ports are contested, each time that it
-// is due.
+// settle asks for the namespaces of contested containers, if that is due.
 func (o *Observer) settle(ctx context.Context, contested map[string]bool) {
 	if len(contested) == 0 {
 		o.settled = time.Time{}
@@ -239,7 +238,7 @@ func (o *Observer) settle(ctx context.Context, contested map[string]bool) {
 	o.known.Sandboxes, o.settled = sandboxes, o.clock().Add(askAgain)
 }
 
-// read gives what is known after what a hint names was read.
+// read asks Docker for what a hint names, and gives what is known then.
 func (o *Observer) read(ctx context.Context, hint docker.Hint) Snapshot {
 	known, seen, ports := &o.known, o.links.Seen(), o.links.Snapshot() // before the engine is asked
 	view, err := o.engine.Refresh(ctx, hint)

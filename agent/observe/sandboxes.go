@@ -12,9 +12,9 @@ import (
 	"netguard/internal/changed"
 )
 
-// findSandboxes asks for the namespaces of the containers that run, of those that are
-// meant, with the ports seen so far. At the beginning that is all: they ran unwatched
-// until then, so what their MAC says proves nothing.
+// findSandboxes asks for the network namespaces of those running containers that are meant. seen
+// is the newest port (link.Port.Seen) before it asks. At the start all containers are meant: they
+// ran unwatched until then, so their MACs prove nothing.
 func (o *Observer) findSandboxes(ctx context.Context, v docker.View, seen uint64, meant func(id string) bool) map[string]endpoint.Sandbox {
 	out := map[string]endpoint.Sandbox{}
 	var mu sync.Mutex
@@ -49,8 +49,8 @@ func (o *Observer) sandbox(ctx context.Context, id string) (int, error) {
 	return o.links.NSIDOf(path)
 }
 
-// running drops the sandboxes of containers that run no more: their next start has another
-// one. Was is the view before.
+// running drops the sandboxes of containers that no longer run: at their next start they get
+// another one.
 func running(sandboxes map[string]endpoint.Sandbox, was, is docker.View) map[string]endpoint.Sandbox {
 	out := sandboxes // the same map, so that it is seen at once that nothing changed
 	others, _ := changed.Between(was.Containers, is.Containers)

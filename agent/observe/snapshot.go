@@ -14,27 +14,27 @@ import (
 // Snapshot is what is known of Docker and of the kernel's links. It does not change after it
 // was handed out. What Current returns has no Links, Joined and Unlisted.
 type Snapshot struct {
-	// View is what Docker lists, and endpoints that it does not list while their ports are
-	// there.
+	// View is what Docker lists, and the endpoints that it does not list although their ports
+	// are there.
 	View  docker.View
 	Links link.View
-	// Joined are the endpoints, with their ports. What did not change is the same pointer as
-	// in the snapshot before.
+	// Joined are the endpoints, with their ports. An endpoint that did not change keeps its
+	// pointer.
 	Joined []*endpoint.Endpoint
 	// Unlisted are the endpoints that Docker does not list, and since when.
 	Unlisted  map[endpoint.Key]time.Time
 	Fresh     map[string]uint64 // see endpoint.Observation
 	Sandboxes map[string]endpoint.Sandbox
-	// Old is how far ports had been seen (link.Port.Seen) before the first reading.
+	// Old is the newest port (link.Port.Seen) before Docker was first read.
 	Old      uint64
 	Complete bool // everything was read at least once
-	Reads    int  // how often networks were read
+	Reads    int  // counts full readings, and readings where a network came or went
 	Err      error
 
 	At     time.Time // of the last reading that succeeded
 	Asking time.Time // since when an answer is waited for; zero if none is
-	// others are the bridges, by ifindex, that had ports when everything was
-	// read last, and are no network's.
+	// others are the bridges, by ifindex, that belong to no network and had ports when
+	// everything was last read.
 	others map[int]bool
 }
 
@@ -44,8 +44,9 @@ func (s *Snapshot) Same(o *Snapshot) bool {
 		changed.Same(s.Fresh, o.Fresh) && changed.Same(s.Sandboxes, o.Sandboxes)
 }
 
-// SameEndpoints tells whether both have the same endpoints, links and networks. They may differ
-// in what decides nothing but whose the ports are, and in the states of containers.
+// SameEndpoints tells whether both have the same endpoints, links and networks. They may still
+// differ in the states of containers, and in what only decides whose the ports are (such as
+// Fresh and Sandboxes).
 func (s *Snapshot) SameEndpoints(o *Snapshot) bool {
 	return s.Complete == o.Complete && s.Reads == o.Reads && s.Old == o.Old && sameError(s.Err, o.Err) &&
 		s.View.Version == o.View.Version && s.View.DataPort == o.View.DataPort &&

@@ -15,8 +15,8 @@ const (
 	maxAsk = 30 * time.Second
 )
 
-// unmatched are the ports that no endpoint of Docker's belongs to, and the endpoints that
-// have no port. They are part of the observer's goroutine. The zero value is ready.
+// unmatched keeps the ports that fit no endpoint of Docker's, and the endpoints that have no
+// port. It is part of the observer's goroutine. The zero value is ready.
 type unmatched struct {
 	asked    map[unmatchedOne]asked
 	networks map[string]*matched // by ID
@@ -37,7 +37,7 @@ type asked struct {
 	wait time.Duration
 }
 
-// matched is a network as it was looked at last, and what did not fit.
+// matched is a network as it was at the last look, and what did not fit.
 type matched struct {
 	network docker.Network
 	ports   []*link.Port
@@ -48,7 +48,7 @@ type matched struct {
 // look names the networks to read: the kernel often reports a port before Docker reports its
 // endpoint, and Docker may never do so. A network is read at once if a port came to its bridge
 // after the last reading. A network whose endpoints do not fit the ports is read again and
-// again, with growing pauses. The time is when there is more to ask, zero for never.
+// again, with growing pauses. The time is when the next network is due; zero for never.
 func (u *unmatched) look(known *Snapshot, ports []*link.Port, now time.Time) (docker.Hint, time.Time) {
 	h := docker.Hint{Networks: map[string]struct{}{}}
 	if u.byBridge == nil || !slices.Equal(ports, u.ports) {
@@ -73,8 +73,8 @@ func (u *unmatched) look(known *Snapshot, ports []*link.Port, now time.Time) (do
 			case !met:
 				a = asked{now.Add(minAsk), minAsk}
 				if who.seen != 0 {
-					// It has just got into its namespace. A build step begins in a
-					// moment, and no event tells of it.
+					// The port has just come into its namespace. It may be a build step's,
+					// which begins in a moment and without any event.
 					h.Networks[id] = struct{}{}
 				}
 			case !now.Before(a.at):
@@ -93,7 +93,7 @@ func (u *unmatched) look(known *Snapshot, ports []*link.Port, now time.Time) (do
 // match compares the ports of a bridge with the endpoints of its network.
 func match(id string, n docker.Network, ports []*link.Port) *matched {
 	m := &matched{network: n, ports: ports}
-	macs := make(map[[8]byte]bool, len(n.Endpoints)) // true is that of a port too
+	macs := make(map[[8]byte]bool, len(n.Endpoints)) // true: a port has the MAC too
 	for _, a := range n.Endpoints {
 		if a.MAC != nil {
 			macs[padded(a.MAC)] = false
@@ -121,9 +121,9 @@ func padded(mac net.HardwareAddr) (key [8]byte) {
 	return key
 }
 
-// unknown tells whether a bridge that is of no network that is known had its first
-// port since everything was read. Docker is asked once about each: it knows a
-// network before the network has ports.
+// unknown tells whether a bridge of no known network got its first port after everything was
+// last read. Once is enough to ask Docker about a bridge: Docker knows a network before the
+// network has ports.
 func unknown(known Snapshot, ports map[string][]*link.Port) bool {
 	if !known.Complete {
 		return false
@@ -146,7 +146,7 @@ func byBridge(ports []*link.Port) map[string][]*link.Port {
 	return out
 }
 
-// others gives the bridges of ports that are no network's.
+// others gives the bridges that have ports and belong to no network, by ifindex.
 func others(v docker.View, ports []*link.Port) map[int]bool {
 	mine, out := v.Bridges(), map[int]bool{}
 	for _, p := range ports {

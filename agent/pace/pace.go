@@ -17,8 +17,8 @@ type Pace struct {
 	// MinRetry is the wait after the first failure. It doubles with each further
 	// failure, up to MaxRetry. Zero: a failure is tried again without a wait.
 	MinRetry, MaxRetry time.Duration
-	// Share keeps work that takes long below this part of the time: a reason waits
-	// until Share times the last run's length is over. Zero: no such bound.
+	// Share keeps work that takes long below one part in Share of the time: after a reason,
+	// the work waits Share times the length of its last run. Zero: no such bound.
 	Share int
 	// Clock tells the time. Nil: time.Now.
 	Clock func() time.Time
@@ -42,8 +42,8 @@ func (p *Pace) now() time.Time {
 // Wake gives a reason for the work: it is due after Gather.
 func (p *Pace) Wake() { p.By(p.now().Add(max(p.Gather, time.Duration(p.Share)*p.took))) }
 
-// By makes the work due at a time, unless it is due sooner. Work that failed, or that
-// Hold puts off, is not due before its time.
+// By makes the work due at a time, unless it is due sooner. After a failure, or after Hold, it
+// does not make the work due before their wait is over.
 func (p *Pace) By(at time.Time) {
 	if !p.started {
 		return // it is due at once
@@ -73,8 +73,8 @@ func (p *Pace) Hold(until time.Time) {
 // Due tells whether the work is due.
 func (p *Pace) Due() bool { return !p.started || !p.at.IsZero() && !p.now().Before(p.at) }
 
-// Ahead makes work due now that would be due within by without any reason, so that its owner
-// does it together with other work.
+// Ahead makes the work due now if only Every would make it due, and within by. So its owner can
+// do it together with other work.
 func (p *Pace) Ahead(by time.Duration) {
 	if now := p.now(); p.started && !p.at.IsZero() && p.at.Equal(p.rest) && !now.Before(p.at.Add(-by)) && now.Before(p.at) {
 		p.at = now
@@ -97,7 +97,7 @@ func (p *Pace) Done() {
 	}
 }
 
-// Failed notes that the run failed: the next try waits, twice as long as the last one.
+// Failed notes that the run failed. The next try waits twice as long as the last try waited.
 func (p *Pace) Failed() {
 	p.end()
 	p.retry = min(max(2*p.retry, p.MinRetry), max(p.MaxRetry, p.MinRetry))
@@ -105,8 +105,8 @@ func (p *Pace) Failed() {
 	p.at = p.held
 }
 
-// Hasten has work that just failed tried again after most, or sooner where there is a
-// reason, but not before least.
+// Hasten limits the wait of work that just failed to most. A reason may make the work due
+// sooner, but not before least is over.
 func (p *Pace) Hasten(least, most time.Duration) {
 	now := p.now()
 	p.retry = min(p.retry, most)
@@ -126,7 +126,7 @@ func (p *Pace) end() {
 // Failing tells whether the last run failed.
 func (p *Pace) Failing() bool { return !p.held.IsZero() && p.retry > 0 }
 
-// Next is when the work is due; zero where it waits for a reason.
+// Next is when the work is due; zero while it waits for a reason.
 func (p *Pace) Next() time.Time {
 	if !p.started {
 		return p.now()

@@ -1,6 +1,6 @@
 package pace
 
-// Wakeup wakes one reader. Any number of calls before the reader looks are one.
+// Wakeup wakes one reader. All calls before the reader wakes count as one.
 type Wakeup chan struct{}
 
 // NewWakeup makes one that was not called yet.

@@ -8,8 +8,8 @@ const (
 	AdmissionOpen   = "open"   // it can
 )
 
-// admission says which of them holds, from when on the kernel has the options and
-// for as long as it does, whether the agent runs or not.
+// admission says which of the two is in force while the kernel has these options, whether the
+// agent runs or not.
 func admission(o guard.Options) string {
 	if o.Open || o.Mode == guard.Monitor {
 		return AdmissionOpen

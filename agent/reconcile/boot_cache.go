@@ -19,15 +19,15 @@ import (
 	"netguard/internal/smallfile"
 )
 
-// bootCache is what of Docker's networks outlives a boot, when the kernel has forgotten
-// all: a dockerd that starts has containers run before it answers, and until it
-// does nobody else can say which bridges are managed.
+// bootCache keeps Docker's networks in a file, because the kernel forgets everything at a boot.
+// Docker starts containers before it answers the first request. Until it answers, only this
+// file says which bridges are managed.
 type bootCache struct {
 	log  *slog.Logger
 	path string // "" for none
-	kept []byte // the file, as it is
+	kept []byte // what this agent wrote last
 	view docker.View
-	// decided says that it is known whether to go by it; closed that so it is.
+	// decided says that holds has its answer, closed, and does not change it any more.
 	decided, closed bool
 	reads           int
 }
@@ -52,7 +52,7 @@ func BootCachePath() string {
 	return filepath.Join(dir, "networks.json")
 }
 
-// OpenBootCache reads the file. Without one there is nothing to go by, which is no fault.
+// OpenBootCache reads the file. If there is no file, the cache is empty, which is no fault.
 func OpenBootCache(path string, log *slog.Logger) *bootCache {
 	m := &bootCache{log: log, path: path, view: docker.View{Networks: map[string]docker.Network{}}}
 	if path == "" {
@@ -90,7 +90,7 @@ func readCache(path string) ([]remembered, error) {
 	return all, nil
 }
 
-// keep writes down the networks, when they were read anew and are others.
+// keep writes the networks to the file, if they were read again and differ from what it wrote.
 func (m *bootCache) keep(v docker.View, reads int) {
 	if m.decided = true; m.path == "" || reads == m.reads {
 		return
@@ -117,7 +117,7 @@ func (m *bootCache) keep(v docker.View, reads int) {
 	m.kept = text
 }
 
-// replace writes a file so that nobody finds half of it, after a crash either.
+// replace writes a file as a whole or not at all, even if the host crashes meanwhile.
 func replace(path string, text []byte) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".networks-*")
 	if err != nil {
@@ -142,12 +142,12 @@ func ForgetNetworks(path string) error {
 	return nil
 }
 
-// forgotten says that the file was removed.
+// forgotten notes that the file was removed.
 func (m *bootCache) forgotten() { m.kept, m.reads = nil, -1 }
 
-// holds tells whether to close the ports of the bridges of before. It is, if nobody
-// has guarded anything since the boot, and no container runs: what an earlier agent
-// admitted must stay so.
+// holds tells whether to close the ports of bridges that were managed before the boot. It does
+// so only if no agent has guarded anything since the boot, and if these bridges have no port
+// yet: what an earlier agent admitted must stay admitted.
 func (m *bootCache) holds(ports []*link.Port, managed desired.Bridges, fresh func() (bool, error)) bool {
 	if m.decided {
 		return m.closed

@@ -8,14 +8,14 @@ import (
 	"netguard/agent/pace"
 )
 
-// bridgeFilter has bridges hand their frames to the rules. It is part of the loop's
+// bridgeFilter makes bridges hand their frames to the rules. It is part of the loop's
 // goroutine.
 type bridgeFilter struct {
 	log   *slog.Logger
 	plane PolicyPlane
 	now   func() time.Time
 
-	set     map[string]bool // as they were set last; nil where that is not known
+	set     map[string]bool // the bridges as they were set last; nil if that is unknown
 	unsure  bool            // one of them may have been changed
 	err     error           // why policies do not count within bridges
 	retry   pace.Pace       // while err is not nil
@@ -26,11 +26,11 @@ func newBridgeFilter(log *slog.Logger, plane PolicyPlane, now func() time.Time) 
 	return bridgeFilter{log: log, plane: plane, now: now, retry: pace.Pace{MinRetry: verifySoon, MaxRetry: PoliceEvery, Clock: now}}
 }
 
-// touched has a bridge looked at, if policies count within it.
+// touched makes a bridge be checked, if it hands its frames to the rules.
 func (b *bridgeFilter) touched(bridge string) { b.unsure = b.unsure || b.set[bridge] }
 
-// next is when bridges are to be set again; zero where there is no reason. Dirty and inForce
-// are about the rules that get the frames.
+// next is when to set the bridges again; zero if there is no reason. dirty and inForce are
+// about the rules that get the frames.
 func (b *bridgeFilter) next(dirty, inForce bool) (next time.Time) {
 	if b.unsure && !dirty {
 		if next = b.contest.until(); next.IsZero() {
@@ -48,9 +48,8 @@ func (b *bridgeFilter) due(dirty, inForce bool) bool {
 	return !next.IsZero() && !b.now().Before(next)
 }
 
-// apply sets the bridges that differ from what was set last, or all where again says so.
-// It tells whether a bridge may have begun to hand over its frames, and whether what is wrong
-// became another thing.
+// apply sets the bridges if they differ from what was set last, or if again is set. began says
+// that a bridge may have begun to hand over its frames. news says that the error changed.
 func (b *bridgeFilter) apply(wish map[string]bool, again bool) (began, news bool) {
 	b.unsure = false
 	same := b.set != nil && maps.Equal(b.set, wish)

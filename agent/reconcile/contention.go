@@ -8,25 +8,27 @@ import (
 )
 
 const (
-	// There is contention when somebody else changes the same thing so many times in a row:
-	// fast, as a program that undoes each repair, or slowly, as people may do. The slow pace
-	// is slower than the looks at what the kernel does not report.
+	// There is contention when another program changes the same thing many times in a row:
+	// fastAfter times with less than fastPace between, as a program that undoes each repair, or
+	// slowAfter times with less than slowPace between, as people may do. slowPace is longer
+	// than the time between two checks of what the kernel does not report.
 	fastAfter = 5
 	fastPace  = time.Second
 	slowAfter = 20
 	slowPace  = 15 * time.Second
-	// Changes within oneRun count as one run of a tool that works piece by piece, while
-	// netguard already repairs.
+	// Changes within oneRun count as one run: a tool may work piece by piece, while netguard
+	// already repairs.
 	oneRun = 100 * time.Millisecond
-	// While a contention lasts, what is put back stays so for minRest, doubled each
-	// time up to maxRest: as long as a change may last that nobody tells of.
+	// During a contention, netguard waits minRest before it repairs again. The wait doubles
+	// with each repair, up to maxRest. So long may last any change that the kernel does not
+	// report.
 	minRest = 500 * time.Millisecond
 	maxRest = 10 * time.Second
-	// contentionOver is how long at least nothing may be changed before it is over.
+	// contentionOver is the shortest time without a change that ends a contention.
 	contentionOver = 5 * time.Second
 	// contentionPause is the time between two passes while any contention lasts.
 	contentionPause = 50 * time.Millisecond
-	// maxStreaks bounds what is remembered of what was changed.
+	// maxStreaks bounds how many changed things are remembered.
 	maxStreaks = 256
 )
 
@@ -36,9 +38,9 @@ const (
 type contention struct {
 	streaks map[string]streak
 
-	what  string    // it is about; "" where there is no contention
-	thing string    // what of it
-	by    []string  // who, where the kernel tells
+	what  string    // what it is about; "" if there is no contention
+	thing string    // the changed thing that was found most often
+	by    []string  // the programs, if the kernel names them
 	begun time.Time // of the first change
 	last  time.Time // of the last change
 	count int       // of changes
@@ -48,18 +50,18 @@ type contention struct {
 // streak is how often in a row, and since when, one thing was changed.
 type streak struct {
 	n           int
-	runs, fast  int // of tools; those that came fast
+	runs, fast  int // runs of changes; those in fast succession
 	first, last time.Time
 	run         time.Time // when the last run was first noticed
 }
 
-// contends tells whether that is contention.
+// contends tells whether the streak is a contention.
 func (s streak) contends() bool { return s.fast >= fastAfter || s.runs >= slowAfter }
 
 // on tells whether there is contention.
 func (f *contention) on() bool { return f.what != "" }
 
-// until is when to look again, at the earliest.
+// until is the earliest time to check and repair again.
 func (f *contention) until() time.Time {
 	if !f.on() {
 		return time.Time{}
@@ -70,7 +72,7 @@ func (f *contention) until() time.Time {
 // over is when the contention ends if nothing is changed until then.
 func (f *contention) over() time.Time { return f.last.Add(max(2*f.wait, contentionOver)) }
 
-// next is when there is a reason to look, or limit if that is sooner.
+// next is when the contention is a reason to check, or limit if that is sooner.
 func (f *contention) next(now, limit time.Time) time.Time {
 	if !f.on() {
 		return limit
@@ -85,8 +87,8 @@ func (f *contention) next(now, limit time.Time) time.Time {
 	return next
 }
 
-// drifted notes that things were found changed, and are put back now. It logs the
-// begin of a contention, and tells whether there is one: then nothing else need be logged.
+// drifted notes that other programs changed things, which are put back now. It logs the begin
+// of a contention. It tells whether there is one: then the caller need not log the change.
 func (f *contention) drifted(log *slog.Logger, what string, now time.Time, things, by []string) bool {
 	for thing, s := range f.streaks {
 		if now.Sub(s.last) > slowPace {
@@ -132,8 +134,7 @@ func (f *contention) drifted(log *slog.Logger, what string, now time.Time, thing
 	return true
 }
 
-// calm notes that nothing was found changed, and ends a contention in which nobody has
-// changed anything for long enough.
+// calm notes that a check found no change. It ends a contention after long enough without one.
 func (f *contention) calm(log *slog.Logger, now time.Time) {
 	if !f.on() || now.Before(f.over()) {
 		return
@@ -143,7 +144,7 @@ func (f *contention) calm(log *slog.Logger, now time.Time) {
 	*f = contention{}
 }
 
-// finding says what an operator should know of it, "" where there is nothing.
+// finding is the message to the operator; "" if there is no contention.
 func (f *contention) finding() string {
 	if !f.on() {
 		return ""

@@ -17,13 +17,13 @@ import (
 )
 
 const (
-	// cutSoon gathers changes of one moment before connections are gone over.
+	// cutSoon gathers changes of one moment before connections are listed.
 	cutSoon = 50 * time.Millisecond
-	// wholeEvery is how often all connections are gone over without any reason: for those that
-	// came into being where no rule looks.
+	// wholeEvery is how often all connections are listed without any reason: some may have
+	// begun where no rule looks.
 	wholeEvery = 5 * time.Minute
-	// cutAgain is after how long connections are listed again for late answers. It doubles with
-	// each list.
+	// cutAgain is the wait before connections are listed again, because late answers may have
+	// made new ones. It doubles with each such list.
 	cutAgain = 250 * time.Millisecond
 )
 
@@ -32,14 +32,16 @@ const (
 type cutting struct {
 	log   *slog.Logger
 	conns Connections
-	pace  pace.Pace // it waits for a reason
-	// doubted has all connections gone over: rules may have been away for a moment.
+	pace  pace.Pace // of lists of connections
+	// doubted makes the next list have all connections: rules may have been missing for a
+	// moment.
 	doubted bool
-	whole   time.Time     // when all are gone over without any reason
+	whole   time.Time     // when the next list has all connections, without any reason
 	again   time.Duration // the last wait for late answers
-	all     bool          // the list that goes on has all
-	cancel  func()        // ends it; nil if none goes on
-	// keep judges its connections by a ruling; unknown says why that was not possible.
+	all     bool          // the running list has all connections
+	cancel  func()        // ends the running list; nil if none is running
+	// keep judges the connections of the list by the ruling in judged. unknown says why that
+	// was not possible.
 	keep    func(iptables.Flow) bool
 	judged  *desired.Ruling
 	unknown error
@@ -57,15 +59,15 @@ func (c *cutting) reason() {
 	c.pace.Wake()
 }
 
-// host tells of the host's own addresses, routes and bridges.
+// host gives the host's own addresses, its routes and its bridges.
 type host struct {
 	addresses func() (map[netip.Addr]bool, error)
 	route     func(netip.Addr) (link.Route, error)
 	bridges   map[string]int
 }
 
-// begin has connections listed, beside the loop, if no list goes on: those of old addresses, and
-// those that changes may concern.
+// begin starts a list of connections in another goroutine, unless one is running. It has the
+// connections of old addresses, and those that changes may concern.
 func (c *cutting) begin(ctx context.Context, left *handover, wake func()) {
 	if c.cancel != nil {
 		return
@@ -81,8 +83,8 @@ func (c *cutting) begin(ctx context.Context, left *handover, wake func()) {
 	}
 }
 
-// next ends connections of the list that goes on. It tells whether the list is over, and all that
-// had to end did.
+// next ends connections of the running list. It tells whether the list is over without an
+// error.
 func (c *cutting) next(left *handover, r *desired.Ruling, host host) bool {
 	if c.cancel == nil || r == nil {
 		return false
@@ -103,7 +105,7 @@ func (c *cutting) next(left *handover, r *desired.Ruling, host host) bool {
 	if err == nil {
 		left.ending = nil
 	}
-	c.doubted = c.doubted || c.unknown != nil // all are gone over again
+	c.doubted = c.doubted || c.unknown != nil // then the next list has all
 	c.over(left, errors.Join(err, c.unknown))
 	if report.Again {
 		c.again = max(2*c.again, cutAgain)
@@ -114,8 +116,8 @@ func (c *cutting) next(left *handover, r *desired.Ruling, host host) bool {
 	return err == nil
 }
 
-// vacant gives which addresses of containers cannot have connections; none where that cannot be
-// told.
+// vacant tells which addresses of containers cannot have connections. After an error it says
+// so of none.
 func (c *cutting) vacant() func(netip.Addr) bool {
 	v, err := c.conns.Vacant()
 	if err != nil {
@@ -125,7 +127,8 @@ func (c *cutting) vacant() func(netip.Addr) bool {
 	return v
 }
 
-// judge tells of a connection whether policies allow it. Most often nobody asks.
+// judge gives a function that tells whether policies allow a connection. The function gets its
+// data at the first call, because most often nobody calls it.
 func (c *cutting) judge(r *desired.Ruling, host host) func(iptables.Flow) bool {
 	var local map[netip.Addr]bool
 	var judge *netpolicy.Judge
@@ -138,7 +141,7 @@ func (c *cutting) judge(r *desired.Ruling, host host) func(iptables.Flow) bool {
 	return func(f iptables.Flow) bool {
 		if err := ready(); err != nil {
 			c.unknown = err
-			return !f.Noted // nothing changes
+			return !f.Noted // keeps a connection, and keeps a note
 		}
 		packet := packet(f, local)
 		packet.From, packet.To = bridges.Of(f)
@@ -146,7 +149,7 @@ func (c *cutting) judge(r *desired.Ruling, host host) func(iptables.Flow) bool {
 	}
 }
 
-// over notes that the list is over. What did not end is tried again.
+// over notes that the list is over. Connections that did not end are tried again.
 func (c *cutting) over(left *handover, err error) {
 	c.cancel()
 	c.cancel, c.keep, c.unknown = nil, nil, nil
@@ -167,7 +170,7 @@ func (c *cutting) over(left *handover, err error) {
 	c.pace.By(c.whole)
 }
 
-// due is when a list is to begin; zero while one goes on.
+// due is when the next list begins; zero while one is running.
 func (c *cutting) due() time.Time {
 	if c.cancel != nil {
 		return time.Time{}
@@ -175,7 +178,7 @@ func (c *cutting) due() time.Time {
 	return c.pace.Next()
 }
 
-// packet is the first packet of a connection, where it met the rules.
+// packet gives the first packet of a connection, on the path where it met the rules.
 func packet(f iptables.Flow, local map[netip.Addr]bool) netpolicy.Packet {
 	p := netpolicy.Packet{Path: netpolicy.Forward, Src: f.Src.Addr(), Dst: f.Dst.Addr(), Proto: f.Proto, Port: f.Dst.Port(), ICMPType: int16(f.ICMPType)}
 	switch {

@@ -11,7 +11,7 @@ import (
 	"netguard/shaper"
 )
 
-// endpointLog logs what became of endpoints and bridges, one line each time that it changes.
+// endpointLog logs the state of endpoints and bridges, one line for each change.
 type endpointLog struct {
 	log     *slog.Logger
 	seen    []*desired.Endpoint
@@ -58,7 +58,7 @@ func (t *endpointLog) pass(s *State) {
 	}
 }
 
-// unlisted logs, once, that Docker does not list endpoints for long.
+// unlisted logs, once, that Docker has not listed some endpoints for too long.
 func (t *endpointLog) unlisted(want *desired.State) {
 	n := want.Seen.MissingLong(want.Now)
 	if n > 0 && !t.missing {

@@ -21,13 +21,13 @@ import (
 const (
 	// GuardEvery is how often the guard looks at what the kernel does not report.
 	GuardEvery = 10 * time.Second
-	// hintGather is how long a report of the kernel about a known port waits for more. The
-	// kernel reports netguard's own changes too.
+	// hintGather is how long the kernel's report about a known port waits for further reports.
+	// The kernel reports netguard's own changes too.
 	hintGather = 10 * time.Millisecond
 )
 
-// guarding brings bridge ports, and the filter in front of them, to what endpoints are. It
-// is part of the loop's goroutine.
+// guarding brings bridge ports, and the filter in front of them, to the wanted state. It is
+// part of the loop's goroutine.
 type guarding struct {
 	log   *slog.Logger
 	plane GuardPlane
@@ -36,13 +36,13 @@ type guarding struct {
 
 	wish  guard.Wish
 	ports desired.Ports
-	// known are the ports that were looked at last, managed the bridges that were then.
+	// known are the ports, and managed the bridges, at the last closeUnknown.
 	known   []*link.Port
 	managed desired.Bridges
-	// others are ports of bridges that are not managed, of a site.
+	// others are the ports of bridges that are not managed. of is the site that they are from.
 	others []int
 	of     desired.Site
-	// admission is which admission is in force, "" before the first Apply.
+	// admission is AdmissionClosed or AdmissionOpen; "" before the first Apply.
 	admission string
 	report    guard.Report
 	err       error
@@ -50,7 +50,7 @@ type guarding struct {
 	hints     pace.Pace  // for what the kernel reported
 	round     pace.Pace  // for what the kernel does not report
 	contest   contention
-	// policed says that policies have selected a container since the start. It stays set, so
+	// policed says that policies have isolated an endpoint since the start. It stays set, so
 	// that the table is not rewritten for each container that comes and goes.
 	policed bool
 }
@@ -82,18 +82,18 @@ func note[From, To comparable](set *map[To]struct{}, from map[From]struct{}, as 
 	}
 }
 
-// next is when there is something to look at though nothing else is wanted.
+// next is when the next check is due while the wanted state stays the same.
 func (g *guarding) next() time.Time { return pace.Soonest(g.hints.Next(), g.round.Next()) }
 
-// keep looks at what is due, and puts back what others changed.
+// keep checks what is due, and puts back what other programs changed.
 func (g *guarding) keep() {
 	if g.hints.Due() || g.round.Due() {
 		g.write(g.wish)
 	}
 }
 
-// apply brings the kernel to what is wanted of ports. The addresses are taken: no label
-// gives them to anybody.
+// apply brings the kernel to the wanted ports. No label can give a port one of the taken
+// addresses.
 func (g *guarding) apply(here desired.Site, ports []*guard.Port, taken []netip.Addr) {
 	if !netpolicy.Shared(g.of.Ports, here.Ports) || !g.of.Managed.Same(here.Managed) {
 		g.of, g.others = here, here.Managed.Others(here.Ports)
@@ -142,13 +142,13 @@ func (g *guarding) write(w guard.Wish) {
 	g.admission = admission(w.Options)
 }
 
-// anew has all looked at and written.
+// anew makes everything be read and written again.
 func (g *guarding) anew() {
 	g.look = guard.Everything
 	g.round.Now()
 }
 
-// fragments tells whether those that containers send are refused.
+// fragments tells whether fragments that containers send are refused.
 func (g *guarding) fragments(word config.Fragments) bool {
 	if word == config.FragmentsAuto {
 		return g.policed && !g.plane.Features().Checksum
@@ -156,7 +156,7 @@ func (g *guarding) fragments(word config.Fragments) bool {
 	return word == config.FragmentsRefuse
 }
 
-// keeping is what keeps the kernel from writing into packets after they were judged.
+// keeping is what prevents the kernel from changing packets after they were judged.
 func (g *guarding) keeping() string {
 	switch {
 	case g.plane.Features().Checksum:
@@ -167,7 +167,7 @@ func (g *guarding) keeping() string {
 	return control.ByNothing
 }
 
-// closeUnknown closes ports that nobody knows yet, and leaves all others as they are.
+// closeUnknown closes the unknown ports, and leaves all others as they are.
 func (g *guarding) closeUnknown(here desired.Site) {
 	if here.Op.AdmissionOpen || g.err != nil {
 		g.known = nil
@@ -184,8 +184,8 @@ func (g *guarding) closeUnknown(here desired.Site) {
 			unknown = append(unknown, p)
 		}
 	}
-	// The first time there is no wish yet, and what an earlier agent admitted
-	// must not be closed.
+	// At the first time there is no wish yet. Then nothing is closed: an earlier agent may
+	// have admitted these ports.
 	if g.wish.Ports != nil && len(unknown) > 0 {
 		only := here
 		only.Ports, only.Devices = unknown, nil
@@ -195,15 +195,15 @@ func (g *guarding) closeUnknown(here desired.Site) {
 	}
 }
 
-// closeAll closes all ports of bridges of before, while nobody can say whose they are.
+// closeAll closes all ports of managed bridges while Docker does not say whose they are.
 func (g *guarding) closeAll(here desired.Site) {
 	if len(here.Managed) > 0 {
 		g.apply(here, desired.GuardPorts(nil, here, nil), nil)
 	}
 }
 
-// isolate keeps broadcasts from ports at once, before the rules that close them are in
-// force, and leaves all others as they are.
+// isolate keeps broadcasts from isolated ports at once, before the rules that isolate them are
+// in force. It leaves all other ports as they are.
 func (g *guarding) isolate(here desired.Site, closed map[int]bool) {
 	lacks := func(p *guard.Port) bool { return closed[p.Index] && !p.Isolated }
 	first := slices.IndexFunc(g.wish.Ports, lacks)

@@ -11,22 +11,23 @@ import (
 	"netguard/internal/changed"
 )
 
-// handover knows which addresses changed their owner. The kernel's connections outlive a
-// container. The next container with its address would get the answers to them, whatever
-// policies say of it. It is part of the loop's goroutine.
+// handover knows which addresses changed their owner. The kernel keeps the connections of a
+// container that is gone. The next container with the same address would get their answers,
+// whatever its policies say. handover is part of the loop's goroutine.
 type handover struct {
 	endpoints []*desired.Endpoint // of the last look
 	// owners are the containers that have an address, by ID; nil before the first look.
 	owners map[netip.Addr][]string
-	// old are the addresses whose connections are still to be ended, ending those whose
-	// connections are listed for that now.
+	// old are addresses whose connections must end, but are not listed yet. ending are
+	// addresses whose connections are being listed now, so that they end.
 	old, ending map[netip.Addr]bool
 }
 
-// look compares with the look before. The connections of an address end when its owner changes.
-// They end as well when it gets its first owner, for there may have been one that the agent never
-// knew; but not where the owner may have connections of its own, because its port was open or it was
-// not managed until now, and not where there can be none.
+// look compares the owners of addresses with those at the last look. If the owner changed, the
+// connections of the address must end. They must also end if the address gets its first owner:
+// there may have been an owner that the agent never knew. There are two exceptions for a first
+// owner. It may have connections of its own, because its port was open or unmanaged until now.
+// Or the address cannot have any connections.
 func (h *handover) look(endpoints []*desired.Endpoint, open func(*desired.Endpoint) bool, vacant func() func(netip.Addr) bool) {
 	if h.owners == nil {
 		h.owners, h.old = map[netip.Addr][]string{}, map[netip.Addr]bool{}
@@ -74,23 +75,23 @@ func (h *handover) look(endpoints []*desired.Endpoint, open func(*desired.Endpoi
 	h.endpoints = endpoints
 }
 
-// blind says that it could not be told whom an earlier agent admitted.
+// blind says that no look has succeeded yet: it is unknown what an earlier agent admitted.
 func (h *handover) blind() bool { return h.owners == nil }
 
-// waits tells whether connections of others have to end before the endpoint may be
+// waits tells whether a former owner's connections have to end before the endpoint may be
 // admitted.
 func (h *handover) waits(d *desired.Endpoint) bool {
 	return len(h.old)+len(h.ending) > 0 && slices.ContainsFunc(d.Own(), func(a netip.Addr) bool { return h.old[a] || h.ending[a] })
 }
 
-// urgent tells whether somebody waits.
+// urgent tells whether any managed endpoint waits.
 func (h *handover) urgent(endpoints []*desired.Endpoint) bool {
 	return len(h.old)+len(h.ending) > 0 && slices.ContainsFunc(endpoints, func(d *desired.Endpoint) bool { return d.Unmanaged == "" && h.waits(d) })
 }
 
-// handOver ends what is left of addresses' former owners before the next are admitted: it
-// begins at once where somebody waits for it. The owners are looked at where an endpoint is
-// another one than before.
+// handOver begins to end the connections that former owners of addresses left. The new owners
+// are admitted only after that. If one of them waits, it begins at once, otherwise soon. It
+// looks at the owners if an endpoint changed, or if no look has succeeded yet.
 func (l *Loop) handOver(ctx context.Context, want *desired.State) {
 	cutting := &l.policing.cutting
 	if want.Changed || l.handover.blind() {
@@ -110,8 +111,9 @@ func (l *Loop) handOver(ctx context.Context, want *desired.State) {
 	}
 }
 
-// open gives which ports may have been open before the endpoint was known: at the first look, what
-// an earlier agent admitted.
+// open gives a function that tells whether an endpoint's port may have been open until now. At
+// the first look these are the ports that an earlier agent admitted, or all ports if no agent
+// left a table. Later they are the ports that this agent admitted.
 func (l *Loop) open(cfg *config.Config) (func(*desired.Endpoint) bool, error) {
 	if cfg.AdmissionOpen {
 		return func(*desired.Endpoint) bool { return true }, nil
@@ -123,14 +125,14 @@ func (l *Loop) open(cfg *config.Config) (func(*desired.Endpoint) bool, error) {
 	return func(d *desired.Endpoint) bool { return e.Admitted == nil || d.Port != nil && e.Admitted[d.Port.Index] }, err
 }
 
-// list has connections listed, unless a list goes on. It tells what listed tells.
+// list starts a list of connections, unless one is running. It returns what listed returns.
 func (l *Loop) list(ctx context.Context, want *desired.State) bool {
 	l.policing.cutting.begin(ctx, &l.handover, l.wakeup.Call)
 	return l.listed(want)
 }
 
-// listed ends connections of the list that goes on. It tells whether the list is over, and
-// somebody waited for that.
+// listed ends connections of the running list. It tells whether the list is over and an
+// endpoint waited for that.
 func (l *Loop) listed(want *desired.State) bool {
 	waited := l.handover.urgent(want.Endpoints)
 	over := l.policing.cutting.next(&l.handover, l.policing.ruling, host{l.Links.Addresses, l.routes.to, want.Seen.Links.Bridges})

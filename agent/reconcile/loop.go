@@ -20,16 +20,16 @@ import (
 const (
 	// verifyEvery is the longest time between two turns of the loop.
 	verifyEvery = 30 * time.Second
-	// ahead is how much before their time the looks that have no reason may begin, so that one
-	// turn does several of them: each turn of a process that sleeps has its price.
+	// ahead is how much too early a regular check may begin, so that one turn does several
+	// checks: to wake a sleeping process costs something each time.
 	ahead = 300 * time.Millisecond
 	// verifySoon gathers the kernel's messages about one change, netguard's own
 	// among them, before the kernel is read.
 	verifySoon = 100 * time.Millisecond
-	// verifyShare keeps reading the kernel below this part of the time, on
-	// hosts where it takes long.
+	// verifyShare limits reading the kernel to one part in verifyShare of the time, on hosts
+	// where it takes long.
 	verifyShare = 10
-	// What fails is tried again after minFailing, and later and later up to maxFailing.
+	// The first retry after a failure waits minFailing. The wait grows up to maxFailing.
 	minFailing = time.Second
 	maxFailing = 30 * time.Second
 )
@@ -64,28 +64,29 @@ type Loop struct {
 	policing *policing
 	guarding *guarding
 	handover handover
-	// admitted are the ports that the guard let in, by link.Port.Seen: they stay so when a
-	// later change fails.
+	// admitted are the ports that the guard admitted, by link.Port.Seen. They stay admitted
+	// when a later change fails.
 	admitted    map[uint64]bool
-	judged      []*desired.Endpoint // whose admission was decided last
+	judged      []*desired.Endpoint // the endpoints of the last admitAll
 	endpointLog endpointLog
 
 	asks   chan func()
 	wakeup pace.Wakeup
-	// last is what the last pass worked from, again when one is due that nobody asks for.
+	// last are the inputs of the last pass; nil makes the next turn a pass. again is when time
+	// alone makes a pass due: see recheck.
 	last  *desired.Inputs
 	again time.Time
-	reads int  // of networks, at the last turn
-	over  bool // nothing is to be written any more
+	reads int  // Snapshot.Reads at the last turn
+	over  bool // Stop was called
 
 	state atomic.Pointer[State]
 }
 
-// Alerts tells of frames that were refused. The loop asks it in its own goroutine.
+// Alerts reports frames that were refused. The loop calls it in its own goroutine.
 type Alerts interface {
 	// Next is when to look.
 	Next() time.Time
-	// Look tells what is new.
+	// Look reports what is new.
 	Look(now time.Time, s *State)
 }
 
@@ -109,26 +110,26 @@ func NewLoop(p Parts) *Loop {
 	return l
 }
 
-// Observes says who tells of Docker. It is called before Run.
+// Observes sets the source of what is known of Docker and of links. Call it before Run.
 func (l *Loop) Observes(o Observer) { l.observer = o }
 
-// Alerted says who tells of refused frames. It is called before Run.
+// Alerted sets what reports refused frames. Call it before Run.
 func (l *Loop) Alerted(a Alerts) { l.alerts = a }
 
-// Shapes says which queues the kernel has for limits. It is called before Run.
+// Shapes says which queues the kernel has for limits. Call it before Run.
 func (l *Loop) Shapes(leaf shaper.Leaf) { l.builder.Leaf = leaf }
 
-// Wake has the loop look whether there is something to do. It never blocks.
+// Wake makes the loop check whether there is something to do. It never blocks.
 func (l *Loop) Wake() { l.wakeup.Call() }
 
 // State is what the last turn came to; nil before the first.
 func (l *Loop) State() *State { return l.state.Load() }
 
-// Stop ends all writing. Call it by Ask, as Anew.
+// Stop ends all writing. Like Anew, it may be called only by a function of Ask.
 func (l *Loop) Stop() { l.over = true }
 
-// Anew has everything compared with the kernel and written, as at the start, but that who
-// was admitted stays so.
+// Anew makes the loop compare everything with the kernel and write it, as at the start. But
+// what was admitted stays admitted.
 func (l *Loop) Anew() {
 	l.last = nil
 	l.policing.anew()
@@ -159,8 +160,8 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// breathe lets a moment pass, in which nothing is done but what is asked for: another
-// program that undoes this one's work may give reason for any number of passes.
+// breathe waits a moment, in which the loop only answers Ask. Otherwise a program that undoes
+// netguard's work could cause one pass after the other.
 func (l *Loop) breathe(ctx context.Context) {
 	for enough := time.After(contentionPause); ; {
 		select {
@@ -187,10 +188,10 @@ func (l *Loop) Ask(ctx context.Context, f func()) error {
 	}
 }
 
-// GuardLook is what the guard has yet to look at. Only a function of Ask may call it.
+// GuardLook is what the guard still has to check. Only a function of Ask may call it.
 func (l *Loop) GuardLook() guard.Look { return l.guarding.look }
 
-// next is when the next turn is due though nobody asks for it.
+// next is when the next turn is due if nothing wakes the loop before.
 func (l *Loop) next() time.Time {
 	at := pace.Soonest(l.now().Add(verifyEvery), l.again)
 	if l.over || l.last == nil || !l.last.Seen.Complete {
@@ -199,8 +200,8 @@ func (l *Loop) next() time.Time {
 	return pace.Soonest(at, l.shaping.next(), l.policing.next(), l.guarding.next(), l.alerts.Next())
 }
 
-// turn does what is due: a pass where something is another than at the last one, and else
-// only what looks at the kernel.
+// turn does what is due: a pass if the inputs differ from those of the last pass, otherwise
+// only checks of the kernel.
 func (l *Loop) turn(ctx context.Context) {
 	if l.over {
 		return
@@ -221,8 +222,8 @@ func (l *Loop) turn(ctx context.Context) {
 	}
 }
 
-// inputs takes what is known of Docker and of the kernel. It passes on what the kernel
-// reported.
+// inputs takes what is known of Docker and of the kernel. It passes the kernel's reports on to
+// guarding, shaping and policing.
 func (l *Loop) inputs() desired.Inputs {
 	hint, seen := l.observer.Take()
 	l.guarding.hear(hint)
@@ -233,7 +234,7 @@ func (l *Loop) inputs() desired.Inputs {
 		}
 	}
 	if changed, by := l.Notices.Rules(); changed || seen.Reads != l.reads {
-		// Docker writes its chains anew when a network comes, or it starts.
+		// Docker writes its chains again when a network is made, and when Docker starts.
 		l.reads = seen.Reads
 		l.policing.soon(by)
 	}

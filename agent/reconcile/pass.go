@@ -1,10 +1,10 @@
-// Package reconcile brings the kernel to the wanted state, and keeps it so.
+// Package reconcile brings the kernel to the wanted state, and keeps it there.
 //
-// One goroutine, the Loop, writes to the kernel, through a plane for each part of it. What
-// is wanted comes from package desired. Each plane is given all of it, and writes what
-// differs. Where nothing else is wanted than before, a turn of the loop only looks at what is
-// due. What the kernel reports is looked at at once; what it does not report, at the pace of
-// agent/pace. The order of all writing stands in one function, Loop.reconcile.
+// One goroutine, the Loop, writes to the kernel. It reaches each part of the kernel through a
+// plane. Package desired works out what is wanted. Each plane gets all of it, and writes what
+// differs. If the wanted state did not change, a turn of the loop only checks what is due. A
+// report of the kernel makes a check due soon. What the kernel does not report is checked at
+// intervals (agent/pace). One function, Loop.reconcile, has the order of all writing.
 package reconcile
 
 import (
@@ -20,8 +20,8 @@ import (
 	"netguard/internal/changed"
 )
 
-// pass makes the wanted state, and brings the kernel to it. Where the same is wanted as at the
-// last pass, it only looks at what is due, unless anew is said.
+// pass works out the wanted state, and brings the kernel to it. If the wanted state is the same
+// as at the last pass, it only checks what is due, unless anew is set.
 func (l *Loop) pass(ctx context.Context, in desired.Inputs, anew bool) {
 	want, err := l.builder.Look(in)
 	if err != nil {
@@ -50,9 +50,9 @@ func (l *Loop) pass(ctx context.Context, in desired.Inputs, anew bool) {
 	l.again = recheck(want)
 }
 
-// reconcile brings the kernel to the wanted state. The order is what keeps everybody from
-// being open for a moment: an endpoint is admitted when all its rules and limits are in
-// the kernel, and until then its port is closed.
+// reconcile brings the kernel to the wanted state. The order matters: no port may be open even
+// for a moment. A port stays closed until all rules and limits of its endpoint are in the
+// kernel.
 func (l *Loop) reconcile(ctx context.Context, s *State) {
 	want := s.Want
 	l.BootCache.keep(want.Seen.View, want.Seen.Reads)
@@ -60,7 +60,7 @@ func (l *Loop) reconcile(ctx context.Context, s *State) {
 	// 1. Close ports that nobody knows yet, before anything that takes long.
 	l.guarding.closeUnknown(want.Site)
 
-	// 2. Rules: what policies come to, and the end of connections that are not allowed.
+	// 2. Rules of policies, and the end of connections that former owners of addresses left.
 	if err := l.builder.Decide(want); err != nil {
 		l.log.Error("link-local addresses of containers do not count: the guard's table cannot be read", "error", err)
 	}
@@ -75,14 +75,14 @@ func (l *Loop) reconcile(ctx context.Context, s *State) {
 	// 3. Limits.
 	l.shaping.apply(want.Endpoints, want.Seen.Links.Ports, want.Seen.Old)
 
-	// 4. Admission of those for whom all of that holds.
+	// 4. Admission of the endpoints that have all of that.
 	l.admitAll(want, s.Policies)
 
-	// Last what takes long and nobody waits for.
+	// Last: what takes long, and what no container waits for.
 	l.look(ctx, want)
 }
 
-// admitAll has the guard let in whoever has all that it should have.
+// admitAll makes the guard admit each endpoint whose rules and limits are all in the kernel.
 func (l *Loop) admitAll(want *desired.State, p *PolicyState) {
 	_, came := changed.Between(l.judged, want.Endpoints)
 	for _, d := range came {
@@ -92,7 +92,7 @@ func (l *Loop) admitAll(want *desired.State, p *PolicyState) {
 	}
 	l.judged = want.Endpoints
 	var admitted []uint64
-	// Where rules are not in force, those from before may be: what was isolated stays so.
+	// While the ruling is not in force, older rules may be: isolated ports stay isolated.
 	ports := l.guarding.ports.Of(want.Endpoints, want.Site, desired.Judge{Ask: func(d *desired.Endpoint) desired.Verdict {
 		verdict := l.admit(d, p)
 		if verdict == desired.Admit {
@@ -106,7 +106,7 @@ func (l *Loop) admitAll(want *desired.State, p *PolicyState) {
 	}
 }
 
-// admit tells whether all that an endpoint should have is in the kernel.
+// admit gives the verdict on an endpoint. It admits one that has all that it should have.
 func (l *Loop) admit(d *desired.Endpoint, p *PolicyState) desired.Verdict {
 	seen := d.Port.Seen
 	if len(d.Wrong) > 0 || p.within(d.Key, d.Network.Bridge) != nil {
@@ -121,16 +121,16 @@ func (l *Loop) admit(d *desired.Endpoint, p *PolicyState) desired.Verdict {
 	case holds:
 		return desired.Admit
 	case !l.policing.ever, l.handover.blind():
-		// What holds for it is what an earlier agent wrote.
+		// Only what an earlier agent wrote applies to it.
 		return desired.Leave
 	case failing && l.policing.holds:
-		// Its limit cannot be put in place: that lets nobody in, and throws nobody out.
+		// Its limit cannot be written: the port stays as it is.
 		return desired.Leave
 	}
 	return desired.Refuse
 }
 
-// remember notes which ports the guard let in, and forgets those that are gone.
+// remember notes which ports the guard admitted, and forgets ports that are gone.
 func (l *Loop) remember(admitted []uint64, ports []*link.Port) {
 	for _, seen := range admitted {
 		l.admitted[seen] = true
@@ -145,7 +145,7 @@ func (l *Loop) remember(admitted []uint64, ports []*link.Port) {
 	maps.DeleteFunc(l.admitted, func(seen uint64, _ bool) bool { return !here[seen] })
 }
 
-// holdBoot closes the ports of the bridges of before a boot, until Docker has answered.
+// holdBoot closes the ports of bridges that were managed before a boot, until Docker answers.
 func (l *Loop) holdBoot(want *desired.State) {
 	fresh := func() (bool, error) {
 		e, err := l.Guard.Earlier()
@@ -156,7 +156,7 @@ func (l *Loop) holdBoot(want *desired.State) {
 	}
 }
 
-// keep looks at what is due, while nothing else is wanted than at the last pass.
+// keep checks what is due in the kernel. The wanted state is the same as at the last pass.
 func (l *Loop) keep(ctx context.Context) {
 	for _, p := range []*pace.Pace{&l.shaping.round, &l.policing.glance, &l.policing.check, &l.guarding.round} {
 		p.Ahead(ahead)
@@ -176,21 +176,21 @@ func (l *Loop) keep(ctx context.Context) {
 	l.publish(&s)
 }
 
-// look has policing look at the kernel, and go over connections.
+// look makes policing check the rules and the connections.
 func (l *Loop) look(ctx context.Context, want *desired.State) {
 	if l.policing.keep(ctx, func() bool { return l.list(ctx, want) }) {
 		l.rerun() // there is more to do, or to tell
 	}
 }
 
-// rerun has a pass follow at once.
+// rerun makes a pass follow at once.
 func (l *Loop) rerun() {
 	l.last = nil
 	l.wakeup.Call()
 }
 
-// recheck is when a pass is due because time alone decides something: what Docker
-// lacks, and ports that are nobody's yet.
+// recheck is when a pass is due because time alone decides something: about endpoints that
+// Docker does not list, and about ports that are unknown so far.
 func recheck(want *desired.State) time.Time {
 	if len(want.Seen.Unlisted) > 0 {
 		return want.Now.Add(observe.LackingFor / 2)

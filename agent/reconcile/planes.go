@@ -12,8 +12,8 @@ import (
 	"netguard/shaper/tc"
 )
 
-// A plane is a part of the kernel that one driver owns. It is given all that is wanted, and
-// writes what differs.
+// A plane is a part of the kernel that one driver owns. It gets all that is wanted, and writes
+// what differs.
 
 // ShapePlane limits ports.
 type ShapePlane interface {
@@ -43,20 +43,20 @@ type PolicyPlane interface {
 	Verify(context.Context) (iptables.Drift, error)
 	// Glance tells by what is cheap to see whether somebody changed something.
 	Glance() (bool, error)
-	// Bridges has the bridges that are named hand their frames to the rules, and tells
-	// which of them somebody else had switched off.
+	// Bridges makes the named bridges hand their frames to the rules. off are those that
+	// another program had switched off.
 	Bridges(map[string]bool) (off []string, err error)
 }
 
 // Connections ends connections that the kernel knows.
 type Connections interface {
-	// Begin has them listed beside the loop: those of old addresses, and of what changed last, or
-	// all. It has wake called when Next has something to do.
+	// Begin starts a list of connections in another goroutine: those of old addresses, and
+	// those that the last changes concern, or all. It calls wake when Next has work to do.
 	Begin(ctx context.Context, old map[netip.Addr]bool, all bool, wake func()) error
-	// Next ends those in the list that are of old addresses, or that keep refuses. It waits for
-	// nothing, and tells whether the list is over.
+	// Next ends the listed connections that are of old addresses, or that keep refuses. It
+	// never waits. over says that the list is over.
 	Next(keep func(iptables.Flow) bool) (r iptables.CutReport, over bool, err error)
-	// Vacant tells which addresses of containers cannot have any, without a list.
+	// Vacant tells, without a list, which addresses of containers cannot have connections.
 	Vacant() (func(netip.Addr) bool, error)
 }
 
@@ -76,11 +76,11 @@ type Observer interface {
 	Take() (link.Hint, observe.Snapshot)
 }
 
-// Notices tells what the kernel said about tables of nftables.
+// Notices tells what the kernel reported about tables of nftables.
 type Notices interface {
 	// Rules tells whether iptables' table was changed since the last call, and by which
 	// programs.
 	Rules() (bool, []string)
-	// Guard tells whether the guard's was.
+	// Guard tells whether the guard's table was changed since the last call.
 	Guard() bool
 }

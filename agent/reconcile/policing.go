@@ -12,47 +12,48 @@ import (
 )
 
 const (
-	// PoliceEvery is how often the rules are compared with the kernel. Nothing
-	// tells of a change of iptables' legacy backend or of ipset.
+	// PoliceEvery is how often the rules are compared with the kernel. The kernel reports no
+	// change of iptables' legacy backend or of ipset.
 	PoliceEvery = 10 * time.Second
-	// glanceEvery is how often what is cheap to see of it is looked at.
+	// glanceEvery is how often the cheap check of these is done.
 	glanceEvery = 2 * time.Second
-	// maxOvertaken is how often somebody else may write rules in the same moment
-	// before that is an error.
+	// maxOvertaken is how many times in a row another program may write rules at the same
+	// moment before that is an error.
 	maxOvertaken = 3
 	// policeTimeout bounds one round of forks.
 	policeTimeout = 30 * time.Second
 )
 
-// policing brings the rules to what policies come to, and keeps them so. It is part of the
-// loop's goroutine.
+// policing brings the rules in the kernel to the ruling, and keeps them there. It is part of
+// the loop's goroutine.
 type policing struct {
 	log   *slog.Logger
 	plane PolicyPlane
 	now   func() time.Time
-	// monitor: what is refused is counted and passes.
+	// monitor: refused packets are counted, and pass.
 	monitor bool
 
-	ruling *desired.Ruling // that is wanted
-	known  *desired.Ruling // the last that packets met
+	ruling *desired.Ruling // the wanted one
+	known  *desired.Ruling // the last one that packets met
 	dirty  bool            // ruling is not in the kernel, or not all of what was before is gone
-	// holds says that ruling is what packets meet; ever that one was, since the start.
+	// holds says that packets meet ruling. ever says that they have met some ruling since the
+	// start.
 	holds, ever bool
-	err         error // why not
-	// late: err is about what was before and cannot be taken away.
+	err         error // why the last try failed
+	// late: ruling is in force, and err is about older rules that cannot be removed.
 	late bool
-	news bool // something became another that somebody may wait for
+	news bool // something changed that an endpoint may wait for
 
 	check     pace.Pace // writes the ruling while dirty, and else compares the kernel with it
-	glance    pace.Pace // at what is cheap to see
-	overtaken int       // how often in a row somebody else wrote rules in the same moment
-	displaced bool      // the last look found no more than what Docker does
+	glance    pace.Pace // of the cheap check
+	overtaken int       // how many times in a row another program wrote rules at the same moment
+	displaced bool      // the last check found only changes that Docker makes
 	by        []string  // who changed the rules, since they were looked at
-	doubt     bool      // the next look is because of somebody else's doing
+	doubt     bool      // the next check is due because another program wrote rules
 	contest   contention
 
-	// networks are those that there are; checked are those that there were at the last look
-	// at the rules; covered are those whose packets meet netguard's rules first.
+	// networks are all networks now. checked are the networks of the moment when the rules were
+	// last read. covered are the networks whose packets meet netguard's rules first.
 	networks, checked, covered networks
 
 	bridges bridgeFilter
@@ -67,8 +68,7 @@ func newPolicing(log *slog.Logger, plane PolicyPlane, conns Connections, now fun
 		cutting: newCutting(log, conns, now)}
 }
 
-// want sets the ruling that is to be written. A new one is tried at once, whatever failed
-// before.
+// want sets the ruling to write. A new ruling is tried at once, even if an older one failed.
 func (p *policing) want(r *desired.Ruling, there networks) {
 	p.networks = there
 	if p.ruling != r {
@@ -89,8 +89,8 @@ func (p *policing) apply(ctx context.Context) {
 	}
 }
 
-// keep looks at the kernel, and has list begin with connections, which no container waits for. It
-// tells whether a pass has to follow at once.
+// keep does the checks that are due, and calls list if a list of connections is due. It tells
+// whether a pass has to follow at once.
 func (p *policing) keep(ctx context.Context, list func() bool) bool {
 	ctx, cancel := context.WithTimeout(ctx, policeTimeout)
 	defer cancel()
@@ -134,7 +134,7 @@ func (p *policing) write(ctx context.Context) {
 		return
 	}
 	p.overtaken, p.holds, p.ever = 0, report.InForce, p.ever || report.InForce
-	if displaced && len(report.Drift) > 0 { // since the last look, which saw Docker's doing
+	if displaced && len(report.Drift) > 0 { // since the last check, which found only Docker's changes
 		p.log.Warn("rules were changed by somebody else; restored", "changes", report.Drift)
 	}
 	p.late = err != nil && report.InForce
@@ -153,8 +153,8 @@ func (p *policing) write(ctx context.Context) {
 	p.rest()
 }
 
-// rest has the next look at the kernel when it is due: soon, if somebody gave reason for it
-// meanwhile, for Apply does not look where it only changes members.
+// rest sets when the next check is due. It is due soon if there was a reason meanwhile: Apply
+// does not read the rules if it only changes members of sets.
 func (p *policing) rest() {
 	now := p.now()
 	p.check.Done()
@@ -172,8 +172,8 @@ func (p *policing) rest() {
 	}
 }
 
-// inForce does what is due when the ruling is what packets meet, whether or not what
-// was before could be taken away: somebody else's rule may keep that for good.
+// inForce does what is due once packets meet the ruling. It does not wait until older rules
+// are removed: a foreign rule may keep them there for ever.
 func (p *policing) inForce(report iptables.Report) {
 	if report.Generation {
 		text := "policies are in force"
@@ -182,9 +182,9 @@ func (p *policing) inForce(report iptables.Report) {
 		}
 		p.log.Info(text, "generation", p.ruling.Rules.Generation, "forks", report.Forks)
 	}
-	// Also when only members were added: an address may be new to a container
-	// whose predecessor left connections. And at the start: an earlier agent may have
-	// been killed between the rules and the connections.
+	// This is also needed when only members were added: the former container with an address
+	// may have left connections. And it is needed at the start: an earlier agent may have been
+	// killed after it wrote the rules and before it cut connections.
 	if report.Changed() || p.known == nil {
 		p.cutting.reason()
 	}
@@ -192,7 +192,7 @@ func (p *policing) inForce(report iptables.Report) {
 	p.setBridges(false)
 }
 
-// anew has it all written again, after it was taken out of the kernel.
+// anew makes everything be written again, after it was removed from the kernel.
 func (p *policing) anew() {
 	p.ruling, p.known, p.bridges.set = nil, nil, nil
 	p.holds, p.late = false, false
@@ -208,14 +208,14 @@ func (p *policing) fail(err error) {
 		p.log.Error(text, "error", err)
 	}
 	p.err, p.dirty = err, true
-	if p.check.Failed(); p.late { // it is the only look at the kernel meanwhile
+	if p.check.Failed(); p.late { // until it succeeds, nothing else checks the kernel
 		p.check.Hasten(minFailing, PoliceEvery)
 	}
 }
 
-// setBridges has the bridges hand over what policies are about, though they were set
-// before where again says so. First the rules, then the bridges: what is handed over meets
-// the rules at once.
+// setBridges makes bridges hand their frames to the rules where policies need that. With again
+// it sets them even if they were set before. Rules come before bridges, so that the first
+// frame already meets the rules.
 func (p *policing) setBridges(again bool) {
 	began, news := p.bridges.apply(p.ruling.Bridges, again)
 	if began && p.known != nil {
@@ -224,8 +224,8 @@ func (p *policing) setBridges(again bool) {
 	p.news = p.news || news
 }
 
-// another tells whether what is wrong is another thing than before, or nothing any
-// more: each try makes an error of its own.
+// another tells whether an error differs from the last one, or is over. It compares texts,
+// because each try makes a new error value.
 func another(was, is error) bool {
 	return (was == nil) != (is == nil) || is != nil && is.Error() != was.Error()
 }

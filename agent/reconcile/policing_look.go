@@ -8,14 +8,15 @@ import (
 	"netguard/agent/endpoint"
 )
 
-// soon has the kernel looked at, because of what somebody did, if it is known who.
+// soon makes verify due soon, because other programs may have changed rules. It notes their
+// names, if they are known.
 func (p *policing) soon(by []string) {
 	p.by = append(p.by, by...)
 	p.doubt = true
 	p.check.Wake()
 }
 
-// look finds what is cheap to find of what nothing tells of.
+// look does the cheap check of what the kernel does not report.
 func (p *policing) look() {
 	p.glance.Begin()
 	p.glance.Done()
@@ -23,12 +24,12 @@ func (p *policing) look() {
 		return
 	}
 	changed, err := p.plane.Glance()
-	if changed || err != nil { // an error is Verify's to tell
+	if changed || err != nil { // Verify reports the error
 		p.check.By(p.now())
 	}
 }
 
-// verify compares the kernel with what was written, and has it written again.
+// verify compares the kernel with what was written. If they differ, the rules are written again.
 func (p *policing) verify(ctx context.Context) {
 	p.check.Begin()
 	drift, err := p.plane.Verify(ctx)
@@ -50,7 +51,7 @@ func (p *policing) verify(ctx context.Context) {
 			p.log.Warn("rules were changed by somebody else; restoring them", "changes", drift.Changes, "by", names(p.by))
 		}
 	case p.doubt && drift.Rewritten:
-		// For a moment they may have been away: what began then ends.
+		// Rules may have been missing for a moment. Connections that began then must end.
 		p.cutting.doubted = true
 		p.cutting.reason()
 	}
@@ -68,15 +69,15 @@ func (p *policing) verify(ctx context.Context) {
 	}
 }
 
-// networks are some of Docker's, by ID. A set is never changed, only replaced.
+// networks are Docker networks, by ID. A set is never changed, only replaced.
 //
-// For each network that Docker makes it puts rules that accept what its containers send
-// before all that is there, netguard's jumps among them. Once these were put first again
-// they stay before that network's. So an endpoint waits until its network is covered: until
-// the rules were looked at after Docker wrote its own.
+// When Docker makes a network, it adds rules that accept what the network's containers send.
+// It puts them before all other rules, also before netguard's jumps. netguard moves its jumps to
+// the first place again, and from then on they stay before the rules of that network. So an
+// endpoint waits until its network is covered: until the rules were checked after Docker wrote.
 type networks map[string]bool
 
-// networksIn are those that Docker's rules may be there for.
+// networksIn gives the networks for which Docker may have written rules.
 func networksIn(v docker.View) networks {
 	out := make(networks, len(v.Networks))
 	for id := range v.Networks {
@@ -93,8 +94,8 @@ func (p *policing) cover(all networks) {
 	p.covered = all
 }
 
-// uncovered tells whether Docker's rules may accept packets of an endpoint that policies
-// are about before netguard's see them.
+// uncovered tells whether policies are about an endpoint, but Docker's rules may accept its
+// packets before netguard's rules see them.
 func (p *PolicyState) uncovered(key endpoint.Key) bool {
 	return !p.covered[key.Network] && p.Ruling.Governs(key)
 }

@@ -9,16 +9,16 @@ import (
 	"netguard/netpolicy/iptables"
 )
 
-// PolicyState is what the last pass came to. It does not change.
+// PolicyState is how far policies are in force after the last pass. It does not change.
 type PolicyState struct {
 	Ruling          *desired.Ruling
 	err, bridgesErr error
-	// left is why something of before is still there, though the ruling is in force.
+	// left is why older rules are still there, although the ruling is in force.
 	left    error
 	covered networks
 }
 
-// state is what policing came to.
+// state gives how far policies are in force.
 func (p *policing) state() *PolicyState {
 	s := &PolicyState{Ruling: p.ruling, bridgesErr: p.bridges.err, covered: p.covered}
 	if p.late && p.holds {
@@ -29,7 +29,7 @@ func (p *policing) state() *PolicyState {
 	return s
 }
 
-// Pending says why policies do not hold for an endpoint, "" if they do.
+// Pending says why policies are not in force for an endpoint; "" if they are.
 func (p *PolicyState) Pending(key endpoint.Key, bridge string) string {
 	if p == nil || p.Ruling == nil {
 		return "policies are not compiled yet"
@@ -49,8 +49,8 @@ func (p *PolicyState) Pending(key endpoint.Key, bridge string) string {
 	return ""
 }
 
-// within says why policies do not count for an endpoint within its network, where
-// they should.
+// within says why policies do not see an endpoint's traffic inside its network; nil if they do,
+// or need not.
 func (p *PolicyState) within(key endpoint.Key, bridge string) error {
 	if p.bridgesErr == nil || !p.Ruling.Within(key) {
 		return nil
@@ -62,7 +62,7 @@ func (p *PolicyState) within(key endpoint.Key, bridge string) error {
 	return p.bridgesErr
 }
 
-// Finding is what is to be told of the host, "" if nothing.
+// Finding is what an operator should know about policies of this host; "" if nothing.
 func (p *PolicyState) Finding() string {
 	if p == nil || p.left == nil {
 		return ""
@@ -70,7 +70,7 @@ func (p *PolicyState) Finding() string {
 	return fmt.Sprintf("policies are in force, and what was before them cannot all be taken away: %v: trying again", p.left)
 }
 
-// Closes tells whether policies close anything.
+// Closes tells whether policies isolate any endpoint.
 func (p *PolicyState) Closes() bool {
 	return p != nil && p.Ruling != nil && p.Ruling.Any()
 }

@@ -7,10 +7,10 @@ import (
 	"netguard/agent/link"
 )
 
-// routesFor is how long an answer about a route counts: labels name many addresses.
+// routesFor is how long an answer about a route is kept: labels may name many addresses.
 const routesFor = 10 * time.Second
 
-// routes asks for routes, each once in a while.
+// routes asks the kernel for routes, and keeps the answers for a while.
 type routes struct {
 	ask   func(netip.Addr) (link.Route, error)
 	own   func() (map[netip.Addr]bool, error) // the host's addresses

@@ -14,13 +14,13 @@ import (
 )
 
 const (
-	// roundEvery is how often some ports are compared with the kernel though it told of
-	// no change, and roundPorts how many of them: so this costs the same on any host.
+	// roundEvery is how often some ports are compared with the kernel although it reported no
+	// change. roundPorts is how many ports: so the cost is the same on any host.
 	roundEvery = 10 * time.Second
 	roundPorts = 16
 )
 
-// shaping brings the limits of ports to what is desired, and keeps them so. It is part of
+// shaping brings the limits of ports to the wanted state, and keeps them there. It is part of
 // the loop's goroutine.
 type shaping struct {
 	log   *slog.Logger
@@ -33,20 +33,20 @@ type shaping struct {
 	endpoints []*desired.Endpoint          // at the last apply
 	links     []*link.Port                 // likewise
 	looked    []*link.Port                 // at the last look
-	here      map[int]*link.Port           // of these, by ifindex
-	wanted    map[uint64]*desired.Endpoint // of these, by link.Port.Seen too
-	version   int                          // counts what may let somebody in
-	changes   int                          // counts what may change fault or unread
+	here      map[int]*link.Port           // the ports in looked, by ifindex
+	wanted    map[uint64]*desired.Endpoint // the managed endpoints with a port, by link.Port.Seen
+	version   int                          // counts changes that may decide an admission
+	changes   int                          // counts changes that may decide State.Faults or Unread
 	ifbs      map[int]int                  // the veths behind IFBs, by their ifindexes
 	all       bool                         // every port is to be compared with the kernel
 	contested map[uint64]bool              // ports about which there is contention, by link.Port.Seen
-	due       map[int]struct{}             // the ports that are, by ifindex
+	due       map[int]struct{}             // the ports to compare at the next look, by ifindex
 	orphans   map[int]struct{}             // veths that are gone, and may have left an IFB
 	sweep     pace.Pace                    // for IFBs without a port, while some may be left
 	look      pace.Pace                    // at what is due
 	round     pace.Pace                    // at the next ports without any reason
 	last      uint64                       // the port that was looked at last in this round
-	begun     bool                         // otherwise nobody knows yet whose the ports are
+	begun     bool                         // apply was called; before, it is unknown whose the ports are
 }
 
 // shaped is what is known of one port.
@@ -58,15 +58,15 @@ type shaped struct {
 	leads   bool         // there may be an IFB
 	tried   bool         // a first try failed half-way, so that the port may have something
 	contest contention
-	// err is why the port is not as desired. It is tried again as retry says.
+	// err is why the limits are not in the kernel. retry says when they are tried again.
 	err   error
 	retry pace.Pace
 }
 
 func newShaping(log *slog.Logger, plane ShapePlane, gone func(int) bool, now func() time.Time) *shaping {
 	s := &shaping{log: log, plane: plane, gone: gone, now: now}
-	// Reasons of one moment, netguard's own among them, are answered together. Where
-	// reading takes long, it takes no more than a tenth of the time.
+	// The kernel's reports of one moment, also of netguard's own changes, lead to one look.
+	// Reading takes at most a tenth of the time.
 	s.look = pace.Pace{Gather: verifySoon, Share: verifyShare, MinRetry: minFailing, MaxRetry: maxFailing, Clock: now}
 	s.sweep = pace.Pace{MinRetry: minFailing, MaxRetry: maxFailing, Clock: now}
 	s.sweep.Begin()
@@ -84,7 +84,7 @@ func (s *shaping) anew() {
 	s.look.Now()
 }
 
-// next is when there is something to do; zero where there is a reason first.
+// next is when there is something to do; zero before the first apply.
 func (s *shaping) next() time.Time {
 	if !s.begun {
 		return time.Time{}
@@ -110,13 +110,13 @@ func (s *shaping) hear(h link.Hint) {
 
 func (s *shaping) mark(index int) { s.due[index] = struct{}{} }
 
-// inForce tells whether the limits of a port are as desired, as far as is known.
+// inForce tells whether the wanted limits are in the kernel, as far as is known.
 func (s *shaping) inForce(d *desired.Endpoint) bool {
 	r := s.ports[d.Port.Seen]
 	return r != nil && r.known && r.err == nil && r.form == d.Form()
 }
 
-// fault is why a port is not as desired; nil where it is.
+// fault is why the wanted limits of a port are not in the kernel; nil if none is known.
 func (s *shaping) fault(seen uint64) error {
 	if r := s.ports[seen]; r != nil {
 		return r.err
@@ -124,7 +124,7 @@ func (s *shaping) fault(seen uint64) error {
 	return nil
 }
 
-// contests are the contentions about limits that go on, of the oldest port first.
+// contests gives the contentions about limits, that of the oldest port first.
 func (s *shaping) contests() (out []*contention) {
 	for _, seen := range slices.Sorted(maps.Keys(s.contested)) {
 		out = append(out, &s.ports[seen].contest)
@@ -132,7 +132,7 @@ func (s *shaping) contests() (out []*contention) {
 	return out
 }
 
-// record gives what is known of a port.
+// record gives what is known of a port. It makes the record if there is none.
 func (s *shaping) record(p *link.Port) *shaped {
 	r := s.ports[p.Seen]
 	if r == nil {
@@ -142,11 +142,11 @@ func (s *shaping) record(p *link.Port) *shaped {
 	return r
 }
 
-// apply writes what changed, and compares with the kernel what is due. Ports up to old may
-// have something from before.
+// apply writes the limits that changed, and compares with the kernel what is due. Ports up to
+// old (link.Port.Seen) were there at the start: an earlier agent may have given them limits.
 func (s *shaping) apply(endpoints []*desired.Endpoint, ports []*link.Port, old uint64) {
 	if s.begun && slices.Equal(s.endpoints, endpoints) && slices.Equal(s.links, ports) {
-		s.verify(ports, s.wanted) // whatever else there is to do is due by then
+		s.verify(ports, s.wanted) // all else that there is to do has a due time
 		return
 	}
 	s.changes++

@@ -92,8 +92,8 @@ func (s *shaping) chosen(ports []*link.Port, wanted map[uint64]*desired.Endpoint
 	return out
 }
 
-// inTurn gives the next ports of the round, of those that have limits. The oldest port is the
-// first of all.
+// inTurn gives the next ports of the round. A round goes over the ports that have limits, the
+// oldest first.
 func (s *shaping) inTurn(ports []*link.Port, wanted map[uint64]*desired.Endpoint) (out []*link.Port) {
 	first, _ := slices.BinarySearchFunc(ports, s.last+1, func(p *link.Port, seen uint64) int { return cmp.Compare(p.Seen, seen) })
 	for _, p := range ports[first:] {
@@ -107,14 +107,14 @@ func (s *shaping) inTurn(ports []*link.Port, wanted map[uint64]*desired.Endpoint
 	return out
 }
 
-// again has a port looked at by a time.
+// again makes a port be looked at by a time.
 func (s *shaping) again(p *link.Port, at time.Time) {
 	s.mark(p.Index)
 	s.look.By(at)
 }
 
-// clear deletes the IFBs of ports that are gone. What cannot be deleted is tried again, and
-// holds up nothing else.
+// clear deletes the IFBs of ports that are gone. If that fails, it is tried again, and all
+// else goes on.
 func (s *shaping) clear(wanted map[uint64]*desired.Endpoint, all bool, orphans map[int]struct{}) {
 	sweeps := all || s.sweep.Due()
 	if !sweeps && len(orphans) == 0 {
@@ -170,7 +170,7 @@ func (s *shaping) compare(ports []*link.Port, wanted map[uint64]*desired.Endpoin
 	return nil
 }
 
-// settle repairs a port, and notes why it cannot where that is so.
+// settle repairs a port. If that fails, it notes why.
 func (s *shaping) settle(p *link.Port, d *desired.Endpoint, have tc.Port) {
 	r := s.record(p)
 	began := s.now()

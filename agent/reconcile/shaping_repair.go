@@ -10,7 +10,7 @@ import (
 	"netguard/shaper/tc"
 )
 
-// repair brings one port to what is desired for it; d is nil where nothing is.
+// repair brings one port to its wanted limits; d is nil if no limits are wanted.
 func (s *shaping) repair(p *link.Port, d *desired.Endpoint, r *shaped, have tc.Port) error {
 	if have.Err != nil {
 		return s.unlessGone(p, have.Err)
@@ -57,13 +57,13 @@ func (s *shaping) repair(p *link.Port, d *desired.Endpoint, r *shaped, have tc.P
 	return Conflict(have.Endpoint, wish, p.Name)
 }
 
-// undoneError says that somebody else undid what was being written: that is tried again
-// as soon as any other drift is repaired.
+// undoneError says that another program undid steps while netguard still wrote. They are tried
+// again as soon as any other drift is repaired.
 type undoneError struct{ error }
 
 func (e undoneError) Unwrap() error { return e.error }
 
-// undone tells whether an error comes from somebody else, who undid steps before the last.
+// undone tells whether a step failed because another program undid the steps before it.
 func (s *shaping) undone(p *link.Port, err error) bool {
 	var at shaper.StepError
 	if !errors.As(err, &at) || s.gone(p.Index) {
@@ -73,14 +73,14 @@ func (s *shaping) undone(p *link.Port, err error) bool {
 	return err == nil && have[p.Index].Err == nil && at.Undone(have[p.Index].Endpoint)
 }
 
-// drifted notes that somebody else changed a port, and the steps that put it back.
+// drifted notes that another program changed a port, and logs the steps that put it back.
 func (s *shaping) drifted(p *link.Port, d *desired.Endpoint, r *shaped, steps []shaper.Step, what string) {
 	if !r.contest.drifted(s.log, "the limits of "+d.Container.Name, s.now(), []string{steps[0].String() + " (" + p.Name + ")"}, nil) {
 		s.log.Warn(what, "container", d.Container.Name, "network", d.Network.Name, "veth", p.Name, "steps", steps)
 	}
 }
 
-// unlessGone drops an error about a port that is gone: its end is the next message.
+// unlessGone drops an error about a port that is gone: the kernel reports its end next.
 func (s *shaping) unlessGone(p *link.Port, err error) error {
 	if s.gone(p.Index) {
 		return nil
@@ -88,12 +88,12 @@ func (s *shaping) unlessGone(p *link.Port, err error) error {
 	return err
 }
 
-// ConflictError says what of somebody else's stands where a limit should be.
+// ConflictError names the foreign qdisc or filter that is in the place of a limit.
 type ConflictError string
 
 func (e ConflictError) Error() string { return string(e) }
 
-// Conflict is a conflictError, nil where nothing stands in the way.
+// Conflict is a ConflictError; nil if nothing foreign is in the place of a limit.
 func Conflict(have shaper.Endpoint, wish shaper.Wish, veth string) error {
 	switch in, out := shaper.Conflicts(have, wish); {
 	case in:

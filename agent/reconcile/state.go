@@ -13,20 +13,20 @@ type State struct {
 	Want     *desired.State
 	Faults   map[endpoint.Key]error // why the kernel could not be brought to it
 	Unread   map[endpoint.Key]bool  // limits that were changed since they were read
-	changes  int                    // of shaping, that Faults and Unread are of
+	changes  int                    // shaping.changes when Faults and Unread were worked out
 	Policies *PolicyState           // nil while Docker has not answered
 	Guard    guard.Report
 	GuardErr error
-	// Keeping is what keeps packets as they were judged.
+	// Keeping is what prevents the kernel from changing packets after they were judged.
 	Keeping string
-	// Admission is which admission is in force, "" while nothing was written.
+	// Admission is AdmissionClosed or AdmissionOpen; "" while nothing was written.
 	Admission   string
 	Contentions []string // findings about other programs
 	Bridges     []string // findings about the bridges' ports
 	Unknown     []*link.Port
 }
 
-// publish adds what is known of the kernel, and hands the state to whoever reads it.
+// publish adds what is known of the kernel, and makes the state visible to readers.
 func (l *Loop) publish(s *State) {
 	if last := l.state.Load(); last != nil && last.changes == l.shaping.changes && netpolicy.Shared(last.Want.Endpoints, s.Want.Endpoints) {
 		s.Faults, s.Unread = last.Faults, last.Unread
@@ -44,7 +44,8 @@ func (l *Loop) publish(s *State) {
 	l.state.Store(s)
 }
 
-// faults gives why limits are not in the kernel, and which were changed since they were read.
+// faults gives why limits are not in the kernel, and which may have changed since they were
+// last read.
 func (s *shaping) faults(endpoints []*desired.Endpoint) (faults map[endpoint.Key]error, unread map[endpoint.Key]bool) {
 	faults, unread = map[endpoint.Key]error{}, map[endpoint.Key]bool{}
 	for _, d := range endpoints {
@@ -62,7 +63,7 @@ func (s *shaping) faults(endpoints []*desired.Endpoint) (faults map[endpoint.Key
 	return faults, unread
 }
 
-// maxFindings bounds the findings about contention: one is enough to look for who it is.
+// maxFindings bounds the findings about contention: one is enough to search for the program.
 const maxFindings = 5
 
 func (l *Loop) contentions() []*contention {
@@ -79,7 +80,7 @@ func (l *Loop) contested() bool {
 	return false
 }
 
-// Admission is which admission is in force since the last pass.
+// Admission is AdmissionClosed or AdmissionOpen since the last pass; "" before the first.
 func (l *Loop) Admission() string {
 	if s := l.state.Load(); s != nil {
 		return s.Admission

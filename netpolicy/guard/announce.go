@@ -7,17 +7,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// announce tells the neighbours of containers that were just admitted where these are.
+// announce tells neighbours the MACs of containers that were just admitted.
 //
-// A neighbour may remember another MAC for a container's address: Docker 28 and later
-// give a container a new MAC at each start. The container says so itself at its start,
-// and was not heard if it was quarantined then. A kernel believes an announcement only
-// if it knows the address already (arp_accept, RFC 4861 section 7.2.5), and a container
-// with other addresses or another MAC than Docker gave it is not admitted: so nobody
-// gains anything by it.
+// A neighbour may remember another MAC for a container's address: Docker 28 and later give a
+// container a new MAC at each start. The container announces its MAC itself at its start, but
+// nobody hears it while the container is quarantined. A kernel believes an announcement only if
+// it knows the address already (arp_accept, RFC 4861 section 7.2.5). And announce tells only the
+// MAC and addresses that Docker gave. So nobody gains anything by it.
 //
-// Extra addresses that a label names are not announced. They may be in use by the other
-// of a pair.
+// Extra addresses that a label names are not announced: the other container of a failover pair
+// may be using them.
 func (d *Driver) announce(socket int, news []*portPlan) {
 	for _, pp := range news {
 		if pp.MAC == (MAC{}) {
@@ -34,9 +33,9 @@ func (d *Driver) announce(socket int, news []*portPlan) {
 	}
 }
 
-// later gives the link-local addresses, by port, that neighbours were not told of yet: a
-// container has some only a while after its admission. At the first Apply an earlier run
-// has told of those that are there.
+// later gives the link-local addresses, by port, that neighbours were not told of yet. A
+// container gets some of them only after its admission. At the first Apply, an earlier agent has
+// announced those that are there.
 func (d *Driver) later(s scope, about map[int][]string) map[*portPlan][]netip.Addr {
 	first := d.announced == nil
 	if first {
@@ -69,8 +68,8 @@ func (d *Driver) later(s scope, about map[int][]string) map[*portPlan][]netip.Ad
 	return out
 }
 
-// announceLinkLocals tells neighbours and the host of link-local addresses that are no
-// label's.
+// announceLinkLocals tells neighbours and the host the MAC of link-local addresses that no label
+// names.
 func (d *Driver) announceLinkLocals(socket int, pp *portPlan, addrs []netip.Addr) {
 	for _, a := range addrs {
 		d.tell(socket, pp, a)

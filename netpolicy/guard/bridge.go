@@ -86,7 +86,7 @@ func (b *bridgeDevice) inet6(typ uint16, conf []byte) error {
 	return nil
 }
 
-// learns reads what only bridges have.
+// learns reads the limit on learned MACs.
 func (b *bridgeDevice) learns(typ uint16, value []byte) error {
 	if typ == unix.IFLA_BR_FDB_MAX_LEARNED {
 		b.learned, b.limits = uintOf(value), true
@@ -134,9 +134,9 @@ func parseAddress(data []byte) (index int, addr netip.Addr, err error) {
 	return index, addr, err
 }
 
-// observeBridges reads the MACs and addresses of bridges that are not known or that the look
-// names, and tells whether all are as they were. With some, only changed ports may be on a bridge
-// that is not known.
+// observeBridges reads the MACs and addresses of bridges that are new or that the look names;
+// with look.Unheard, of all. It tells whether all of them are as they were. If some is true, only
+// changed ports can be on a new bridge.
 func (d *Driver) observeBridges(w Wish, changed map[int]*Port, some bool, look Look) (bool, error) {
 	used := map[int]bool{}
 	for _, b := range w.Bridges {

@@ -53,7 +53,7 @@ func (b *builder) isolated(f Features) {
 	b.add("isolated-ipv6", "in a frame to many", refuse, groupByte.anyBit(1))
 	b.add("isolated-ipv6", "of an unguarded port", comeBack, in(setInto6, outPort, ip6To))
 	b.add("isolated-ipv6", "to a group", refuse, ip6ToGroup.is(0xff))
-	// The unspecified address, the loopback, IPv4 as IPv6 has it.
+	// These are the unspecified address, the loopback, and IPv4 addresses written as IPv6.
 	b.add("isolated-ipv6", "to an address of no network", refuse, ip6ToFirst.is(make([]byte, 8)...))
 	if f.Prefixes {
 		b.add("isolated-ipv6", "allowed prefix", comeBack, in(setNet6, outPort, ip6To))
@@ -71,8 +71,8 @@ var (
 	ip6ToFirst = network(24, 8)
 )
 
-// into fills the sets with the addresses of ports that are isolated and not guarded. The
-// guard knows no other address of them.
+// into adds the addresses of an isolated port that is not guarded to the sets. The guard knows
+// no other address of such a port.
 func (p *plan) into(pp *portPlan) {
 	addrs := pp.own()
 	for _, prefix := range widest(pp.Allow.Prefixes) {

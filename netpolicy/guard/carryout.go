@@ -53,8 +53,8 @@ func (d *Driver) carryOut(w work) error {
 	return d.commit(w.release)
 }
 
-// takeAway sets ports and then deletes. A port that could not be set keeps what it has: one that
-// floods nothing needs its FDB entry, without which nothing arrives.
+// takeAway sets ports and then deletes. If a port could not be set, nothing of it is deleted: a
+// port without flooding receives frames only by its FDB entries.
 func (d *Driver) takeAway(w work) {
 	for _, s := range w.settings {
 		d.note(s.port, d.step(s))
@@ -149,7 +149,7 @@ func (d *Driver) commitTo(f *filter, s *tableState, c change, sets []setSpec) er
 	}
 	d.counts = nil
 	if !c.rules() {
-		// As the kernel does: what goes first makes room for what comes.
+		// Deletions first, as in the kernel: they make room for additions.
 		for set, all := range c.del {
 			for e := range all {
 				delete(s.sets[set], e)
@@ -178,7 +178,8 @@ func (d *Driver) commitTo(f *filter, s *tableState, c change, sets []setSpec) er
 	return nil
 }
 
-// hold keeps some ports that were not open yet from being admitted, and says why.
+// hold keeps some ports from being admitted, because of an error. Ports that the kernel already
+// admits stay admitted.
 func (d *Driver) hold(w Wish, err error, some func(*Port) bool) Wish {
 	w.Ports = slices.Clone(w.Ports)
 	for i, p := range w.Ports {
@@ -234,9 +235,9 @@ func (d *Driver) forget(ports elements, c change) error {
 	return nil
 }
 
-// Cleanup takes everything out of the kernel that the guard ever put there, also
-// what another process did: ports get back what they had, the static FDB entries,
-// the neighbours and the table are removed. Frames pass unfiltered from then on.
+// Cleanup removes from the kernel everything that the guard put there, also what an earlier
+// process put there. Ports get their earlier settings back. The static FDB entries, the
+// neighbours, the programs and the tables go. From then on frames pass unfiltered.
 func (d *Driver) Cleanup() error {
 	d.failed = map[int][]error{}
 	d.plan, d.settled, d.kernel.table = nil, false, nil

@@ -26,8 +26,8 @@ func ParseConnections(label string) (uint32, error) {
 	return uint32(n), nil
 }
 
-// Within gives what of the asked limits holds under the operator's, of which 0 is
-// none, and whether one of them asks for more than that.
+// Within gives the lowest of the operator's limit and the asked limits. It also tells whether an
+// asked limit is above the operator's. 0 means that the operator sets no limit.
 func Within(operator uint32, asked ...uint32) (limit uint32, above bool) {
 	limit = operator
 	for _, n := range asked {

@@ -87,7 +87,8 @@ func wordExpression(one []byte) (string, error) {
 	return strings.Join(append([]string{name}, words...), " "), err
 }
 
-// word gives the text of an attribute's value. A value of zero has none, as a missing one.
+// word gives the text of an attribute's value. For zero the text is empty, as if the attribute
+// were missing.
 func (s shape) word(typ uint16, b []byte) (string, error) {
 	switch {
 	case slices.Contains(s.silent, typ):
@@ -111,8 +112,8 @@ func (s shape) word(typ uint16, b []byte) (string, error) {
 	return hex.EncodeToString(b), nil
 }
 
-// registerOf numbers registers by the words of 4 bytes that they begin with; the
-// verdict's is 0.
+// registerOf turns the old name of a register, of 16 bytes, into the new name of its first word,
+// of 4 bytes. All other numbers stay as they are.
 func registerOf(n uint32) uint32 {
 	if n >= unix.NFT_REG_1 && n <= unix.NFT_REG_4 {
 		return unix.NFT_REG32_00 + 4*(n-unix.NFT_REG_1)
@@ -144,8 +145,8 @@ func wordValue(b []byte) (string, error) {
 // cut takes the end off a string.
 func cut(b []byte) string { return string(bytes.TrimRight(b, "\x00")) }
 
-// content is the text of a rule. If it cannot be made, the text is no rule's in the kernel: the
-// rule is written then, and the write gives the error.
+// content is the text of a rule. If the rule cannot be encoded, its text differs from all rules
+// of the kernel. So netguard tries to write it, and the write gives the error.
 func (r rule) content() string {
 	words := make([]string, len(r.exprs))
 	for i, e := range r.exprs {
@@ -251,7 +252,7 @@ func (f *filter) known(chain, got string) string {
 	return got
 }
 
-// written are those of the chains that are in a list.
+// written gives the texts of the listed chains.
 func written(all map[string]string, chains []string) map[string]string {
 	out := maps.Clone(all)
 	maps.DeleteFunc(out, func(chain, _ string) bool { return !slices.Contains(chains, chain) })

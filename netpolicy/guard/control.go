@@ -30,15 +30,15 @@ const (
 	pairLife = 10 * time.Second
 	maxPairs = 4 * maxPorts
 
-	// arpLength is the length of a message of ARP. Hardware, and virtual machines like it,
-	// fill a frame up to the shortest that Ethernet has.
+	// arpLength is the length of an ARP message. Hardware and some virtual machines fill up a
+	// frame to the shortest that Ethernet has.
 	arpLength, shortest = 28, 46
 	longestReport       = ordinary
 	header6             = 40
 )
 
 var (
-	// frameLength is what is behind the Ethernet header.
+	// frameLength is the length of what follows the Ethernet header.
 	frameLength = meta(expr.MetaKeyLEN, 4)
 	arpFill     = [2]field{network(arpLength, 16), network(arpLength+16, 2)}
 

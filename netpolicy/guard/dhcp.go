@@ -1,13 +1,13 @@
 package guard
 
-// From no address an IPv4 host sends one thing: the question of a DHCP client to all.
-// No set knows that address, and no policy, so all of it is checked here, and it is
-// short and rare: containers have their addresses from Docker.
+// A host without an IPv4 address sends one kind of IPv4 packet: a DHCP client's question to all.
+// No set and no policy knows its source 0.0.0.0. So the rules here check the whole packet. They
+// let few and short ones pass: containers get their addresses from Docker.
 
-// perClient is how many questions. A client asks a few times in its first minute.
+// perClient limits a client's questions. A client asks a few times in its first minute.
 var perClient = Storm{Rate: 5, Burst: 20}
 
-// longestQuestion is the packet that every server takes (RFC 2131).
+// longestQuestion is the length, in bytes, that every server must accept (RFC 2131).
 const longestQuestion = 576
 
 var (

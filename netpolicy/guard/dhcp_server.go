@@ -56,12 +56,12 @@ func (b *builder) servers(f Features) {
 	b.refuse("dhcpv6-server", "any other", kindDHCP)
 }
 
-// setGuests are the managed bridges, by ifindex, whose ports are all guarded: nobody
-// beyond them is a server of DHCP.
+// setGuests is the set of the managed bridges that have only guarded ports, by ifindex. No
+// uplink leads from them to a DHCP server.
 const setGuests = "guests"
 
-// clients adds the rules of the table of limits. They are about clients' ports alone: to a
-// relay or a server of the host everybody may send.
+// clients adds rules to the table of limits. They match only packets to a client's UDP port:
+// everybody may send to a relay or a server on the host.
 func (b *builder) clients() {
 	for _, c := range []struct {
 		kind   string
@@ -73,7 +73,8 @@ func (b *builder) clients() {
 	b.add(refuseAnswer, "count", goTo("refuse"), match{&expr.Counter{}})
 }
 
-// refuseAnswer counts what is refused so. Whose it was nobody can tell any more.
+// refuseAnswer is the chain that counts these refused answers. It cannot tell which port sent
+// them.
 const refuseAnswer = "refuse-dhcp"
 
 // guests are the bridges of the set.

@@ -17,19 +17,19 @@ type kernelState struct {
 	// arp is the third table; nil where the kernel has no such tables.
 	arp   *tableState
 	ports map[int]bridgePort
-	// pins are the FDB entries of MACs that are, or were, a port's business.
+	// pins are the FDB entries of MACs that a port has, or had earlier.
 	pins       map[int]map[MAC]fdbEntry
 	neighbours map[Neighbour]MAC
 	bridges    map[int]MAC
-	// gateways are the addresses that the bridges have. The engine does not
-	// always say which.
+	// gateways are the addresses of the bridges themselves. Docker does not always tell all
+	// of them.
 	gateways map[int][]netip.Addr
 	// learned is how many MACs each of the host's bridges learns; see learned.go.
 	learned map[int]uint32
-	// no6 are the bridges on which the host speaks no IPv6, so that there is
-	// nothing to be protected.
+	// no6 are the bridges on which the host has no IPv6. There the kernel takes no neighbour
+	// entries of IPv6, and none are needed.
 	no6 map[int]bool
-	// before is what the ports were set to, for those that are guarded.
+	// before are the settings that guarded ports had before netguard.
 	before map[int]settings
 	// programs are the programs of package checksum at each device, of whatever agent.
 	programs map[int][]attached
@@ -37,9 +37,8 @@ type kernelState struct {
 	reassembly reassembly
 }
 
-// op is a kind of step. They are taken in this order: a neighbour entry is there as
-// long as its pin is, so that recover finds what an agent or a clean-up that was
-// killed has left.
+// op is a kind of step. Steps are carried out in this order. So a neighbour entry is there as
+// long as its pin is, and recover finds what a killed agent or clean-up left.
 type op int
 
 const (
@@ -177,9 +176,9 @@ func compareSteps(a, b step) int {
 		a.neighbour.Addr.Compare(b.neighbour.Addr))
 }
 
-// diffBridgeTable compares the table of the bridge. All that changes at once does so in
-// the first transaction; only what is known of a port and of its MACs stays until these
-// are as they were before.
+// diffBridgeTable compares the table of the bridge. The first transaction, admit, makes all
+// changes but one kind: elements of the lasting sets stay. The second one, release, deletes them
+// when what they are about is as it was before netguard.
 func diffBridgeTable(p *plan, k *kernelState, l layout) (admit, release change) {
 	admit, release = diffTable(&l, p.sets, k.table), change{del: map[string]elements{}}
 	for _, set := range lasting {
@@ -199,13 +198,14 @@ func diffBridgeTable(p *plan, k *kernelState, l layout) (admit, release change) 
 	return admit, release
 }
 
-// lasting are the sets whose elements stay until what they are about is as it was before.
+// lasting are the sets of records. An element stays until the port, MAC, program or setting
+// that it is about is as it was before netguard.
 var lasting = []string{setPorts, setMAC, setPrograms, setReassembly}
 
 func lasts(set string) bool { return slices.Contains(lasting, set) }
 
-// comment is what an element keeps beside its key: what a port, or a setting of the host,
-// was before.
+// comment is the text that an element has beside its key: the earlier settings of a port, or
+// the earlier value of a setting of the host.
 func (k *kernelState) comment(set string, e element) string {
 	switch set {
 	case setPorts:

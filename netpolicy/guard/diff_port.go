@@ -13,7 +13,8 @@ func diffNeighbour(w *work, p *plan, key Neighbour, k *kernelState) {
 	}
 }
 
-// diffReleased compares a port that the wish names no more with what it had before.
+// diffReleased compares a port that is not guarded any more with the settings that it had
+// before netguard.
 func diffReleased(w *work, p *plan, index int, k *kernelState, f Features) {
 	if pp, ok := p.ports[index]; ok && pp.state != Trusted {
 		return
@@ -45,7 +46,7 @@ func diffPort(w *work, p *plan, index int, k *kernelState, f Features) {
 		want = guarded(before)
 	}
 	if want = f.able(want); port.settings != want {
-		// Up to here the bridge may have learned from the container.
+		// Until now the bridge may have learned MACs from the container: it must forget them.
 		flush := want.on&learning == 0 && port.settings.on&(learning|locked) != want.on&locked
 		w.settings = append(w.settings, step{op: opSet, port: pp.Index, settings: want, flush: flush})
 	}

@@ -35,18 +35,18 @@ type Driver struct {
 
 	kernel     kernelState
 	generation uint32       // of nftables, when the table was read
-	seen       map[int]Port // ports that were looked at, as they were wished
+	seen       map[int]Port // ports that were read, as the wish had them then
 	// carried are the counts of tables that were replaced.
 	carried map[counted]uint64
 	last    map[int]PortReport // at the last report
-	counts  *counts            // nil where they are to be read
-	// settled says that the last Apply left no work: a difference now was made by
-	// somebody else.
+	counts  *counts            // nil if they must be read
+	// settled says that the last Apply left no work. So somebody else made any difference
+	// that is there now.
 	settled bool
 	// unsure says that the kernel may differ from the plan: the next Apply compares
 	// everything.
 	unsure bool
-	round  int // of the looks at a part of all ports
+	round  int // the part of all ports that widen reads next
 	// twice says that the last wish named a port twice.
 	twice bool
 	// failed are the errors of the last Apply, by port; 0 is no port's.
@@ -57,7 +57,7 @@ type Driver struct {
 	// nil before the first Apply.
 	announced map[int][]netip.Addr
 
-	// program is what ports have at their entrance; nil where the kernel cannot.
+	// program is attached to the ingress of each guarded port; nil if the kernel cannot run it.
 	program     *checksum.Program
 	programMode Mode
 	named       map[checksum.ID]bool // programs, and whether their name is netguard's
@@ -120,7 +120,7 @@ func (d *Driver) Apply(w Wish, look Look) (Report, error) {
 	}
 	r, whole, err := d.apply(w, look, nil)
 	if err == nil && !whole && len(d.failed) > 0 {
-		// Perhaps for something that the kernel has not told of yet.
+		// The failure may come from a change that the kernel has not reported yet.
 		r, _, err = d.apply(w, look, r.Drift)
 	}
 	if err = errors.Join(append(d.failed[0], err)...); err != nil {
@@ -151,7 +151,7 @@ func (d *Driver) apply(w Wish, look Look, drift []string) (r Report, whole bool,
 	d.expect(s, first)
 	left := d.diff(s)
 	changes := left.count()
-	if whole { // what is swept comes again by itself while unknown ports send
+	if whole { // swept counters are no change: they come back while unknown ports send
 		if err := d.sweep(&left); err != nil {
 			return r, whole, err
 		}
@@ -176,7 +176,7 @@ func (d *Driver) apply(w Wish, look Look, drift []string) (r Report, whole bool,
 // write does the work, reads the kernel back, and gives the work that is left.
 func (d *Driver) write(w Wish, s scope, todo work) (scope, work, error) {
 	table := d.kernel.table
-	// Both before anybody is admitted whom they are for.
+	// The programs and the limits come first: a port that needs one is not admitted without it.
 	held, attached, err := d.watchPorts(w, todo, d.layout)
 	if err != nil {
 		return s, todo, err
@@ -192,7 +192,7 @@ func (d *Driver) write(w Wish, s scope, todo work) (scope, work, error) {
 	switch {
 	case len(d.failed) > 0:
 		d.plan, s = d.newPlan(held), scope{all: true}
-		if limits != nil { // it is to refuse what no rule of the bridge can tell
+		if limits != nil { // without that table, no routed DHCP answer may leave; see dhcp_server.go
 			d.plan.sets[setRouted] = elements{}
 		}
 		todo = d.diff(s)
@@ -244,8 +244,8 @@ func (w work) touched() map[int]struct{} {
 	return out
 }
 
-// sweep adds the counters of ports that the wish does not name to what is to be
-// deleted.
+// sweep adds to the work: it deletes the counters of ports and addresses that the plan does not
+// have.
 func (d *Driver) sweep(w *work) error {
 	refused, err := d.forgotten()
 	if err != nil {

@@ -5,15 +5,16 @@ import (
 	"net/netip"
 )
 
-// Earlier is what an earlier agent left in the kernel. Without a filter nobody knows.
+// Earlier is what an earlier agent left in the kernel. It is empty if the kernel lacks nftables
+// of the bridge family.
 type Earlier struct {
 	// Fresh says that nobody guards anything: no table is there.
 	Fresh bool
 	// Admitted are the ports that the table admits, by ifindex; nil where no table is.
 	Admitted map[int]bool
-	// Bridges are those, by ifindex, that somebody has guarded since the boot.
+	// Bridges are the bridges, by ifindex, that an agent has guarded since the boot.
 	Bridges map[int]bool
-	// LinkLocals are the link-local addresses of IPv6 that it lets each port have.
+	// LinkLocals are the link-local addresses of IPv6 that the table lets each port have.
 	LinkLocals map[int]map[netip.Addr]bool
 }
 

@@ -19,8 +19,8 @@ type fdbEntry struct {
 	flags uint8
 }
 
-// static tells whether somebody put the entry there, for the port. NUD_PERMANENT
-// would be wrong: that makes the bridge keep the frames.
+// static tells whether the entry binds the MAC to the port. NUD_PERMANENT would be wrong: the
+// bridge would keep the frames for itself.
 func (e fdbEntry) static(port int) bool { return e.port == port && e.state == unix.NUD_NOARP }
 
 // pinned tells whether it stays on its port as well.
@@ -28,14 +28,14 @@ func (e fdbEntry) pinned(port int, sticky bool) bool {
 	return e.static(port) && (!sticky || e.flags&ntfSticky != 0)
 }
 
-// fdb asks the bridge of a port for one MAC (Linux 5.0). An FDB is never dumped: a
-// container can fill it with millions of entries, which the kernel walks even
-// when it is asked for those of one port.
+// fdb asks the bridge of a port for one MAC (Linux 5.0). An FDB is never dumped: a container
+// can fill it with millions of entries. The kernel walks through all of them, even for a dump
+// of one port.
 func (r rtnl) fdb(port int, mac MAC) (fdbEntry, bool, error) {
 	return r.fdbEntry(ndmsg(unix.AF_BRIDGE, port, 0, unix.NTF_MASTER), mac, 0)
 }
 
-// fdbOf asks a bridge.
+// fdbOf asks a bridge for one MAC, whichever port it is on.
 func (r rtnl) fdbOf(bridge int, mac MAC) (fdbEntry, bool, error) {
 	return r.fdbEntry(ndmsg(unix.AF_BRIDGE, 0, 0, 0), mac, bridge)
 }

@@ -24,8 +24,8 @@ type filter struct {
 	nft    *nftables.Conn
 	raw    *netlink.Conn // the same socket
 	dump   *asker        // for what is read without the library
-	// learned are chains as this kernel gives them back, by name and content, in the
-	// words in which they were written.
+	// learned gives the text with which a chain was written, by the chain's name and the
+	// text that this kernel gives back.
 	learned map[[2]string]string
 }
 
@@ -80,7 +80,7 @@ func (f *filter) title() string {
 	return map[nftables.TableFamily]string{bridgeFamily: "bridge ", limitFamily: "inet ", arpFamily: "arp "}[f.family] + f.name
 }
 
-// generation numbers the rule sets of the namespace: each change by anybody has a
+// generation gives the number of the namespace's rule set. Each change by any program makes a
 // new number.
 func (f *filter) generation() (uint32, error) {
 	var n uint32
@@ -192,7 +192,7 @@ func (f *filter) readOnce() (*tableState, error) {
 		}
 	}
 	if err := s.check(); err != nil {
-		return s, err // the rest may be what nobody here can read
+		return s, err // this version may not be able to read the rest
 	}
 	contents, err := f.contents()
 	if err != nil {
@@ -207,8 +207,8 @@ func (f *filter) readOnce() (*tableState, error) {
 	return s, f.readSets(s)
 }
 
-// headOf is where a chain hangs and what it does by default, nothing for one that
-// is only gone to.
+// headOf gives the hook, the priority and the policy of a chain. It gives nothing for a chain
+// that no hook calls.
 func headOf(c *nftables.Chain) []string {
 	if c.Hooknum == nil || c.Priority == nil || c.Policy == nil {
 		return nil

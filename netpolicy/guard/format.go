@@ -25,7 +25,7 @@ func formatOf(chain string) (int, bool) {
 	return int(n), ok && err == nil
 }
 
-// Check refuses a table that is not to be touched. It changes nothing.
+// Check returns an error if a newer netguard wrote the table. It changes nothing.
 func (d *Driver) Check() error {
 	if !d.features.Filter {
 		return nil

@@ -3,9 +3,9 @@ package guard
 // reports are the multicast listener reports: MLDv1's report and done, MLDv2's.
 var reports = []byte{131, 132, 143}
 
-// icmpv6 adds the checks of neighbour discovery. Its messages come right behind
-// the IPv6 header, whole (RFC 6980), with a hop limit of 255, in lengths that are
-// known, and say nothing of another's address or MAC. Routers are not containers.
+// icmpv6 adds the checks of neighbour discovery. A message must come right behind the IPv6
+// header, in no fragment (RFC 6980), with a hop limit of 255 and a known length. It must not
+// name another's address or MAC. Messages of routers are refused: no container is a router.
 func (b *builder) icmpv6(f Features) {
 	b.add("icmpv6", "error message", goTo("quote6"), ndType.between(0, lastError))
 	b.add("icmpv6", "neighbour solicitation", goTo("solicit"), ndType.is(135))
@@ -17,10 +17,9 @@ func (b *builder) icmpv6(f Features) {
 	b.pass("icmpv6", "any other", ndType.isNot(reserved))
 	b.refuse("icmpv6", "too short", kindND)
 
-	// Behind extension headers, fragment headers among them, there may be
-	// multicast reports, errors and echoes, but no neighbour discovery. Of a later
-	// fragment only its being one can be seen: its first fragment, without
-	// which it is nothing, came past here too.
+	// Behind extension headers, fragment headers among them, there may be multicast reports,
+	// errors and echoes, but no neighbour discovery. A later fragment passes, since it shows
+	// nothing of its message. It is useless without its first fragment, which is checked here.
 	b.pass("icmpv6-behind", "later fragment", fragment.anyBit(0xff, 0xf8))
 	b.reports("icmpv6-behind")
 	b.refuse("icmpv6-behind", "multicast report without its router alert", kindND, messageType.is(143))
@@ -54,8 +53,8 @@ func (b *builder) icmpv6(f Features) {
 	b.add("routers", "with its own MAC", goTo("nd-ask"), exactly6(16), rsOption.is(1, 1), in(setMAC, inPort, rsMAC))
 	b.refuse("routers", "any other", kindND)
 
-	// Detection of duplicates may carry a nonce (RFC 7527). Who asks for
-	// another's address keeps that one from getting it.
+	// Detection of duplicates may carry a nonce (RFC 7527). A container that asks for
+	// another's address would keep the other container from getting it.
 	b.refuse("dad", "routed", kindND, hops)
 	b.add("dad", "without an option", goTo("dad-target"), bare)
 	b.add("dad", "with a nonce", goTo("dad-target"), option, ndOption.is(14, 1))

@@ -12,9 +12,9 @@ import (
 // maxIntroduced is how many addresses a container is told at most when it is admitted.
 const maxIntroduced = 512
 
-// expect notes the ports that are not admitted yet: they are introduced when they are, however
-// many attempts fail before. At the first Apply, the table tells which ports an earlier agent
-// admitted.
+// expect notes the ports that are not admitted yet. Each of them is introduced when it is
+// admitted, even if attempts fail before. At the first Apply, the table tells which ports an
+// earlier agent admitted.
 func (d *Driver) expect(s scope, first bool) {
 	ports := s.ports
 	if s.all {
@@ -44,14 +44,13 @@ func (d *Driver) refuses(pp *portPlan) bool {
 	return !t.admits(&pp.Port)
 }
 
-// introduce tells containers that were just admitted where their neighbours are.
+// introduce tells containers that were just admitted the MACs of their neighbours.
 //
-// A container whose first instruction came before its admission has asked already,
-// by ARP or neighbour discovery, and was refused. Its kernel asks again after a
-// second, and what it wants to send waits until then. The answers here are those
-// that it would have got; a kernel believes none of which it has not asked
-// (arp_accept, RFC 4861 section 7.2.5). Nothing depends on them, so that an error is
-// only logged.
+// A container may start before its admission and ask for a neighbour, by ARP or neighbour
+// discovery. The guard refuses that question. The container's kernel asks again after a second,
+// and its packets wait until then. So introduce sends the answers that the container would have
+// got. A kernel ignores answers to questions that it did not ask (arp_accept, RFC 4861 section
+// 7.2.5). Nothing depends on these answers, so an error is only logged.
 func (d *Driver) introduce(s scope, left work) {
 	if d.plan.mode == Monitor {
 		return
@@ -90,8 +89,8 @@ func (d *Driver) introduce(s scope, left work) {
 	}
 }
 
-// answers are frames that tell a container of the bridge's addresses first, then
-// of those of its neighbours.
+// answers gives the frames that tell a container the MACs of others: of the bridge first, then
+// of the other containers.
 func (p *plan) answers(to *portPlan, bridge MAC) [][]byte {
 	var frames [][]byte
 	tell := func(mac MAC, addrs ...netip.Addr) {
@@ -132,7 +131,7 @@ func advert(to *portPlan, mac MAC, a netip.Addr) []byte {
 		from, at := a.As16(), own.As16()
 		frame = append(frame, 0x86, 0xdd, 0x60, 0, 0, 0, 0, 32, unix.IPPROTO_ICMPV6, 255)
 		frame = append(append(frame, from[:]...), at[:]...)
-		// Solicited and override, and whose link-layer address it is.
+		// The flags solicited and override, then the address that the message is about.
 		frame = append(append(frame, 136, 0, 0, 0, 0x60, 0, 0, 0), from[:]...)
 		frame = append(append(frame, 2, 1), mac[:]...)
 		message := frame[14+40:]

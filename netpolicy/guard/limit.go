@@ -36,7 +36,7 @@ const (
 )
 
 const (
-	// fullFor is that moment.
+	// fullFor is how long an address stays in the full sets.
 	fullFor = 100 * time.Millisecond
 	// A key has at least shareSize connections, and a container at most maxShares keys. Up
 	// to exactBelow a limit has one key, so that it is exact.
@@ -47,7 +47,7 @@ const (
 	// are lowered to powers of two: labels cannot fill the kernel with chains.
 	maxLimits = 64
 
-	// limitPriority is after iptables' filter and before anything is translated.
+	// limitPriority is after iptables' filter (0) and before sources are translated (100).
 	limitPriority = 5
 
 	maxPrefix = "max-"
@@ -177,7 +177,7 @@ const limitFamily = nftables.TableFamilyINet
 // limitPlan is what the second table shall have.
 type limitPlan struct {
 	tablePlan
-	// owners tell whose port's an address is.
+	// owners gives the port of each address.
 	owners map[netip.Addr]int
 	// lowered says that there are too many limits for all to be exact.
 	lowered bool
@@ -217,8 +217,8 @@ func (p *plan) limits() limitPlan {
 	return out
 }
 
-// grant adds the addresses of a port with its limit, and notes them in news. Two ports may
-// have one virtual address, or one MAC on two bridges: it counts for the first.
+// grant adds the addresses of a port with its limit, and notes them in news. Two ports may share
+// a virtual address, or a link-local one (one MAC on two bridges): it counts for the first port.
 func (p *limitPlan) grant(pp *portPlan, news map[want]struct{}) {
 	if !pp.limited() || p.sets == nil {
 		return
@@ -239,7 +239,7 @@ func (p *limitPlan) grant(pp *portPlan, news map[want]struct{}) {
 	}
 }
 
-// revoke takes them out.
+// revoke removes the addresses that grant added for a port.
 func (p *limitPlan) revoke(pp *portPlan, news map[want]struct{}) {
 	for _, a := range pp.addrs {
 		if p.owners[a] == pp.Index {

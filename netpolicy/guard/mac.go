@@ -9,8 +9,8 @@ import (
 // MAC is an Ethernet address that can be compared.
 type MAC [6]byte
 
-// MACOf converts an address. The error says that it is none a container can
-// have: not of six bytes, zero, or a group address.
+// MACOf converts an address. It returns an error if no container can have this address: it
+// does not have six bytes, is zero, or is a group address.
 func MACOf(hw net.HardwareAddr) (MAC, error) {
 	if len(hw) != 6 {
 		return MAC{}, fmt.Errorf("%q is not an Ethernet address", hw)

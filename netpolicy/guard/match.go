@@ -19,8 +19,8 @@ type field struct {
 	size int
 }
 
-// register gives the register of a word of a concatenation. Of the first word it
-// is the old name that nft(8) uses too, so that it can print the rule.
+// register gives the register of a word of a concatenation. For the first word it gives the
+// register's old name. nft(8) uses that name too, and can print the rule only with it.
 func register(word int) uint32 {
 	if word == 0 {
 		return unix.NFT_REG_1
@@ -38,10 +38,10 @@ func payload(base expr.PayloadBase, offset uint32, size int) field {
 	}, size}
 }
 
-// link, network and transport read at an offset of a header. The link header is
-// the one on the wire: the kernel keeps a VLAN tag beside the frame, and shows it
-// here in its place. The transport header is there only when the kernel could
-// walk to it; of IPv4, some kernels take the data of a later fragment for it.
+// link, network and transport read at an offset of a header. The link header is as on the wire:
+// it has the VLAN tag, though the kernel keeps the tag beside the frame. The transport header
+// can be read only if the kernel found it. In IPv4, some kernels take the data of a later
+// fragment for a transport header.
 func link(offset uint32, size int) field {
 	return payload(expr.PayloadBaseLLHeader, offset, size)
 }
@@ -91,7 +91,7 @@ func (f field) maskedIs(mask, value []byte) match { return f.masked(mask, expr.C
 func (f field) anyBit(mask ...byte) match         { return f.masked(mask, expr.CmpOpNeq, make([]byte, f.size)) }
 func (f field) noBit(mask ...byte) match          { return f.masked(mask, expr.CmpOpEq, make([]byte, f.size)) }
 
-// concat reads fields into one key, each from a word of its own on.
+// concat reads fields into one key. Each field begins at a new word of 4 bytes.
 func concat(fields []field) match {
 	var m match
 	word := 0
@@ -107,7 +107,7 @@ func in(set string, fields ...field) match {
 	return append(concat(fields), &expr.Lookup{SourceRegister: register(0), SetName: set})
 }
 
-// notIn holds when they can be read and are not.
+// notIn holds when the fields can be read, and are together no element of a set.
 func notIn(set string, fields ...field) match {
 	return append(concat(fields), &expr.Lookup{SourceRegister: register(0), SetName: set, Invert: true})
 }
@@ -125,32 +125,32 @@ func countFor(port field, k kind) match {
 	}
 }
 
-// over holds for each frame of a port beyond the limit. The meter of a port is
-// made by its first frame and goes by itself.
+// over holds for each frame of a port beyond the limit. The first frame of a port makes the
+// port's meter. The kernel removes the meter meterLife after the last frame.
 func over(s Storm) match { return beyond(setStorm, s, meterLife, inPort) }
 
-// beyond is the same for what the fields tell apart.
+// beyond is like over, with one meter for each value of the fields.
 func beyond(set string, s Storm, life time.Duration, fields ...field) match {
 	return append(concat(fields),
 		&expr.Dynset{SrcRegKey: register(0), SetName: set, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: life,
 			Exprs: []expr.Any{&expr.Limit{Type: expr.LimitTypePkts, Rate: s.Rate, Unit: expr.LimitTimeSecond, Burst: s.Burst, Over: true}}})
 }
 
-// ordinary is the length of the longest packet in a frame of Ethernet. Meters of bytes
-// reckon with it: of longer frames fewer may pass.
+// ordinary is the length of the longest packet in a frame of Ethernet. The rate of a meter of
+// bytes is the rate of frames times ordinary. So fewer frames pass if they are longer.
 const ordinary = 1500
 
-// overBytes holds for each frame of a port beyond so many bytes a second, of which it
-// may send those of a second, and burst, at once.
+// overBytes holds for each frame of a port beyond rate bytes a second. At once, the port may
+// send the bytes of one second and burst bytes more.
 func overBytes(set string, rate uint64, burst uint32) match {
 	return append(concat([]field{inPort}),
 		&expr.Dynset{SrcRegKey: register(0), SetName: set, Operation: uint32(unix.NFT_DYNSET_OP_UPDATE), Timeout: meterLife,
 			Exprs: []expr.Any{&expr.Limit{Type: expr.LimitTypePktBytes, Rate: rate, Unit: expr.LimitTimeSecond, Burst: burst, Over: true}}})
 }
 
-// bytes is the limit of a storm in bytes, for the meter. A frame may be a batch of 64 kB
-// that nobody has cut up yet, which counts as one (UDP_SEGMENT, which needs no
-// capability). A higher rate than the kernel can reckon with is none.
+// bytes gives the limit of a storm in bytes, for a second meter. A batch of 64 kB that is not cut
+// up yet counts as one frame (UDP_SEGMENT, which needs no capability). Rates above most are
+// lowered to most, so that the kernel can count the bytes.
 func (s Storm) bytes() (rate uint64, burst uint32) {
 	const most = 1 << 20
 	rate = min(s.Rate, most)

@@ -17,7 +17,7 @@ const neighbourProtocol = 110
 // ndaProtocol is NDA_PROTOCOL.
 const ndaProtocol = 12
 
-// Neighbour is where a neighbour entry stands.
+// Neighbour identifies a neighbour entry of the host.
 type Neighbour struct {
 	Bridge int // ifindex
 	Addr   netip.Addr
@@ -101,7 +101,7 @@ func parseNeighbour(data []byte, into map[Neighbour]MAC) error {
 	return nil
 }
 
-// addNeighbour makes the host believe an address to be at a MAC for good.
+// addNeighbour adds a permanent entry: the host sends to this address at this MAC for good.
 func (r rtnl) addNeighbour(k Neighbour, mac MAC) error {
 	err := r.write("neighbour add", unix.RTM_NEWNEIGH, netlink.Create|netlink.Replace,
 		ndmsg(family(k.Addr), k.Bridge, unix.NUD_PERMANENT, 0), func(ae *netlink.AttributeEncoder) {

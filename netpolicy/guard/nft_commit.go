@@ -16,9 +16,9 @@ import (
 	"netguard/internal/fault"
 )
 
-// All three tables are written in one way: what is wanted is compared with what the
-// kernel has, and the difference is one transaction a table. What the kernel has counted
-// stays, unless the table is made anew.
+// All three tables are written in one way. netguard compares the wanted table with the
+// kernel's, and writes the difference in one transaction a table. The kernel's counters stay,
+// unless the table is made anew.
 
 // chunk is how many elements go into one message: the attribute that holds them
 // has a length of 16 bits.
@@ -31,8 +31,8 @@ type change struct {
 	create, remove bool
 	chains         []string // to be written
 	stale          []string // there, and to be emptied first
-	moved          []string // of these, the ones that hang elsewhere
-	drop           []string // of these, the ones that nobody needs
+	moved          []string // stale ones that have another hook or priority
+	drop           []string // stale ones that are not wanted any more
 	add, del       map[string]elements
 }
 
@@ -69,13 +69,13 @@ func size(sets map[string]elements) (n int) {
 	return n
 }
 
-// tablePlan is what a table shall have: nothing, without sets.
+// tablePlan is what a table shall have. Without sets, there shall be no table.
 type tablePlan struct {
 	rules []rule
 	sets  map[string]elements
 }
 
-// diff compares with a table that has no name for its rules.
+// diff compares the plan with a table that is not the bridge's: no chain names its layout.
 func (p tablePlan) diff(family nftables.TableFamily, sets []setSpec, have *tableState) change {
 	if have == nil || p.sets == nil {
 		return change{remove: have != nil && have.present}
@@ -133,7 +133,8 @@ func diffTable(l *layout, want map[string]elements, have *tableState) change {
 	return c
 }
 
-// placeOf is where a chain hangs, by its content: that cannot be changed, as its policy can.
+// placeOf gives the hook and priority of a chain, from its content. Unlike its policy, they
+// cannot be changed in place.
 func placeOf(content string) string {
 	first, _, _ := strings.Cut(content, "\n")
 	place, _, based := strings.Cut(first, policyOf)
@@ -160,8 +161,8 @@ func (f *filter) commit(c change, sets []setSpec) error {
 	f.rules(t, c)
 	for _, spec := range sets {
 		set := spec.build(t)
-		// What goes first makes room for what comes: an element may be
-		// replaced by a wider one.
+		// Deletions first, to make room: a wider element may replace one that
+		// is there.
 		if err := spec.inChunks(c.del[spec.name], func(e []nftables.SetElement) error { return f.nft.SetDeleteElements(set, e) }); err != nil {
 			return fmt.Errorf("delete from set %s: %w", spec.name, err)
 		}
@@ -179,8 +180,8 @@ func (f *filter) commit(c change, sets []setSpec) error {
 	return nil
 }
 
-// rules writes the chains that are not as they shall be. Meters know the rates that they
-// were made with, and are emptied.
+// rules writes the chains that are not as they shall be. A meter keeps the rate that it was
+// made with. So all meters are emptied.
 func (f *filter) rules(t *nftables.Table, c change) {
 	for _, name := range c.stale {
 		f.nft.FlushChain(&nftables.Chain{Table: t, Name: name})

@@ -13,8 +13,9 @@ import (
 // else changed netguard's tables. The generation alone does not: Docker, iptables and all
 // others change it as well.
 //
-// The kernel sends the messages of a transaction in order, from whom each came, and at the
-// end which generation it made. It tells when messages were lost.
+// The kernel sends the messages of a transaction in order. Each message names the socket that
+// made the change. The last one tells the new generation. The kernel also tells when messages
+// were lost.
 type notices struct {
 	conn *netlink.Conn
 	// mine are the tables of the driver: changes by their sockets are its own.
@@ -30,7 +31,7 @@ type notices struct {
 }
 
 const (
-	// noticePatience is how long after a generation its messages may come.
+	// noticePatience is how long to wait for the messages of a generation.
 	noticePatience = 200 * time.Millisecond
 	noticeBuffer   = 4 << 20
 
@@ -65,15 +66,15 @@ func (n *notices) begin() {
 	}
 }
 
-// untouched tells whether nobody else changed netguard's tables from one generation to
-// another, which is the present one.
+// untouched tells whether no other program changed netguard's tables between two generations.
+// to is the present generation.
 func (n *notices) untouched(from, to uint32) bool {
 	if n == nil {
 		return false
 	}
 	for deadline := time.Now().Add(noticePatience); !n.lost && before(n.generation, to); {
 		if err := n.receive(deadline); err != nil {
-			// Also what is only late: without it nothing is sure.
+			// A message that is only late counts as lost: without it nothing is sure.
 			n.lost, n.pending = true, true
 		}
 	}
@@ -120,8 +121,8 @@ func (n *notices) message(m netlink.Message) {
 	})
 }
 
-// observeTable reads the table unless nothing in nftables changed, and says whether
-// it did.
+// observeTable reads the tables, unless no other program changed them. It tells whether it read
+// them.
 func (d *Driver) observeTable(full bool) (bool, error) {
 	if !d.features.Filter {
 		d.kernel.table = &tableState{}

@@ -5,10 +5,10 @@ import (
 	"slices"
 )
 
-// observe brings what is known of the kernel up to date. It reads three things: the tables, if
-// somebody else changed them; what the look names; and ports that it does not know as the wish
-// needs them. With some it looks for such ports only among the changed ones. It gives a scope
-// with what may have changed.
+// observe brings what is known of the kernel up to date. It reads the tables, if another program
+// changed them. It reads what the look names. And it reads ports that were not read yet as the
+// wish needs them: if some is true, it searches for these only among the changed ports. It gives
+// a scope with what may have changed.
 func (d *Driver) observe(w Wish, changed map[int]*Port, some bool, look Look) (seen scope, err error) {
 	defer func() { d.unsure = d.unsure || err != nil }()
 	k := &d.kernel
@@ -169,9 +169,9 @@ func (d *Driver) observeNeighbours(look Look, all bool) error {
 	return nil
 }
 
-// recover finds ports whose record was lost, because somebody removed the table:
-// behind each of netguard's neighbour entries there is a MAC that is pinned to a
-// port. One that learns was not closed yet when an agent ended, on its way there.
+// recover finds ports whose record was lost, because somebody removed the table. Each of
+// netguard's neighbour entries has a MAC, and that MAC is pinned to a port. If such a port still
+// learns, an agent pinned the MAC but ended before it changed the port's settings.
 func (d *Driver) recover(guarded map[int][]MAC) error {
 	k := &d.kernel
 	known := map[bridgeMAC]bool{}
@@ -202,7 +202,7 @@ func (d *Driver) recover(guarded map[int][]MAC) error {
 }
 
 // observePort reads a port with its FDB entries, if the look names it or the wish has other
-// MACs for it. The wish may have no such port; more are MACs that were its own.
+// MACs for it. wished is nil if the wish has no such port. more are MACs that it had before.
 func (d *Driver) observePort(index int, wished *Port, more []MAC, look Look) error {
 	k := &d.kernel
 	var port Port
@@ -225,7 +225,7 @@ func (d *Driver) observePort(index int, wished *Port, more []MAC, look Look) err
 	}
 	d.seen[index] = port
 	if !look.Full {
-		// In this order, since programs go with their port.
+		// In this order: if the programs went with their port, the port's answer shows it.
 		if err := d.observePrograms(index); err != nil {
 			return err
 		}
@@ -239,8 +239,8 @@ func (d *Driver) observePort(index int, wished *Port, more []MAC, look Look) err
 		return nil
 	}
 	if _, recorded := k.before[index]; !recorded && port.Guarded {
-		// A port that is locked already, by nobody who kept a record, was
-		// netguard's before somebody removed its table.
+		// A port that is locked but has no record was netguard's, before somebody
+		// removed the table.
 		k.before[index] = p.settings
 		if p.settings.on&locked != 0 {
 			k.before[index] = portDefaults
@@ -259,8 +259,8 @@ func (d *Driver) observePort(index int, wished *Port, more []MAC, look Look) err
 		}
 	}
 	if len(pins) < len(macs) {
-		// Entries go with their port, which may have gone since it was read.
-		// Nobody has taken them away then.
+		// FDB entries go with their port. If the port went after it was read, nobody
+		// removed the entries.
 		still, ok, err := d.links.port(index)
 		if err != nil {
 			return err
@@ -287,7 +287,7 @@ func (d *Driver) observeLink(index int) error {
 	return nil
 }
 
-// sameLayer2 tells whether two wishes for a port need the same answers from the bridge.
+// sameLayer2 tells whether two versions of a port need the same questions to the bridge.
 func sameLayer2(a, b Port) bool {
 	return a.Guarded == b.Guarded && a.Bridge == b.Bridge && a.MAC == b.MAC && slices.Equal(a.Allow.MACs, b.Allow.MACs)
 }

@@ -24,34 +24,34 @@ type plan struct {
 	ports  map[int]*portPlan
 	// neighbours are the permanent entries of the host.
 	neighbours map[Neighbour]neighbour
-	// extras and prefixes are what labels have taken of what there is for them; scarce says
-	// that some asked for more.
+	// extras and prefixes count what labels have added, up to maxExtras and maxPrefixes.
+	// scarce says that a label asked for more.
 	extras, prefixes int
 	scarce           bool
 	// connections is the table of limits.
 	connections limitPlan
 
-	// What a later wish is worked into; see replan.go.
+	// replan needs these to work a later wish into the plan; see replan.go.
 	owners owners
-	more   map[want]int      // how many want an element beyond the first
-	askers map[asset][]int   // the ports that ask for something, whoever gets it
-	totals map[total]int     // of ports, by what they have in common
-	turns  map[total]int     // those that came or went
-	news   map[want]struct{} // elements that came or went; nil while all are new
+	more   map[want]int      // how often an element is wanted, beyond the first time
+	askers map[asset][]int   // the ports that ask for an asset, even those that do not get it
+	totals map[total]int     // how many ports have a property
+	turns  map[total]int     // totals that appeared (1) or disappeared (-1)
+	news   map[want]struct{} // elements that were added or removed; nil while all are new
 	// elsewhere are addresses of containers that have no port here.
 	elsewhere map[netip.Addr]bool
-	// program is what the program at each port does; 0 is none.
+	// program is the fingerprint of the program that each port shall have; 0 is none.
 	program checksum.Fingerprint
-	// stay are the programs on record, by the port that each stays at; that of this process
-	// is at 0.
+	// stay are the recorded programs, by the port where each stays attached. The program of
+	// this process is at 0.
 	stay map[int]attached
-	// knobs are what the host's settings shall be, by their place in knobs.
+	// knobs are the wanted values of the host's settings, by their index in the array knobs.
 	knobs map[int]string
-	// bounded are the bridges that learn so many MACs.
+	// bounded are the bridges that shall learn at most maxMACs MACs.
 	bounded map[int]bool
 }
 
-// neighbour is whose an address is.
+// neighbour is the owner of an address.
 type neighbour struct {
 	mac  MAC
 	port int
@@ -66,7 +66,7 @@ type portPlan struct {
 	faults []string
 
 	wants            []want // the elements that are its share
-	extras, prefixes int    // its share of these
+	extras, prefixes int    // its share of the plan's extras and prefixes
 }
 
 // want is an element of a set that shall be there.
@@ -75,8 +75,9 @@ type want struct {
 	element
 }
 
-// newPlan works a wish out. What cannot be is a fault of the port, and keeps it
-// from being admitted, but does not touch others.
+// newPlan makes the plan for a wish. A port whose own MAC or address has another owner gets a
+// fault and is not admitted. An extra address that it cannot have is left out, and is a fault
+// too. A fault of one port does not change other ports.
 func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 	p := &plan{mode: w.Mode, closed: w.closed() && len(w.Bridges) > 0, guests: guests(w), sets: map[string]elements{}, ports: map[int]*portPlan{}, neighbours: map[Neighbour]neighbour{},
 		stay: map[int]attached{}, more: map[want]int{}, askers: map[asset][]int{}, totals: map[total]int{}, turns: map[total]int{}, elsewhere: map[netip.Addr]bool{}}
@@ -86,11 +87,11 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 			p.sets[s.name] = elements{}
 		}
 	}
-	// Oldest first: of two that claim the same, the one that was there counts.
+	// Oldest first: if two ports ask for the same address, the older port gets it.
 	ports := slices.SortedStableFunc(slices.Values(w.Ports), func(a, b *Port) int { return cmp.Compare(a.Index, b.Index) })
 	p.reserve(ports, bridgeMACs)
 	p.admit(ports)
-	// After all that have a port: a stale picture of others takes nothing of theirs.
+	// The ports come first: an outdated list of other containers takes no address from a port.
 	for _, a := range w.Taken {
 		key := at(0, a.Unmap())
 		p.elsewhere[a.Unmap()] = true
@@ -114,7 +115,7 @@ func newPlan(w Wish, f Features, bridgeMACs map[int]MAC) *plan {
 	return p
 }
 
-// reserve keeps the addresses of bridges from ports.
+// reserve makes each bridge the owner of its MAC and addresses, so that no port gets them.
 func (p *plan) reserve(ports []*Port, bridgeMACs map[int]MAC) {
 	for _, port := range ports {
 		for _, g := range port.Gateways {
@@ -127,8 +128,8 @@ func (p *plan) reserve(ports []*Port, bridgeMACs map[int]MAC) {
 	}
 }
 
-// admit decides about each port whether it can be as wished. What it owns from then on is
-// not for others.
+// admit decides whether each port can be as wished. A MAC or address that one port gets is not
+// for later ports.
 func (p *plan) admit(ports []*Port) {
 	for _, port := range ports {
 		pp := &portPlan{Port: *port, state: Quarantined}
@@ -221,8 +222,8 @@ func (p *plan) port(pp *portPlan, f Features) {
 	}
 }
 
-// allow adds what the label allows beyond the port's own, and nothing that is
-// another's. It returns the addresses, and sets the port's MACs.
+// allow adds the MACs, addresses and prefixes that the port's label allows, except those that
+// have another owner. It returns all addresses of the port, and sets the port's MACs.
 func (p *plan) allow(pp *portPlan, f Features, own []netip.Addr) []netip.Addr {
 	taken := p.owners
 	fault := func(format string, args ...any) {

@@ -17,18 +17,19 @@ import (
 type Features struct {
 	Locked   bool // a port takes frames only from MACs that are bound to it
 	Sticky   bool // an FDB entry stays on its port
-	Groups   bool // a port may join so many multicast groups and no more
+	Groups   bool // the number of multicast groups that a port joins can be limited
 	Filter   bool // nftables of the bridge family, with the guard's rules
 	Prefixes bool // sets of prefixes, for the label netguard.guard.allow
 	Samples  bool // refused frames can be handed to a listener
-	// BridgeNames: rules see which bridge a port is on. Without, the guard does
-	// what it does for a container all the same; see unknown_port_rules.go.
+	// BridgeNames: rules see which bridge a port is on. Without it, they recognise unknown
+	// ports by other means; see unknown_port_rules.go.
 	BridgeNames bool
 	Limits      bool // connections can be counted by container
 	ARP         bool // nftables of the ARP family
-	// Checksum: a program can mark frames that the kernel writes to after it judged them.
+	// Checksum: a program can mark frames that the kernel still writes into after the rules
+	// judged them.
 	Checksum bool
-	// NoChecksum says why not.
+	// NoChecksum says why Checksum is false.
 	NoChecksum string
 	// Missing says what the kernel lacks, and what that means.
 	Missing []string
@@ -45,13 +46,13 @@ func (f Features) able(s settings) settings {
 	return s
 }
 
-// Probe finds out what the kernel has by doing it, with a bridge and a veth of its own and
-// tables, in network namespaces made for that; where that is not permitted, in this one. Nothing
-// of it is there when Probe returns.
+// Probe finds out what the kernel has by trying it. It makes a bridge, a veth and tables in new
+// network namespaces. If it may not make a namespace, it makes them in this one. It removes all
+// of them before it returns.
 func Probe() (Features, error) { return probe(apart.Run) }
 
-// probe tries the parts at the same time, each by in. If in cannot make a namespace, the part
-// runs here.
+// probe runs its parts at the same time, each in a namespace that the function in makes. If in
+// cannot make one, the part runs in this namespace.
 func probe(in func(func() error) error) (Features, error) {
 	var f, filter, tables Features
 	parts := []func() error{f.probeLinks,
@@ -183,7 +184,7 @@ func probeTable(family nftables.TableFamily, sets []setSpec, p tablePlan) error 
 	return filter.remove()
 }
 
-// probeTables tries the tables of limits, with one, and of ARP.
+// probeTables tries the table of limits, with one limit, and the table of ARP.
 func (f *Features) probeTables() {
 	p := &plan{ports: map[int]*portPlan{1: {Port: Port{Connections: DefaultConnections}, state: Admitted}}}
 	err := probeTable(limitFamily, limitSets(), p.limits().tablePlan)

@@ -3,8 +3,8 @@ package guard
 // An error message of ICMP says that a packet reached the sender of the message and went no
 // further. It quotes that packet. The receiver believes it about the quoted connection: that
 // nobody is there, or that the path is narrow. So a container may send errors only about
-// packets to itself, and to addresses that it routes for by the operator's word. The rules
-// look at the destination in the quote, which is always at the same place.
+// packets to itself, and about packets to the prefixes that its label allows. The rules look at
+// the destination in the quote, which is always at the same place.
 
 // lastError is the last type of ICMPv6 that is an error. All types up to it quote a packet,
 // and the kernel believes unknown ones as well.
@@ -17,8 +17,8 @@ var (
 
 // quotes adds the checks of error messages.
 func (b *builder) quotes(f Features) {
-	// Of a later fragment only its being one can be seen: its first fragment, without
-	// which it is nothing, came past here too.
+	// A later fragment passes, since it shows nothing of its message. It is useless without its
+	// first fragment, which is checked here.
 	b.pass("icmpv4", "later fragment", ip4Frag.anyBit(0x1f, 0xff), l4.isNot(reserved))
 	for _, t := range []byte{3, 4, 11, 12} {
 		b.add("icmpv4", "error message", goTo("quote4"), messageType.is(t))
@@ -27,7 +27,8 @@ func (b *builder) quotes(f Features) {
 	b.pass("icmpv4", "any other", messageType.isNot(reserved))
 	b.refuse("icmpv4", "type that cannot be read", kindIP)
 
-	// Errors are short. What is put together later cannot be judged here.
+	// Errors are short, so no honest one is a fragment. No rule can judge what the receiver
+	// puts together later.
 	b.refuse("quote4", "in fragments", kindIP, ip4Frag.anyBit(0x20, 0))
 	b.pass("quote4", "about a packet to itself", in(setV4, inPort, etherFrom, quoted4))
 	b.refuse("quote6", "in fragments", kindIP, fragment.anyBit(0xff, 0xf9))

@@ -44,7 +44,7 @@ const (
 type reassembly struct {
 	now    map[int]string // of those that are there
 	before map[int]string // of those on record
-	// refused are those that cannot be written, and why.
+	// refused are the knobs that cannot be read or written, and why.
 	refused map[int]error
 	memory  uint64
 	files   [len(knobs)]*os.File // of knobs; nil where they are not open
@@ -202,12 +202,13 @@ func (b *builder) fragments(o Options, f Features) {
 		return
 	}
 	rate := uint64(o.FragmentRate)
-	// A meter of bytes takes what it has in a second at once in any case.
+	// Only the meter of frames needs a burst. A meter of bytes always lets the bytes of one
+	// second pass at once.
 	burst := max(rate/3, 64)
 	b.refuse("fragments", "more than the host can wait for", kindFragments, beyond(setFragments, Storm{Rate: rate, Burst: uint32(burst)}, meterLife, inPort))
 	b.refuse("fragments", "more bytes than the host can wait for", kindFragments, overBytes(setFragmentBytes, rate*ordinary, 0))
 	if !o.closed() {
-		return // in monitor mode they are counted where all others are
+		return // unknown ports may send fragments then; monitor mode counts all their frames
 	}
 	// Unknown ports may send no fragments: the host would put them together before the rules
 	// about such ports refuse them. Where rules see bridges, these frames are refused before.
@@ -227,7 +228,8 @@ func (b *builder) paced(chain string, o Options, isFragment match) {
 	}
 }
 
-// release keeps on record what could not be put back, and forgets the rest.
+// release keeps the records of knobs that could not be put back: it takes them out of all. It
+// forgets the other knobs.
 func (k *reassembly) release(all elements) {
 	for i := range knobs {
 		e := k.element(i)

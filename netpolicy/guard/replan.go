@@ -10,15 +10,15 @@ import (
 // into the last plan, and its cost does not depend on the other ports. Both come to the same
 // plan: where a change could concern any number of ports, replan leaves it to newPlan.
 
-// asset is what ports may not share: a MAC, though two bridges may have it, or an address. Ports
-// depend on each other only if they ask for the same asset.
+// asset is a MAC or an address that a port asks for. Ports depend on each other only if they ask
+// for the same asset. A MAC is one asset on all bridges, though ports of two bridges may have it.
 type asset struct {
 	bridge int
 	mac    MAC
 	addr   netip.Addr
 }
 
-// total is of what the plan counts ports.
+// total is a property of ports. The plan counts how many ports have it.
 type total struct {
 	what   string
 	number int
@@ -47,7 +47,7 @@ func (p *Port) assets() []asset {
 		if !a.IsValid() {
 			continue
 		}
-		// Limits of connections are of an address, whichever bridge it is on.
+		// A limit of connections belongs to an address on whichever bridge.
 		if out = append(out, asset{addr: a}); a.IsLinkLocalUnicast() {
 			out = append(out, asset{bridge: p.Bridge, addr: a})
 		}
@@ -118,8 +118,8 @@ func (p *plan) remove(w want) {
 	}
 }
 
-// exchange gives a set, in which no port has a share, its new elements, and notes which came
-// and went.
+// exchange replaces the elements of a set in which no port has a share. It notes in news which
+// elements it added and removed.
 func (p *plan) exchange(set string, now elements, news map[want]struct{}) {
 	p.news = news
 	defer func() { p.news = nil }()
@@ -135,9 +135,9 @@ func (p *plan) exchange(set string, now elements, news map[want]struct{}) {
 	}
 }
 
-// replan works ports into the plan as the wish has them now, nil for ports that the wish no
-// longer has. It gives false where other ports are concerned than these and those that ask for
-// the same assets. The plan is unusable then.
+// replan works changed ports into the plan; a port is nil if the wish no longer has it. Ports
+// that ask for the same assets are worked in again too. If the change may concern still other
+// ports, replan gives false, and the plan is unusable.
 func (p *plan) replan(ports map[int]*Port, f Features) (scope, bool) {
 	out := newScope()
 	if p.scarce || p.connections.lowered {

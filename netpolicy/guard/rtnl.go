@@ -37,7 +37,7 @@ func (r rtnl) request(typ uint16, flags netlink.HeaderFlags, head []byte, attrs 
 	return r.ask(typ, flags, append(head, body...))
 }
 
-// write is send for what changes something, which what names.
+// write sends a message that changes something. what names this kind of write for package fault.
 func (r rtnl) write(what string, typ uint16, flags netlink.HeaderFlags, head []byte, attrs func(*netlink.AttributeEncoder)) error {
 	return fault.Write(what, func() error {
 		_, err := r.send(typ, flags, head, attrs)
@@ -65,15 +65,15 @@ func ndmsg(family uint8, index int, state uint16, flags uint8) []byte {
 	return b
 }
 
-// gone tells that an object, or the device that it is on, is not there (any
-// more). The bridge says EINVAL of a device that is no port.
+// gone tells whether an error says that an object, or the device that it is on, does not
+// exist. About a device that is no port, the bridge says EINVAL.
 func gone(err error) bool {
 	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) ||
 		errors.Is(err, unix.ENXIO)
 }
 
-// dump is send for lists. One during which something came or went says so, and is asked for
-// again.
+// dump asks for a list. If something came or went while the kernel made the list, it asks
+// again, a few times.
 func (r rtnl) dump(typ uint16, head []byte, attrs func(*netlink.AttributeEncoder)) (answers [][]byte, err error) {
 	for range 5 {
 		var whole bool

@@ -35,7 +35,7 @@ var refusals = map[kind]string{
 var (
 	inPort  = meta(expr.MetaKeyIIF, 4)
 	outPort = meta(expr.MetaKeyOIF, 4)
-	// packetType is whom a frame is for: one, all or a group.
+	// packetType tells whether a frame is for one receiver, for all or for a group.
 	packetType = meta(expr.MetaKeyPKTTYPE, 1)
 	// l4 is the protocol behind all of IPv6's extension headers. It cannot be
 	// read where the kernel could not walk through them.
@@ -126,10 +126,10 @@ func rules(o Options, f Features) []rule {
 	return b.rules
 }
 
-// hooks adds the chains that the kernel calls. The first three rules are the fast
-// path: nearly every frame ends there, after one look-up.
+// hooks adds the chains that the kernel calls. The first three rules with a look-up are the fast
+// path: nearly every frame ends at one of them.
 func (b *builder) hooks(o Options, f Features) {
-	// Cheaper than looking at the address, which is what it was made from.
+	// The kernel makes the packet type from the destination MAC, and it is cheaper to read.
 	unicast := packetType.noneOf(unix.PACKET_BROADCAST, unix.PACKET_MULTICAST)
 	b.unfinished(o, f)
 	var whole match
@@ -208,8 +208,8 @@ func (b *builder) ipv4(o Options, f Features) {
 	b.add("ipv4-own", "to a DHCP client", goTo("dhcp-server"), ip4Proto.is(udp), ip4Frag.noBit(0x1f, 0xff), targetPort.is(0, 68))
 	b.add("ipv4-own", "IGMP", goTo("igmp"), ip4Proto.is(igmp))
 	b.add("ipv4-own", "ICMP", goTo("icmpv4"), ip4Proto.is(icmp4))
-	// Its hello makes the bridge take the port for a multicast router's, and hand it the
-	// multicast that is for others.
+	// A PIM hello makes the bridge take the port for a multicast router's. The port would then
+	// get multicast that is for others.
 	b.refuse("ipv4-own", "PIM to all routers", kindIP, ip4Proto.is(pim), ip4To.is(224, 0, 0, 13))
 	b.pass("ipv4-own", "headers that can be read", l4.isNot(reserved))
 	b.refuse("ipv4-own", "any other", kindIP)
@@ -274,6 +274,6 @@ func (b *builder) verdicts(o Options, f Features) {
 		}
 		b.add(refusals[k], "and refuse", goTo("refuse"))
 	}
-	// Its counter tells whether any other one was added to.
+	// While this counter stays the same, all other counters of refusals do too.
 	b.add("refuse", o.Mode.String(), refuse, match{&expr.Counter{}})
 }

@@ -14,12 +14,12 @@ import (
 const SampleGroup = 0x4e47
 
 const (
-	// samplePrefix begins the prefix of each; its kind follows.
+	// samplePrefix begins the prefix of each sample; the kind of violation follows.
 	samplePrefix = "netguard "
 	// sampleLength is enough for the headers of all that is looked at.
 	sampleLength = 128
-	// sampleRate and sampleBurst are how many a second of a port and a kind, so
-	// that a flood costs little and hides nobody else's frames.
+	// sampleRate and sampleBurst are how many samples a second one port gets for one kind.
+	// So a flood costs little and hides no other port's frames.
 	sampleRate, sampleBurst = 1, 3
 )
 
@@ -36,8 +36,8 @@ func SampleKind(prefix string) (string, bool) {
 	return k, ok && slices.Contains(Kinds, k)
 }
 
-// sample hands the beginning of a frame over, if there were not too many of its
-// port and kind. Where nobody listens the kernel looks for a listener and is done.
+// sample hands the beginning of a frame to a listener, unless there were too many samples of
+// its port and kind. Without a listener this costs next to nothing.
 func sample(k kind) match {
 	return match{
 		inPort.load(register(0)),

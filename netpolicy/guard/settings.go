@@ -14,9 +14,9 @@ import (
 // settings are what the guard sets of a bridge port.
 type settings struct {
 	on switches
-	// group has a bit for each of the addresses 01:80:c2:00:00:00 to :0f whose
-	// frames are forwarded like others. Without it they, LLDP among them, go to
-	// the host and no hook of the bridge sees them.
+	// group has a bit for each of the addresses 01:80:c2:00:00:00 to :0f. If the bit is set,
+	// the port forwards frames to this address like others. If not, these frames, such as
+	// LLDP, go to the host, and no hook of the bridge sees them.
 	group uint16
 	// groups is how many multicast groups the port may have joined; 0 is any number.
 	groups uint32
@@ -32,13 +32,13 @@ const (
 	bpduGuard
 	locked // Linux 5.16
 
-	// allGroups is all that the kernel takes: not the second, flow control,
-	// which the bridge drops.
+	// allGroups has all bits that the kernel takes. It takes no second bit, flow control: the
+	// bridge drops such frames.
 	allGroups = 0xfffd
 
-	// maxGroups leaves room for what sixteen ports join at their worst: with 4096
-	// groups (hash_max) a bridge gives up telling whose multicast is for whom, for
-	// good. IFLA_BRPORT_MCAST_MAX_GROUPS is of Linux 6.3.
+	// maxGroups keeps sixteen ports together below 4096 groups (hash_max). At 4096 a bridge
+	// stops multicast snooping for good, and floods multicast from then on.
+	// IFLA_BRPORT_MCAST_MAX_GROUPS is of Linux 6.3.
 	maxGroups = 250
 )
 
@@ -130,7 +130,7 @@ func guarded(before settings) settings {
 	return s
 }
 
-// quarantined is what a port is set to that nothing may reach.
+// quarantined are the settings of a port that may neither send nor receive.
 var quarantined = settings{on: bpduGuard | locked, group: allGroups, groups: maxGroups}
 
 // bridgePort is a port as the kernel has it.
@@ -175,8 +175,8 @@ func (r rtnl) ports() (map[int]bridgePort, error) {
 	return out, nil
 }
 
-// parsePort reads a port from either kind of answer: the bridge's own puts the
-// settings in IFLA_PROTINFO, that of a link in IFLA_LINKINFO.
+// parsePort reads a port from either kind of answer. A bridge's answer has the settings in
+// IFLA_PROTINFO, a link's answer has them in IFLA_LINKINFO.
 func parsePort(data []byte) (index int, p bridgePort, ok bool, err error) {
 	if len(data) < unix.SizeofIfInfomsg {
 		return 0, p, false, fmt.Errorf("parse link: %d bytes are too few", len(data))
@@ -187,7 +187,7 @@ func parsePort(data []byte) (index int, p bridgePort, ok bool, err error) {
 		switch {
 		case typ == unix.IFLA_MASTER:
 			p.bridge = int(uintOf(b))
-		// A link's own answer has the IPv6 settings here, by family.
+		// In a link's answer, IFLA_PROTINFO has settings of IPv6.
 		case typ == unix.IFLA_PROTINFO && data[0] == unix.AF_BRIDGE:
 			ok = true
 			return attributes(b, p.settings.decode)
@@ -228,10 +228,10 @@ func (s *settings) decode(typ uint16, b []byte) error {
 	return nil
 }
 
-// set switches a port over in one message. Where the port is locked by it, what
-// the bridge has learned on it so far is forgotten: until then the container
-// could have made the bridge believe that another's MAC is here. Switches of
-// which the kernel knows nothing it passes over in silence: read back.
+// set changes all settings of a port in one message. With forget, the bridge also forgets the
+// MACs that it learned on the port: before it was locked, the container could have made the
+// bridge believe that another's MAC is there. The kernel silently skips settings that it does
+// not know, so the caller must read the port back.
 func (r rtnl) set(index int, s settings, forget bool) error {
 	err := r.write("port settings", unix.RTM_SETLINK, 0, ifinfomsg(unix.AF_BRIDGE, index), func(ae *netlink.AttributeEncoder) {
 		ae.Nested(unix.IFLA_PROTINFO, func(ae *netlink.AttributeEncoder) error {
@@ -242,7 +242,7 @@ func (r rtnl) set(index int, s settings, forget bool) error {
 				}
 				ae.Uint8(w.attr, on)
 			}
-			// Only what may be set may be sent.
+			// The kernel refuses a mask with any other bit.
 			ae.Uint16(unix.IFLA_BRPORT_GROUP_FWD_MASK, s.group&allGroups)
 			ae.Uint32(unix.IFLA_BRPORT_MCAST_MAX_GROUPS, s.groups)
 			if forget {

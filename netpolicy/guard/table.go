@@ -20,8 +20,8 @@ const TableName = "netguard"
 // bridgeFamily is NFPROTO_BRIDGE.
 const bridgeFamily = nftables.TableFamilyBridge
 
-// The sets of the table. The key of most begins with the port's ifindex, which the
-// kernel does not give to another device, as it may a name.
+// The sets of the table. Most keys begin with the port's ifindex. A name would be wrong: another
+// device may get the name, but not the ifindex.
 const (
 	setV4            = "v4"            // port . MAC . address: what the port may send from
 	setV6            = "v6"            //
@@ -38,7 +38,7 @@ const (
 	setSubnets4      = "subnets4"      // protocol . prefix: theirs
 	setSubnets6      = "subnets6"      //
 	setOthers        = "others"        // ports of other bridges
-	setUnknown       = "unknown"       // ports that nobody knows and that were seen on a managed bridge
+	setUnknown       = "unknown"       // unknown ports that were seen on a managed bridge
 	setIsolated      = "isolated"      // ports that policies close for what reaches them
 	setInto4         = "into4"         // port . address: of isolated ports that are not guarded
 	setInto6         = "into6"         //
@@ -139,7 +139,7 @@ func (s setSpec) build(t *nftables.Table) *nftables.Set {
 	}
 	if len(s.key) > 1 {
 		set.KeyType = nftables.MustConcatSetType(s.key...)
-		// Only sets with intervals want their fields' lengths told.
+		// Only sets with intervals need the length of each field.
 		set.Concatenation = s.interval
 	}
 	return set
@@ -166,7 +166,7 @@ type rule struct {
 	exprs   []expr.Any
 }
 
-// baseChains are the chains that the kernel calls, by table, and where.
+// baseChains are the chains that the kernel calls, by table, with their hooks and priorities.
 var baseChains = map[nftables.TableFamily]map[string]baseChain{
 	bridgeFamily: {
 		"prerouting": {nftables.ChainHookPrerouting, hookPriority},
@@ -191,18 +191,18 @@ type baseChain struct {
 // (0) and ebtables' nat (-300) among them.
 const hookPriority = -400
 
-// layout is a table but for the elements of its sets. That of the bridge depends on the
-// options and on what the kernel has, never on the ports.
+// layout is a table without the elements of its sets. The layout of the bridge's table depends
+// on the options and on what the kernel has, never on the ports.
 type layout struct {
 	sets   []setSpec
 	rules  []rule
 	chains []string
 	// lines are what is compared with the kernel, by chain.
 	lines map[string]string
-	// id names the rule set of the bridge: a hash of its sets and one of its rules. With
-	// other sets the table is made anew. setsID is its beginning.
+	// id names the bridge's rule set by two hashes: one of its sets, then one of its rules.
+	// setsID is the part up to the first hash. If it differs, the table is made anew.
 	id, setsID string
-	metered    bool    // its meters have the rates of its rules
+	metered    bool    // its meters keep the rates of the rules that made them
 	options    Options // that it is made of
 }
 
@@ -219,8 +219,8 @@ func assemble(family nftables.TableFamily, sets []setSpec, rules []rule) layout 
 	return l
 }
 
-// newLayout makes the layout of the bridge's table. Two empty chains are there for their
-// names alone.
+// newLayout makes the layout of the bridge's table. Two chains are empty: their names tell the
+// id and the format.
 func newLayout(o Options, f Features) (layout, error) {
 	l := assemble(bridgeFamily, sets(f), rules(o, f))
 	l.options, l.metered = o, true
@@ -250,7 +250,7 @@ func newLayout(o Options, f Features) (layout, error) {
 // layoutPrefix begins the name of an empty chain that is there for its name alone.
 const layoutPrefix = "layout-"
 
-// buildChain makes a chain of a table: where the kernel calls it, if it does.
+// buildChain makes a chain of a table, with a hook and a priority if the kernel calls it.
 func buildChain(t *nftables.Table, name string) *nftables.Chain {
 	c := &nftables.Chain{Table: t, Name: name}
 	if base, ok := baseChains[t.Family][name]; ok {

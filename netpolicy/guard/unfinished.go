@@ -25,8 +25,9 @@ var (
 	}
 )
 
-// unfinished refuses the marked frames that the program left as they are: the fast path would
-// let them pass. The program spoils the others, so that the fast path does not take them.
+// unfinished adds the rule about marked frames of monitor mode. There the program only marks a
+// frame, and the fast path would accept it uncounted. In enforce mode the program also spoils
+// the frame, so that the fast path does not match.
 func (b *builder) unfinished(o Options, f Features) {
 	if o.Mode == Monitor && f.Checksum {
 		b.refuse("prerouting", "written to after it is judged", kindChecksum, frameMark.is(spoiltMark...))
@@ -58,8 +59,8 @@ type attached struct {
 	does checksum.Fingerprint
 }
 
-// element records the program in the table. To ask the kernel about a program that another
-// process loaded needs CAP_SYS_ADMIN.
+// element is the record of the program in the table. Without a record, an agent would need
+// CAP_SYS_ADMIN to ask the kernel about a program that another process loaded.
 func (a attached) element() element {
 	return element{key: string(binaryutil.NativeEndian.PutUint32(uint32(a.id))) + string(binaryutil.NativeEndian.PutUint32(uint32(a.does)))}
 }
@@ -150,9 +151,9 @@ func (d *Driver) observeStrayPrograms() error {
 	return nil
 }
 
-// programs plans which programs are on record: that of this process, and those of earlier
-// processes that do the same and stay attached. It looks at the ports of the scope, and adds the
-// elements that came or went.
+// programs plans which programs are recorded: the program of this process, and those programs of
+// earlier processes that do the same and stay attached. It looks at the ports of the scope. It
+// adds to the scope the elements that were added or removed.
 func (p *plan) programs(mine *checksum.Program, k *kernelState, s scope) {
 	if mine == nil {
 		return

@@ -9,8 +9,8 @@ import (
 // what it does not report also reads one part of all the rest: in wholeIn looks, everything.
 const wholeIn = 30
 
-// widen adds a part of the ports to a look, another part each time. It tells whether this is
-// the end of a round: the tables and all neighbours are read then as well.
+// widen adds a part of the ports to a look, another part each time. It returns true at the end
+// of a round. The caller then also reads the tables and all neighbours.
 func (d *Driver) widen(look Look) (Look, bool) {
 	links := map[int]struct{}{}
 	maps.Copy(links, look.Links)

@@ -42,7 +42,7 @@ var toLinkLocalGroup = etherTo.maskedIs([]byte{255, 255, 255, 255, 255, 0xf0}, [
 var (
 	framePriority = meta(expr.MetaKeyPRIORITY, 4)
 	// unknownMark is not the handle of any queue. Queues that read only its last four bits
-	// take it for nothing special.
+	// see 0 there, the usual priority.
 	unknownMark = binaryutil.NativeEndian.PutUint32(0x6e670100)
 	markUnknown = match{
 		&expr.Immediate{Register: register(0), Data: unknownMark},
@@ -94,9 +94,9 @@ func (b *builder) hostRules(refuse expr.Any) {
 
 // loopback adds the rule about what containers send to the host's 127.0.0.0/8. Docker
 // without its proxy makes the kernel accept that from bridges (route_localnet). Rules of the
-// bridge cannot refuse it: where iptables sees what the bridge forwards, an answer to the
-// host's own connection by 127.0.0.1 has that address already when they see it. Here it does
-// not have it yet.
+// bridge cannot refuse it. The host may have opened a connection to a container by 127.0.0.1. If
+// iptables sees what the bridge forwards, the answer already has that destination when rules of
+// the bridge see it. In this chain the answer does not have it yet.
 func (b *builder) loopback() {
 	b.add(unknownChain, "for the host's loopback", goTo("refuse"),
 		nfproto.is(unix.NFPROTO_IPV4), ip4To.maskedIs([]byte{0xff, 0, 0, 0}, []byte{127, 0, 0, 0}), in(setHostBridges, inPort))
@@ -115,8 +115,8 @@ func (p *plan) hostBridges() elements {
 	return out
 }
 
-// The third table, of the family arp, keeps ARP of unknown ports from the host, as that of
-// limits keeps IP from it. It is there while admission is closed.
+// The third table, of the family arp, keeps ARP frames of unknown ports from the host. The table
+// of limits does the same for IP. The third table exists only while admission is closed.
 
 const arpFamily = nftables.TableFamilyARP
 

@@ -27,8 +27,8 @@ const (
 	watchChain       = "watch-unknown-port"
 )
 
-// These chains come before it. They count a frame from an unknown port for the port that
-// it came in by, and a frame to one for the port that it leaves by.
+// countFrom and countTo are chains that frames pass on their way to UnknownPortChain. countFrom
+// counts a frame for the port that it came in by, countTo for the port that it leaves by.
 const countFrom, countTo = "count-from-unknown", "count-to-unknown"
 
 // closed tells whether unknown ports are refused. Monitor mode counts what would be.
@@ -52,7 +52,7 @@ type Bridge struct {
 var (
 	inBridge  = meta(expr.MetaKeyBRIIIFNAME, unix.IFNAMSIZ)
 	outBridge = meta(expr.MetaKeyBRIOIFNAME, unix.IFNAMSIZ)
-	// inKind is of what kind a device is, if it is virtual (NFT_META_IIFKIND).
+	// inKind is the kind of a virtual device, such as "veth" (NFT_META_IIFKIND).
 	inKind = meta(26, unix.IFNAMSIZ)
 	// carried is the protocol behind a VLAN tag, if there is one.
 	carried = meta(expr.MetaKeyPROTOCOL, 2)

@@ -2,8 +2,8 @@ package guard
 
 import "maps"
 
-// quarantinedByUs finds quarantined ports without a record. Such a port has no neighbour
-// entry either, by which recover would find it. It was not admitted when somebody removed the
+// quarantinedByUs finds quarantined ports without a record. The recover method cannot find such
+// a port, since it has no neighbour entry. The port was not admitted when somebody removed the
 // table, or the kernel has no tables. Nobody else gives a port these settings: locked, no
 // learning, no flooding, and all link-local groups forwarded.
 //

@@ -6,7 +6,7 @@ import (
 	"slices"
 )
 
-// Violations reads the counters alone, by ifindex of the ports of the last Apply
+// Violations reads only the counters. It gives them by ifindex, for the ports of the last Apply
 // that have any.
 func (d *Driver) Violations() (map[int]Violations, error) {
 	out := map[int]Violations{}
@@ -45,8 +45,8 @@ type counts struct {
 	looks       int // since then
 }
 
-// maxLooks is after how many looks the counters are read though nothing was refused:
-// somebody may have reset them.
+// maxLooks is how often the last counters are used again while nothing is refused. Then they are
+// read again, since somebody may have reset them.
 const maxLooks = 15
 
 // readCounts reads the counters, if anything was refused since the last time.

@@ -9,10 +9,10 @@ import (
 type Mode int
 
 const (
-	// Enforce drops it.
+	// Enforce drops a refused frame.
 	Enforce Mode = iota
-	// Monitor counts it and lets it pass. Nothing that could change traffic
-	// is set: ports, FDB and neighbours stay as they were.
+	// Monitor counts a refused frame and lets it pass. Then the guard sets nothing that
+	// could change traffic: ports, FDB and neighbours stay as they were.
 	Monitor
 )
 
@@ -42,8 +42,8 @@ type Options struct {
 	Open bool
 	// Fragments refuses all fragments of IPv4 and IPv6 that ports send.
 	Fragments bool
-	// FragmentRate is how many of them a second each port may send otherwise; 0 is no
-	// limit, and leaves the host's reassembly as it is.
+	// FragmentRate is how many fragments a second each port may send, if Fragments is false.
+	// 0 is no limit, and leaves the host's reassembly as it is.
 	FragmentRate uint32
 }
 
@@ -56,33 +56,36 @@ type Port struct {
 	MAC        MAC        // of the container's end; zero if it is not known
 	IPv4, IPv6 netip.Addr // invalid where there is none; the link-local address is implied
 	Gateways   []netip.Addr
-	// Allow are further addresses of its own, by its label. It never takes an
-	// address that is another port's or a gateway's.
+	// Allow are the port's extra addresses. The port never gets one that belongs to another
+	// port or to a gateway.
 	Allow Allow
-	// LinkLocals are those of Allow's that are this port's alone, though no label names
-	// them. They are announced as those that Docker gave are.
+	// LinkLocals are the addresses in Allow that no label names: link-local addresses that
+	// Docker or the container itself chose. They belong to this port alone. So they are
+	// announced to neighbours, like IPv4 and IPv6.
 	LinkLocals []netip.Addr
-	// Container is whose it is, for messages, and so that its ports may share addresses.
+	// Container names the port's container, for messages. Ports of one container may share
+	// the addresses in Answers.
 	Container string
-	// Answers are addresses of the same container on other bridges: it may use them here
-	// as well, to answer whoever reached it by them. The host keeps the rest away.
+	// Answers are addresses of the same container on other bridges. The container may send
+	// from them here too, since its answers may leave by this bridge. The rules of
+	// netpolicy/iptables refuse new connections from them.
 	Answers []netip.Addr
 	// Connections is how many connections it may have open at a time; 0 is no
 	// limit.
 	Connections uint32
 	// DHCPServer lets it answer DHCP clients of its bridge.
 	DHCPServer bool
-	// Guarded is false for a port that is not a container's (an uplink that the
-	// operator attached): it is left alone, and may talk to all.
+	// Guarded is false for an uplink that the operator attached, and for containers that the
+	// operator does not guard. Such a port is not checked, and may talk to all known ports.
 	Guarded bool
-	// Admitted is false while not every rule for the port is in the kernel: it
-	// can neither send nor receive.
+	// Admitted is false while not every rule for the port is in the kernel. Until then the
+	// port can neither send nor receive.
 	Admitted bool
-	// Standing keeps a port that is not to be admitted as it is in the kernel, if
-	// it was admitted there with this MAC and these addresses.
+	// Standing keeps a port admitted although Admitted is false, if the kernel already admits
+	// it with this MAC and these addresses.
 	Standing bool
-	// Isolated says that policies close it for what reaches it: nothing that is for a
-	// group or for all does, but for what IP itself needs.
+	// Isolated says that a policy closes the port for what reaches it. Then broadcast and
+	// multicast packets reach it only if IP itself needs them.
 	Isolated bool
 }
 
@@ -93,22 +96,22 @@ type Wish struct {
 	Ports []*Port
 	// Bridges are the managed bridges, with a port or without.
 	Bridges []Bridge
-	// Others are ports of other bridges, by ifindex. All that is done about them
-	// is to leave them alone even if they look like those of a managed bridge.
+	// Others are ports of bridges that are not managed, by ifindex. The rules leave them
+	// alone, even if their frames look like those of a managed bridge.
 	Others []int
 	// Taken are addresses of containers that have no port here, sorted.
 	Taken []netip.Addr
 }
 
-// equalHost tells whether two wishes say the same but for ports.
+// equalHost tells whether two wishes are equal, except for Ports and Others.
 func (w Wish) equalHost(v Wish) bool {
 	return w.Options == v.Options && slices.Equal(w.Taken, v.Taken) && slices.EqualFunc(w.Bridges, v.Bridges, func(a, b Bridge) bool {
 		return a.Index == b.Index && a.Name == b.Name && slices.Equal(a.Subnets, b.Subnets)
 	})
 }
 
-// with adds what only the kernel says: the addresses that bridges have to the
-// gateways that are known, and which ports are admitted there.
+// with adds what only the kernel says. The addresses of each bridge become gateways of its
+// ports. A standing port that the kernel admits becomes admitted.
 func (w Wish) with(k *kernelState) Wish {
 	w.Ports = slices.Clone(w.Ports)
 	for i, p := range w.Ports {
@@ -123,16 +126,16 @@ func (p Port) with(k *kernelState) *Port {
 	return &p
 }
 
-// Look says what may have changed in the kernel since the last Apply, beyond
-// what the wish itself changes; nothing else is read again. (The table is checked
-// each time: that is one message.)
+// Look names what may have changed in the kernel since the last Apply. The Driver reads this
+// again, and the ports that differ from the last wish. It checks the tables each time, which
+// takes one message. With Unheard it also reads a part of all the rest; see unheard.go.
 type Look struct {
 	Full       bool
 	Links      map[int]struct{} // ifindexes
 	MACs       map[MAC]struct{} // whose FDB entries may have changed, on any bridge
 	Neighbours map[Neighbour]struct{}
-	// Unheard is what the kernel tells nobody of: programs taken off ports, settings of
-	// the host.
+	// Unheard asks for what the kernel does not report: programs that somebody took off a
+	// port, and settings of the host.
 	Unheard bool
 }
 
@@ -164,10 +167,10 @@ type Violations struct {
 	Withheld   uint64 // was for it while it was not admitted; no violation either
 	// Connections counts packets that would have opened one beyond the limit.
 	Connections uint64
-	// Checksum counts frames that the kernel would have written into, or cut into very
-	// many, after they were judged; with Options.Fragments, fragments.
+	// Checksum counts frames that the kernel would still write into, or cut into very many
+	// frames, after the rules judged them. With Options.Fragments it also counts fragments.
 	Checksum uint64
-	// Fragments counts those of IP beyond Options.FragmentRate.
+	// Fragments counts fragments beyond Options.FragmentRate.
 	Fragments uint64
 }
 
@@ -186,15 +189,17 @@ type PortReport struct {
 	Faults []string
 }
 
-// Report is what the kernel holds. It is not to be changed.
+// Report is what the kernel holds. Nobody may change it.
 type Report struct {
 	Ports map[int]PortReport // by ifindex, one for each port of the wish
-	// Violations are those of ports that have any. Read counts them.
+	// Violations has the counts of each port that has any. Only Read gives them.
 	Violations map[int]Violations
-	// Changes counts what Apply changed, or what Read found to be otherwise.
+	// Changes counts the differences between plan and kernel: those that Apply set out to
+	// write, or those that Read found.
 	Changes int
 	// Drift says what Apply or Read found changed by somebody else.
 	Drift []string
-	// Warnings say what could not be done that guards no port by itself.
+	// Warnings name the settings of the host that could not be made. They concern no single
+	// port.
 	Warnings []string
 }

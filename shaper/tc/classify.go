@@ -28,18 +28,22 @@ const (
 // multiplicative hash).
 const golden = 0x9e3779b1
 
-// classifier names the class of each packet. The size decides between small and
-// large ones. Among these, what a container receives goes by its sender: by the low
-// bits of the source address, or of the source MAC of what is not IP. So senders
-// with consecutive addresses, as Docker hands them out, never share a class, and
-// nobody can choose to be in a neighbour's: the guard binds both to the port. What a
-// container sends goes by flow: by a hash of addresses, protocol and ports. Fragments
-// have no ports, so a fragmented flow is hashed by addresses alone and stays in order.
+// classifier makes the program that names the class of each packet. The size of a packet decides
+// between the classes for small packets and those for large ones.
 //
-// It is classic BPF, which the kernel checks, compiles and bounds, and which
-// needs no bpf(2) and none of its privileges. The value that it returns is the
-// class (cls_bpf without direct action); what is too short to be read has none, and
-// goes to HTB's default.
+// Among these, the class of a packet to the container depends on its sender: on the low bits of
+// the source address or, if it is not IP, of the source MAC. Docker hands out consecutive
+// addresses. So senders with neighbouring addresses share no class, as long as there are no more
+// of them than classes. No sender can choose another's class: the guard binds MAC and address to
+// the port.
+//
+// The class of a packet from the container depends on its flow: on a hash of addresses, protocol
+// and ports. Fragments have no ports. So a fragmented flow is hashed by addresses alone and stays
+// in order.
+//
+// The program is classic BPF: the kernel checks, compiles and bounds it, and it needs no bpf(2)
+// and none of its privileges. It returns the class (cls_bpf without direct action). A packet that
+// is too short to be read gets no class, and goes to HTB's default class.
 func classifier(dir shaper.Direction) (program, error) {
 	v4, v6, other := sender(ip4Src), sender(ip6Src+12), sender(macSrc)
 	if dir == shaper.Egress {
@@ -100,8 +104,8 @@ func fold(offsets ...uint32) []bpf.Instruction {
 	return out
 }
 
-// ports mixes source and destination port into scratch 0, where the protocol, which
-// is in A, has some.
+// ports mixes source and destination port into scratch 0, if the protocol has ports. The
+// protocol is in A.
 func ports(load bpf.Instruction) []bpf.Instruction {
 	return []bpf.Instruction{
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 6, SkipTrue: 3},

@@ -7,9 +7,8 @@ import (
 	"netguard/shaper"
 )
 
-// Cleanup takes away every qdisc, filter and IFB of netguard's in the namespace,
-// whoever of its kind put it there, and leaves what others put there as it is.
-// It goes on after an error.
+// Cleanup removes every qdisc, filter and IFB of netguard's in the namespace, from whichever
+// process or version. It leaves what other software made. It goes on after an error.
 func (d *Driver) Cleanup() error {
 	s, err := d.Snapshot()
 	if err != nil {

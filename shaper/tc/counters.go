@@ -12,9 +12,9 @@ type Counters struct {
 }
 
 // countersOfTree gives what passed netguard's tree among the qdiscs of a device.
-// ours tells whether there is one. The leaves know all drops. The root knows only
-// those that a leaf told it: not the segments that did not fit of a super-packet of
-// which others did. Of leaves that somebody replaced it remembers what they had.
+// ours tells whether there is one. The leaves count all drops. The root misses some: if a
+// super-packet is cut and only a part of its segments fits, the root does not count the others.
+// But the root still counts the drops of leaves that were replaced. So the greater sum is given.
 func countersOfTree(on []message) (sum Counters, ours bool, err error) {
 	var leaves uint64
 	for _, m := range on {

@@ -1,7 +1,7 @@
-// Package tc writes shaper's trees to the kernel and reads them back. It sends the
-// messages of a tree together; filters and ingress qdiscs it writes with go-tc, which
-// sends one message at a time, and IFBs with vishvananda/netlink. It touches only what
-// carries netguard's own handles, names and link group. It is not safe for concurrent use: one goroutine owns a Driver.
+// Package tc writes shaper's trees to the kernel and reads them back. It sends the messages of a
+// tree together. It writes filters and ingress qdiscs with go-tc, which sends one message at a
+// time, and IFBs with vishvananda/netlink. It touches only what carries netguard's own handles,
+// names and link group. It is not safe for concurrent use: one goroutine owns a Driver.
 package tc
 
 import (
@@ -90,8 +90,8 @@ func gone(err error) bool {
 
 func nothing([]byte) error { return nil }
 
-// remove sends one message that deletes something, for which the libraries have
-// no word, and waits for the kernel's answer.
+// remove sends one message that deletes something, and waits for the kernel's answer. The
+// libraries have no function for these messages.
 func (d *Driver) remove(typ uint16, data []byte) error {
 	return fault.Write("tc delete", func() error { return d.conn.Execute(typ, 0, data, nothing) })
 }

@@ -21,8 +21,8 @@ const (
 	sfqPerturb = 10
 )
 
-// encode gives the message that makes one change of a device's own tree. direct is
-// how many packets HTB may hold that no class takes, 0 for the kernel's own choice.
+// encode gives the message that makes one change of a device's own tree. direct is the length of
+// HTB's queue for packets that no class takes; with 0 the kernel chooses it.
 // go-tc sends such messages one by one and waits for each; a tree has dozens.
 func encode(dev int, direct uint32, s shaper.Step) (netlink.Message, error) {
 	var options []byte

@@ -23,12 +23,12 @@ const (
 	doomed = 0x4e48
 	// queueLen is the kernel's own for an IFB; zero would lose every packet.
 	queueLen = 32
-	// queueLenNone is that of an IFB whose veth had no queue of its own: the kernel
-	// gives one to a device that gets a qdisc, be it for ingress, and keeps it.
+	// queueLenNone is the queue length of an IFB whose veth had a queue length of zero: it
+	// records that. The kernel gives a length to a device that gets a qdisc, even one for
+	// ingress, and does not take it back.
 	queueLenNone = 33
-	// ifbMTU is too small for IPv6, so that the kernel gives the device none of its
-	// state (some 20 kB) and sends nothing by it. What is led through an IFB is not
-	// held to it.
+	// ifbMTU is too small for IPv6. So the kernel makes no IPv6 state for the device (some
+	// 20 kB) and sends nothing by it. Packets that are led through an IFB may be longer.
 	ifbMTU = 1279
 )
 
@@ -93,8 +93,8 @@ func (d *Driver) Sweep(keep func(veth int) bool) (int, error) {
 			continue
 		}
 		if keep(veth) {
-			// One that an agent marked before it was killed would go with
-			// the next that is.
+			// A killed agent may have marked this IFB. It would go when the
+			// group is deleted the next time.
 			if l.group == doomed {
 				err := fault.Write("ifb group", func() error { return d.links.LinkSetGroup(l.handle(), group) })
 				if err != nil && !gone(err) {

@@ -11,7 +11,8 @@ import (
 	"netguard/shaper"
 )
 
-// skipStats has a link's answer come without its counters (RTEXT_FILTER_SKIP_STATS).
+// skipStats asks the kernel to leave the counters out of a link's answer
+// (RTEXT_FILTER_SKIP_STATS).
 const skipStats = 1 << 3
 
 // sizeofStatsMsg is the size of struct if_stats_msg.
@@ -79,7 +80,8 @@ func (d *Driver) eachLink(kind string, each func(link)) error {
 	return nil
 }
 
-// list asks for all objects of a type, and again, a few times, while a list has holes.
+// list asks for all objects of a type. If something came or went meanwhile, the list may have
+// holes. Then it asks again, a few times.
 func (d *Driver) list(typ uint16, request []byte, object func(data []byte) error) error {
 	for range 5 {
 		if err := d.conn.Execute(typ, netlink.Dump, request, object); err != nil {

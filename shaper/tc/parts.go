@@ -5,8 +5,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TryParts tries the parts of a limit, each for itself. It is for a network namespace that
-// was made for it.
+// TryParts tries each part of a limit by itself. It leaves them there, so call it only in a
+// network namespace made for it.
 func TryParts() (htb, ifb, ingress bool) {
 	h, err := vish.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {

@@ -7,8 +7,8 @@ import (
 	"netguard/shaper"
 )
 
-// fewPorts is up to how many ports are read one by one. To list the qdiscs of all devices
-// takes as long as a few dozen ports on a host of some hundred.
+// fewPorts is the greatest number of ports that are read one by one. On a host with some hundred
+// ports, a list of the qdiscs of all devices takes as long as a few dozen ports.
 const fewPorts = 64
 
 // Port is what the kernel holds for one port.

@@ -17,9 +17,9 @@ type Features struct {
 	Missing []string
 }
 
-// Probe finds the best leaf that the kernel has by building it on a device made
-// for that, which is gone when Probe returns. Nothing less than trying tells:
-// qdiscs are modules that the kernel loads when they are asked for.
+// Probe finds the best leaf that the kernel has. It builds a tree on a device made for that, and
+// deletes the device before it returns. Only trying tells: qdiscs are modules, and the kernel
+// loads them when they are asked for.
 func (d *Driver) Probe() (Features, error) {
 	const veth = 0 // ngifb0 serves no veth: ifindexes start with one
 	if err := d.deleteIFB(veth); err != nil {

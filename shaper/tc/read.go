@@ -60,8 +60,8 @@ func (d *Driver) dump(typ uint16, ifindex int, parent uint32) (out []message, er
 	return out, err
 }
 
-// qdiscsAt asks for the qdiscs of a device that stand under some parents. Where there is
-// none, and where it is the kernel's own, there is no answer.
+// qdiscsAt asks for the qdiscs of a device that stand under some parents. If a parent has no
+// qdisc, or the kernel's own default, the kernel gives no answer for it.
 func (d *Driver) qdiscsAt(ifindex int, parents ...uint32) (out []message, err error) {
 	if len(parents) == 0 {
 		return nil, nil
@@ -91,7 +91,8 @@ func (d *Driver) qdiscsAt(ifindex int, parents ...uint32) (out []message, err er
 	return out, fault
 }
 
-// store keeps what messages are made of, some thousand of them in few pieces.
+// store keeps copies of the bytes of messages, of some thousand messages in a few pieces of
+// memory.
 type store struct {
 	free []byte
 	size int // of the last piece
@@ -109,7 +110,8 @@ func (s *store) keep(b []byte) []byte {
 	return kept
 }
 
-// kinds are what netguard's messages are of. Their names are made once.
+// kinds are the usual kinds of qdiscs and filters. parse takes these strings and makes no new
+// ones.
 var kinds = map[string]string{}
 
 func init() {
@@ -118,7 +120,7 @@ func init() {
 	}
 }
 
-// parse reads a message. Of data it keeps nothing.
+// parse reads a message. It copies what it keeps of data.
 func (s *store) parse(data []byte) (message, error) {
 	if len(data) < sizeofTcMsg {
 		return message{}, fmt.Errorf("parse tc message: %d bytes are too few", len(data))

@@ -8,7 +8,7 @@ import (
 	"netguard/shaper"
 )
 
-// Snapshot is what the kernel held of every qdisc at one time, or of those of one port.
+// Snapshot is what the kernel held at one time: all qdiscs, or those of one port.
 type Snapshot struct {
 	d       *Driver
 	qdiscs  qdiscs
@@ -32,8 +32,8 @@ func (d *Driver) Snapshot() (*Snapshot, error) {
 	return s, err
 }
 
-// Port reads what a Snapshot has of one port, and nothing of any other. The kernel sends
-// what it is asked for here to all listeners of the host as well.
+// Port gives a Snapshot that has only one port. The kernel sends its answers to this Driver and
+// also to all listeners of the host.
 func (d *Driver) Port(veth int) (*Snapshot, error) {
 	s := &Snapshot{d: d, qdiscs: qdiscs{}, classes: map[int][]message{}, ifbs: map[int]link{}}
 	devices := []int{veth}
@@ -154,8 +154,8 @@ func (s *Snapshot) ingress(veth, ifb int, e *shaper.Endpoint) error {
 	return nil
 }
 
-// Counters gives what passed an endpoint in both directions: where it is shaped, since it
-// is, and by the frame on the wire; elsewhere what the veth has counted.
+// Counters gives what passed an endpoint in both directions. For a direction with a limit, it
+// counts frames on the wire, since the tree was made. Otherwise it gives what the veth counted.
 func (s *Snapshot) Counters(veth int) ([2]Counters, error) {
 	var out [2]Counters
 	for dir, dev := range [2]int{shaper.Ingress: veth, shaper.Egress: s.IFB(veth)} {
@@ -245,8 +245,8 @@ func (s *Snapshot) tree(ifindex int) (shaper.State, error) {
 	return e, nil
 }
 
-// state reads what stands at the root of a device, which limits one direction, and below
-// it.
+// state reads netguard's tree at the root of a device. dir is the direction that the device
+// limits.
 func (s *Snapshot) state(ifindex int, dir shaper.Direction) (shaper.State, error) {
 	e, err := s.tree(ifindex)
 	if err != nil || !e.Own() {

@@ -105,10 +105,10 @@ func (d *Driver) addQdisc(o *gotc.Object) error {
 	return fault.Write("tc qdisc", func() error { return d.write.Qdisc().Add(o) })
 }
 
-// addRedirect leads everything that arrives from the container to its IFB. Before
-// that, the IFB gets its alias, which the kernel does not take with the rest, and
-// the veth the queue length from before its ingress qdisc: this step comes last, so
-// that nothing that is in use is without.
+// addRedirect leads everything that arrives from the container to its IFB. Before that, it gives
+// the IFB its alias, which the kernel does not take when it makes the device. It also gives the
+// veth back the queue length that it had before its ingress qdisc. The redirect comes last, so
+// that no IFB in use lacks these.
 func (d *Driver) addRedirect(veth int, vethName string) error {
 	l, err := d.ifb(veth)
 	if err != nil {
@@ -177,13 +177,13 @@ func unless(fine func(error) bool, err error) error {
 	return err
 }
 
-// wasNoQueue is the length of an HTB's queue for unclassified packets (which
-// netguard's trees do not use) that records a device whose own queue length was
-// zero: the kernel gives one to a device that gets a qdisc, and keeps it.
+// wasNoQueue records that a device had a queue length of zero: the kernel gives a length to a
+// device that gets a qdisc, and does not take it back. The record is the length of HTB's queue
+// for unclassified packets, which netguard's trees do not use.
 const wasNoQueue uint32 = 0x4e47
 
-// deleteRoot deletes netguard's root qdisc, and gives the device back the queue
-// length that it had. That comes first, while the qdisc still records it.
+// deleteRoot first gives the device back the queue length that it had, while the root qdisc
+// still records it. Then it deletes netguard's root qdisc.
 func (d *Driver) deleteRoot(dev int) error {
 	on, err := d.qdiscsAt(dev, rootParent)
 	if err != nil {

@@ -16,13 +16,13 @@ func (a *assembler) emit(all ...asm.Instruction) { a.code = append(a.code, all..
 // at emits an instruction that jumps lead to.
 func (a *assembler) at(label string, ins asm.Instruction) { a.emit(ins.WithSymbol(label)) }
 
-// kernel calls a function of the kernel's, of which the library knows only those that a
-// compiler left in an ELF file.
+// kernel emits a call of a kernel function. The library has no function for that: it calls only
+// those kernel functions that a compiler named in an ELF file.
 func (a *assembler) kernel(function btf.TypeID) {
 	a.emit(asm.Instruction{OpCode: asm.OpCode(asm.JumpClass).SetJumpOp(asm.Call), Src: asm.PseudoKfuncCall, Constant: int64(function)})
 }
 
-// bits reads a bit field of the frame's, where it is in its byte.
+// bits reads a bit field of the frame. The bits stay at their place in the byte.
 func (a *assembler) bits(into asm.Register, b bits) {
 	a.emit(asm.LoadMem(into, skb, b.at, asm.Byte), asm.And.Imm(into, b.mask))
 }
@@ -32,8 +32,8 @@ func (a *assembler) bitsAt(label string, into asm.Register, b bits) {
 	a.emit(asm.And.Imm(into, b.mask))
 }
 
-// start reads where the checksum that is to be filled in begins, from the beginning of
-// the frame. It uses two more registers.
+// start computes where the bytes begin that the pending checksum is about, counted from the
+// beginning of the frame. It also uses R3.
 func (a *assembler) start(into asm.Register) {
 	a.emit(
 		asm.LoadMem(into, skb, a.layout.csumStart, asm.Half),
@@ -43,8 +43,8 @@ func (a *assembler) start(into asm.Register) {
 		asm.Sub.Reg(into, asm.R3))
 }
 
-// load copies bytes of the frame to the stack; a frame that is too short for them is bad.
-// The offset is set by the given instruction, or in R2 already.
+// load copies bytes of the frame to the stack. A frame that is too short for them is bad. The
+// given instruction sets R2 to the offset in the frame; if it is empty, R2 is set already.
 func (a *assembler) load(offset asm.Instruction, to int32, size int32) {
 	if offset.OpCode != 0 {
 		a.emit(offset)

@@ -20,8 +20,8 @@ var ErrUnsupported = errors.New("BPF programs that see what the kernel still wri
 // name is what the kernel calls the program, as bpftool shows it.
 const name = "netguard_csum"
 
-// Program is one of the two kinds that there are. The kernel gets it when it is first
-// needed, and keeps it where it is attached when the process ends.
+// Program is one of two programs: one spoils and marks frames, the other only marks them. It is
+// loaded into the kernel when it is first needed. It stays attached when the process ends.
 type Program struct {
 	spec        ebpf.ProgramSpec
 	fingerprint Fingerprint
@@ -35,8 +35,8 @@ type ID uint32
 // Fingerprint tells programs apart that do different things. It is never 0.
 type Fingerprint uint32
 
-// New assembles a program for this kernel. With spoil it makes frames harmless, else it
-// marks them only.
+// New assembles a program for this kernel. With spoil, the program makes bad frames harmless;
+// without, it only marks them.
 func New(spoil bool) (*Program, error) {
 	l, err := newLayout()
 	if err != nil {
@@ -71,10 +71,10 @@ func (p *Program) Load() error {
 // ID gives its number, 0 while it is not loaded.
 func (p *Program) ID() ID { return p.id }
 
-// Fingerprint gives what a program that does the same has as well.
+// Fingerprint gives a number that is the same for all programs that do the same.
 func (p *Program) Fingerprint() Fingerprint { return p.fingerprint }
 
-// Close gives up the hold on it.
+// Close closes this process's handle of the program. Where it is attached, it stays.
 func (p *Program) Close() error {
 	if p.loaded == nil {
 		return nil
@@ -95,8 +95,8 @@ func (p *Program) Attach(device int) error {
 	return nil
 }
 
-// Attached lists the programs at a device's ingress that no other process holds there,
-// in order; none where there is no such device.
+// Attached lists the programs at a device's ingress, in order. It leaves out programs that a BPF
+// link holds there. It lists none if there is no such device.
 func Attached(device int) ([]ID, error) {
 	all, _, err := query(device)
 	out := make([]ID, 0, len(all))
@@ -162,8 +162,8 @@ type detachAttr struct {
 	revision                                      uint64
 }
 
-// Detach takes a program off a device. It is named by its place, for only who may see all
-// programs of the host (CAP_SYS_ADMIN) gets hold of one that another process loaded.
+// Detach takes a program off a device. It tells the kernel the program's place in the list: to
+// get the program itself, which another process may have loaded, needs CAP_SYS_ADMIN.
 func Detach(device int, id ID) error {
 	// Another program may come or go meanwhile; the kernel says so.
 	for range 5 {
@@ -190,8 +190,8 @@ func Detach(device int, id ID) error {
 	return fmt.Errorf("detach program %d from device %d: %w", id, device, unix.ESTALE)
 }
 
-// Ours tells whether a program is netguard's, of whatever version, by its name. It needs
-// CAP_SYS_ADMIN; without, it knows nothing.
+// Ours tells by its name whether a program is netguard's, of whatever version. Without
+// CAP_SYS_ADMIN it always gives false.
 func Ours(id ID) bool {
 	p, err := ebpf.NewProgramFromID(ebpf.ProgramID(id))
 	if err != nil {

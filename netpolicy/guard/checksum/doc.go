@@ -14,11 +14,12 @@
 //
 //   - a checksum that is still to be filled in is that of the frame's own transport
 //     header, or lies in the payload of a tunnel that the sender's own kernel made;
-//   - a fragment has none, and is not to be cut up;
-//   - what is to be cut up is of the protocol that its header names, and gives no more
+//   - a fragment has no such checksum, and is not to be cut up;
+//   - a frame that is to be cut up has the protocol that its header names, and gives no more
 //     segments than an honest stack makes.
 //
-// It keeps no state and counts nothing. It spoils a frame that is not so: the frame loses
-// all that follows its headers, and its type, so that nobody takes it for anything. It puts
-// Mark on it, by which the guard's rules count it, show it and refuse it.
+// The program keeps no state and counts nothing. It puts Mark on a frame that breaks this
+// promise. By Mark the guard's rules count the frame, show it and refuse it. In enforce mode the
+// program also spoils the frame: the frame loses its type, and all that follows its headers. So
+// no receiver accepts it, even if no rule refuses it.
 package checksum

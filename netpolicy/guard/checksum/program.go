@@ -6,8 +6,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 )
 
-// Mark is what a frame carries that the program found. No container can set it: a frame
-// loses its mark on the way out of a network namespace.
+// Mark is the mark of a frame that the program found to be bad. No container can set it: a
+// frame loses its mark on the way out of a network namespace.
 const Mark = 0x4e474353
 
 // Types that a spoilt frame has in place of its own: two that IEEE left for experiments,
@@ -18,10 +18,10 @@ const (
 	SpoiltOther = 0xffff
 )
 
-// What honest senders stay within. 500 bytes and more need no bound: a frame of 64 KiB is
-// 131 segments then, as with an MTU of 552, the least that Linux takes from others. A
-// receiver that asks for less is a small one, with a small window. udpSegments is Linux's
-// own UDP_MAX_SEGMENTS, leastTCP its TCP_MIN_GSO_SIZE.
+// Bounds that honest senders keep. Segments of 500 bytes or more need no bound: 64 KiB are
+// about 131 of them, as with an MTU of 552, the least that Linux takes from others. A receiver
+// that asks for smaller ones is small, and so is its window. udpSegments is Linux's
+// UDP_MAX_SEGMENTS, leastTCP its TCP_MIN_GSO_SIZE.
 const (
 	largeSegment = 500
 	leastTCP     = 8
@@ -248,12 +248,12 @@ func (a *assembler) segments() {
 		asm.Ja.Label("fine"))
 }
 
-// spoil leaves nothing of a frame but its headers, and of these not the type, so that it
-// harms nobody even where no rule refuses it.
+// spoil cuts a frame down to its headers and replaces its type. So the frame harms nobody, even
+// if no rule refuses it.
 func (a *assembler) spoil() {
 	l := a.layout
 	a.emit(asm.Mov.Imm(header, etherLen+ip6Len))
-	// The kernel keeps what it is to write into.
+	// The kernel does not cut off the place of a pending checksum.
 	a.bits(asm.R1, l.summed)
 	a.emit(asm.JNE.Imm(asm.R1, partial<<l.summed.shift, "trim"))
 	a.start(asm.R2)

@@ -12,7 +12,7 @@ import (
 const (
 	// maxPorts is how many ports the table takes.
 	maxPorts = 16384
-	// wholeIn is in how many looks at what nobody tells of all ports were looked at.
+	// wholeIn is how many looks with Unheard it takes to read all ports.
 	wholeIn = 30
 )
 

@@ -1,6 +1,5 @@
-// Package guardtest is a kernel that is not there, for tests of whoever uses a guard: it
-// keeps what a Driver writes, and refuses what the kernel refuses. It has no clock and
-// does no I/O.
+// Package guardtest is a fake kernel, for tests of code that uses a guard. It keeps what a
+// Driver writes, and refuses what the kernel refuses. It has no clock and does no I/O.
 package guardtest
 
 import (
@@ -27,11 +26,11 @@ const (
 type Kernel struct {
 	// Features are what a Driver of this kernel has. New sets all.
 	Features guard.Features
-	// Fail is asked before each write; its error is the write's. Port 0 is none. Nil: all
-	// succeed.
+	// Fail is called before each write. If it returns an error, the write fails with it. Port 0
+	// means that the write is about no port. If Fail is nil, all writes succeed.
 	Fail func(op Op, port int) error
-	// Reads is asked for by each Apply and Earlier; an error fails all of it. Nil: all
-	// succeed.
+	// Reads is called by each Apply and Earlier. If it returns an error, the call fails with
+	// it. If Reads is nil, all reads succeed.
 	Reads func() error
 	// Writes counts the writes that succeeded.
 	Writes int
