@@ -125,22 +125,25 @@ const (
 	// ConnectFirst sends the event of the connection before the container's end of the link
 	// is up, as Docker 20.10 does.
 	ConnectFirst Order = iota
-	// LinkFirst sends the event of the connection last, as Docker 29 does.
+	// LinkFirst sends the event of the connection last, as Docker 28.5 and 29 do.
 	LinkFirst
 )
 
-// Docker's own times are longer. All were measured with one container at a time.
-const (
-	// between is the time from one of the event of the connection and the link that is up to
-	// the other: 200 ms with Docker 20.10, 45 ms with 28.5.
-	between = 20 * time.Millisecond
-	// launch is the time from the later of the two to the first instruction: at least 44 ms
-	// with Docker 20.10, 17 ms with 28.5, 13 ms with 29.
-	launch = 12 * time.Millisecond
-	// Turnover is the time from the end of a container to the event of the next one's
-	// connection: at least 38 ms with Docker 20.10, 290 ms with 28.5.
-	Turnover = 30 * time.Millisecond
-)
+// times are those of an engine's steps, measured with one container at a time.
+type times struct {
+	between time.Duration // from one of the event of the connection and the link that is up to the other
+	launch  time.Duration // at least, from the later of the two to the first instruction
+}
+
+// steps are the times of Docker 20.10 and of 28.5. Docker 29 takes 13 ms where 28.5 takes 17.
+var steps = [...]times{
+	ConnectFirst: {between: 200 * time.Millisecond, launch: 44 * time.Millisecond},
+	LinkFirst:    {between: 45 * time.Millisecond, launch: 17 * time.Millisecond},
+}
+
+// Turnover is the time from the end of a container to the event of the next one's
+// connection: at least 38 ms with Docker 20.10, 290 ms with 28.5.
+const Turnover = 30 * time.Millisecond
 
 // Start starts the container, and calls ready at its first instruction: from then on only
 // netguard holds its first packet back.
@@ -149,14 +152,14 @@ func (c *Container) Start(order Order, ready func()) {
 	c.e.must(c.port.add(c.e, c.network), "add port of %s", c.Name)
 	if order == ConnectFirst {
 		c.connect()
-		time.Sleep(between)
+		time.Sleep(steps[order].between)
 	}
 	c.e.must(c.port.open(c.e, c.network), "open link of %s", c.Name)
 	if order == LinkFirst {
-		time.Sleep(between)
+		time.Sleep(steps[order].between)
 		c.connect()
 	}
-	time.Sleep(launch)
+	time.Sleep(steps[order].launch)
 	if ready != nil {
 		ready()
 	}
