@@ -157,7 +157,7 @@ func (what panel) plot(runs []scale.Run, legend bool) (*plot.Plot, error) {
 	p.X.Min, p.X.Max = 8, 6500
 	p.Y.Min, p.Y.Max = what.low, 1.5*highest
 	if legend {
-		p.Y.Max *= 4 // room for it
+		p.Y.Max *= 30 // room for it
 	}
 	if what.aim > 0 {
 		aim, err := plotter.NewLine(plotter.XYs{{X: p.X.Min, Y: what.aim}, {X: p.X.Max, Y: what.aim}})
