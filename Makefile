@@ -5,7 +5,6 @@
 GO ?= go
 PARALLEL ?= 2
 WIDTH ?= 4
-SOAK ?= 30m
 BENCH ?= .
 SUITE ?= sid
 FUZZ ?= 10s
@@ -79,8 +78,8 @@ flake: deps ## units FLAKE=100 times without and FLAKE_KERNEL=100 times with roo
 bench: deps ## measure against real engines (BENCH=pattern)
 	$(call swept,$(GO) test -run '^$$' -bench '$(BENCH)' -benchtime 1x -count 1 -timeout 60m -p 1 $(ENGINES))
 
-soak: deps ## run under churn for a long time (SOAK=30m)
-	$(call swept,NETGUARD_SOAK=$(SOAK) $(GO) test -count=1 -v -run '^TestSoak' -timeout 0 -p 1 $(ENGINES))
+soak: deps ## the long forms of tests: crashes, leaks, storms (hours)
+	$(call swept,NETGUARD_SOAK=1 $(GO) test -count=1 -v -run '^TestSoak' -timeout 0 -p 1 $(ENGINES))
 
 demo: deps ## see it work, in namespaces that are gone afterwards
 	$(call swept,$(GO) run ./integration/demo)

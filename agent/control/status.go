@@ -60,7 +60,8 @@ type Docker struct {
 	// Connected says that the engine's events are being followed.
 	Connected bool `json:"connected" yaml:"connected"`
 	// ReadAt is when Docker was last asked for containers and networks and
-	// answered: every half minute at least, and whenever something happens.
+	// answered. That is whenever something happens, and every half minute. If an answer takes
+	// long, it is every five minutes at least.
 	ReadAt time.Time `json:"read_at" yaml:"read_at"`
 }
 
