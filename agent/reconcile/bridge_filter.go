@@ -48,14 +48,16 @@ func (b *bridgeFilter) due(dirty, inForce bool) bool {
 	return !next.IsZero() && !b.now().Before(next)
 }
 
-// apply sets the bridges if they differ from what was set last, or if again is set. began says
-// that a bridge may have begun to hand over its frames. news says that the error changed.
+// apply sets the bridges if they differ from what was set last, if one of them may have been
+// changed, or if again is set. began says that a bridge may have begun to hand over its frames.
+// news says that the error changed.
 func (b *bridgeFilter) apply(wish map[string]bool, again bool) (began, news bool) {
-	b.unsure = false
 	same := b.set != nil && maps.Equal(b.set, wish)
-	if same && !again {
+	doubted := b.unsure && !b.now().Before(b.contest.until())
+	if same && !again && !doubted {
 		return false, false
 	}
+	b.unsure = false
 	off, err := b.plane.Bridges(wish)
 	now := b.now()
 	if len(off) == 0 {
