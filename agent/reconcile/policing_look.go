@@ -2,16 +2,25 @@ package reconcile
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"netguard/agent/docker"
 	"netguard/agent/endpoint"
 )
 
+// maxNames bounds the noted names of programs that changed rules. No check takes them while rules
+// cannot be written, or while Docker has not answered.
+const maxNames = 4
+
 // soon makes verify due soon, because other programs may have changed rules. It notes their
 // names, if they are known.
 func (p *policing) soon(by []string) {
-	p.by = append(p.by, by...)
+	for _, name := range by {
+		if len(p.by) < maxNames && !slices.Contains(p.by, name) {
+			p.by = append(p.by, name)
+		}
+	}
 	p.doubt = true
 	p.check.Wake()
 }

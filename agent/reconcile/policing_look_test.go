@@ -1,7 +1,11 @@
 package reconcile
 
 import (
+	"fmt"
+	"log/slog"
+	"slices"
 	"testing"
+	"time"
 
 	"netguard/agent/desired"
 	"netguard/agent/docker"
@@ -33,5 +37,22 @@ func TestCoveredNetworks(t *testing.T) {
 	}
 	if got := p.state().covered; !got["b"] || !got["c"] || got["a"] {
 		t.Errorf("covered: %v", got)
+	}
+}
+
+// TestNamesOfOthers: each program is noted once, and not any number of programs.
+func TestNamesOfOthers(t *testing.T) {
+	p := newPolicing(slog.New(slog.DiscardHandler), nil, nil, time.Now)
+	for range 3 {
+		p.soon([]string{"nft", "iptables"})
+	}
+	if !slices.Equal(p.by, []string{"nft", "iptables"}) {
+		t.Errorf("noted: %v", p.by)
+	}
+	for i := range 1000 {
+		p.soon([]string{fmt.Sprint("program", i)})
+	}
+	if len(p.by) != maxNames {
+		t.Errorf("%d programs are noted", len(p.by))
 	}
 }
