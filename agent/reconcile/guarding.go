@@ -24,6 +24,10 @@ const (
 	// hintGather is how long the kernel's report about a known port waits for further reports.
 	// The kernel reports netguard's own changes too.
 	hintGather = 10 * time.Millisecond
+	// maxDue is how many things that the kernel reported are noted, before the next look is at
+	// all. No look takes them while Docker has not answered, or while the kernel cannot be
+	// read. A thousand containers that come or go at once stay below it.
+	maxDue = 4096
 )
 
 // guarding brings bridge ports, and the filter in front of them, to the wanted state. It is
@@ -67,10 +71,15 @@ func (g *guarding) hear(h link.Hint) {
 		return
 	}
 	g.hints.Wake()
+	if g.look.Full = g.look.Full || h.Full; g.look.Full {
+		return
+	}
 	note(&g.look.Links, h.Links, func(index int) int { return index })
 	note(&g.look.MACs, h.MACs, func(m link.MAC) guard.MAC { return guard.MAC(m) })
 	note(&g.look.Neighbours, h.Neighbours, func(n link.Neighbour) guard.Neighbour { return guard.Neighbour{Bridge: n.Link, Addr: n.Addr} })
-	g.look.Full = g.look.Full || h.Full
+	if len(g.look.Links)+len(g.look.MACs)+len(g.look.Neighbours) > maxDue {
+		g.look = guard.Look{Full: true, Unheard: g.look.Unheard}
+	}
 }
 
 func note[From, To comparable](set *map[To]struct{}, from map[From]struct{}, as func(From) To) {

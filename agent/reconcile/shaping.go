@@ -98,14 +98,19 @@ func (s *shaping) hear(h link.Hint) {
 		return
 	}
 	s.changes++
-	s.all = s.all || h.Full
+	s.look.Wake()
+	if s.all = s.all || h.Full; s.all {
+		return
+	}
 	for index := range h.Links {
 		s.mark(index)
 		if veth, ok := s.ifbs[index]; ok {
 			s.mark(veth)
 		}
 	}
-	s.look.Wake()
+	if len(s.due) > maxDue {
+		s.all, s.due = true, map[int]struct{}{}
+	}
 }
 
 func (s *shaping) mark(index int) { s.due[index] = struct{}{} }
