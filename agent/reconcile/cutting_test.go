@@ -166,3 +166,54 @@ func TestCuttingAgainAfterAWhole(t *testing.T) {
 		}
 	}
 }
+
+// TestCuttingAfterGap: another program deletes rules, and restores the same ones before the agent
+// writes any. A connection that began meanwhile is cut.
+func TestCuttingAfterGap(t *testing.T) {
+	for name, c := range map[string]struct{ check, write bool }{
+		"the_check_finds_it":                          {},
+		"and_connections_are_listed_before_the_write": {write: true},
+		"the_check_fails":                             {check: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			client, server := w.come("front", service(2)), w.come("front", service(1))
+			w.policies(1)
+			w.run(13 * time.Second)
+			p, writes := w.loop.policing, w.writes
+			restored := false
+			w.rules.DeleteRules()
+			w.damaged()
+			w.notices.rules = true
+			connect := func(port uint16) {
+				w.rules.Connect(iptables.Flow{Src: netip.AddrPortFrom(client.addr, port), Dst: netip.AddrPortFrom(server.addr, 80),
+					Dialled: netip.AddrPortFrom(server.addr, 80), Proto: netpolicy.TCP})
+			}
+			connect(40000)
+			w.fails = func(at string, _ int) error {
+				switch {
+				case at != "rules read" || restored:
+				case !p.dirty && c.check:
+					return errInjected
+				case p.dirty && c.write:
+					c.write = false
+					p.cutting.reason() // a container leaves, for example
+					return errInjected
+				case p.dirty:
+					connect(40001)
+					w.rules.RestoreRules()
+					restored = true
+				}
+				return nil
+			}
+			if w.run(3 * time.Second); !restored || w.writes != writes {
+				t.Fatalf("the other program did not restore the rules first: %d writes", w.writes-writes)
+			}
+			if all := w.rules.Connections(); len(all) > 0 {
+				t.Errorf("connections that began in the gap: %v", all)
+			}
+			w.settle(90 * time.Second)
+			w.check()
+		})
+	}
+}

@@ -50,6 +50,7 @@ type policing struct {
 	displaced bool      // the last check found only changes that Docker makes
 	by        []string  // who changed the rules, since they were looked at
 	doubt     bool      // the next check is due because another program wrote rules
+	gap       bool      // rules were missing, or may have been, since packets last met all of them
 	contest   contention
 
 	// networks are all networks now. checked are the networks of the moment when the rules were
@@ -185,9 +186,12 @@ func (p *policing) inForce(report iptables.Report) {
 	// This is also needed when only members were added: the former container with an address
 	// may have left connections. And it is needed at the start: an earlier agent may have been
 	// killed after it wrote the rules and before it cut connections.
-	if report.Changed() || p.known == nil {
+	if report.Changed() || p.known == nil || p.gap {
 		p.cutting.reason()
 	}
+	// Connections that began in a gap must end, even if another program closed the gap before
+	// this write, so that there was nothing left to change.
+	p.cutting.doubted, p.gap = p.cutting.doubted || p.gap, false
 	p.known = p.ruling
 	p.setBridges(false)
 }

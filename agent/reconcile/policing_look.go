@@ -43,7 +43,7 @@ func (p *policing) verify(ctx context.Context) {
 	p.check.Begin()
 	drift, err := p.plane.Verify(ctx)
 	if err != nil {
-		p.late = false
+		p.late, p.gap = false, p.gap || p.doubt // the next write cannot tell what was rewritten
 		p.fail(err)
 		return
 	}
@@ -70,7 +70,7 @@ func (p *policing) verify(ctx context.Context) {
 	p.by, p.doubt = nil, false
 	p.rest()
 	if len(drift.Changes) > 0 {
-		p.dirty, p.holds, p.cutting.doubted = true, false, true
+		p.dirty, p.holds, p.gap = true, false, true
 		p.check.Now()
 	}
 	if !now.Before(p.bridges.contest.until()) {

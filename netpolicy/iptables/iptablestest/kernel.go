@@ -86,6 +86,9 @@ func (k *Kernel) Left() bool { return k.left }
 // DeleteRules is another program that deletes netguard's rules, and leaves the sets.
 func (k *Kernel) DeleteRules() { k.generation, k.written = "", k.written+1 }
 
+// RestoreRules is another program that restores the rules that packets met last.
+func (k *Kernel) RestoreRules() { k.generation, k.written = k.met.Rules.Generation, k.written+1 }
+
 // Displace is another program that writes rules before netguard's, as Docker does.
 func (k *Kernel) Displace() { k.first, k.written = true, k.written+1 }
 
