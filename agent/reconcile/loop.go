@@ -66,7 +66,9 @@ type Loop struct {
 	handover handover
 	// admitted are the ports that the guard admitted, by link.Port.Seen. They stay admitted
 	// when a later change fails.
-	admitted    map[uint64]bool
+	admitted map[uint64]bool
+	// granted are the ports that the last admitAll admits, and that are not in admitted yet.
+	granted     []*link.Port
 	judged      []*desired.Endpoint // the endpoints of the last admitAll
 	endpointLog endpointLog
 

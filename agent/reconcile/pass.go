@@ -91,19 +91,17 @@ func (l *Loop) admitAll(want *desired.State, p *PolicyState) {
 		}
 	}
 	l.judged = want.Endpoints
-	var admitted []uint64
+	l.granted = nil
 	// While the ruling is not in force, older rules may be: isolated ports stay isolated.
 	ports := l.guarding.ports.Of(want.Endpoints, want.Site, desired.Judge{Ask: func(d *desired.Endpoint) desired.Verdict {
 		verdict := l.admit(d, p)
 		if verdict == desired.Admit {
-			admitted = append(admitted, d.Port.Seen)
+			l.granted = append(l.granted, d.Port)
 		}
 		return verdict
 	}, Again: p.bridgesErr != nil, Closed: want.Closed, Keep: !l.policing.holds})
 	l.guarding.apply(want.Site, ports, desired.Unmanaged(want.Endpoints))
-	if l.guarding.err == nil {
-		l.remember(admitted, want.Seen.Links.Ports)
-	}
+	l.remember(want.Seen.Links.Ports)
 }
 
 // admit gives the verdict on an endpoint. It admits one that has all that it should have.
@@ -130,11 +128,16 @@ func (l *Loop) admit(d *desired.Endpoint, p *PolicyState) desired.Verdict {
 	return desired.Refuse
 }
 
-// remember notes which ports the guard admitted, and forgets ports that are gone.
-func (l *Loop) remember(admitted []uint64, ports []*link.Port) {
-	for _, seen := range admitted {
-		l.admitted[seen] = true
+// remember notes that the guard admitted the granted ports, and forgets ports that are gone. If the
+// guard's write fails, a later try admits them.
+func (l *Loop) remember(ports []*link.Port) {
+	if l.guarding.err != nil {
+		return
 	}
+	for _, p := range l.granted {
+		l.admitted[p.Seen] = true
+	}
+	l.granted = nil
 	if len(l.admitted) <= len(ports) {
 		return
 	}
@@ -168,6 +171,7 @@ func (l *Loop) keep(ctx context.Context) {
 	before := l.shaping.version
 	l.shaping.verify(s.Want.Seen.Links.Ports, l.shaping.wanted)
 	l.guarding.keep()
+	l.remember(s.Want.Seen.Links.Ports)
 	l.look(ctx, s.Want)
 	if l.shaping.version != before {
 		l.rerun() // somebody may be admitted now, or not any more
