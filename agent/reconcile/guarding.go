@@ -151,6 +151,17 @@ func (g *guarding) write(w guard.Wish) {
 	g.admission = admission(w.Options)
 }
 
+// opened tells whether a port may send, by the last report.
+func (g *guarding) opened(index int) bool {
+	switch r := g.report.Ports[index]; r.State {
+	case guard.Admitted, guard.Trusted:
+		return true
+	case guard.Pending:
+		return r.Passes
+	}
+	return false
+}
+
 // anew makes everything be read and written again.
 func (g *guarding) anew() {
 	g.look = guard.Everything

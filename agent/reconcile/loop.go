@@ -67,7 +67,7 @@ type Loop struct {
 	// admitted are the ports that the guard admitted, by link.Port.Seen. They stay admitted
 	// when a later change fails.
 	admitted map[uint64]bool
-	// granted are the ports that the last admitAll admits, and that are not in admitted yet.
+	// granted are the ports that the last admitAll admits, and that the guard has not opened yet.
 	granted     []*link.Port
 	judged      []*desired.Endpoint // the endpoints of the last admitAll
 	endpointLog endpointLog

@@ -128,16 +128,19 @@ func (l *Loop) admit(d *desired.Endpoint, p *PolicyState) desired.Verdict {
 	return desired.Refuse
 }
 
-// remember notes that the guard admitted the granted ports, and forgets ports that are gone. If the
-// guard's write fails, a later try admits them.
+// remember notes which of the granted ports the guard has opened, and forgets ports that are gone.
+// The guard may open a port later: its write may fail at first, or another port may have the MAC.
 func (l *Loop) remember(ports []*link.Port) {
 	if l.guarding.err != nil {
 		return
 	}
-	for _, p := range l.granted {
-		l.admitted[p.Seen] = true
-	}
-	l.granted = nil
+	l.granted = slices.DeleteFunc(l.granted, func(p *link.Port) bool {
+		opened := l.guarding.opened(p.Index)
+		if opened {
+			l.admitted[p.Seen] = true
+		}
+		return opened
+	})
 	if len(l.admitted) <= len(ports) {
 		return
 	}
