@@ -196,10 +196,15 @@ func (l *Loop) GuardLook() guard.Look { return l.guarding.look }
 // next is when the next turn is due if nothing wakes the loop before.
 func (l *Loop) next() time.Time {
 	at := pace.Soonest(l.now().Add(verifyEvery), l.again)
-	if l.over || l.last == nil || !l.last.Seen.Complete {
+	switch {
+	case l.over || l.last == nil:
 		return at
+	case l.last.Seen.Complete:
+		return pace.Soonest(at, l.shaping.next(), l.policing.next(), l.guarding.next(), l.alerts.Next())
+	case l.holding():
+		return pace.Soonest(at, l.guarding.next())
 	}
-	return pace.Soonest(at, l.shaping.next(), l.policing.next(), l.guarding.next(), l.alerts.Next())
+	return at
 }
 
 // turn does what is due: a pass if the inputs differ from those of the last pass, otherwise
@@ -218,6 +223,8 @@ func (l *Loop) turn(ctx context.Context) {
 		l.pass(ctx, in, anew)
 	} else if in.Seen.Complete {
 		l.keep(ctx)
+	} else if l.holding() {
+		l.keepHold()
 	}
 	if s := l.state.Load(); s != nil && s.Want.Seen.Complete && !l.now().Before(l.alerts.Next()) {
 		l.alerts.Look(l.now(), s)

@@ -162,6 +162,23 @@ func (l *Loop) holdBoot(want *desired.State) {
 	}
 }
 
+// holding tells whether the guard was told to close ports until Docker answers. Otherwise the guard
+// has no wanted state before that.
+func (l *Loop) holding() bool {
+	return l.BootCache.closed && !l.last.Config.AdmissionOpen && len(l.guarding.wish.Bridges) > 0
+}
+
+// keepHold keeps these ports closed: it tries again after a failure, and puts back what other
+// programs changed.
+func (l *Loop) keepHold() {
+	if l.now().Before(l.guarding.next()) {
+		return
+	}
+	s := *l.state.Load()
+	l.guarding.keep()
+	l.publish(&s)
+}
+
 // keep checks what is due in the kernel. The wanted state is the same as at the last pass.
 func (l *Loop) keep(ctx context.Context) {
 	for _, p := range []*pace.Pace{&l.shaping.round, &l.policing.glance, &l.policing.check, &l.guarding.round} {
