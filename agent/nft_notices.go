@@ -149,7 +149,7 @@ func (t *nftNotices) message(m netlink.Message) bool {
 			t.by = append(t.by, name)
 		}
 		return true
-	case family == unix.NFPROTO_BRIDGE || family == unix.NFPROTO_INET:
+	case family == unix.NFPROTO_BRIDGE || family == unix.NFPROTO_INET || family == unix.NFPROTO_ARP:
 		t.guard = t.guard || table == guard.TableName
 		return table == guard.TableName
 	case (family == unix.NFPROTO_IPV4 || family == unix.NFPROTO_IPV6) && table == "filter":

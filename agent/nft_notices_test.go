@@ -82,6 +82,11 @@ func TestTables(t *testing.T) {
 		}
 		nft(t, "add table inet netguard")
 		wakes("the table of limits")
+		nft(t, "add table arp netguard")
+		wakes("the table of ARP")
+		if !tables.Guard() || tables.Guard() {
+			t.Error("it is not noted once that the guard's tables were changed")
+		}
 		// The end of a transaction says whose it was, and is what wakes.
 		nft(t, "add table ip filter", "add chain ip filter FORWARD")
 		wakes("iptables' table")
