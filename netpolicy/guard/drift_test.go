@@ -151,6 +151,19 @@ func TestDrift(t *testing.T) {
 			differ(t, want, h.state(), "not healed after "+cmd)
 		}
 	})
+	h.run(t, "what_Earlier_read_is_healed", func(t *testing.T) {
+		for _, nft := range []string{fmt.Sprintf("add element bridge netguard quarantined { %q }", a.name), "delete table bridge netguard"} {
+			h.apply(d, w)
+			run(t, "nft", nft)
+			if e, err := d.Earlier(); err != nil || e.Admitted[a.port] {
+				t.Errorf("after %s: %+v, %v", nft, e, err)
+			}
+			if r, err := d.Apply(w, Look{}); err != nil || r.Changes == 0 || len(r.Drift) != 1 {
+				t.Errorf("after %s: %d changes, %q, %v", nft, r.Changes, r.Drift, err)
+			}
+			differ(t, want, h.state(), "not healed after "+nft)
+		}
+	})
 	h.run(t, "but_the_table_always_is", func(t *testing.T) {
 		run(t, "nft", "delete", "table", "bridge", "netguard")
 		r, err := d.Apply(w, Look{})

@@ -23,7 +23,9 @@ func (d *Driver) Earlier() (Earlier, error) {
 	if !d.features.Filter {
 		return Earlier{}, nil
 	}
-	if _, err := d.observeTable(false); err != nil {
+	news, err := d.observeTable(false)
+	d.unsure = d.unsure || news // the next Apply does not see this change as news any more
+	if err != nil {
 		return Earlier{}, fmt.Errorf("guard: %w", err)
 	}
 	t := d.kernel.table
