@@ -54,4 +54,17 @@ func TestGatewayThatNobodyNames(t *testing.T) {
 			t.Error("the bridge's second address was taken over")
 		}
 	})
+	h.run(t, "also_where_a_reader_saw_the_bridge_first", func(t *testing.T) {
+		third := netip.MustParseAddr("172.30.0.253")
+		w, look := wish("172.30.0.0/24"), Look{Links: map[int]struct{}{h.bridge: {}}}
+		h.apply(d, w)
+		run(t, "ip", "addr", "add", prefixed(third), "dev", bridgeName)
+		_, err := d.Read(look)
+		h.check(err)
+		_, err = d.Apply(w, look)
+		h.check(err)
+		if deliver(t, a, v, garp(third)) {
+			t.Error("the bridge's third address was taken over")
+		}
+	})
 }

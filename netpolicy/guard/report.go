@@ -17,9 +17,12 @@ func (d *Driver) Read(look Look) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("guard: %w", err)
 	}
+	// What is news here is none to the next Apply, and the plan is from before. After a full
+	// look, that Apply has the same look: it makes a new plan anyway.
+	news := seen.all && !look.Full
 	seen.all = seen.all || !d.settled
 	left := d.diff(seen)
-	d.unsure = d.unsure || left.count() > 0
+	d.unsure = d.unsure || news || left.count() > 0
 	r := d.report(seen, left)
 	r.Changes, r.Drift = left.count(), sentences(left)
 	return r, d.count(&r)
