@@ -28,6 +28,7 @@ type asker struct {
 	family int
 	strict bool              // the kernel refuses filters that it does not understand
 	conn   *netlinkconn.Conn // nil where another one is to be made
+	holes  bool              // a list that was used may lack something; see list
 }
 
 func newAsker(family int, strict bool) (*asker, error) {

@@ -10,9 +10,14 @@ import (
 // wish needs them: if some is true, it searches for these only among the changed ports. It gives
 // a scope with what may have changed.
 func (d *Driver) observe(w Wish, changed map[int]*Port, some bool, look Look) (seen scope, err error) {
-	defer func() { d.unsure = d.unsure || err != nil }()
+	holes := d.links.holes // in the lists of the last look
+	d.links.holes = false
+	defer func() {
+		d.unsure = d.unsure || err != nil
+		d.links.holes = d.links.holes || holes && err != nil
+	}()
 	k := &d.kernel
-	look.Full = look.Full || d.plan == nil
+	look.Full = look.Full || d.plan == nil || holes
 	round := false
 	if look.Unheard && !look.Full {
 		look, round = d.widen(look)

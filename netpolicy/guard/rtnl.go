@@ -72,16 +72,23 @@ func gone(err error) bool {
 		errors.Is(err, unix.ENXIO)
 }
 
-// dump asks for a list. If something came or went while the kernel made the list, it asks
-// again, a few times.
-func (r rtnl) dump(typ uint16, head []byte, attrs func(*netlink.AttributeEncoder)) (answers [][]byte, err error) {
+// dump asks for a list.
+func (r rtnl) dump(typ uint16, head []byte, attrs func(*netlink.AttributeEncoder)) ([][]byte, error) {
+	return r.list(func() ([][]byte, bool, error) { return r.request(typ, netlink.Dump, slices.Clone(head), attrs) })
+}
+
+// list gives the list that ask gives. If something came or went while the kernel made the list,
+// it asks again, a few times. Then it gives the list that there is, and notes that this may have
+// holes.
+func (a *asker) list(ask func() (answers [][]byte, whole bool, err error)) (answers [][]byte, err error) {
+	whole := false
 	for range 5 {
-		var whole bool
-		answers, whole, err = r.request(typ, netlink.Dump, slices.Clone(head), attrs)
+		answers, whole, err = ask()
 		if err == nil && whole || err != nil && !errors.Is(err, unix.EINTR) {
 			break
 		}
 	}
+	a.holes = a.holes || err == nil && !whole
 	return answers, err
 }
 
