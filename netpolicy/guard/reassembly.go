@@ -106,6 +106,11 @@ func (d *Driver) observeReassembly(full bool) error {
 	return nil
 }
 
+// tunes tells whether the knobs are netguard's to set.
+func (o Options) tunes(f Features) bool {
+	return f.Filter && o.Mode == Enforce && o.FragmentRate != 0
+}
+
 // reassembly works out what the knobs shall be, and which are to be on record.
 func (p *plan) reassembly(k *reassembly, o Options, f Features) {
 	p.knobs = map[int]string{}
@@ -114,7 +119,7 @@ func (p *plan) reassembly(k *reassembly, o Options, f Features) {
 		if !recorded {
 			before = k.now[i]
 		}
-		if want, ok := knobs[i].better(before, k.memory); ok && f.Filter && o.Mode == Enforce && o.FragmentRate != 0 {
+		if want, ok := knobs[i].better(before, k.memory); ok && o.tunes(f) {
 			p.knobs[i] = want
 			p.sets[setReassembly][k.element(i)] = ""
 		}
@@ -171,10 +176,16 @@ func (d *Driver) turn(s step) error {
 // warnings are what an operator should know of the knobs.
 func (d *Driver) warnings() []string {
 	var out []string
+	k := &d.kernel.reassembly
 	for i, n := range knobs {
+		err := k.refused[i]
 		want, wanted := d.plan.knobs[i]
-		if err := d.kernel.reassembly.refused[i]; err != nil && wanted {
-			out = append(out, fmt.Sprintf("%s cannot be set to %s: one container's fragments can keep everybody's from being put together (set it in /etc/sysctl.d): %v", n, want, err))
+		what := "set to " + want
+		if _, read := k.now[i]; !read { // so the plan may not know what it wants
+			what, wanted = "read", d.wish.tunes(d.features)
+		}
+		if err != nil && wanted {
+			out = append(out, fmt.Sprintf("%s cannot be %s: one container's fragments can keep everybody's from being put together (set it in /etc/sysctl.d): %v", n, what, err))
 		}
 	}
 	return out

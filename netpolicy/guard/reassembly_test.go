@@ -1,7 +1,9 @@
 package guard
 
 import (
+	"errors"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -18,6 +20,23 @@ func TestBetter(t *testing.T) {
 		if got, _ := knobs[c.knob].better(c.now, 256<<20); got != c.want {
 			t.Errorf("%s, now %q: %q, want %q", knobs[c.knob], c.now, got, c.want)
 		}
+	}
+}
+
+// TestKnobWarnings: a knob that cannot be read is not said to be one that cannot be set.
+func TestKnobWarnings(t *testing.T) {
+	const unread, recorded, unset, fine = 0, 1, 2, 3
+	d := &Driver{features: Features{Filter: true}, plan: &plan{knobs: map[int]string{recorded: "2", unset: "268435456", fine: "2"}}}
+	d.wish.FragmentRate = DefaultFragmentRate
+	no := errors.New("no")
+	d.kernel.reassembly = reassembly{now: map[int]string{unset: "1", fine: "2"}, refused: map[int]error{unread: no, recorded: no, unset: no}}
+	starts := []string{"net.ipv4.ipfrag_high_thresh cannot be read: ", "net.ipv4.ipfrag_time cannot be read: ", "net.ipv6.ip6frag_high_thresh cannot be set to 268435456: "}
+	if got := d.warnings(); !slices.EqualFunc(got, starts, strings.HasPrefix) {
+		t.Errorf("%q", got)
+	}
+	d.wish.FragmentRate, d.plan.knobs = 0, nil
+	if got := d.warnings(); len(got) > 0 {
+		t.Errorf("where none is wanted: %q", got)
 	}
 }
 
