@@ -126,8 +126,8 @@ func parts(text []byte, do func(from, to int)) bool {
 
 // decode brings m.all to the list of the last answer. network is the name of the network.
 func (m *members) decode(network string) error {
-	if m.known == nil {
-		m.known = map[string]*member{}
+	if m.known == nil { // then nobody would find who of m.all went
+		m.known, m.all = map[string]*member{}, nil
 	}
 	m.round++
 	listed, came, ids := 0, map[string]*Attachment{}, map[string]bool{}

@@ -101,20 +101,21 @@ func TestMembersOdd(t *testing.T) {
 		cut, fails bool
 		endpoints  int
 	}{
-		"plain":                  {string(plain), true, false, 1},
-		"with_spaces":            {string(spaced), false, false, 1},
-		"no_list":                {`{"Id":"n","Containers":null}`, false, false, 0},
-		"an_empty_list":          {`{"Id":"n","Containers":{}}`, true, false, 0},
-		"two_lists":              {`{"Containers":{},"Containers":{"` + id + `":{}}}`, false, false, 1},
-		"a_list_by_another_name": {`{"Containers":{},"containers":{"` + id + `":{}}}`, false, false, 1},
-		"an_escaped_name":        {`{"\u0043ontainers":{"` + id + `":{}},"Containers":{}}`, false, false, 1},
-		"an_ID_twice":            {`{"Containers":{"` + id + `":{"Name":"a"},"` + id + `":{"Name":"b"}}}`, true, false, 1},
-		"nothing":                {``, false, true, 0},
-		"an_end_too_early":       {string(plain[:len(plain)-9]), false, true, 0},
-		"a_value_is_missing":     {`{"Containers":}`, false, true, 0},
-		"a_list_of_numbers":      {`{"Containers":{"` + id + `":7}}`, true, true, 0},
-		"a_list_without_names":   {`{"Containers":{{}}}`, true, true, 0},
-		"no_object":              {`[{"Containers":{}}]`, false, true, 0},
+		"plain":                   {string(plain), true, false, 1},
+		"with_spaces":             {string(spaced), false, false, 1},
+		"no_list":                 {`{"Id":"n","Containers":null}`, false, false, 0},
+		"an_empty_list":           {`{"Id":"n","Containers":{}}`, true, false, 0},
+		"two_lists":               {`{"Containers":{},"Containers":{"` + id + `":{}}}`, false, false, 1},
+		"a_list_by_another_name":  {`{"Containers":{},"containers":{"` + id + `":{}}}`, false, false, 1},
+		"an_escaped_name":         {`{"\u0043ontainers":{"` + id + `":{}},"Containers":{}}`, false, false, 1},
+		"an_ID_twice":             {`{"Containers":{"` + id + `":{"Name":"a"},"` + id + `":{"Name":"b"}}}`, true, false, 1},
+		"an_ID_twice_and_another": {`{"Containers":{"` + id + `":{"Name":"a"},"` + id + `":{"Name":"b"},"other":{}}}`, true, false, 2},
+		"nothing":                 {``, false, true, 0},
+		"an_end_too_early":        {string(plain[:len(plain)-9]), false, true, 0},
+		"a_value_is_missing":      {`{"Containers":}`, false, true, 0},
+		"a_list_of_numbers":       {`{"Containers":{"` + id + `":7}}`, true, true, 0},
+		"a_list_without_names":    {`{"Containers":{{}}}`, true, true, 0},
+		"no_object":               {`[{"Containers":{}}]`, false, true, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var m members
