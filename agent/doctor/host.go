@@ -139,14 +139,14 @@ func readHost() Host {
 	return h
 }
 
-// effective finds the effective capabilities in /proc/PID/status.
+// effective finds the effective capabilities in /proc/thread-self/status.
 func effective(status string) (uint64, error) {
 	for line := range strings.Lines(status) {
 		if text, ok := strings.CutPrefix(line, "CapEff:"); ok {
 			return strconv.ParseUint(strings.TrimSpace(text), 16, 64)
 		}
 	}
-	return 0, fmt.Errorf("there is no CapEff in /proc/self/status")
+	return 0, fmt.Errorf("there is no CapEff in /proc/thread-self/status")
 }
 
 // sysctl reads a number, 0 where there is none.
