@@ -160,13 +160,14 @@ func (t *Table) watchLocals(ctx context.Context, wake func()) {
 func (t *Table) hearLocals(over int) time.Duration {
 	l := &t.locals
 	if l.events == nil {
-		t.refresh.Lock()
-		defer t.refresh.Unlock()
-		l.all = true
-		return time.Second
+		return t.unheard()
 	}
 	fd := l.events.GetFd()
-	if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(over)}}, t.localsPatience()); n == 0 || err != nil {
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}, {Fd: int32(over)}}, t.localsPatience())
+	switch {
+	case err != nil && !errors.Is(err, unix.EINTR): // perhaps for good
+		return t.unheard()
+	case n == 0 || err != nil:
 		return 0
 	}
 	buf, oob := make([]byte, 16<<10), make([]byte, 64)
@@ -186,6 +187,14 @@ func (t *Table) hearLocals(over int) time.Duration {
 		}
 	}
 	return localsRest
+}
+
+// unheard makes all ports be asked, because changes are not heard of.
+func (t *Table) unheard() time.Duration {
+	t.refresh.Lock()
+	defer t.refresh.Unlock()
+	t.locals.all = true
+	return time.Second
 }
 
 // localsPatience is how long to wait for a message, in milliseconds: a second while a port waits

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -58,5 +59,23 @@ func TestLinkLocals(t *testing.T) {
 		if !netip.MustParsePrefix("fe80::/64").Contains(a.Addr) {
 			t.Errorf("%s is among them", a.Addr)
 		}
+	}
+}
+
+// TestLocalsRest: if waiting for messages fails for good, all ports are asked, and there is a
+// rest before the next try.
+func TestLocalsRest(t *testing.T) {
+	events, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV6_IFADDR)
+	must(t, err)
+	defer events.Close()
+	table := &Table{locals: locals{events: events, news: true}}
+	var was unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &was))
+	// poll gives EINVAL for more files than the limit.
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 1, Max: was.Max}))
+	rest := table.hearLocals(events.GetFd())
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &was))
+	if rest < localsRest || !table.locals.all {
+		t.Errorf("the rest is %v, and all are asked: %t", rest, table.locals.all)
 	}
 }
