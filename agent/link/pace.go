@@ -37,13 +37,18 @@ func (p *pace) now(index int, now time.Time) bool {
 	case may:
 		r.left--
 	case !waits:
-		p.late[index] = struct{}{}
-		if p.due.IsZero() {
-			p.due = now.Add(pacing)
-		}
+		p.wait(index, now)
 	}
 	p.rooms[index] = r
 	return may
+}
+
+// wait makes a link be read later.
+func (p *pace) wait(index int, now time.Time) {
+	p.late[index] = struct{}{}
+	if p.due.IsZero() {
+		p.due = now.Add(pacing)
+	}
 }
 
 // room gives the room that a link has now.

@@ -221,10 +221,11 @@ func (t *Table) reread(index int) error {
 }
 
 // follow is reread for messages. If the link cannot be read, the hint says that everything must
-// be looked at; the next message tries again.
+// be looked at. The link is read again a moment later: no other message about it may come.
 func (t *Table) follow(index int) {
 	if err := t.reread(index); err != nil {
 		t.log.Warn("link cannot be read", "ifindex", index, "error", err)
+		t.pace.wait(index, time.Now())
 		t.mu.Lock()
 		t.hint.all()
 		t.mu.Unlock()
@@ -267,7 +268,10 @@ func (t *Table) pin(index int) {
 	t.mu.Unlock()
 	mac, up, err := t.peer(index, peer, nsid)
 	if err != nil {
-		// The peer is on its way out or elsewhere; the message about
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS) { // the kernel did not answer
+			t.pace.wait(index, time.Now())
+		}
+		// Otherwise the peer is on its way out or elsewhere; the message about
 		// that follows.
 		t.log.Debug("peer of a bridge port is not to be had", "ifindex", index, "error", err)
 		return
