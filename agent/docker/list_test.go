@@ -17,6 +17,7 @@ import (
 
 	"github.com/docker/docker/api/types/container"
 	"github.com/docker/docker/api/types/network"
+	"github.com/docker/docker/api/types/system"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"netguard/internal/changed"
@@ -31,6 +32,7 @@ type shop struct {
 	image, reference string
 	manifest         *ocispec.Descriptor // of the platform
 	api              string              // version
+	dataPort         uint32              // of the Swarm that the engine is in; 0 for none
 
 	imaged map[string]string
 	answer func(w http.ResponseWriter) // about the image
@@ -50,9 +52,19 @@ func (s *shop) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch path {
 	case "_ping":
 	case "info":
-		answer = map[string]string{"ServerVersion": "20.10.24"}
+		answer = system.Info{ServerVersion: "20.10.24", Swarm: s.swarm()}
 	case "networks":
-		answer = []network.Summary{{ID: "h", Name: "host", Driver: "host"}}
+		list := []network.Summary{{ID: "h", Name: "host", Driver: "host"}}
+		if s.dataPort > 0 {
+			list = append(list, network.Summary{ID: "o", Name: "ingress", Driver: "overlay"})
+		}
+		answer = list
+	case "networks/o":
+		answer = network.Inspect{ID: "o", Name: "ingress", Driver: "overlay"}
+		if s.dataPort == 0 {
+			w.WriteHeader(http.StatusNotFound)
+			answer = map[string]string{"message": "no such network"}
+		}
 	case "networks/h":
 		answer = network.Inspect{ID: "h", Name: "host", Driver: "host"}
 	case "containers/json":

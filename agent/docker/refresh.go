@@ -118,6 +118,9 @@ func (r *reader) now(id string) *Container {
 // keep reuses the values of the view before, where a new reading brought no change. So the two
 // views are quick to compare: most pointers are equal.
 func (r *reader) keep() {
+	if !r.InSwarm() {
+		r.DataPort = 0 // the next Swarm may have another one
+	}
 	sharing := make(map[string]*Container, len(r.read))
 	for id, c := range r.read {
 		if was := r.before.Container(id); was != nil && c != nil && was.Same(c) {
