@@ -83,8 +83,8 @@ func (c *cutting) begin(ctx context.Context, left *handover, wake func()) {
 	}
 }
 
-// next ends connections of the running list. It tells whether the list is over without an
-// error.
+// next ends connections of the running list. It tells whether the list is over, and either had no
+// error or ended the connections of some address.
 func (c *cutting) next(left *handover, r *desired.Ruling, host host) bool {
 	if c.cancel == nil || r == nil {
 		return false
@@ -102,9 +102,7 @@ func (c *cutting) next(left *handover, r *desired.Ruling, host host) bool {
 	if report.Cut > 0 {
 		c.log.Info("connections that policies do not allow were cut", "connections", report.Cut)
 	}
-	if err == nil {
-		left.ending = nil
-	}
+	ended := left.end(err)
 	c.doubted = c.doubted || c.unknown != nil // then the next list has all
 	c.over(left, errors.Join(err, c.unknown))
 	if report.Again {
@@ -113,7 +111,7 @@ func (c *cutting) next(left *handover, r *desired.Ruling, host host) bool {
 	} else {
 		c.again = 0
 	}
-	return err == nil
+	return err == nil || ended
 }
 
 // vacant tells which addresses of containers cannot have connections. After an error it says

@@ -2,6 +2,8 @@ package reconcile
 
 import (
 	"context"
+	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -9,6 +11,7 @@ import (
 	"netguard/agent/config"
 	"netguard/agent/desired"
 	"netguard/internal/changed"
+	"netguard/netpolicy/iptables"
 )
 
 // handover knows which addresses changed their owner. The kernel keeps the connections of a
@@ -77,6 +80,20 @@ func (h *handover) look(endpoints []*desired.Endpoint, open func(*desired.Endpoi
 
 // blind says that no look has succeeded yet: it is unknown what an earlier agent admitted.
 func (h *handover) blind() bool { return h.owners == nil }
+
+// end notes that the list of ending is over, with its error. Addresses stay in ending if their
+// connections did not end. It tells whether some did not stay.
+func (h *handover) end(err error) bool {
+	before := len(h.ending)
+	remain, partly := errors.AsType[*iptables.RemainError](err)
+	switch {
+	case err == nil:
+		h.ending = nil
+	case partly:
+		maps.DeleteFunc(h.ending, func(a netip.Addr, _ bool) bool { return !remain.Addrs[a] })
+	}
+	return len(h.ending) < before
+}
 
 // waits tells whether a former owner's connections have to end before the endpoint may be
 // admitted.

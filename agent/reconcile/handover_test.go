@@ -15,6 +15,7 @@ import (
 	"netguard/netpolicy"
 	"netguard/netpolicy/guard"
 	"netguard/netpolicy/iptables"
+	"netguard/netpolicy/iptables/iptablestest"
 )
 
 func TestHandover(t *testing.T) {
@@ -162,5 +163,38 @@ func TestHandOverFails(t *testing.T) {
 		t.Errorf("it sends: %t; connections: %v", w.guard.Sends(heir.port.Index), w.rules.Connections())
 	}
 	w.settle(2 * time.Second)
+	w.check()
+}
+
+// TestHandOverOfWhatEnds: one connection that cannot be deleted keeps only the address that it is
+// about.
+func TestHandOverOfWhatEnds(t *testing.T) {
+	w := newWorld(t)
+	stuck, other := w.come("front", nil), w.come("front", nil)
+	w.run(2 * time.Second)
+	plain := w.rules.Fail
+	w.rules.Fail = func(step iptablestest.Step, about string) error {
+		if step == iptablestest.End && netip.MustParseAddrPort(about).Addr() == stuck.addr {
+			return errInjected
+		}
+		return plain(step, about)
+	}
+	w.leave(stuck)
+	w.leave(other)
+	heir, free := w.come("front", nil), w.come("front", nil)
+	if w.run(3 * time.Second); heir.addr != stuck.addr || w.guard.Sends(heir.port.Index) || !w.guard.Sends(free.port.Index) {
+		t.Errorf("the next with its address sends: %t; another: %t", w.guard.Sends(heir.port.Index), w.guard.Sends(free.port.Index))
+	}
+	// Others that come later wait no longer.
+	w.leave(free)
+	free = w.come("front", nil)
+	if w.run(3 * time.Second); !w.guard.Sends(free.port.Index) || len(w.rules.Connections()) != 1 {
+		t.Errorf("a later one sends: %t; connections: %v", w.guard.Sends(free.port.Index), w.rules.Connections())
+	}
+	w.rules.Fail = plain
+	if w.run(3 * time.Second); !w.guard.Sends(heir.port.Index) || len(w.rules.Connections()) > 0 {
+		t.Errorf("it sends: %t; connections: %v", w.guard.Sends(heir.port.Index), w.rules.Connections())
+	}
+	w.settle(30 * time.Second)
 	w.check()
 }

@@ -33,6 +33,7 @@ type CutReport struct {
 // that the changes since the last Begin may concern.
 //
 // In monitor mode nothing ends. After an error the next list has all connections.
+// A connection that the kernel does not delete keeps no other: the error is a RemainError then.
 func (d *Driver) Begin(ctx context.Context, old map[netip.Addr]bool, all bool, wake func()) error {
 	if d.listing != nil && d.listing.cancel != nil {
 		d.listing.cancel()

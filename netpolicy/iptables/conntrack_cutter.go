@@ -3,6 +3,7 @@ package iptables
 import (
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 
 	"github.com/vishvananda/netlink/nl"
@@ -135,13 +136,19 @@ func (c *cutter) note(refused []entry) bool {
 	return true
 }
 
-// remove deletes connections, and counts those that ended by it.
+// remove deletes connections, and counts those that ended by it. The kernel may refuse to delete
+// one, for example while a flowtable has it. That does not keep the others.
 func (c *cutter) remove(list []entry) (n int) {
 	for _, e := range list {
 		err := c.driver.sets.write(unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_DELETE, 0, e.removal())
 		if err != nil && !errors.Is(err, unix.ENOENT) {
 			f := e.flow()
-			c.fault = errors.Join(c.fault, fmt.Errorf("delete connection %s to %s (%s): %w", f.Src, f.Dst, netpolicy.Protocol(f.Proto), err))
+			err = fmt.Errorf("delete connection %s to %s (%s): %w", f.Src, f.Dst, netpolicy.Protocol(f.Proto), err)
+			if _, silent := errors.AsType[*os.SyscallError](err); silent { // the kernel does not answer
+				c.fault = errors.Join(c.fault, err)
+				return n
+			}
+			c.remain = c.remain.and(err, e.addrs()...)
 			continue
 		}
 		if !e.doubted {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -34,7 +35,8 @@ type listing struct {
 	asked   bool // about notes
 	routine bool // no change, and no late answer, asked for this list
 	report  CutReport
-	fault   error
+	fault   error // that makes the whole list fail
+	remain  *RemainError
 	full    bool
 	cutter  *cutter
 	// gone and stale are what happened since the list began: containers left the addresses, and
@@ -136,19 +138,25 @@ func (d *Driver) finish(l *listing) error {
 	if l.cancel != nil {
 		l.cancel()
 	}
-	fault := l.fault
-	if l.full {
-		fault = errors.Join(fault, fmt.Errorf("note cut connections: %w: their servers may go on until they fall silent", ErrSetFull))
-	}
-	if err := errors.Join(fault, l.err); err != nil {
+	if err := errors.Join(l.fault, l.err); err != nil {
 		return err
+	}
+	if l.full {
+		l.remain = l.remain.and(fmt.Errorf("note cut connections: %w: their servers may go on until they fall silent", ErrSetFull))
+	}
+	var remain map[netip.Addr]bool
+	if l.remain != nil {
+		remain = l.remain.Addrs
 	}
 	if l.vacancy.known {
 		d.vacancy = l.vacancy
+		maps.Copy(d.vacancy.used, remain)
 		d.vacancy.known = !l.stale && len(d.vacancy.used) <= maxUsed
 	}
 	for a := range l.old {
-		delete(d.vacancy.used, a)
+		if !remain[a] {
+			delete(d.vacancy.used, a)
+		}
 	}
 	// Notes may have been made after Apply forgot those about the addresses.
 	for a := range l.gone {
@@ -156,5 +164,8 @@ func (d *Driver) finish(l *listing) error {
 			d.vacancy.used[a] = true
 		}
 	}
-	return d.forget(l.gone)
+	if err := d.forget(l.gone); err != nil || l.remain == nil {
+		return err
+	}
+	return l.remain
 }

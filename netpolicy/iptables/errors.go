@@ -3,6 +3,7 @@ package iptables
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -101,6 +102,37 @@ func commandError(err error) error {
 	}
 	return err
 }
+
+// RemainError says that a list of connections was gone over, and that not all is as it has to
+// be: some connections remain, or a note is missing.
+type RemainError struct {
+	// Addrs are the addresses of the connections that remain. There may be none.
+	Addrs map[netip.Addr]bool
+	First error
+	More  int // errors after it
+}
+
+// and adds an error. It keeps the first one: there may be as many as the kernel has connections.
+func (e *RemainError) and(err error, addrs ...netip.Addr) *RemainError {
+	if e == nil {
+		e = &RemainError{Addrs: map[netip.Addr]bool{}, First: err}
+	} else {
+		e.More++
+	}
+	for _, a := range addrs {
+		e.Addrs[a] = true
+	}
+	return e
+}
+
+func (e *RemainError) Error() string {
+	if e.More > 0 {
+		return fmt.Sprintf("%v (and %d more errors)", e.First, e.More)
+	}
+	return e.First.Error()
+}
+
+func (e *RemainError) Unwrap() error { return e.First }
 
 // hashFull is IPSET_ERR_HASH_FULL, which nl lacks.
 const hashFull = nl.IPSET_ERR_TYPE_SPECIFIC

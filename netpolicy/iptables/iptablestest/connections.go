@@ -73,9 +73,26 @@ func (d *Driver) Next(keep func(iptables.Flow) bool) (r iptables.CutReport, done
 		d.all = true
 		return r, true, fmt.Errorf("cut connections: %w", err)
 	}
+	var remain *iptables.RemainError
 	k.flows = slices.DeleteFunc(k.flows, func(f iptables.Flow) bool {
 		ends := []netip.Addr{f.Src.Addr(), f.Dst.Addr(), f.Dialled.Addr()}
+		remove := func() bool {
+			err := k.fail(End, f.Src.String())
+			if err == nil {
+				return true
+			}
+			if remain == nil {
+				remain = &iptables.RemainError{Addrs: map[netip.Addr]bool{}, First: err}
+			}
+			for _, a := range ends {
+				remain.Addrs[a] = true
+			}
+			return false
+		}
 		if slices.ContainsFunc(ends, func(a netip.Addr) bool { return l.old[a] }) {
+			if !remove() {
+				return false
+			}
 			r.Ended++
 			return true
 		}
@@ -86,12 +103,19 @@ func (d *Driver) Next(keep func(iptables.Flow) bool) (r iptables.CutReport, done
 		if keep(f) {
 			return false
 		}
+		if !remove() {
+			return false
+		}
 		r.Cut++
 		if f.Proto != netpolicy.ICMP && f.Proto != netpolicy.ICMPv6 {
 			k.noted = append(k.noted, iptables.Flow{Src: netip.AddrPortFrom(f.Src.Addr(), 0), Dst: f.Dst, Proto: f.Proto, Noted: true})
 		}
 		return true
 	})
+	if remain != nil {
+		d.all = true
+		return r, true, fmt.Errorf("cut connections: %w", remain)
+	}
 	return r, true, nil
 }
 

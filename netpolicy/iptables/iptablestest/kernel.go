@@ -20,6 +20,7 @@ const (
 	Remove Step = "remove" // what was before: the new is in force already
 	Switch Step = "switch" // a bridge, of which Fail is given the name
 	List   Step = "list"   // connections
+	End    Step = "end"    // a connection, of which Fail is given the client
 )
 
 // Kernel is the state of a host. It outlives each Driver.
