@@ -110,16 +110,8 @@ func (d *Driver) execute(ctx context.Context, k *kernel, p *plan, r *Report) (er
 		}
 	}
 	r.InForce = true
-	// A set that cannot be destroyed does not keep the others from going.
-	var faults []error
-	for _, name := range p.destroy {
-		if err := d.release(ctx, name); err != nil {
-			faults = append(faults, err)
-			continue
-		}
-		r.Destroyed++
-	}
-	return errors.Join(faults...)
+	r.Destroyed, err = d.release(ctx, p.destroy)
+	return err
 }
 
 // changeSets makes the due changes, in the order of the plan.

@@ -28,10 +28,8 @@ func (d *Driver) Cleanup(ctx context.Context) error {
 	}
 	_, err = d.Bridges(nil)
 	faults = append(faults, err)
-	for _, name := range slices.Sorted(maps.Keys(k.sets)) {
-		faults = append(faults, d.release(ctx, name))
-	}
-	if err := errors.Join(faults...); err != nil {
+	_, err = d.release(ctx, slices.Sorted(maps.Keys(k.sets)))
+	if err := errors.Join(append(faults, err)...); err != nil {
 		return fmt.Errorf("clean up: %w", err)
 	}
 	return nil

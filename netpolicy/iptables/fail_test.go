@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -194,6 +195,30 @@ func TestApplyWithAnOldSetInUse(t *testing.T) {
 		inSync(t, d)
 		if slices.Contains(setsOf(all(t)), goes[0]) {
 			t.Errorf("%s is left", goes[0])
+		}
+	})
+}
+
+// A stranger's rule may lead to a chain, so that iptables removes none, and every set stays.
+func TestCleanupWithAChainInUse(t *testing.T) {
+	forBackends(t, "", func(t *testing.T) {
+		d := open(t)
+		apply(t, d, states()[0].wish())
+		cmd := map[Backend]string{NFT: "iptables-nft", Legacy: "iptables-legacy"}[d.Backend()]
+		run(t, cmd, "-A", "DOCKER", "-j", "NG-F-aaaaaaaaaaaa")
+		start := time.Now()
+		err := d.Cleanup(t.Context())
+		took, left := time.Since(start), len(setsOf(all(t)))
+		// There are a dozen, and each is waited for a second, all at the same time.
+		if err == nil || left < 12 || took > 6*time.Second {
+			t.Errorf("after %v %d sets are left: %v", took, left, err)
+		}
+		run(t, cmd, "-F", "DOCKER")
+		if err := d.Cleanup(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if left := setsOf(all(t)); strings.Contains(strings.Join(left, " "), "ng4-") {
+			t.Errorf("sets are left: %v", left)
 		}
 	})
 }

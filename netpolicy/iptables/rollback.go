@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
@@ -28,12 +29,14 @@ func (d *Driver) undo(k *kernel, done *progress) error {
 			faults = append(faults, k.active.write(ctx, i, transaction(nil, removalOf(chains))))
 		}
 	}
+	var names []string
 	for _, s := range done.created {
 		if i := index(s.ipv6); !done.inForce[i] {
-			faults = append(faults, d.release(ctx, s.name))
+			names = append(names, s.name)
 		}
 	}
-	return errors.Join(faults...)
+	_, err := d.release(ctx, names)
+	return errors.Join(append(faults, err)...)
 }
 
 // index is the index of a family in arrays with one entry for each.
@@ -44,23 +47,38 @@ func index(ipv6 bool) int {
 	return 0
 }
 
-// release destroys a set. nf_tables releases the sets of a rule a little after the rule is
-// gone, so release waits. If it waits in vain, another program uses the set, and release does
-// not wait for that set again.
-func (d *Driver) release(ctx context.Context, name string) error {
+// release destroys sets, and counts those that are gone. nf_tables releases the sets of a rule a
+// little after the rule is gone, so release waits, once for all of them: a foreign rule that leads
+// to an old chain may keep each set that the old rules name. If it waits in vain, another program
+// uses the set, and release does not wait for that set again. A set that cannot be destroyed does
+// not keep the others.
+func (d *Driver) release(ctx context.Context, names []string) (n int, err error) {
+	var faults []error
 	for wait := time.Millisecond; ; wait *= 2 {
-		err := d.sets.destroy(name)
-		if !errors.Is(err, nl.IPSetError(nl.IPSET_ERR_BUSY)) {
-			delete(d.stuck, name)
-			return err
+		var busy []string
+		for _, name := range names {
+			err := d.sets.destroy(name)
+			switch held := errors.Is(err, nl.IPSetError(nl.IPSET_ERR_BUSY)); {
+			case held && !d.stuck[name] && wait <= time.Second:
+				busy = append(busy, name)
+				continue
+			case held:
+				d.stuck[name] = true
+				err = fmt.Errorf("%w (a rule or set of somebody else's that names it keeps it: delete that)", err)
+			default:
+				delete(d.stuck, name)
+			}
+			if faults = append(faults, err); err == nil {
+				n++
+			}
 		}
-		if d.stuck[name] || wait > time.Second {
-			d.stuck[name] = true
-			return fmt.Errorf("%w (a rule or set of somebody else's that names it keeps it: delete that)", err)
+		if len(busy) == 0 {
+			return n, errors.Join(faults...)
 		}
+		names = busy
 		select {
 		case <-ctx.Done():
-			return errors.Join(err, ctx.Err())
+			return n, errors.Join(append(faults, fmt.Errorf("destroy sets %s: %w", strings.Join(names, ", "), ctx.Err()))...)
 		case <-time.After(wait):
 		}
 	}
