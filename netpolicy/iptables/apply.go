@@ -67,11 +67,14 @@ func (d *Driver) apply(ctx context.Context, w Wish, r *Report) error {
 	d.leave(p)
 	d.kernel = nil // until it is done
 	if err := d.execute(ctx, k, p, r); err != nil {
+		if r.InForce { // what is left of before is no reason to keep notes
+			err = errors.Join(err, d.forget())
+		}
 		return err
 	}
 	d.kernel, d.settled = k, true
 	d.remember(k, p)
-	return d.forget(p.gone())
+	return d.forget()
 }
 
 // execute does what a plan says.

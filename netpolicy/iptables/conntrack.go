@@ -131,18 +131,19 @@ func (d *Driver) allow(ipv6 bool, keep func(Flow) bool, r *CutReport) error {
 }
 
 // forget deletes the notes about addresses that no container has any more. They are not
-// about the next container with such an address.
-func (d *Driver) forget(gone map[netip.Addr]bool) error {
-	if len(gone) == 0 {
+// about the next container with such an address. After an error the next call deletes them.
+func (d *Driver) forget() error {
+	if len(d.gone) == 0 {
 		return nil
 	}
 	for _, i := range d.families {
 		n := 0
-		err := d.forgetCut(i == 1, func(e element) bool { return gone[e.Prefix.Addr()] || gone[e.second] }, &n)
+		err := d.forgetCut(i == 1, func(e element) bool { return d.gone[e.Prefix.Addr()] || d.gone[e.second] }, &n)
 		if err != nil {
 			return fmt.Errorf("forget cut connections: %w", err)
 		}
 	}
+	clear(d.gone)
 	return nil
 }
 

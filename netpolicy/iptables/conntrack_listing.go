@@ -138,6 +138,7 @@ func (d *Driver) finish(l *listing) error {
 	if l.cancel != nil {
 		l.cancel()
 	}
+	maps.Copy(d.gone, l.gone) // notes may have been made after Apply forgot those about them
 	if err := errors.Join(l.fault, l.err); err != nil {
 		return err
 	}
@@ -158,13 +159,12 @@ func (d *Driver) finish(l *listing) error {
 			delete(d.vacancy.used, a)
 		}
 	}
-	// Notes may have been made after Apply forgot those about the addresses.
 	for a := range l.gone {
 		if d.vacancy.used != nil {
 			d.vacancy.used[a] = true
 		}
 	}
-	if err := d.forget(l.gone); err != nil || l.remain == nil {
+	if err := d.forget(); err != nil || l.remain == nil {
 		return err
 	}
 	return l.remain

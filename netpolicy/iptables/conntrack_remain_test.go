@@ -3,6 +3,7 @@ package iptables
 import (
 	"errors"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/ti-mo/conntrack"
@@ -67,5 +68,30 @@ func TestCutRemains(t *testing.T) {
 	}
 	if r := cut(t, d, s.allows); r.Cut != 1 || len(list()) > 0 { // it is tried again
 		t.Errorf("report = %+v; connections: %v", r, list())
+	}
+}
+
+// TestForgetInTheEnd: notes about an address go even if a part of what was before stays.
+func TestForgetInTheEnd(t *testing.T) {
+	l := newLab(t, NFT)
+	d := open(t)
+	apply(t, d, policy("a", []*node{l.a}, []*node{l.b, l.c}, 80).wish())
+	run(t, "ipset", "add", "ng4-cut", "10.77.0.1,udp:80,10.77.0.2")
+	run(t, "ipset", "add", "ng4-cut", "10.77.0.1,udp:80,10.77.1.3")
+	run(t, "iptables-nft", "-A", "DOCKER", "-j", "NG-F-aaaaaaaaaaaa")
+	s := policy("b", []*node{l.a}, []*node{l.c}, 80)
+	if r, err := d.Apply(t.Context(), s.wish()); err == nil || !r.InForce {
+		t.Fatalf("in force: %t, error %v", r.InForce, err)
+	}
+	left := run(t, "ipset", "save", "ng4-cut")
+	if strings.Contains(left, "10.77.0.2") || !strings.Contains(left, "10.77.1.3") {
+		t.Errorf("left:\n%s", left)
+	}
+	// An earlier Apply may not have come so far.
+	d.gone[l.c.addrs[0]] = true
+	run(t, "iptables-nft", "-F", "DOCKER")
+	apply(t, d, s.wish())
+	if left := run(t, "ipset", "save", "ng4-cut"); strings.Contains(left, "10.77.1.3") {
+		t.Errorf("left:\n%s", left)
 	}
 }

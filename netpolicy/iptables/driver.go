@@ -49,7 +49,9 @@ type Driver struct {
 	// chains.
 	agreed [2]*table
 	// due are the connections that Cut has to go over.
-	due     touched
+	due touched
+	// gone are addresses that no container has any more, and whose notes are not deleted yet.
+	gone    map[netip.Addr]bool
 	late    lateAnswers
 	vacancy vacancy
 	listing *listing // that goes on
@@ -69,7 +71,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	if o.CutFor < time.Second {
 		o.CutFor = 10 * time.Minute
 	}
-	d := &Driver{options: o, families: []int{0}, stuck: map[string]bool{}, due: touched{all: true}, bridgeFilter: bridgeFilter}
+	d := &Driver{options: o, families: []int{0}, stuck: map[string]bool{}, gone: map[netip.Addr]bool{}, due: touched{all: true}, bridgeFilter: bridgeFilter}
 	if o.Programs == nil {
 		var err error
 		if o.Programs, err = findPrograms(o.Wait, hasIPv6()); err != nil {

@@ -71,12 +71,14 @@ func (d *Driver) vacantPackets() (n uint64, err error) {
 }
 
 // leave notes what a plan means for vacant addresses. An address that a container leaves may have
-// connections. After a change of rules or subnets, packets may have passed uncounted.
+// connections, and notes that are not about its next container. After a change of rules or subnets,
+// packets may have passed uncounted.
 func (d *Driver) leave(p *plan) {
 	if p.rules() || slices.ContainsFunc(p.changes, func(c change) bool { return c.name == subnetsSet(c.ipv6).name }) {
 		d.uncounted()
 	}
 	gone := p.gone()
+	maps.Copy(d.gone, gone)
 	if d.vacancy.known {
 		maps.Copy(d.vacancy.used, gone)
 	}
