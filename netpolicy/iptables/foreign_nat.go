@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"netguard/netpolicy"
@@ -120,10 +121,7 @@ func (l *led) walk(chain string, depth int) (to netip.AddrPort, over bool) {
 		case target == "RETURN":
 			return to, false
 		case target == "DNAT":
-			if a, err := netip.ParseAddrPort(argument); err == nil {
-				return a, true
-			}
-			return to, true
+			return destination(argument, l.service.Port), true
 		case l.rules[target] != nil || target == "DOCKER":
 			if to, over = l.walk(target, depth+1); over {
 				return to, true
@@ -133,6 +131,35 @@ func (l *led) walk(chain string, depth int) (to netip.AddrPort, over bool) {
 		}
 	}
 	return to, false
+}
+
+// destination reads an argument of --to-destination: an address or a range of them, with or without
+// a port or a range of those. The first of a range stands for all. A packet keeps its port if the
+// argument has none, or a range with that port.
+func destination(argument string, port uint16) netip.AddrPort {
+	host, ports := argument, ""
+	if inner, after, is := strings.Cut(strings.TrimPrefix(argument, "["), "]"); is {
+		host, ports = inner, strings.TrimPrefix(after, ":")
+	} else if strings.Count(argument, ":") == 1 {
+		host, ports, _ = strings.Cut(argument, ":")
+	}
+	host, _, _ = strings.Cut(host, "-")
+	a, err := netip.ParseAddr(host)
+	if err != nil {
+		return netip.AddrPort{}
+	}
+	if ports != "" {
+		first, last, _ := strings.Cut(ports, "-")
+		low, err := strconv.ParseUint(first, 10, 16)
+		if err != nil {
+			return netip.AddrPort{}
+		}
+		high, err := strconv.ParseUint(last, 10, 16)
+		if err != nil || uint64(port) < low || uint64(port) > high {
+			port = uint16(low)
+		}
+	}
+	return netip.AddrPortFrom(a, port)
 }
 
 func (l *led) matches(words []string) (target, argument string, ok bool) {

@@ -99,3 +99,34 @@ func TestReadOthers(t *testing.T) {
 		}
 	})
 }
+
+// TestLed: a rule may name an address or a range of them, with or without ports.
+func TestLed(t *testing.T) {
+	for argument, want := range map[string]string{
+		"172.17.0.2:81":               "172.17.0.2:81",
+		"172.17.0.2":                  "172.17.0.2:80",
+		"172.17.0.2-172.17.0.9":       "172.17.0.2:80",
+		"172.17.0.2-172.17.0.9:81":    "172.17.0.2:81",
+		"172.17.0.2:8000-8010":        "172.17.0.2:8000",
+		"fd00::2":                     "[fd00::2]:80",
+		"fd00::2-fd00::9":             "[fd00::2]:80",
+		"[fd00::2]":                   "[fd00::2]:80",
+		"[fd00::2]:81":                "[fd00::2]:81",
+		"[fd00::2-fd00::9]:8000-8010": "[fd00::2]:8000",
+		"172.17.0.2:8000-8010/80":     "172.17.0.2:8000",
+		"172.17.0.2:70-90":            "172.17.0.2:80",
+		":81":                         "",
+		"172.17.0.2:x":                "",
+	} {
+		o := &Others{}
+		dst := addr("198.51.100.1")
+		if strings.Contains(argument, "fd00") {
+			dst = addr("2001:db8::1")
+		}
+		o.nat[index(dst.Is6())] = map[string][]string{"PREROUTING": {"-p tcp -m tcp --dport 80 -j DNAT --to-destination " + argument}}
+		to, led := o.Led("-", dst, dst, netpolicy.Service{Proto: netpolicy.TCP, Port: 80}, func(netip.Addr) bool { return false })
+		if led != (want != "") || led && to.String() != want {
+			t.Errorf("%s: %v %t, want %q", argument, to, led, want)
+		}
+	}
+}
