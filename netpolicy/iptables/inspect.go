@@ -140,7 +140,7 @@ var setUses = []struct{ typ, use string }{
 	{hashNet, "address ranges"},
 	{hashNetPort, "published ports"},
 	{hashIPPortIP, "connections that were cut"},
-	{hashNetIface, "the record of what was switched on"},
+	{hashNetIface, "which container is on which bridge, and which bridges were switched on"},
 }
 
 // SetTypes are the types of sets that policies use.
