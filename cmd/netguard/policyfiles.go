@@ -32,7 +32,7 @@ type policyFiles struct {
 func (p *policyFiles) add(ctx context.Context, name string, stdin io.Reader) error {
 	if name == "-" {
 		if p.first(name) {
-			return p.addText(ctx, standardInput, stdin)
+			return p.addText(ctx, standardInput, func() (io.ReadCloser, error) { return io.NopCloser(stdin), nil })
 		}
 		return nil
 	}
@@ -62,15 +62,21 @@ func (p *policyFiles) first(name string) bool {
 	return true
 }
 
-// addText reads to the end, or until the text is too large. It stops when ctx ends: a pipe or a
-// terminal may never come to an end.
-func (p *policyFiles) addText(ctx context.Context, name string, from io.Reader) error {
+// addText opens and reads to the end, or until the text is too large. It stops when ctx ends: a pipe
+// may have no writer, and a pipe or a terminal may never come to an end.
+func (p *policyFiles) addText(ctx context.Context, name string, open func() (io.ReadCloser, error)) error {
 	type result struct {
 		data []byte
 		err  error
 	}
 	read := make(chan result, 1)
 	go func() {
+		from, err := open()
+		if err != nil {
+			read <- result{err: err}
+			return
+		}
+		defer from.Close()
 		// One byte more than is allowed: netpolicy says that it is too large.
 		data, err := io.ReadAll(io.LimitReader(from, netpolicy.MaxFileBytes+1))
 		read <- result{data, err}
@@ -92,13 +98,7 @@ func (p *policyFiles) addFile(ctx context.Context, name string) error {
 	if !p.first(name) {
 		return nil
 	}
-	f, err := os.Open(name)
-	if err != nil {
-		p.fault(name, err)
-		return nil
-	}
-	defer f.Close()
-	return p.addText(ctx, name, f)
+	return p.addText(ctx, name, func() (io.ReadCloser, error) { return os.Open(name) })
 }
 
 // addDir reads what an agent would read in a directory. If an agent could not read the

@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -158,4 +161,28 @@ func TestValidate_standard_input(t *testing.T) {
 			t.Errorf("exit code %d", code)
 		}
 	})
+}
+
+// TestValidate_a_pipe_that_nobody_writes: an interrupt ends the wait for a writer.
+func TestValidate_a_pipe_that_nobody_writes(t *testing.T) {
+	name := filepath.Join(t.TempDir(), "fifo")
+	if err := unix.Mkfifo(name, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	ended := make(chan int, 1)
+	go func() { ended <- run(ctx, []string{"policy", "validate", name}, io.Discard, io.Discard) }()
+	select {
+	case code := <-ended:
+		if code != exitInterrupted {
+			t.Errorf("exit code %d", code)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("it goes on")
+	}
+	// Whatever still opens the pipe ends with a writer.
+	if f, err := os.OpenFile(name, os.O_RDWR|unix.O_NONBLOCK, 0); err == nil {
+		f.Close()
+	}
 }
