@@ -96,7 +96,14 @@ type alerting struct {
 	at           time.Time        // of the last line
 	waited       bool
 	// fresh is what frames claimed since the last event, first since the last line, by kind.
-	fresh, first map[string]events.Claim
+	fresh map[string]freshClaim
+	first map[string]events.Claim
+}
+
+// freshClaim is a claim that no event has told.
+type freshClaim struct {
+	events.Claim
+	taken bool // since the last look at its port
 }
 
 // Next is when the counters are looked at again.
@@ -141,12 +148,12 @@ func (a *alerts) pass(now time.Time, endpoints []*desired.Endpoint, unadmitted f
 			continue // it is as nearly all are
 		}
 		if p == nil {
-			p = &alerting{told: a.base[index], logged: a.base[index], fresh: map[string]events.Claim{}, first: map[string]events.Claim{}}
+			p = &alerting{told: a.base[index], logged: a.base[index], fresh: map[string]freshClaim{}, first: map[string]events.Claim{}}
 		}
 		here[index] = p
 		for _, kind := range guard.Kinds {
 			if c, ok := taken[claimKey{index, kind}]; ok {
-				p.fresh[kind] = c
+				p.fresh[kind] = freshClaim{c, true}
 				if _, known := p.first[kind]; !known {
 					p.first[kind] = c
 				}
@@ -173,19 +180,31 @@ func (a *alerts) port(now time.Time, d *desired.Endpoint, p *alerting, have guar
 	}
 	for _, kind := range guard.Kinds {
 		if n := have.Of(kind) - p.told.Of(kind); n > 0 {
-			e := violation(now, d, kind, n, p.fresh[kind])
+			e := violation(now, d, kind, n, p.fresh[kind].Claim)
 			if a.monitor {
 				e.Mode = control.ModeMonitor
 			}
 			a.hub.Publish(e)
 		}
 	}
+	// A frame that was counted after the reading may have been in this take of the claims. So a
+	// claim without a count waits for one more look.
+	for kind, c := range p.fresh {
+		if !c.taken || have.Of(kind) > p.told.Of(kind) {
+			delete(p.fresh, kind)
+			continue
+		}
+		c.taken = false
+		p.fresh[kind] = c
+	}
 	p.told = have
-	clear(p.fresh)
 	if line {
 		a.line(d, p, have)
 		p.logged, p.at, p.waited = have, now, false
 		clear(p.first)
+		for kind, c := range p.fresh {
+			p.first[kind] = c.Claim
+		}
 	}
 }
 

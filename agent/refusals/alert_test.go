@@ -168,6 +168,26 @@ func TestAlerts(t *testing.T) {
 		}
 		is(t, "events", s.events(), "web veth-web mac 1  ", "db veth-db mac 1 192.0.2.4 02:00:00:00:00:04")
 	})
+	t.Run("have_the_claim_of_a_frame_that_is_counted_during_a_look", func(t *testing.T) {
+		s := newScene(t)
+		s.counts[10] = guard.Violations{IP: 1}
+		s.alerts.claims.add(forged(10, "ip", 3))
+		s.alerts.claims.add(forged(10, "mac", 4))
+		s.pass(0)
+		s.counts[10] = guard.Violations{IP: 1, MAC: 1}
+		s.pass(countEvery)
+		is(t, "events", s.events(), "web veth-web ip 1 192.0.2.3 02:00:00:00:00:03", "web veth-web mac 1 192.0.2.4 02:00:00:00:00:04")
+		if lines := s.pass(alertEvery); len(lines) != 1 || !strings.Contains(lines[0], " claimed_ip=192.0.2.4 ") {
+			t.Errorf("%q", lines)
+		}
+		// It is no claim of a frame that comes much later.
+		s.alerts.claims.add(forged(10, "mac", 5))
+		s.pass(countEvery)
+		s.pass(countEvery)
+		s.counts[10] = guard.Violations{IP: 1, MAC: 2}
+		s.pass(countEvery)
+		is(t, "events", s.events(), "web veth-web mac 1  ")
+	})
 	t.Run("look_no_sooner_than_it_is_time", func(t *testing.T) {
 		s := newScene(t)
 		s.pass(0)
