@@ -108,7 +108,11 @@ func (n *denials) tell(now time.Time) {
 		n.log.Warn("the host's addresses cannot be told; they are shown as external", "error", err)
 	}
 	s := n.state()
-	if s == nil {
+	if s == nil { // nobody can say yet whose addresses these are
+		for _, count := range flows {
+			lost += count
+		}
+		n.tellLost(now, lost)
 		return
 	}
 	byAddr := map[netip.Addr]*desired.Endpoint{}
@@ -140,6 +144,10 @@ func (n *denials) tell(now time.Time) {
 		}
 		n.hub.Publish(e)
 	}
+	n.tellLost(now, lost)
+}
+
+func (n *denials) tellLost(now time.Time, lost uint64) {
 	if lost > 0 {
 		n.hub.Publish(control.Event{Time: now.UTC(), Type: control.EventLost, Count: lost})
 	}

@@ -140,6 +140,20 @@ func TestDenials(t *testing.T) {
 			}
 		}
 	})
+	t.Run("are_lost_before_the_first_pass_and_that_is_told", func(t *testing.T) {
+		d, watch := newDenials(t)
+		d.state = func() *reconcile.State { return nil }
+		for range 3 {
+			d.add(refusedPacket("netguard-src-egress", 5, 2, webAddr, outside, 1))
+		}
+		d.lost = 4
+		d.tell(noon)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		if e, err := watch.Next(ctx); err != nil || e.Type != control.EventLost || e.Count != 7 {
+			t.Errorf("%+v, %v", e, err)
+		}
+	})
 	t.Run("cost_nothing_while_nobody_watches", func(t *testing.T) {
 		d, watch := newDenials(t)
 		watch.Close()
