@@ -98,7 +98,7 @@ func (p *policing) keep(ctx context.Context, list func() bool) bool {
 	if p.bridges.due(p.dirty, p.holds) {
 		p.setBridges(true)
 	}
-	if !p.dirty && p.glance.Due() {
+	if p.glances() && p.glance.Due() {
 		p.look()
 	}
 	if !p.dirty && p.check.Due() {
@@ -115,11 +115,15 @@ func (p *policing) keep(ctx context.Context, list func() bool) bool {
 // next is when there is something to do.
 func (p *policing) next() time.Time {
 	next := pace.Soonest(p.check.Next(), p.cutting.due(), p.bridges.next(p.dirty, p.holds))
-	if !p.dirty {
+	if p.glances() {
 		next = pace.Soonest(next, p.glance.Next())
 	}
 	return next
 }
+
+// glances tells whether the cheap check is done: what it compares with is in the kernel, though
+// older rules may be there too.
+func (p *policing) glances() bool { return !p.dirty || p.holds }
 
 // write brings the kernel to the ruling.
 func (p *policing) write(ctx context.Context) {

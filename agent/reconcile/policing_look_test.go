@@ -56,3 +56,29 @@ func TestNamesOfOthers(t *testing.T) {
 		t.Errorf("%d programs are noted", len(p.by))
 	}
 }
+
+// TestGlanceBesideWhatIsLeft: members that somebody deletes are back as soon as ever, though what
+// was before cannot be taken away.
+func TestGlanceBesideWhatIsLeft(t *testing.T) {
+	w := newWorld(t)
+	w.policies(1)
+	w.come("front", service(1))
+	w.run(2 * time.Second)
+	w.fails = func(at string, _ int) error {
+		if at == "rules remove" {
+			return errInjected
+		}
+		return nil
+	}
+	w.policies(2)
+	w.run(30 * time.Second) // tries are far apart then
+	for range 5 {
+		if _, met := w.rules.InForce(); !met || !w.loop.policing.late {
+			t.Fatalf("in force: %t; late: %t", met, w.loop.policing.late)
+		}
+		w.rules.EmptySets()
+		w.run(glanceEvery + 500*time.Millisecond)
+	}
+	w.settle(30 * time.Second)
+	w.check()
+}

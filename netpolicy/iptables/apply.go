@@ -65,16 +65,17 @@ func (d *Driver) apply(ctx context.Context, w Wish, r *Report) error {
 		d.uncounted()
 	}
 	d.leave(p)
-	d.kernel = nil // until it is done
-	if err := d.execute(ctx, k, p, r); err != nil {
-		if r.InForce { // what is left of before is no reason to keep notes
-			err = errors.Join(err, d.forget())
-		}
+	d.kernel, d.glanced = nil, nil // until it is done
+	err = d.execute(ctx, k, p, r)
+	if !r.InForce {
 		return err
 	}
-	d.kernel, d.settled = k, true
 	d.remember(k, p)
-	return d.forget()
+	if err == nil {
+		d.kernel, d.settled = k, true
+	}
+	d.glanced = k
+	return errors.Join(err, d.forget()) // what is left of before is no reason to keep notes
 }
 
 // execute does what a plan says.

@@ -12,7 +12,7 @@ import (
 // What other programs put there stays as it is. First the rules go, then what they need.
 // Cleanup goes on after an error, and can be called again.
 func (d *Driver) Cleanup(ctx context.Context) error {
-	d.kernel, d.settled, d.wish, d.generation, d.layouts, d.agreed = nil, false, nil, "", [2]*layout{}, [2]*table{}
+	d.kernel, d.glanced, d.settled, d.wish, d.generation, d.layouts, d.agreed = nil, nil, false, nil, "", [2]*layout{}, [2]*table{}
 	d.denied, d.homes, d.homed, d.subnets, d.late = families{}, families{}, families{}, families{}, lateAnswers{}
 	clear(d.stuck)
 	k, err := d.read(ctx)

@@ -39,6 +39,9 @@ type Driver struct {
 	// as wished and that all sets exist.
 	kernel  *kernel
 	settled bool
+	// glanced is kernel after an Apply that failed when its rules were in force already. Only
+	// Glance trusts it.
+	glanced *kernel
 	// held are the sets that were read last. They are read again only where a sum differs.
 	held map[string]*heldSet
 	sums sums

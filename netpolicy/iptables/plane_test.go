@@ -191,6 +191,14 @@ func TestPlane(t *testing.T) {
 					t.Errorf("%+v, %v", r, err)
 				}
 			}
+			// The cheap check goes on meanwhile.
+			if changed, err := s.Glance(); changed || err != nil {
+				t.Errorf("Glance: %v, %v", changed, err)
+			}
+			s.emptySets()
+			if changed, err := s.Glance(); !changed || err != nil {
+				t.Errorf("Glance at empty sets: %v, %v", changed, err)
+			}
 			s.verify(t, true)
 			s.letGo()
 			s.apply(t, other)

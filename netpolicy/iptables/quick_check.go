@@ -8,6 +8,9 @@ import "fmt"
 func (d *Driver) Glance() (bool, error) {
 	k := d.kernel
 	if k == nil {
+		k = d.glanced
+	}
+	if k == nil {
 		return false, nil
 	}
 	found, changed := 0, false

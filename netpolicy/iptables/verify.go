@@ -27,7 +27,7 @@ func (d *Driver) Verify(ctx context.Context) (Drift, error) {
 	if d.wish == nil {
 		return found, fmt.Errorf("verify rules: %w", ErrNothingApplied)
 	}
-	d.kernel, d.settled = nil, false
+	d.kernel, d.glanced, d.settled = nil, nil, false
 	k, err := d.read(ctx)
 	if err != nil {
 		return found, fmt.Errorf("verify rules: %w", err)

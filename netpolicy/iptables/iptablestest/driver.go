@@ -18,8 +18,9 @@ type Driver struct {
 	wish   *iptables.Wish
 	// looked: what is there is known; settled: its rules are as wished.
 	looked, settled bool
-	size            int // of all sets, as known
-	agreed          int // Kernel.written, when the rules were seen to be as wished
+	glanced         bool // Apply failed when its rules were in force: Glance knows size
+	size            int  // of all sets, as known
+	agreed          int  // Kernel.written, when the rules were seen to be as wished
 	displaced       bool
 	switched        map[string]bool
 	all             bool                // the next list has all connections
@@ -72,6 +73,7 @@ func (d *Driver) apply(ctx context.Context, w iptables.Wish, r *iptables.Report)
 			return err
 		}
 	}
+	d.glanced = false
 	for _, m := range add {
 		k.members[m] = true
 		d.touch(m)
@@ -95,6 +97,7 @@ func (d *Driver) apply(ctx context.Context, w iptables.Wish, r *iptables.Report)
 	if k.left && r.Looked || len(del) > 0 {
 		if err := k.fail(Remove, ""); err != nil {
 			k.left = true
+			d.glanced, d.size = true, len(k.members)
 			return err
 		}
 		k.left = false
@@ -152,7 +155,7 @@ func (d *Driver) Verify(ctx context.Context) (iptables.Drift, error) {
 	if d.wish == nil {
 		return found, fmt.Errorf("verify rules: %w", iptables.ErrNothingApplied)
 	}
-	d.looked, d.settled = false, false
+	d.looked, d.settled, d.glanced = false, false, false
 	err := ctx.Err()
 	if err == nil {
 		err = d.kernel.fail(Read, "")
@@ -199,7 +202,7 @@ func (d *Driver) Glance() (bool, error) {
 	if err := d.kernel.fail(Read, ""); err != nil {
 		return false, fmt.Errorf("glance at sets: %w", err)
 	}
-	return d.looked && d.size != len(d.kernel.members), nil
+	return (d.looked || d.glanced) && d.size != len(d.kernel.members), nil
 }
 
 // Bridges is iptables.Driver's.
