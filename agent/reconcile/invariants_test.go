@@ -318,6 +318,7 @@ func (w *world) harm(r *rand.Rand, c *box) string {
 		return "program of " + c.port.Name
 	case 4:
 		w.guard.Flush()
+		w.blind = w.blind || w.loop.handover.blind() // the agent has not read them yet
 		w.notices.guard = true
 		return "the guard's tables"
 	case 5:
