@@ -96,14 +96,16 @@ func (w wanted) waiting(v docker.View) docker.Hint {
 }
 
 // relist is when to read everything again because Docker does not list an endpoint; zero if it
-// lists all. The pause since the last time grows with the time that Docker has not listed it.
-func (w wanted) relist(last time.Time) time.Time {
+// lists all. The pause since the last time grows with the time that Docker has not listed it, and
+// with the time that the last reading took: Docker may be right again at any moment, and tells
+// nobody.
+func (w wanted) relist(last time.Time, took time.Duration) time.Time {
 	if w.lacks.IsZero() {
 		return time.Time{}
 	}
 	at := w.lacks.Add(LackingFor)
 	if !last.Before(at) {
-		at = last.Add(max(minAgain, last.Sub(w.lacks)/2))
+		at = last.Add(max(minAgain, min(last.Sub(w.lacks)/2, maxAgain), againShare*took))
 	}
 	return at
 }

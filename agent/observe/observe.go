@@ -36,9 +36,12 @@ const (
 	// LackingFor is how long Docker may not list a container whose port is there: while a
 	// container stops, Docker does not list it for a moment.
 	LackingFor = 2 * time.Second
-	// minAgain is the shortest time between two readings of everything that happen because
-	// Docker lacks something.
-	minAgain = time.Second
+	// minAgain and maxAgain are the times between two readings of everything that happen because
+	// Docker lacks something. The time is longer if a reading takes more than one part in
+	// againShare of it.
+	minAgain   = time.Second
+	maxAgain   = 5 * time.Second
+	againShare = 20
 	// askAgain is the time between two questions about the namespace of one container.
 	askAgain = time.Second
 	// inspectors is how many containers' namespaces are asked for at a time.
@@ -89,9 +92,10 @@ type Observer struct {
 	known     Snapshot
 	unmatched unmatched
 	retry     time.Duration
-	last      time.Time // that everything was read
-	list      time.Time // when everything is read again
-	settled   time.Time // when contested ports are asked about again
+	last      time.Time     // that everything was read
+	took      time.Duration // how long that took
+	list      time.Time     // when everything is read again
+	settled   time.Time     // when contested ports are asked about again
 
 	joiner joiner // belongs to the goroutine of Take
 
@@ -176,7 +180,7 @@ func (o *Observer) Turn(ctx context.Context) time.Time {
 	if !now.Before(o.settled) {
 		hint.Merge(wanted.waiting(known.View))
 	}
-	o.list = pace.Soonest(o.list, wanted.relist(o.last))
+	o.list = pace.Soonest(o.list, wanted.relist(o.last, o.took))
 	if soon := now.Add(listSoon); unknown(*known, o.unmatched.byBridge) && soon.Before(o.list) {
 		o.list = soon
 	}
@@ -205,8 +209,8 @@ func (o *Observer) Turn(ctx context.Context) time.Time {
 		default:
 			*known, o.retry, news = read, minRetry, true
 			if hint.Full {
-				o.last = now.Add(took)
-				o.list = pace.Soonest(o.last.Add(listAfter(took)), wanted.relist(o.last))
+				o.last, o.took = now.Add(took), took
+				o.list = pace.Soonest(o.last.Add(listAfter(took)), wanted.relist(o.last, took))
 			}
 			next = pace.Soonest(o.list, next)
 		}
