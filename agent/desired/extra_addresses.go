@@ -227,6 +227,9 @@ func (d *Endpoint) await(known *Ruling) {
 
 // disclaim removes the addresses that do not count, and notes each reason that is not empty.
 func (d *Endpoint) disclaim(counts func(netip.Prefix) (why string, ok bool)) {
+	if len(d.Allow.Prefixes) == 0 {
+		return // other goroutines may read an endpoint that nothing changes
+	}
 	var left []netip.Prefix
 	for _, p := range d.Allow.Prefixes {
 		why, ok := counts(p)

@@ -206,6 +206,8 @@ func (t *Table) drop(index int) {
 		delete(t.veths, index)
 		t.order = slices.DeleteFunc(t.order, func(o *Port) bool { return o == v })
 		t.touch(index)
+		delete(t.locals.paces, index)
+		delete(t.locals.due, index)
 	}
 }
 

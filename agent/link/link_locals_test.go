@@ -60,6 +60,16 @@ func TestLinkLocals(t *testing.T) {
 			t.Errorf("%s is among them", a.Addr)
 		}
 	}
+	must(t, netlink.LinkDel(v))
+	h.await("the port to go", func() bool {
+		_, there := h.find("veth1")
+		return !there
+	})
+	h.table.refresh.Lock()
+	defer h.table.refresh.Unlock()
+	if l := &h.table.locals; len(l.paces)+len(l.due) > 0 {
+		t.Errorf("kept of a port that is gone: %v, %v", l.paces, l.due)
+	}
 }
 
 // TestLocalsRest: if waiting for messages fails for good, all ports are asked, and there is a
