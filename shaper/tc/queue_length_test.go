@@ -24,6 +24,17 @@ func TestQueueLength(t *testing.T) {
 		t.Fatal(err)
 	}
 	const limit = shaper.Mbit
+	// An agent was killed before it gave the length back.
+	apply(t, d, index, shaper.Wish{Egress: tree(t, shaper.Egress, limit, shaper.Hashed)})
+	if err := vish.LinkSetTxQLen(&vish.Device{LinkAttrs: vish.LinkAttrs{Index: index}}, 1000); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if n := length(); n != 0 {
+		t.Fatalf("it is %d after an agent that was killed", n)
+	}
 	for _, way := range [][][2]shaper.Rate{
 		{{0, limit}},
 		{{limit, 0}},

@@ -58,7 +58,7 @@ func (d *Driver) step(veth int, vethName string, s shaper.Step) error {
 	case shaper.AddIngress:
 		return d.addIngress(veth)
 	case shaper.DeleteIngress:
-		return d.deleteQdisc(veth, ingressParent, ingressSlot)
+		return d.deleteIngress(veth)
 	case shaper.AddRedirect:
 		return d.addRedirect(veth, vethName)
 	}
@@ -231,6 +231,17 @@ func (d *Driver) addIngress(dev int) error {
 		return occupied(err)
 	}
 	return d.noQueue(dev)
+}
+
+// deleteIngress first gives the device back the queue length that it had, while the IFB still
+// records it. An agent may have been killed after it added the qdisc and before it did that.
+func (d *Driver) deleteIngress(veth int) error {
+	if l, err := d.ifb(veth); err == nil && l.queueLen == queueLenNone {
+		if err := d.noQueue(veth); err != nil {
+			return err
+		}
+	}
+	return d.deleteQdisc(veth, ingressParent, ingressSlot)
 }
 
 // deleteQdisc deletes a qdisc by its handle alone, whatever its kind; one that
