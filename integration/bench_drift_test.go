@@ -20,7 +20,7 @@ func BenchmarkDrift(b *testing.B) {
 			}
 			for _, what := range all {
 				row(b, strings.ReplaceAll(what.name, " ", "_"), func() map[string]float64 {
-					o := d.suffer(b, what)
+					o := d.proof(b, what)
 					out := map[string]float64{"repaired-s": o.repaired.Seconds()}
 					for door, open := range o.open {
 						if open > 0 || strings.Contains(what.opens, door) {

@@ -228,16 +228,38 @@ func (d *doorway) suffer(t testing.TB, what damage) outcome {
 		if what.never && open > 0 {
 			t.Errorf("%s: the door that is closed by the %s was open for %v: it should never be\nthe agent's log:\n%s", what.name, name, open, d.a.Log())
 		}
-		if strings.Contains(what.opens, name) && open == 0 {
-			t.Errorf("%s: it opened no door that is closed by the %s, and so proves nothing", what.name, name)
-		}
 	}
 	return o
 }
 
+// unseen names a door that the damage opens, and that no packet passed.
+func (o outcome) unseen(what damage) string {
+	for name, open := range o.open {
+		if strings.Contains(what.opens, name) && open == 0 {
+			return name
+		}
+	}
+	return ""
+}
+
+// proof does damage until a packet passed each door that it opens: on a busy machine the repair
+// may come before the next packet.
+func (d *doorway) proof(t testing.TB, what damage) outcome {
+	t.Helper()
+	unseen := ""
+	for range 5 {
+		o := d.suffer(t, what)
+		if unseen = o.unseen(what); unseen == "" {
+			return o
+		}
+	}
+	t.Fatalf("%s: it opened no door that is closed by the %s, and so proves nothing", what.name, unseen)
+	return outcome{}
+}
+
 func (d *doorway) each(t *testing.T, all []damage) {
 	for _, what := range all {
-		t.Run(strings.ReplaceAll(what.name, " ", "_"), func(t *testing.T) { d.suffer(t, what) })
+		t.Run(strings.ReplaceAll(what.name, " ", "_"), func(t *testing.T) { d.proof(t, what) })
 	}
 }
 
