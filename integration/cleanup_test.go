@@ -115,7 +115,7 @@ func TestCleanup(t *testing.T) {
 		t.Run(backend.name, func(t *testing.T) {
 			e := Start(t, backend.option...)
 			e.Network("net", Subnet("198.18.9.0/24"), Subnet("fd00:9::/64"))
-			plain := e.Run("plain", On("net"))
+			plain := e.Run("plain", On("net"), Doing("serve", "tcp", ":80"))
 			veth := plain.Veth("net")
 			strangers(e, veth)
 			var containers []*Container
@@ -178,6 +178,18 @@ func TestCleanup(t *testing.T) {
 			same("cleaned up after a crash,")
 			clean()
 			same("cleaned up twice after a crash,")
+			a.Start()
+			enforced()
+			limited := containers[0].Veth("net")
+			e.Output("tc", "filter", "add", "dev", limited, "ingress", "protocol", "ip", "u32", "match", "ip", "src", "203.0.113.14", "flowid", "1:1")
+			clean()
+			a.Process().Wait()
+			containers[0].Inside().CanReach("tcp", plain.Addr("net", 80))
+			if out := e.Output("tc", "filter", "show", "dev", limited, "ingress"); !strings.Contains(out, "match cb00710e/") || strings.Contains(out, "mirred") {
+				t.Errorf("the filters at a veth that was limited are now:\n%s", out)
+			}
+			e.Output("tc", "qdisc", "del", "dev", limited, "ingress")
+			same("cleaned up beside a foreign filter that is gone now,")
 			a.Start()
 			enforced()
 			a.RestartWith("--mode", "monitor")

@@ -37,8 +37,9 @@ type Endpoint struct {
 	Redirect bool
 	// IngressQdisc tells that the host veth has an ingress qdisc. Ours tells that a filter
 	// of netguard's is in it (its IFB may be gone). Stranger tells that the qdisc, or a
-	// filter in it, is foreign.
-	IngressQdisc, Ours, Stranger bool
+	// filter in it, is foreign. Before tells that a foreign filter sees the packets before
+	// netguard's: it may take them.
+	IngressQdisc, Ours, Stranger, Before bool
 }
 
 // Device names a device of an endpoint.
@@ -67,6 +68,7 @@ const (
 	AddIngress // the ingress qdisc on the veth
 	DeleteIngress
 	AddRedirect
+	DeleteRedirect // netguard's filters at the ingress, and no other
 )
 
 // Step is one change. Class and Queue say what is added or changed.
@@ -114,19 +116,23 @@ type Wish struct {
 // Diff gives the steps that lead from what the kernel has to what it should have. The redirect
 // comes last, so that packets are led only to an IFB that is ready. What can be changed in place
 // is changed in place. If both are the same, there is no step. A foreign qdisc gets no step
-// either; Conflicts reports it.
+// either; Conflicts reports it. The redirect goes before its IFB: the kernel would lose each
+// packet of the container. The ingress qdisc stays if foreign filters are in it.
 func Diff(have Endpoint, want Wish) []Step {
 	steps := device(Veth, have.Veth, want.Ingress)
-	if have.Stranger {
-		return steps
-	}
 	if want.Egress == nil {
-		if have.IngressQdisc && (have.Ours || have.IFB != nil) {
+		switch {
+		case have.Stranger && have.Ours:
+			steps = append(steps, Step{Op: DeleteRedirect})
+		case !have.Stranger && have.IngressQdisc && (have.Ours || have.IFB != nil):
 			steps = append(steps, Step{Op: DeleteIngress})
 		}
 		if have.IFB != nil {
 			steps = append(steps, Step{Op: DeleteIFB})
 		}
+		return steps
+	}
+	if have.Stranger && !have.Ours {
 		return steps
 	}
 	var ifb State
@@ -145,11 +151,11 @@ func Diff(have Endpoint, want Wish) []Step {
 	return steps
 }
 
-// Conflicts tells in which directions somebody else's qdisc stands where
-// netguard's should be.
+// Conflicts tells in which directions a foreign qdisc or filter is where netguard's should be. A
+// foreign filter after netguard's is in nobody's way.
 func Conflicts(have Endpoint, want Wish) (ingress, egress bool) {
 	ingress = want.Ingress != nil && have.Veth.Foreign()
-	egress = want.Egress != nil && (have.Stranger || have.IFB != nil && have.IFB.Foreign())
+	egress = want.Egress != nil && (have.Stranger && (!have.Ours || have.Before) || have.IFB != nil && have.IFB.Foreign())
 	return ingress, egress
 }
 
@@ -235,6 +241,7 @@ var opNames = map[Op]string{
 	AddClass: "add class", ChangeClass: "change class", DeleteClass: "delete class", AddQueue: "add queue", ChangeQueue: "change queue",
 	ReplaceQueue: "replace queue", AddClassifier: "add classifier", AddIngress: "add ingress qdisc",
 	DeleteIngress: "delete ingress qdisc", AddRedirect: "add redirect",
+	DeleteRedirect: "delete redirect",
 }
 
 // String names a step as a log line would.

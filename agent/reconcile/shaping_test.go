@@ -249,6 +249,46 @@ func TestShaping(t *testing.T) {
 			t.Error("the contention is not over")
 		}
 	})
+	for name, end := range map[string]func(*shop){
+		"goes":                  func(h *shop) { h.endpoints = []*desired.Endpoint{h.wish(h.ports[0], 20, 0)} },
+		"goes_with_the_opt_out": func(h *shop) { h.endpoints = nil },
+		"goes_with_the_bridge":  func(h *shop) { h.endpoints, h.ports = nil, nil }, // the veth is there, but is no port any more
+	} {
+		t.Run("a_limit_beside_a_foreign_filter_"+name, func(t *testing.T) {
+			h := newShop(t)
+			veth := h.come(20, 10)
+			h.wait(soon)
+			if err := h.k.AddFilter(veth); err != nil {
+				t.Fatal(err)
+			}
+			h.tell(veth)
+			h.wait(soon)
+			h.check() // netguard's filter comes first
+			h.endpoints = []*desired.Endpoint{h.wish(h.ports[0], 20, 30)}
+			h.wait(soon)
+			h.check()
+			h.k.Fail = func(_ int, s shaper.Step) error {
+				if s.Op == shaper.DeleteRedirect {
+					return errors.New("injected")
+				}
+				return nil
+			}
+			end(h)
+			for range 3 {
+				h.wait(time.Second)
+				if h.s.hear(link.Hint{Full: true}); h.k.Loses(veth) || h.k.IFBs() != 1 {
+					t.Fatal("the IFB is deleted, and something leads to it")
+				}
+			}
+			h.k.Fail = nil
+			h.wait(2 * maxFailing)
+			h.check()
+			have, err := h.k.Read([]int{veth})
+			if p := have[veth]; err != nil || h.k.Loses(veth) || p.Ours || !p.Stranger || !p.IngressQdisc {
+				t.Errorf("left: netguard's filter: %t; the foreign one: %t; its qdisc: %t (%v)", p.Ours, p.Stranger, p.IngressQdisc, err)
+			}
+		})
+	}
 	t.Run("an_IFB_that_cannot_be_deleted_is_tried_again", func(t *testing.T) {
 		h := newShop(t)
 		h.come(20, 10)

@@ -164,6 +164,3 @@ func assemble(instructions []bpf.Instruction) (program, error) {
 	p.handle = shaper.RootMajor<<16 | crc32.ChecksumIEEE(p.code)>>16
 	return p, nil
 }
-
-// ours tells whether a filter is netguard's, of whatever version.
-func ours(handle uint32) bool { return handle>>16 == shaper.RootMajor }

@@ -1,6 +1,7 @@
 package tc
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -79,20 +80,29 @@ func (d *Driver) deleteIFB(veth int) error {
 	return unless(gone, fault.Write("ifb delete", func() error { return d.links.LinkDel(l.handle()) }))
 }
 
-// Sweep deletes the IFBs whose veth is not to be kept, all of them at once, and
-// tells how many they were. Their qdiscs go with them.
+// Sweep deletes the IFBs whose veth is not to be kept, all of them at once, and tells how many
+// they were. Their qdiscs go with them. An IFB stays if something still leads to it that cannot
+// be taken away.
 func (d *Driver) Sweep(keep func(veth int) bool) (int, error) {
 	var ifbs []link
 	if err := d.eachLink("ifb", func(l link) { ifbs = append(ifbs, l) }); err != nil {
 		return 0, err
 	}
 	n := 0
+	var faults []error
 	for _, l := range ifbs {
 		veth, ok := l.serves()
 		if !ok {
 			continue
 		}
-		if keep(veth) {
+		kept := keep(veth)
+		if !kept {
+			if err := d.release(veth); err != nil {
+				faults = append(faults, fmt.Errorf("lead nothing to %s any more: %w", l.name, err))
+				kept = true
+			}
+		}
+		if kept {
 			// A killed agent may have marked this IFB. It would go when the
 			// group is deleted the next time.
 			if l.group == doomed {
@@ -109,13 +119,12 @@ func (d *Driver) Sweep(keep func(veth int) bool) (int, error) {
 		}
 		n++
 	}
-	if n == 0 {
-		return 0, nil
+	if n > 0 {
+		if err := d.deleteGroup(); err != nil {
+			return 0, errors.Join(append(faults, fmt.Errorf("delete IFBs: %w", err))...)
+		}
 	}
-	if err := d.deleteGroup(); err != nil {
-		return 0, fmt.Errorf("delete IFBs: %w", err)
-	}
-	return n, nil
+	return n, errors.Join(faults...)
 }
 
 // deleteGroup deletes every link of the group of the doomed.

@@ -1,6 +1,7 @@
 package tc
 
 import (
+	"errors"
 	"fmt"
 
 	"netguard/internal/fault"
@@ -43,12 +44,18 @@ func (d *Driver) Read(veths []int) (map[int]Port, error) {
 	return out, nil
 }
 
-// Drop deletes the IFBs of veths, all of them at once.
+// Drop deletes the IFBs of veths, all of them at once. An IFB stays if something still leads to
+// it that cannot be taken away.
 func (d *Driver) Drop(veths []int) error {
 	n := 0
+	var faults []error
 	for _, veth := range veths {
 		l, err := d.link(0, IFBName(veth))
 		if _, ok := l.serves(); err == nil && ok {
+			if err := d.release(veth); err != nil {
+				faults = append(faults, fmt.Errorf("lead nothing to %s any more: %w", l.name, err))
+				continue
+			}
 			n++
 			err = fault.Write("ifb group", func() error { return d.links.LinkSetGroup(l.handle(), doomed) })
 		}
@@ -56,11 +63,10 @@ func (d *Driver) Drop(veths []int) error {
 			return fmt.Errorf("mark %s for deletion: %w", IFBName(veth), err)
 		}
 	}
-	if n == 0 {
-		return nil
+	if n > 0 {
+		if err := d.deleteGroup(); err != nil {
+			faults = append(faults, fmt.Errorf("delete IFBs: %w", err))
+		}
 	}
-	if err := d.deleteGroup(); err != nil {
-		return fmt.Errorf("delete IFBs: %w", err)
-	}
-	return nil
+	return errors.Join(faults...)
 }

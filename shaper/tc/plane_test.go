@@ -27,6 +27,7 @@ type stage struct {
 	take   func() // adds somebody else's device with the name of the IFB
 	root   func() // puts somebody else's qdisc at the root
 	remove func() // removes the veth
+	filter func() // puts somebody else's filter beside netguard's at the ingress
 }
 
 func onKernel(t *testing.T) stage {
@@ -48,13 +49,19 @@ func onKernel(t *testing.T) stage {
 				Parent: vish.HANDLE_ROOT}, Rate: 1e6, Limit: 1e5, Buffer: 1e5}))
 		},
 		remove: func() { must(vish.LinkDel(&vish.Device{LinkAttrs: vish.LinkAttrs{Index: veth}})) },
+		filter: func() { addFilter(t, veth) },
 	}
 }
 
-func onFake(*testing.T) stage {
+func onFake(t *testing.T) stage {
 	k := tctest.New()
 	veth := k.Add("outside")
-	return stage{plane: k, veth: veth, take: func() { k.AddIFB(veth) }, root: func() { k.SetRoot(veth, "tbf", 7) }, remove: func() { k.Remove(veth) }}
+	return stage{plane: k, veth: veth, take: func() { k.AddIFB(veth) }, root: func() { k.SetRoot(veth, "tbf", 7) }, remove: func() { k.Remove(veth) },
+		filter: func() {
+			if err := k.AddFilter(veth); err != nil {
+				t.Fatal(err)
+			}
+		}}
 }
 
 func (s stage) port(t *testing.T) tc.Port {
@@ -178,6 +185,45 @@ func TestPlane(t *testing.T) {
 			}
 			if left := s.to(t, one(t)); len(left) > 0 {
 				t.Errorf("left: %v", left)
+			}
+		},
+		"somebody_else's_filter_is_beside_netguard's": func(t *testing.T, s stage) {
+			for name, end := range map[string]func() error{
+				"no limit": func() error { return s.Apply(s.veth, "outside", shaper.Diff(s.port(t).Endpoint, shaper.Wish{})) },
+				"swept":    func() error { _, err := s.Sweep(func(int) bool { return false }); return err },
+				"dropped":  func() error { return s.Drop([]int{s.veth}) },
+			} {
+				if left := s.to(t, one(t)); len(left) > 0 {
+					t.Fatalf("%s: left: %v", name, left)
+				}
+				s.filter()
+				if p := s.port(t); !p.Stranger || !p.Redirect {
+					t.Fatalf("%s: at first there is %+v", name, p)
+				}
+				if left := s.to(t, both(t, shaper.Mbit, shaper.Hashed)); len(left) > 0 {
+					t.Errorf("%s: left of another rate: %v", name, left)
+				}
+				for range 2 {
+					if err := end(); err != nil {
+						t.Fatalf("%s: %v", name, err)
+					}
+					if p := s.port(t); p.IFB != nil || p.Ours || p.Redirect || !p.IngressQdisc || !p.Stranger {
+						t.Errorf("%s: there is an IFB: %t; ours: %t; redirect: %t; ingress qdisc: %t; foreign: %t", name, p.IFB != nil, p.Ours, p.Redirect, p.IngressQdisc, p.Stranger)
+					}
+				}
+				if err := s.Apply(s.veth, "outside", []shaper.Step{{Op: shaper.DeleteIngress}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		},
+		"a_redirect_that_is_not_there_is_deleted": func(t *testing.T, s stage) {
+			for _, before := range [][]shaper.Step{nil, {{Op: shaper.AddIngress}}} {
+				if err := s.Apply(s.veth, "outside", append(before, shaper.Step{Op: shaper.DeleteRedirect})); err != nil {
+					t.Error(err)
+				}
+				if p := s.port(t); p.Ours || p.IngressQdisc != (before != nil) {
+					t.Errorf("there is %+v", p)
+				}
 			}
 		},
 		"the_end_does_not_depend_on_the_path": func(t *testing.T, s stage) {

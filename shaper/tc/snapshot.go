@@ -128,24 +128,24 @@ func (s *Snapshot) Endpoint(veth int) (shaper.Endpoint, error) {
 
 // ingress reads whose the filters at a veth's ingress are.
 func (s *Snapshot) ingress(veth, ifb int, e *shaper.Endpoint) error {
-	filters, err := s.d.dump(unix.RTM_GETTFILTER, veth, ingressParent)
+	filters, err := s.d.ingressFilters(veth)
 	if err != nil {
-		return fmt.Errorf("list ingress filters of device %d: %w", veth, err)
+		return err
 	}
 	for _, m := range filters {
 		target, err := redirectOf(m)
 		switch {
 		case err != nil:
 			return err
-		case m.options == nil:
-			// The head of a chain: a filter's priority without the filter.
-		case m.kind != "bpf" || !ours(m.handle):
+		case !m.ours():
 			e.Stranger = true
+			e.Before = e.Before || !e.Ours
 		default:
 			e.Ours = true
 			e.Redirect = e.Redirect || m.handle == s.d.upload.handle && target == ifb && ifb != 0
 		}
 	}
+	e.Before = e.Before && e.Ours
 	// An empty ingress qdisc without an IFB was put there by somebody else:
 	// netguard makes its IFB first.
 	if e.IFB == nil && !e.Ours {
@@ -195,7 +195,8 @@ func (s *Snapshot) Holds(veth int, want shaper.Wish) bool {
 		e.Stranger = e.Stranger || m.kind == "clsact" || m.kind == "ingress" && e.IFB == nil
 		e.IngressQdisc = e.IngressQdisc || m.kind == "clsact" || m.kind == "ingress"
 	}
-	e.Ours, e.Redirect = want.Egress != nil, want.Egress != nil
+	e.Ours = want.Egress != nil && !e.Stranger
+	e.Redirect = e.Ours
 	in, out := shaper.Conflicts(e, want)
 	return !in && !out && len(shaper.Diff(e, want)) == 0
 }

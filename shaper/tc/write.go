@@ -61,6 +61,12 @@ func (d *Driver) step(veth int, vethName string, s shaper.Step) error {
 		return d.deleteIngress(veth)
 	case shaper.AddRedirect:
 		return d.addRedirect(veth, vethName)
+	case shaper.DeleteRedirect:
+		filters, err := d.ingressFilters(veth)
+		if err != nil {
+			return err
+		}
+		return d.deleteFilters(filters, 0)
 	}
 	dev, err := d.device(veth, s.Device)
 	if err != nil {
@@ -150,16 +156,7 @@ func (d *Driver) addFilter(msg gotc.Msg, p program, action *gotc.Action) error {
 	if err != nil {
 		return fmt.Errorf("list filters: %w", err)
 	}
-	for _, m := range filters {
-		if m.kind != "bpf" || !ours(m.handle) || m.handle == p.handle {
-			continue
-		}
-		old := words(0, msg.Ifindex, m.handle, msg.Parent, m.info)
-		if err := unless(gone, d.remove(unix.RTM_DELTFILTER, old)); err != nil {
-			return fmt.Errorf("delete an older version's filter: %w", err)
-		}
-	}
-	return nil
+	return d.deleteFilters(filters, p.handle)
 }
 
 func occupied(err error) error {

@@ -3,7 +3,7 @@
 package tctest
 
 import (
-	"fmt"
+	"errors"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +29,8 @@ type link struct {
 	name   string
 	serves int // of an IFB: the veth; -1 where it is somebody else's
 	state  shaper.State
-	// ingress is whether there is an ingress qdisc, whose is whether it is netguard's.
+	// ingress is whether there is an ingress qdisc. foreign is whether the qdisc, or a filter
+	// in it, is somebody else's. ours is whether a filter of netguard's is in it.
 	ingress, foreign, redirect, ours bool
 }
 
@@ -80,6 +81,29 @@ func (k *Kernel) SetIngress(index int, there bool) {
 	l.ingress, l.foreign, l.redirect, l.ours = there, there, false, false
 }
 
+// AddFilter puts a filter of somebody else's into a link's ingress qdisc, after netguard's.
+func (k *Kernel) AddFilter(index int) error {
+	l := k.links[index]
+	if !l.ingress {
+		return unix.EINVAL
+	}
+	l.foreign = true
+	return nil
+}
+
+// Loses tells whether the kernel loses what arrives at a veth: netguard's filter leads it to a
+// device that is gone.
+func (k *Kernel) Loses(veth int) bool { return k.links[veth].ours && !k.links[veth].redirect }
+
+// release takes away what leads to the IFB of a veth.
+func (k *Kernel) release(veth int) error {
+	var have shaper.Endpoint
+	if l := k.links[veth]; l != nil {
+		have.IngressQdisc, have.Ours, have.Stranger = l.ingress, l.ours, l.foreign
+	}
+	return k.Apply(veth, "", shaper.Diff(have, shaper.Wish{}))
+}
+
 // ifb gives the IFB of a veth, 0 where it has none.
 func (k *Kernel) ifb(veth int) (index int) {
 	for i, l := range k.links {
@@ -128,10 +152,17 @@ func (k *Kernel) Drop(veths []int) error {
 	if k.Keeps != nil && len(veths) > 0 {
 		return k.Keeps
 	}
+	var faults []error
 	for _, veth := range veths {
-		k.Remove(k.ifb(veth))
+		if ifb := k.ifb(veth); ifb != 0 {
+			if err := k.release(veth); err != nil {
+				faults = append(faults, err)
+				continue
+			}
+			k.Remove(ifb)
+		}
 	}
-	return nil
+	return errors.Join(faults...)
 }
 
 // Sweep is tc.Driver's.
@@ -139,13 +170,18 @@ func (k *Kernel) Sweep(keep func(veth int) bool) (n int, err error) {
 	if k.Keeps != nil {
 		return 0, k.Keeps
 	}
+	var faults []error
 	for i, l := range k.links {
 		if l.serves > 0 && !keep(l.serves) {
+			if err := k.release(l.serves); err != nil {
+				faults = append(faults, err)
+				continue
+			}
 			k.Remove(i)
 			n++
 		}
 	}
-	return n, nil
+	return n, errors.Join(faults...)
 }
 
 // Apply is tc.Driver's.
@@ -183,6 +219,11 @@ func (k *Kernel) step(veth int, s shaper.Step) error {
 			l.ingress, l.foreign, l.redirect, l.ours = false, false, false, false
 		}
 		return nil
+	case shaper.DeleteRedirect:
+		if l != nil {
+			l.redirect, l.ours = false, false
+		}
+		return nil
 	}
 	if s.Device == shaper.IFB {
 		l = k.links[k.ifb(veth)]
@@ -208,68 +249,4 @@ func (k *Kernel) step(veth int, s shaper.Step) error {
 		return nil
 	}
 	return l.tree(s)
-}
-
-// tree carries out a step about the tree at a link's root.
-func (l *link) tree(s shaper.Step) error {
-	t := &l.state
-	if s.Op == shaper.AddRoot {
-		if t.Root.Major != 0 {
-			return tc.ErrOccupied
-		}
-		*t = shaper.State{Root: shaper.Root{Kind: "htb", Major: shaper.RootMajor, Default: s.Default}}
-		return nil
-	}
-	if !t.Own() {
-		if s.Op == shaper.DeleteRoot || s.Op == shaper.DeleteClass {
-			return nil
-		}
-		return unix.ENOENT
-	}
-	class := func(minor uint16) int {
-		return slices.IndexFunc(t.Classes, func(c shaper.Class) bool { return c.Minor == minor })
-	}
-	queue := slices.IndexFunc(t.Queues, func(q shaper.Queue) bool { return q.Class == s.Queue.Class })
-	switch s.Op {
-	case shaper.DeleteRoot:
-		*t = shaper.State{}
-	case shaper.AddClass, shaper.ChangeClass:
-		switch at := class(s.Class.Minor); {
-		case s.Class.Rate == 0 || s.Class.Ceil == 0:
-			return unix.EINVAL
-		case at >= 0:
-			t.Classes[at] = s.Class
-		default:
-			if class(s.Class.Parent) < 0 {
-				s.Class.Parent = 0 // HTB takes it for one of the root
-			}
-			t.Classes = append(t.Classes, s.Class)
-		}
-	case shaper.DeleteClass:
-		if slices.ContainsFunc(t.Classes, func(c shaper.Class) bool { return c.Parent == s.Class.Minor }) {
-			return unix.EBUSY
-		}
-		t.Classes = slices.DeleteFunc(t.Classes, func(c shaper.Class) bool { return c.Minor == s.Class.Minor })
-		t.Queues = slices.DeleteFunc(t.Queues, func(q shaper.Queue) bool { return q.Class == s.Class.Minor })
-	case shaper.AddQueue, shaper.ReplaceQueue:
-		if s.Op == shaper.ReplaceQueue && queue >= 0 {
-			t.Queues = slices.Delete(t.Queues, queue, queue+1)
-		} else if queue >= 0 {
-			return tc.ErrOccupied
-		}
-		if class(s.Queue.Class) < 0 {
-			return unix.ENOENT
-		}
-		t.Queues = append(t.Queues, s.Queue)
-	case shaper.ChangeQueue:
-		if queue < 0 || t.Queues[queue].Kind != s.Queue.Kind {
-			return unix.ENOENT
-		}
-		t.Queues[queue] = s.Queue
-	case shaper.AddClassifier:
-		t.Classify = true
-	default:
-		return fmt.Errorf("unknown operation %d", s.Op)
-	}
-	return nil
 }
