@@ -169,9 +169,7 @@ func (a *alerts) pass(now time.Time, endpoints []*desired.Endpoint, unadmitted f
 
 // port tells what is new of one port.
 func (a *alerts) port(now time.Time, d *desired.Endpoint, p *alerting, have guard.Violations) {
-	if have.Total() < p.logged.Total() { // the counters began anew
-		p.told, p.logged = guard.Violations{}, guard.Violations{}
-	}
+	p.restart(have)
 	line := have.Total() > p.logged.Total() && now.Sub(p.at) >= alertEvery
 	if line && a.samples && !p.waited && len(p.first) == 0 {
 		p.waited = true
@@ -205,6 +203,19 @@ func (a *alerts) port(now time.Time, d *desired.Endpoint, p *alerting, have guar
 		for kind, c := range p.fresh {
 			p.first[kind] = c.Claim
 		}
+	}
+}
+
+// restart forgets what was told and logged of counters that began anew. It compares each kind: the
+// new sum may be greater than at the last line. The counters of connections are in a table of their
+// own.
+func (p *alerting) restart(have guard.Violations) {
+	if have.Connections < p.told.Connections {
+		p.told.Connections, p.logged.Connections = 0, 0
+	}
+	if slices.ContainsFunc(guard.Kinds, func(kind string) bool { return have.Of(kind) < p.told.Of(kind) }) {
+		p.told = guard.Violations{Connections: p.told.Connections}
+		p.logged = guard.Violations{Connections: p.logged.Connections}
 	}
 }
 

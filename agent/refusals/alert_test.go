@@ -224,6 +224,47 @@ func TestAlerts(t *testing.T) {
 			t.Errorf("%v", s.alerts.ports)
 		}
 	})
+	t.Run("begin_anew_with_the_counters_that_have_more_than_at_the_last_line", func(t *testing.T) {
+		s := newScene(t)
+		s.alerts.samples = false
+		s.counts[10] = guard.Violations{MAC: 1, ARP: 1}
+		s.pass(0)
+		s.counts[10] = guard.Violations{MAC: 1000, ARP: 1}
+		s.pass(countEvery)
+		s.counts[10] = guard.Violations{MAC: 500}
+		s.pass(countEvery)
+		is(t, "events", s.events(), "web veth-web mac 1  ", "web veth-web arp 1  ", "web veth-web mac 999  ", "web veth-web mac 500  ")
+		s.counts[10] = guard.Violations{MAC: 600}
+		if lines := s.pass(alertEvery); len(lines) != 1 || !strings.Contains(lines[0], " mac=600 arp=0 ") {
+			t.Errorf("%q", lines)
+		}
+	})
+	t.Run("begin_anew_with_one_of_the_two_tables", func(t *testing.T) {
+		s := newScene(t)
+		s.alerts.samples = false
+		s.counts[10] = guard.Violations{MAC: 10, Connections: 10}
+		s.pass(0)
+		s.counts[10] = guard.Violations{MAC: 10, Connections: 3}
+		s.pass(countEvery)
+		s.counts[10] = guard.Violations{MAC: 1, Connections: 4}
+		s.pass(countEvery)
+		is(t, "events", s.events(), "web veth-web mac 10  ", "web veth-web connections 10  ", "web veth-web connections 3  ",
+			"web veth-web mac 1  ", "web veth-web connections 1  ")
+		if lines := s.pass(alertEvery); len(lines) != 1 || !strings.Contains(lines[0], " mac=1 ") || !strings.Contains(lines[0], " connections=4 ") {
+			t.Errorf("%q", lines)
+		}
+	})
+	t.Run("begin_anew_with_the_counters_if_one_kind_has_more", func(t *testing.T) {
+		s := newScene(t)
+		s.alerts.samples = false
+		s.counts[10] = guard.Violations{MAC: 10, ARP: 1}
+		s.pass(0)
+		s.counts[10] = guard.Violations{MAC: 2, ARP: 20}
+		if lines := s.pass(alertEvery); len(lines) != 1 || !strings.Contains(lines[0], "kind=arp,mac mac=2 arp=20 ") {
+			t.Errorf("%q", lines)
+		}
+		is(t, "events", s.events(), "web veth-web mac 10  ", "web veth-web arp 1  ", "web veth-web mac 2  ", "web veth-web arp 20  ")
+	})
 }
 
 func TestClaims(t *testing.T) {
