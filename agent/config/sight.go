@@ -9,7 +9,7 @@ import (
 // sight is what os.Stat says of a file. It differs whenever the file may have changed.
 type sight struct {
 	fault    string
-	dev, ino uint64
+	inode    inode
 	size     int64
 	modified time.Time
 	changed  syscall.Timespec
@@ -20,12 +20,22 @@ func look(name string) sight {
 	if err != nil {
 		return sight{fault: err.Error()}
 	}
-	s := sight{size: info.Size(), modified: info.ModTime()}
+	s := sight{inode: inodeOf(info), size: info.Size(), modified: info.ModTime()}
 	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		s.dev, s.ino = uint64(st.Dev), st.Ino
 		s.changed = st.Ctim
 	}
 	return s
+}
+
+// inode tells one file or directory from all others that exist.
+type inode struct{ dev, ino uint64 }
+
+func inodeOf(info os.FileInfo) inode {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return inode{}
+	}
+	return inode{uint64(st.Dev), st.Ino}
 }
 
 func lookAll(names []string) map[string]sight {
