@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync/atomic"
 
 	"netguard/agent/control"
 	"netguard/agent/reconcile"
@@ -77,10 +78,15 @@ func Cleanup(ctx context.Context, socket string) error {
 
 // cleaner makes the running agent clean up and end. It implements control.Cleaner.
 type cleaner struct {
-	loop  *reconcile.Loop
-	clean func(context.Context) error
-	log   *slog.Logger
-	end   context.CancelCauseFunc
+	loop interface {
+		Ask(ctx context.Context, f func()) error
+		Stop()
+		Anew()
+	}
+	clean   func(context.Context) error
+	log     *slog.Logger
+	end     context.CancelCauseFunc
+	cleaned atomic.Bool // a clean-up succeeded
 }
 
 // errCleaned is why an agent ends after a clean-up.
@@ -90,10 +96,12 @@ var errCleaned = errors.New("everything of netguard's was taken out of the kerne
 func (c *cleaner) Cleanup(ctx context.Context) error {
 	var err error
 	asked := c.loop.Ask(ctx, func() { err = c.cleanup(ctx) })
-	if asked != nil {
+	switch {
+	case asked != nil && c.cleaned.Load():
+		return nil // somebody else asked first, and the loop has ended
+	case asked != nil:
 		return fmt.Errorf("ask the agent's loop: %w", asked)
-	}
-	if err == nil {
+	case err == nil:
 		c.end(errCleaned)
 	}
 	return err
@@ -110,6 +118,7 @@ func (c *cleaner) cleanup(ctx context.Context) error {
 	switch {
 	case err == nil:
 		c.loop.Stop()
+		c.cleaned.Store(true)
 	case !errors.As(err, new(untouchedError)):
 		c.log.Error("clean-up failed half-way; putting back what was taken out", "error", err)
 		c.loop.Anew()

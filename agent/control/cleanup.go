@@ -7,8 +7,12 @@ import (
 	"time"
 )
 
-// cleanupTimeout bounds a clean-up: rules, sets, and the ports of a big host.
-const cleanupTimeout = time.Minute
+const (
+	// cleanupTimeout bounds a clean-up: rules, sets, and the ports of a big host.
+	cleanupTimeout = time.Minute
+	// cleanupAnswerTimeout is longer. An agent that cleans up must not seem to be unreachable.
+	cleanupAnswerTimeout = 90 * time.Second
+)
 
 // Cleaner removes all that is netguard's from the kernel, and makes the agent end.
 type Cleaner interface {
@@ -31,4 +35,13 @@ func (s *Server) cleanup(r *http.Request) (any, error) {
 		return nil, err
 	}
 	return struct{}{}, nil
+}
+
+// Cleanup has the agent take everything of netguard's out of the kernel, and end. The error is
+// ErrUnreachable, or what the agent says.
+func (c *Client) Cleanup(ctx context.Context) error {
+	patient := *c
+	patient.http.Timeout = max(patient.http.Timeout, cleanupAnswerTimeout)
+	var nothing struct{}
+	return patient.ask(ctx, http.MethodPost, "/v1/cleanup", "", nil, &nothing)
 }

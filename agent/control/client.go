@@ -96,12 +96,6 @@ func (c *Client) Version(ctx context.Context) (Version, error) {
 	return v, err
 }
 
-// Cleanup has the agent take everything of netguard's out of the kernel, and end.
-func (c *Client) Cleanup(ctx context.Context) error {
-	var nothing struct{}
-	return c.ask(ctx, http.MethodPost, "/v1/cleanup", "", nil, &nothing)
-}
-
 func request(ctx context.Context, method, path, query string, body []byte) (*http.Request, error) {
 	u := url.URL{Scheme: "http", Host: "netguard", Path: path, RawQuery: query}
 	r, err := http.NewRequestWithContext(ctx, method, u.String(), bytes.NewReader(body))

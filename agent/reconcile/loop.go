@@ -73,6 +73,7 @@ type Loop struct {
 	endpointLog endpointLog
 
 	asks   chan func()
+	ended  chan struct{} // closed when Run returns
 	wakeup pace.Wakeup
 	// last are the inputs of the last pass; nil makes the next turn a pass. again is when time
 	// alone makes a pass due: see recheck.
@@ -98,7 +99,7 @@ func NewLoop(p Parts) *Loop {
 	if p.Monitor {
 		mode = guard.Monitor
 	}
-	l := &Loop{Parts: p, log: p.Log, now: p.Clock, builder: desired.NewBuilder(), wakeup: pace.NewWakeup(), asks: make(chan func()),
+	l := &Loop{Parts: p, log: p.Log, now: p.Clock, builder: desired.NewBuilder(), wakeup: pace.NewWakeup(), asks: make(chan func()), ended: make(chan struct{}),
 		admitted: map[uint64]bool{}, endpointLog: endpointLog{log: p.Log, last: map[endpoint.Key]string{}},
 		routes:   routes{ask: p.Links.RouteTo, own: p.Links.Addresses, now: p.Clock},
 		policing: newPolicing(p.Log, p.Policy, p.Connections, p.Clock),
@@ -140,8 +141,9 @@ func (l *Loop) Anew() {
 	l.BootCache.forgotten()
 }
 
-// Run reconciles until ctx ends. What is in the kernel stays there.
+// Run reconciles until ctx ends. What is in the kernel stays there. It can be called once.
 func (l *Loop) Run(ctx context.Context) error {
+	defer close(l.ended)
 	for {
 		l.turn(ctx)
 		if l.contested() {
@@ -178,17 +180,21 @@ func (l *Loop) breathe(ctx context.Context) {
 }
 
 // Ask runs f in the loop's goroutine, which owns the drivers. Where f writes to the kernel, it
-// calls Stop or Anew.
+// calls Stop or Anew. The error says that f did not run: ctx ended, or Run.
 func (l *Loop) Ask(ctx context.Context, f func()) error {
 	done := make(chan struct{})
 	select {
 	case l.asks <- func() { f(); close(done) }:
 		<-done
 		return nil
+	case <-l.ended:
+		return errEnded
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
+
+var errEnded = errors.New("the agent has ended its work")
 
 // GuardLook is what the guard still has to check. Only a function of Ask may call it.
 func (l *Loop) GuardLook() guard.Look { return l.guarding.look }

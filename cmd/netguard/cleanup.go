@@ -12,8 +12,12 @@ import (
 	"netguard/agent/control"
 )
 
-// cleanupTimeout bounds it all: locks that others hold, and a big host.
-const cleanupTimeout = 2 * time.Minute
+const (
+	// cleanupTimeout bounds it all: locks that others hold, and a big host.
+	cleanupTimeout = 2 * time.Minute
+	// endTimeout is how long an agent that no longer answers may take to end.
+	endTimeout = 5 * time.Second
+)
 
 func newCleanup(g *globals) *cobra.Command {
 	return &cobra.Command{
@@ -35,7 +39,7 @@ An agent that runs does it itself, and ends. Doing it twice is doing it once.`,
 			defer cancel()
 			err = control.NewClient(cfg.Socket).Cleanup(ctx)
 			if errors.Is(err, control.ErrUnreachable) {
-				err = agent.Cleanup(ctx, cfg.Socket)
+				err = afterAgent(ctx, endTimeout, func() error { return agent.Cleanup(ctx, cfg.Socket) })
 			}
 			if err != nil {
 				return err
@@ -43,5 +47,20 @@ An agent that runs does it itself, and ends. Doing it twice is doing it once.`,
 			_, err = fmt.Fprintln(cmd.OutOrStdout(), "everything of netguard's is out of the kernel")
 			return err
 		}),
+	}
+}
+
+// afterAgent calls clean again while an agent that ends still has the locks.
+func afterAgent(ctx context.Context, patience time.Duration, clean func() error) error {
+	for enough := time.Now().Add(patience); ; {
+		err := clean()
+		if !errors.Is(err, control.ErrInUse) || time.Now().After(enough) {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(100 * time.Millisecond):
+		}
 	}
 }
