@@ -65,8 +65,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	log := slog.New(cfg.Log.Handler(o.Log))
-	s := &settings{}
-	s.now.Store(&cfg)
+	s := newSettings(&cfg)
 
 	if err := privileged(); err != nil {
 		return err
@@ -258,7 +257,7 @@ func tasks(ctx context.Context, o Options, cfg config.Config, s *settings, p par
 	}
 	start("watch configuration", func(ctx context.Context) error {
 		return config.Watch(ctx, o.ConfigPath, log, func() {
-			if s.reload(o, log) {
+			if s.reload(ctx, o, log) {
 				p.loop.Wake()
 			}
 		})

@@ -86,7 +86,8 @@ func (p *policies) start() error {
 }
 
 // confirm is how long a policy file may be missing, empty or half written before its policies
-// are removed. Editors and copies need a moment.
+// are removed. It is the same for a missing or empty configuration. Editors and copies need a
+// moment.
 const confirm = 250 * time.Millisecond
 
 // await waits for confirm. An editor that has finished sends no event to wait for.

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
 	"reflect"
@@ -16,9 +17,16 @@ import (
 type settings struct {
 	now   atomic.Pointer[config.Config]
 	fault atomic.Pointer[string] // why the last edit is not (all) in force; nil if it is
+	pause func(context.Context)  // waits before a missing or empty file counts as such
 
 	mu         sync.Mutex
 	complaints []string // what is wrong since the start
+}
+
+func newSettings(cfg *config.Config) *settings {
+	s := &settings{pause: await}
+	s.now.Store(cfg)
+	return s
 }
 
 // complain adds a finding that stands until the agent starts again.
@@ -43,10 +51,17 @@ func (s *settings) findings() []string {
 func (s *settings) config() *config.Config { return s.now.Load() }
 
 // reload reads the file again and tells whether something changed. A file that
-// cannot be read leaves the old configuration in force.
-func (s *settings) reload(o Options, log *slog.Logger) bool {
+// cannot be read leaves the old configuration in force. A file that says nothing any more is read
+// again after a moment: somebody may be writing it.
+func (s *settings) reload(ctx context.Context, o Options, log *slog.Logger) bool {
 	old := s.config()
 	cfg, err := o.load()
+	if err == nil && o.isDefault(cfg) && !o.isDefault(*old) {
+		if s.pause(ctx); ctx.Err() != nil {
+			return false
+		}
+		cfg, err = o.load()
+	}
 	if err != nil {
 		text := fmt.Sprintf("the configuration cannot be read, the one before stays in force: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 		if was := s.fault.Load(); was == nil || *was != text {
@@ -75,4 +90,10 @@ func (s *settings) reload(o Options, log *slog.Logger) bool {
 	s.now.Store(&started)
 	log.Info("configuration read again", "file", o.ConfigPath)
 	return true
+}
+
+// isDefault tells whether a configuration is that of a host without a file.
+func (o Options) isDefault(cfg config.Config) bool {
+	without, err := config.Default().With(o.Overrides)
+	return err == nil && reflect.DeepEqual(cfg, without)
 }
