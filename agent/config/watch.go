@@ -29,14 +29,14 @@ const (
 //
 // The file and the directories above it need not exist yet. Watch notices editors that replace
 // the file, and symbolic links that are swapped (as for mounted config maps). What the kernel does
-// not report, Watch notices within lookEvery. It does not call changed again before the last call
+// not report, Watch notices within lookSeldom. It does not call changed again before the last call
 // returned.
 func Watch(ctx context.Context, name string, log *slog.Logger, changed func()) error {
 	name, err := filepath.Abs(name)
 	if err != nil {
 		return fmt.Errorf("watch configuration: %w", err)
 	}
-	w := watcher{what: name, names: func() []string { return []string{name} }, log: log, every: lookEvery}
+	w := watcher{what: name, names: func() []string { return []string{name} }, log: log, every: lookEvery, seldom: lookSeldom}
 	return w.run(ctx, changed)
 }
 
@@ -47,7 +47,7 @@ func WatchDir(ctx context.Context, dir string, patterns []string, log *slog.Logg
 	if err != nil {
 		return fmt.Errorf("watch directory: %w", err)
 	}
-	w := watcher{what: dir, names: func() []string { return namesIn(dir, patterns) }, log: log, every: lookEvery}
+	w := watcher{what: dir, names: func() []string { return namesIn(dir, patterns) }, log: log, every: lookEvery, seldom: lookSeldom}
 	return w.run(ctx, changed)
 }
 
@@ -65,10 +65,10 @@ func namesIn(dir string, patterns Globs) []string {
 // watcher watches the files that names gives. It calls names again after each change, because the
 // list of files may have changed too.
 type watcher struct {
-	what  string
-	names func() []string
-	log   *slog.Logger
-	every time.Duration // as lookEvery
+	what          string
+	names         func() []string
+	log           *slog.Logger
+	every, seldom time.Duration // as lookEvery and lookSeldom
 
 	fsw *fsnotify.Watcher
 	at  map[string]inode // the watched directories
@@ -121,7 +121,7 @@ func (w *watcher) run(ctx context.Context, changed func()) error {
 			if settled == nil && (w.astray() || !maps.Equal(lookAll(w.names()), last)) {
 				settled = time.After(settle) // somebody may still be writing
 			}
-			timer.Reset(max(w.every, min(lookShare*time.Since(began), lookSeldom)))
+			timer.Reset(max(w.every, min(lookShare*time.Since(began), w.seldom)))
 			continue
 		}
 		settled = time.After(events.add(event, time.Now()))
