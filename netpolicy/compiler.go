@@ -186,7 +186,7 @@ func (e *Endpoint) same(o *Endpoint) bool {
 }
 
 func (w *Workload) same(o *Workload) bool {
-	return w.ID == o.ID && w.Name == o.Name && w.Project == o.Project && w.Service == o.Service && w.Unproven == o.Unproven && w.Build == o.Build &&
+	return w.ID == o.ID && w.Name == o.Name && w.Project == o.Project && w.Service == o.Service && w.Unproven == o.Unproven && w.Unread == o.Unread && w.Build == o.Build &&
 		changed.Same(w.Labels, o.Labels) && changed.Same(w.Inherited, o.Inherited)
 }
 

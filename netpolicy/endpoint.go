@@ -55,6 +55,9 @@ type Workload struct {
 	// Unproven says why nobody knows which labels come from the image, "" if that is known.
 	// Unless it is "", no label opens anything.
 	Unproven string
+	// Unread says why nobody knows its labels, "" if they are known. Unless it is "", the
+	// endpoint is closed both ways: policies by label may be about it.
+	Unread string
 	// Build says that this is a step of an image build and no container. It has no project,
 	// service or labels.
 	Build bool
@@ -79,9 +82,9 @@ type State struct {
 	Container, ID, Network string
 	// Policies are the names of the policies that isolate it, by direction.
 	Policies [2][]string
-	// Locked says why it is closed both ways, whatever policies allow: faults of its labels, too
-	// many rules in labels, or a fault in a file with a policy about it. It is empty if nothing
-	// of that closes it.
+	// Locked says why it is closed both ways, whatever policies allow: faults of its labels,
+	// labels that nobody knows, too many rules in labels, or a fault in a file with a policy
+	// about it. It is empty if nothing of that closes it.
 	Locked []string
 	// Uncounted are labels that a policy's allow names, and that do not count there.
 	Uncounted []Uncounted

@@ -90,6 +90,14 @@ func (r *labelReader) endpoint(e *Endpoint) (labelPolicy, []string) {
 	for _, f := range faults {
 		locked = append(locked, f.Error())
 	}
+	if e.Unread != "" {
+		locked = append(locked, e.Unread)
+	}
+	for i := range e.Shared {
+		if why := e.Shared[i].Unread; why != "" {
+			locked = append(locked, why)
+		}
+	}
 	return found, locked
 }
 

@@ -148,7 +148,7 @@ func (r reference) side(c refConn, dir Direction) bool {
 func refLabels(mine, theirs refEnd, c refConn, dir Direction) bool {
 	said := [2]map[string]bool{{}, {}}
 	for _, w := range append([]Workload{mine.endpoint.Workload}, mine.endpoint.Shared...) {
-		if len(labelFaults(w)) > 0 {
+		if len(labelFaults(w)) > 0 || w.Unread != "" {
 			return false
 		}
 		for _, d := range Directions {

@@ -167,6 +167,9 @@ func drawWorkload(t *rapid.T, name string) Workload {
 	if sometimes(t, "misspelt", 30) {
 		w.Labels["netguard.ingres"] = "[]"
 	}
+	if sometimes(t, "labels unread", 30) {
+		w.Project, w.Service, w.Labels, w.Unread = "", "", nil, "its labels are too large"
+	}
 	return w
 }
 

@@ -75,6 +75,11 @@ func newEndpoint(e *endpoint.Endpoint, op endpoint.Operator, cfg *config.Config,
 	}
 	d.owns()
 	d.serves(cfg, on)
+	for _, c := range d.containers() {
+		if c.Unread != "" {
+			d.Wrong = append(d.Wrong, c.Unread)
+		}
+	}
 	return d
 }
 

@@ -62,7 +62,7 @@ var Protocols = map[string]netpolicy.Protocol{"tcp": netpolicy.TCP, "udp": netpo
 
 func workload(c docker.Container) netpolicy.Workload {
 	return netpolicy.Workload{ID: c.ID, Name: c.Name, Project: c.Labels[netpolicy.LabelProject], Service: c.Labels[netpolicy.LabelService],
-		Labels: c.Labels, Inherited: c.Inherited, Unproven: c.Unproven}
+		Labels: c.Labels, Inherited: c.Inherited, Unproven: c.Unproven, Unread: c.Unread}
 }
 
 // linkLocal is the address that the kernel derives from a MAC; invalid for a MAC that no

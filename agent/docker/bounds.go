@@ -27,8 +27,8 @@ const (
 )
 
 var (
-	errLargeAnswer = errors.New("docker engine's answer is too large or has no end: has a container labels of many MB?")
-	errLargeEvent  = errors.New("docker engine's event is too large or has no end: has a container labels of many MB?")
+	errLargeAnswer = errors.New("docker engine's answer is too large or has no end: has a container or image very many labels, or labels of many MB?")
+	errLargeEvent  = errors.New("docker engine's event is too large or has no end: has a container very many labels, or labels of many MB?")
 )
 
 // bounded limits how much memory the engine's answers take. Docker's client would decode an
@@ -51,7 +51,7 @@ func (b bounded) RoundTrip(r *http.Request) (*http.Response, error) {
 		}{io.LimitReader(response.Body, maxRefusal), response.Body}
 		return response, nil
 	}
-	body := &costed{ReadCloser: response.Body, most: b.most, left: b.most, over: errLargeAnswer}
+	body := &costed{ReadCloser: trimOf(r, response.Body), most: b.most, left: b.most, over: errLargeAnswer}
 	if strings.Contains(r.URL.Path, "/images/") {
 		body.most, body.left = min(b.most, maxImage), min(b.most, maxImage)
 	}

@@ -19,8 +19,9 @@ const (
 	// all is cheaper for the engine.
 	maxByID = 64
 	// firstPage is the size of a page if the list of all containers is too large. If a page is
-	// too large as well, its size shrinks to a thirty-second, down to smallestPage.
-	firstPage, smallestPage = 1024, 1
+	// too large as well, its size shrinks to a part of it, down to smallestPage. Once that page
+	// is read in parts, the next page has the larger size again.
+	firstPage, pageParts, smallestPage = 1024, 32, 1
 )
 
 // containers lists the containers with these IDs, or all if ids is nil. A container that is not
@@ -35,8 +36,8 @@ func (r *reader) containers(ctx context.Context, ids map[string]struct{}) error 
 		}
 	}
 	list, err := r.page(ctx, o)
-	for size := firstPage; errors.Is(err, errLargeAnswer) && size >= smallestPage; size /= 32 {
-		list, err = r.pages(ctx, o, size)
+	if errors.Is(err, errLargeAnswer) {
+		list, err = r.pages(ctx, o)
 	}
 	if err != nil {
 		return fmt.Errorf("list containers: %w", err)
@@ -59,18 +60,26 @@ func (r *reader) containers(ctx context.Context, ids map[string]struct{}) error 
 	return nil
 }
 
-// pages lists containers so many at a time.
-func (r *reader) pages(ctx context.Context, o container.ListOptions, size int) ([]*Container, error) {
-	o.Limit = size
+// pages lists containers in pages. A container that is too large for a page of its own is listed
+// without its labels.
+func (r *reader) pages(ctx context.Context, o container.ListOptions) ([]*Container, error) {
 	var all []*Container
 	among, last := o.Filters, ""
+	o.Limit = firstPage
 	for {
 		page, err := r.page(ctx, o)
+		if errors.Is(err, errLargeAnswer) {
+			if o.Limit > smallestPage {
+				o.Limit /= pageParts
+				continue
+			}
+			page, err = r.trimmed(ctx, o)
+		}
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, page...)
-		if len(page) < size {
+		if len(page) < o.Limit {
 			return all, nil
 		}
 		if page[len(page)-1].ID == last {
@@ -79,6 +88,9 @@ func (r *reader) pages(ctx context.Context, o container.ListOptions, size int) (
 		last = page[len(page)-1].ID // the newest come first
 		o.Filters = among.Clone()
 		o.Filters.Add("before", last)
+		for o.Limit < firstPage && len(all)%(o.Limit*pageParts) == 0 {
+			o.Limit *= pageParts
+		}
 	}
 }
 

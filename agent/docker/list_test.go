@@ -27,6 +27,7 @@ import (
 type shop struct {
 	ids   []string
 	label string
+	many  map[string]bool // containers with very many labels
 
 	// image is what all containers are of, and imaged the labels that it gives them.
 	image, reference string
@@ -118,7 +119,11 @@ func (s *shop) list(r *http.Request) []container.Summary {
 			}
 		case len(filter.ID) > 0 && !filter.ID[id], limit > 0 && len(out) == limit:
 		default:
-			out = append(out, container.Summary{ID: id, Names: []string{"/" + id[:8]}, State: "created", Labels: s.labels(), ImageID: s.image, Image: s.reference, ImageManifestDescriptor: s.manifest})
+			labels := s.labels()
+			for i := 0; s.many[id] && i < 4000; i++ {
+				labels[fmt.Sprint(i)] = ""
+			}
+			out = append(out, container.Summary{ID: id, Names: []string{"/" + id[len(id)-8:]}, State: "created", Labels: labels, ImageID: s.image, Image: s.reference, ImageManifestDescriptor: s.manifest})
 		}
 	}
 	return out

@@ -15,7 +15,7 @@ func (c *Container) Same(o *Container) bool {
 
 // SameDeclared tells whether two containers are the same but for their state.
 func (c *Container) SameDeclared(o *Container) bool {
-	return c == o || c.ID == o.ID && c.Name == o.Name && c.Image == o.Image && c.Unproven == o.Unproven &&
+	return c == o || c.ID == o.ID && c.Name == o.Name && c.Image == o.Image && c.Unproven == o.Unproven && c.Unread == o.Unread &&
 		c.NetworkMode == o.NetworkMode && c.SandboxOf == o.SandboxOf && c.Created == o.Created && c.asked == o.asked &&
 		c.image.imageKey == o.image.imageKey && changed.Same(c.Labels, o.Labels) && changed.Same(c.Inherited, o.Inherited) &&
 		slices.Equal(c.Ports, o.Ports) && slices.Equal(c.Networks, o.Networks) &&

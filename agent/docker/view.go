@@ -42,7 +42,10 @@ type Container struct {
 	Inherited map[string]bool
 	// Unproven says why Inherited is not known; "" if it is.
 	Unproven string
-	State    string // created, running, paused, restarting, removing, exited, dead
+	// Unread says why Labels is empty although the container may have labels, with the remedy;
+	// "" if its labels were read.
+	Unread string
+	State  string // created, running, paused, restarting, removing, exited, dead
 	// NetworkMode is how it was created: the name or ID of a network, host,
 	// none, or container:X.
 	NetworkMode string
