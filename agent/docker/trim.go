@@ -61,7 +61,7 @@ func (t *trim) why(name string) string {
 	if what == "Labels" {
 		return fmt.Sprintf("the labels of %.80s are too large to read (more than %d MiB in memory): create it again with fewer", name, size)
 	}
-	return fmt.Sprintf("what docker lists of %.80s is too large to read (more than %d MiB in memory), so its labels are not known: create it again with fewer %s",
+	return fmt.Sprintf("what docker lists of %.80s is too large to read (more than %d MiB in memory), most of all its %s, so its labels are not known: create it again with less of that",
 		name, size, strings.ToLower(what))
 }
 

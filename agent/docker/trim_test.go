@@ -65,7 +65,7 @@ func TestTrim(t *testing.T) {
 		})
 	}
 	t.Run("says_what_was_the_largest", func(t *testing.T) {
-		for key, want := range map[string]string{"Labels": "the labels of web are too large to read", "Ports": "create it again with fewer ports"} {
+		for key, want := range map[string]string{"Labels": "the labels of web are too large to read", "Ports": "most of all its ports"} {
 			_, tr, err := trimText(t, strings.NewReader(`[{"Command":"short","`+key+`":["`+strings.Repeat("x", 1000)+`"],"Labels":{"a":"b"}}]`))
 			if got := tr.why("web"); err != nil || !strings.Contains(got, want) {
 				t.Errorf("%q, %v", got, err)
