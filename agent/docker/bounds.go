@@ -1,7 +1,6 @@
 package docker
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"net/http"
@@ -71,8 +70,7 @@ type costed struct {
 	most, left int
 	over       error
 	lines      bool // each line has the whole budget
-
-	quoted, escaped bool
+	text       jsonText
 }
 
 func (c *costed) Read(p []byte) (int, error) {
@@ -88,26 +86,17 @@ func (c *costed) Read(p []byte) (int, error) {
 
 func (c *costed) pay(p []byte) {
 	for len(p) > 0 && c.left >= 0 {
-		if c.quoted && !c.escaped { // most of what is long is inside quotes
-			if n := bytes.IndexAny(p, `"\`); n != 0 {
-				if n < 0 {
-					n = len(p)
-				}
-				c.left -= n
-				p = p[n:]
-				continue
-			}
+		if n := c.text.plain(p); n > 0 { // most of what is long is inside quotes
+			c.left -= n
+			p = p[n:]
+			continue
 		}
 		b := p[0]
 		p = p[1:]
 		c.left--
+		outside := c.text.next(b)
 		switch {
-		case c.escaped:
-			c.escaped = false
-		case c.quoted:
-			c.escaped, c.quoted = b == '\\', b != '"'
-		case b == '"':
-			c.quoted = true
+		case !outside:
 		case b == '{' || b == '[':
 			c.left -= costObject
 		case b == ',' || b == ':':

@@ -76,7 +76,7 @@ func FuzzCosted(f *testing.F) {
 		if err != nil || string(got) != text {
 			t.Fatalf("%q, %v", got, err)
 		}
-		if _, err := io.ReadAll(single); err != nil || whole.left != single.left || whole.quoted != single.quoted || whole.escaped != single.escaped {
+		if _, err := io.ReadAll(single); err != nil || whole.left != single.left || whole.text != single.text {
 			t.Errorf("%v: it costs %d at once and %d byte by byte", err, whole.left, single.left)
 		}
 	})

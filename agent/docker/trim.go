@@ -33,14 +33,14 @@ type trim struct {
 	largest int // of trimmable: the key of the longest contents
 	length  int // of these contents
 
-	depth           int
-	quoted, escaped bool
-	name            [16]byte // the start of the last string
-	named           int      // its length
-	key             int      // of trimmable, whose value comes next; -1 for no such key
-	inside          bool     // what is read belongs to such a value
-	outer           int      // the depth outside of the value
-	contents        int      // the length of the value so far
+	text     jsonText
+	depth    int
+	name     [16]byte // the start of the last string
+	named    int      // its length
+	key      int      // of trimmable, whose value comes next; -1 for no such key
+	inside   bool     // what is read belongs to such a value
+	outer    int      // the depth outside of the value
+	contents int      // the length of the value so far
 }
 
 // trimmed lists the containers of a page whose labels are too large to read. It gives them
@@ -100,13 +100,10 @@ func (t *trim) Read(p []byte) (int, error) {
 
 // skip tells how much of p is plain text in a value that goes: it needs no look at each byte.
 func (t *trim) skip(p []byte) int {
-	if !t.inside || !t.quoted || t.escaped {
+	if !t.inside {
 		return 0
 	}
-	n := bytes.IndexAny(p, `"\`)
-	if n < 0 {
-		n = len(p)
-	}
+	n := t.text.plain(p)
 	t.drop(n)
 	return n
 }
@@ -120,21 +117,16 @@ func (t *trim) drop(n int) {
 
 // keeps tells whether the next byte of the body stays.
 func (t *trim) keeps(b byte) bool {
-	depth, quoted := t.depth, t.quoted
+	depth, quoted := t.depth, t.text.quoted
+	outside := t.text.next(b)
 	switch {
-	case t.escaped:
-		t.escaped = false
-	case t.quoted:
-		t.escaped, t.quoted = b == '\\', b != '"'
-	case b == '"':
-		t.quoted = true
-	case b == '{' || b == '[':
+	case outside && (b == '{' || b == '['):
 		t.depth++
-	case b == '}' || b == ']':
+	case outside && (b == '}' || b == ']'):
 		t.depth--
 	}
 	if t.inside {
-		if t.inside = t.quoted || t.depth > t.outer; t.inside {
+		if t.inside = t.text.quoted || t.depth > t.outer; t.inside {
 			t.drop(1)
 			return false
 		}
@@ -142,20 +134,20 @@ func (t *trim) keeps(b byte) bool {
 		return true
 	}
 	switch {
-	case t.quoted && !quoted: // a string begins
+	case t.text.quoted && !quoted: // a string begins
 		t.named = 0
-	case t.quoted:
+	case t.text.quoted:
 		if t.named < len(t.name) {
 			t.name[t.named] = b
 		}
 		t.named++
-	case b == ':' && !quoted:
+	case b == ':' && outside:
 		t.key = t.match()
 		return true
 	}
 	if t.key >= 0 && !space(b) {
 		// Not inside a number or a word: these end without a sign of their own.
-		if t.inside = t.quoted || t.depth > depth; t.inside {
+		if t.inside = t.text.quoted || t.depth > depth; t.inside {
 			t.outer, t.contents = depth, 0
 		} else {
 			t.key = -1
