@@ -39,8 +39,8 @@ type Driver struct {
 	// as wished and that all sets exist.
 	kernel  *kernel
 	settled bool
-	// glanced is kernel after an Apply that failed when its rules were in force already. Only
-	// Glance trusts it.
+	// glanced is what Glance compares with. After an Apply that failed when its rules were in
+	// force already, it is known and kernel is not.
 	glanced *kernel
 	// held are the sets that were read last. They are read again only where a sum differs.
 	held map[string]*heldSet

@@ -6,10 +6,7 @@ import "fmt"
 // looks, without a fork, at what the kernel does not report: how many members each set has
 // and, with the legacy backend, how many rules there are. Verify sees the rest.
 func (d *Driver) Glance() (bool, error) {
-	k := d.kernel
-	if k == nil {
-		k = d.glanced
-	}
+	k := d.glanced
 	if k == nil {
 		return false, nil
 	}

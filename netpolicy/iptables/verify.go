@@ -40,6 +40,7 @@ func (d *Driver) Verify(ctx context.Context) (Drift, error) {
 		return found, fmt.Errorf("verify rules: %w", err)
 	}
 	d.kernel, d.settled, d.displaced = k, !p.rules() && len(p.create)+len(p.destroy) == 0, p.displaced(k)
+	d.glanced = k
 	found.Displaced, found.Changes = d.displaced, p.describe(k)
 	if len(found.Changes) > 0 {
 		d.uncounted()
