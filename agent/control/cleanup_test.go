@@ -14,7 +14,7 @@ func (f cleaning) Cleanup(ctx context.Context) error { return f(ctx) }
 func TestCleanup(t *testing.T) {
 	s := start(t, always(shop), func(s *Server) {
 		s.Cleans(cleaning(func(context.Context) error {
-			time.Sleep(200 * time.Millisecond)
+			time.Sleep(200 * time.Millisecond) // longer than the client's other questions may take
 			return nil
 		}))
 	})

@@ -144,11 +144,7 @@ func BenchmarkCut(b *testing.B) {
 			namespace(b)
 			d := open(b)
 			apply(b, d, wishOf(shopOf(1000)))
-			c, err := conntrack.Dial(nil)
-			if err != nil {
-				b.Fatal(err)
-			}
-			defer c.Close()
+			c := connections(b)
 			fill := func() {
 				for i := range n {
 					f := conntrack.NewFlow(17, 0, addr("10.77.0.1"), addr("10.77.0.2"), uint16(1000+i), uint16(2000+i), 300, 0)

@@ -17,11 +17,7 @@ func TestCutRemains(t *testing.T) {
 	d := open(t)
 	s := policy("a", nil, []*node{l.c}, 80)
 	apply(t, d, s.wish())
-	c, err := conntrack.Dial(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := connections(t)
 	stuck, left := addr("10.77.0.9"), addr("10.77.0.8")
 	for i, client := range []netip.Addr{stuck, left, l.a.addrs[0]} {
 		if err := c.Create(conntrack.NewFlow(17, 0, client, l.c.addrs[0], 4000, uint16(5000+i), 300, 0)); err != nil {

@@ -16,11 +16,7 @@ func TestCutTouched(t *testing.T) {
 		t.Run(fmt.Sprint("beside_", others), func(t *testing.T) {
 			namespace(t)
 			d := open(t)
-			c, err := conntrack.Dial(nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer c.Close()
+			c := connections(t)
 			add := func(src, dst, to, back string, port uint16) {
 				t.Helper()
 				f := conntrack.NewFlow(17, 0, addr(src), addr(dst), port, 53, 300, 0)

@@ -224,11 +224,7 @@ func TestCut(t *testing.T) {
 		d := open(t)
 		s := policy("a", nil, []*node{l.c}, 80)
 		apply(t, d, s.wish())
-		c, err := conntrack.Dial(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		c := connections(t)
 		const n = 1000
 		for i := range n {
 			f := conntrack.NewFlow(17, 0, l.a.addrs[0], l.c.addrs[0], uint16(2000+i), uint16(3000+i), 300, 0)
@@ -252,11 +248,7 @@ func TestCut(t *testing.T) {
 		d := open(t)
 		s := policy("a", []*node{l.a}, []*node{l.b, l.c}, 21)
 		apply(t, d, s.wish())
-		c, err := conntrack.Dial(nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer c.Close()
+		c := connections(t)
 		control := conntrack.NewFlow(6, 0, l.a.addrs[0], l.c.addrs[0], 4000, 21, 300, 0)
 		data := conntrack.NewFlow(6, 0, l.a.addrs[0], l.c.addrs[0], 4001, 5000, 300, 0)
 		data.TupleMaster = control.TupleOrig

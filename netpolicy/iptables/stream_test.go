@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/ti-mo/conntrack"
 )
 
 // patience is how long a connection that is denied is waited for; far longer than
@@ -251,4 +253,15 @@ func allGoOn(t *testing.T, streams []*stream) {
 			t.Errorf("%s stopped too", s.name)
 		}
 	}
+}
+
+// connections opens the kernel's table of connections in this namespace.
+func connections(t testing.TB) *conntrack.Conn {
+	t.Helper()
+	c, err := conntrack.Dial(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
 }

@@ -256,11 +256,7 @@ func TestListAndCleanup(t *testing.T) {
 	l := newLab(t, NFT)
 	v := newVacantLab(t)
 	v.are(l.a, l.c)
-	c, err := conntrack.Dial(nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
+	c := connections(t)
 	if err := c.Create(conntrack.NewFlow(17, 0, l.a.addrs[0], l.c.addrs[0], 5000, 80, 300, 0)); err != nil {
 		t.Fatal(err)
 	}
